@@ -1,0 +1,1 @@
+//! Kafka semantics on top of the replicated log: topics, produce, fetch, producers.

@@ -1,0 +1,1 @@
+//! One test body for the real and the simulated implementations of the seam.

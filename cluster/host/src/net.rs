@@ -1,0 +1,65 @@
+//! Sockets, as a node sees them: ordered byte streams that can break at any time.
+//!
+//! Invariants: both halves of a connection fail once it is reset; a half that was shut down reads
+//! as end of stream on the other side. `connect` and `accept` return who the peer is, so that
+//! transport security can be added below without touching a caller.
+//!
+//! Never: assume that a write which returned has arrived.
+
+use crate::BoxFuture;
+use std::io;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The receiving half of a connection.
+pub type ReadHalf = Box<dyn AsyncRead + Send + Sync + Unpin>;
+/// The sending half of a connection. Dropping it closes the direction.
+pub type WriteHalf = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
+/// What is known about the other side of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The name that its certificate proves, where there is transport security.
+    pub name: Option<String>,
+}
+
+/// An established connection.
+pub struct Connection {
+    /// Who is on the other side.
+    pub peer: PeerIdentity,
+    /// Bytes from the other side.
+    pub reader: ReadHalf,
+    /// Bytes to the other side.
+    pub writer: WriteHalf,
+}
+
+/// Listening and connecting.
+pub trait Network: Send + Sync {
+    /// Listens on an address.
+    ///
+    /// # Errors
+    /// If the address is in use or not of this machine.
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>>;
+
+    /// Connects to an address. The caller brings its own deadline: behind a cut this may take
+    /// for ever.
+    ///
+    /// # Errors
+    /// If the other side refuses.
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>>;
+}
+
+/// A listening socket. Dropping it stops the listening.
+pub trait Listener: Send + Sync {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// If the listening socket broke, or the process has no descriptors left; the caller may try
+    /// again after a pause.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>>;
+
+    /// The address that is listened on.
+    fn local_address(&self) -> SocketAddr;
+}

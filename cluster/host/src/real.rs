@@ -1,0 +1,1 @@
+//! The implementations for a real machine.

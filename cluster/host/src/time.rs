@@ -1,0 +1,121 @@
+//! Monotonic time and timers.
+//!
+//! Invariants: an [`Instant`] never goes back; time passes while a process is paused.
+//!
+//! In a simulation the clock is virtual. The simulator's own `sleep` has a floor of a millisecond
+//! and registers a new timer at every poll, so [`Sleep`] resets one timer instead and asks for a
+//! wake-up only when its deadline or its waker changed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+pub use std::time::{Duration, Instant};
+
+/// The current instant.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Waits for a duration.
+pub fn sleep(duration: Duration) -> Sleep {
+    sleep_until(now() + duration)
+}
+
+/// Waits until an instant.
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep::new(deadline)
+}
+
+/// The deadline passed before the future completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline passed")]
+pub struct Elapsed;
+
+/// Waits for a future, at most for a duration.
+pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    timeout_at(now() + duration, future)
+}
+
+/// Waits for a future, at most until an instant.
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout { future: Box::pin(future), sleep: sleep_until(deadline) }
+}
+
+/// A future with a deadline. The future is polled first, so a result that is there is never lost.
+pub struct Timeout<F> {
+    future: Pin<Box<F>>,
+    sleep: Sleep,
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = self.future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        Pin::new(&mut self.sleep).poll(cx).map(|()| Err(Elapsed))
+    }
+}
+
+#[cfg(not(madsim))]
+mod timer {
+    use super::{Context, Future, Instant, Pin, Poll};
+
+    /// A timer.
+    pub struct Sleep(Pin<Box<tokio::time::Sleep>>);
+
+    impl Sleep {
+        pub(super) fn new(deadline: Instant) -> Self {
+            Self(Box::pin(tokio::time::sleep_until(deadline.into())))
+        }
+    }
+
+    impl Future for Sleep {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            self.0.as_mut().poll(cx)
+        }
+    }
+}
+
+#[cfg(madsim)]
+mod timer {
+    use super::{Context, Duration, Future, Instant, Pin, Poll};
+    use std::task::Waker;
+
+    /// A timer.
+    pub struct Sleep {
+        inner: Pin<Box<madsim::time::Sleep>>,
+        waker: Option<Waker>,
+    }
+
+    impl Sleep {
+        pub(super) fn new(deadline: Instant) -> Self {
+            let mut inner = Box::pin(madsim::time::sleep(Duration::ZERO));
+            // `reset` has no floor, unlike `sleep`.
+            inner.as_mut().reset(deadline);
+            Self { inner, waker: None }
+        }
+    }
+
+    impl Future for Sleep {
+        type Output = ();
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if self.inner.is_elapsed() {
+                return Poll::Ready(());
+            }
+            // Each poll of the inner timer registers another wake-up, so it is polled only for a
+            // waker that has none yet.
+            if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            self.waker = Some(cx.waker().clone());
+            self.inner.as_mut().poll(cx)
+        }
+    }
+}
+
+pub use timer::Sleep;

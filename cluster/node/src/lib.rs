@@ -1,0 +1,1 @@
+//! Composition: configuration to running node, and the binary fulmar.

@@ -1,0 +1,336 @@
+//! The configuration of a site, one TOML file for all of its nodes.
+//!
+//! Invariants: unknown keys are refused with line and column; a configuration that parses has
+//! passed [`Config::validate`]; every default is written here and nowhere else.
+//!
+//! Never: read a file or an environment variable here. The node's command line does that.
+
+use crate::NodeId;
+use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+use crate::units::{HumanDuration, HumanSize};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// A site: its nodes and how they behave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The name of the site, for people and for mirror topics: lower-case letters, digits, `-`.
+    pub site: String,
+    /// The nodes: one for a trial, three for a site.
+    #[serde(rename = "node")]
+    pub nodes: Vec<NodeConfig>,
+    /// How the nodes agree.
+    #[serde(default)]
+    pub consensus: ConsensusConfig,
+    /// How the log lies on disk.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// How clients are served.
+    #[serde(default)]
+    pub kafka: KafkaConfig,
+}
+
+/// One node of the site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Its number, from 1.
+    pub id: NodeId,
+    /// Where its data lives. Nothing else may be kept there.
+    pub data: PathBuf,
+    /// Where it listens for Kafka clients.
+    pub kafka: SocketAddr,
+    /// What it tells Kafka clients to connect to, where that is not `kafka`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertised: Option<String>,
+    /// Where it listens for the other nodes.
+    pub peer: SocketAddr,
+}
+
+/// How the nodes agree. The defaults fit solid-state disks; see [`Profile`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConsensusConfig {
+    /// A set of defaults for the other values of this table.
+    pub profile: Profile,
+    /// How often a leader speaks when it has nothing to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<HumanDuration>,
+    /// The shortest silence after which a follower asks for votes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub election_timeout_min: Option<HumanDuration>,
+    /// The longest such silence. It is also the length of the leader's lease.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub election_timeout_max: Option<HumanDuration>,
+}
+
+/// Which kind of disk the site runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Solid-state disk: a flush takes a few milliseconds.
+    #[default]
+    Ssd,
+    /// Memory card, eMMC or spinning disk: a flush may take a tenth of a second.
+    SlowDisk,
+}
+
+/// How the log lies on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The size of a segment file. All nodes of a site must have the same, since segments are
+    /// byte-identical; it is fixed when the site is initialised.
+    pub segment_bytes: HumanSize,
+    /// Empty segments that are kept ready for use.
+    pub spare_segments: u32,
+    /// Space that only control entries may use once the disk is nearly full.
+    pub reserve_bytes: HumanSize,
+    /// Full segments that the Raft floor stays behind the newest snapshot, so that a node which is
+    /// only a little behind gets entries instead of whole segments.
+    pub purge_lag_segments: u32,
+}
+
+/// How clients are served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// Create a topic when a client asks for metadata of one that does not exist and allows it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that is created without saying how many.
+    pub default_partitions: u32,
+    /// How long an idempotent producer is remembered after its last batch.
+    pub producer_expiry: HumanDuration,
+    /// How long a produce request may wait for its majority before the answer is "unknown".
+    pub request_timeout_max: HumanDuration,
+}
+
+impl Default for ConsensusConfig {
+    fn default() -> Self {
+        Self {
+            profile: Profile::Ssd,
+            heartbeat: None,
+            election_timeout_min: None,
+            election_timeout_max: None,
+        }
+    }
+}
+
+impl ConsensusConfig {
+    fn of_profile(&self, ssd_ms: u64, slow_disk_ms: u64) -> HumanDuration {
+        HumanDuration::from_millis(match self.profile {
+            Profile::Ssd => ssd_ms,
+            Profile::SlowDisk => slow_disk_ms,
+        })
+    }
+
+    /// How often a leader speaks when it has nothing to say.
+    pub fn heartbeat(&self) -> HumanDuration {
+        self.heartbeat.unwrap_or_else(|| self.of_profile(100, 250))
+    }
+
+    /// The shortest silence after which a follower asks for votes.
+    pub fn election_timeout_min(&self) -> HumanDuration {
+        self.election_timeout_min.unwrap_or_else(|| self.of_profile(300, 1_500))
+    }
+
+    /// The longest silence after which a follower asks for votes, and the length of the lease.
+    pub fn election_timeout_max(&self) -> HumanDuration {
+        self.election_timeout_max.unwrap_or_else(|| self.of_profile(600, 3_000))
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: HumanSize(SEGMENT_BYTES_DEFAULT),
+            spare_segments: 1,
+            reserve_bytes: HumanSize(16 << 20),
+            purge_lag_segments: 1,
+        }
+    }
+}
+
+impl Default for KafkaConfig {
+    fn default() -> Self {
+        Self {
+            auto_create_topics: true,
+            default_partitions: 4,
+            producer_expiry: HumanDuration::from_millis(7 * 86_400_000),
+            request_timeout_max: HumanDuration::from_millis(30_000),
+        }
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum ConfigError {
+    /// It is not TOML, or a key is unknown, missing or of the wrong kind. The text names line and
+    /// column and shows the line.
+    #[error("{0}")]
+    Syntax(String),
+    /// The values do not fit together.
+    #[error("{key}: {problem}")]
+    Invalid {
+        /// The key that is to blame.
+        key: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+}
+
+fn invalid(key: impl Into<String>, problem: impl fmt::Display) -> ConfigError {
+    ConfigError::Invalid { key: key.into(), problem: problem.to_string() }
+}
+
+impl Config {
+    /// Reads and validates a configuration.
+    ///
+    /// # Errors
+    /// If the text is not TOML, names an unknown key, or its values do not fit together.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::Syntax(error.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The node with this number.
+    pub fn node(&self, id: NodeId) -> Option<&NodeConfig> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// The first key that is to blame, and what is wrong with it.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_nodes()?;
+        self.validate_consensus()?;
+        let segment = self.log.segment_bytes.0;
+        if segment < SEGMENT_BYTES_MIN || segment > 1 << 30 || !segment.is_multiple_of(4096) {
+            return Err(invalid(
+                "log.segment_bytes",
+                format!(
+                    "{} must be a multiple of 4KiB from {} to 1GiB",
+                    self.log.segment_bytes,
+                    HumanSize(SEGMENT_BYTES_MIN)
+                ),
+            ));
+        }
+        if self.kafka.default_partitions == 0
+            || self.kafka.default_partitions > crate::limits::PARTITIONS_PER_TOPIC_MAX
+        {
+            return Err(invalid(
+                "kafka.default_partitions",
+                format!("must be from 1 to {}", crate::limits::PARTITIONS_PER_TOPIC_MAX),
+            ));
+        }
+        Ok(())
+    }
+
+    fn validate_nodes(&self) -> Result<(), ConfigError> {
+        let name_is_plain = !self.site.is_empty()
+            && self.site.len() <= 64
+            && self.site.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !name_is_plain {
+            return Err(invalid("site", "use 1 to 64 lower-case letters, digits and `-`"));
+        }
+        if self.nodes.len() != 1 && self.nodes.len() != 3 {
+            return Err(invalid(
+                "node",
+                format!("a site has three nodes (or one, for a trial), not {}", self.nodes.len()),
+            ));
+        }
+        let mut ids = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for node in &self.nodes {
+            if node.id.get() == 0 || node.id.get() > 1_000 {
+                return Err(invalid("node.id", format!("{} must be from 1 to 1000", node.id)));
+            }
+            if !ids.insert(node.id) {
+                return Err(invalid("node.id", format!("{} is used twice", node.id)));
+            }
+            for (key, address) in [("node.kafka", node.kafka), ("node.peer", node.peer)] {
+                if address.port() == 0 {
+                    return Err(invalid(key, format!("{address} needs a port")));
+                }
+                if !addresses.insert(address) {
+                    return Err(invalid(key, format!("{address} is used twice")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_consensus(&self) -> Result<(), ConfigError> {
+        let heartbeat = self.consensus.heartbeat();
+        let min = self.consensus.election_timeout_min();
+        let max = self.consensus.election_timeout_max();
+        if heartbeat.as_millis() < 10 {
+            return Err(invalid("consensus.heartbeat", "must be at least 10ms"));
+        }
+        if min.as_millis() < 2 * heartbeat.as_millis() {
+            return Err(invalid(
+                "consensus.election_timeout_min",
+                format!("{min} must be at least twice the heartbeat of {heartbeat}"),
+            ));
+        }
+        if max <= min {
+            return Err(invalid(
+                "consensus.election_timeout_max",
+                format!("{max} must be above election_timeout_min, {min}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+site = "plant-7"
+[[node]]
+id = 1
+data = "/var/lib/fulmar"
+kafka = "127.0.0.1:9092"
+peer = "127.0.0.1:9192"
+"#;
+
+    #[test]
+    fn the_smallest_configuration_has_all_defaults() {
+        let config = Config::parse(GOOD).expect("good");
+        assert_eq!(config.consensus.heartbeat().as_millis(), 100);
+        assert_eq!(config.log.segment_bytes, HumanSize(64 << 20));
+        let text = toml::to_string(&config).expect("prints");
+        assert_eq!(Config::parse(&text), Ok(config));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_column() {
+        let error = Config::parse(&format!("{GOOD}kafak = 1\n")).expect_err("unknown key");
+        assert!(error.to_string().contains("line 8, column 1"), "{error}");
+        assert!(error.to_string().contains("kafak"), "{error}");
+    }
+
+    #[test]
+    fn values_that_do_not_fit_together_are_refused() {
+        let with = |extra: &str| Config::parse(&format!("{GOOD}{extra}")).expect_err("invalid");
+        let error = with("[consensus]\nheartbeat = \"200ms\"\n");
+        assert_eq!(
+            error.to_string(),
+            "consensus.election_timeout_min: 300ms must be at least twice the heartbeat of 200ms"
+        );
+        assert!(with("[log]\nsegment_bytes = \"5MB\"\n").to_string().contains("needs a unit"));
+        assert!(with("[log]\nsegment_bytes = \"1KiB\"\n").to_string().contains("segment_bytes"));
+        let twice = GOOD.replace("9192", "9092");
+        assert!(Config::parse(&twice).expect_err("twice").to_string().contains("used twice"));
+    }
+}

@@ -1,0 +1,137 @@
+//! What happens to a node, in one vocabulary: it feeds tracing, the trace of the simulator, its
+//! checks, and later the flight recorder.
+//!
+//! Invariants: an event is a fact that has already happened (past tense); it is plain data and
+//! holds no reference to the code that reports it. Reporting an event never changes what the node
+//! does.
+
+use crate::{ExitCode, LogIndex, LogPosition, NodeId, Probe, Term};
+
+/// The part that a node plays in its Raft group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Neither votes nor counts, until it has caught up.
+    Learner,
+    /// Takes entries from the leader.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Proposes entries.
+    Leader,
+}
+
+/// A fact about one node. The reporter adds which node, and when.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The node opened its store and recovered its log.
+    Recovered {
+        /// The last entry that was found, `None` for an empty log.
+        last: Option<LogPosition>,
+        /// Bytes cut off behind it.
+        cut_bytes: u64,
+    },
+    /// The node is ready to serve.
+    Ready,
+    /// The role, term or known leader changed.
+    RoleChanged {
+        /// The new role.
+        role: Role,
+        /// The current term.
+        term: Term,
+        /// The leader of that term, where it is known.
+        leader: Option<NodeId>,
+    },
+    /// A vote became durable.
+    VoteSaved {
+        /// The term voted in.
+        term: Term,
+        /// The candidate, or the leader.
+        voted_for: NodeId,
+        /// Whether a majority has granted this vote.
+        committed: bool,
+    },
+    /// An entry was added to the log; it is not flushed yet.
+    Appended {
+        /// Its place.
+        position: LogPosition,
+        /// xxh3 hash of its payload.
+        content: u64,
+    },
+    /// All entries up to here are flushed on this node.
+    Flushed {
+        /// The last of them.
+        last: LogPosition,
+        /// How many entries the flush covered.
+        entries: u32,
+        /// How many bytes were written for them.
+        bytes: u64,
+    },
+    /// Entries from here on were removed because the leader has others.
+    Truncated {
+        /// The first that was removed.
+        from: LogIndex,
+    },
+    /// The Raft floor moved; no data was deleted.
+    Purged {
+        /// The last entry below the floor.
+        to: LogPosition,
+    },
+    /// An entry was applied to the state machine.
+    Applied {
+        /// Its place.
+        position: LogPosition,
+        /// xxh3 hash of its payload.
+        content: u64,
+        /// Hash of the whole state after it, of all sections.
+        state: u128,
+    },
+    /// A snapshot became durable.
+    SnapshotSaved {
+        /// The last entry that it covers.
+        last: LogPosition,
+        /// Hash of the state in it.
+        state: u128,
+    },
+    /// A segment was sealed: its footer is durable and it will not change again.
+    SegmentSealed {
+        /// The first index in it.
+        base: LogIndex,
+        /// The last index in it.
+        last: LogIndex,
+        /// Hash of its bytes, the same on every node.
+        hash: u128,
+    },
+    /// A snapshot and the segments below it were taken from a peer.
+    SnapshotInstalled {
+        /// The last entry that it covers.
+        last: LogPosition,
+        /// How many segments came over the network for it.
+        segments: u32,
+    },
+    /// A peer connection was refused at the handshake.
+    PeerRefused {
+        /// The node that the peer says it is, where it got that far.
+        peer: Option<NodeId>,
+        /// The name of the reason.
+        reason: &'static str,
+    },
+    /// A rare state was reached.
+    Probe(Probe),
+    /// A queue was measured; the simulator checks that it never exceeds its bound.
+    QueueDepth {
+        /// The name of the queue.
+        queue: &'static str,
+        /// Items or bytes in it.
+        depth: u64,
+        /// Its bound, in the same unit.
+        bound: u64,
+    },
+    /// The process ends.
+    Fatal {
+        /// Why.
+        code: ExitCode,
+        /// For people: what happened, which file, what to do.
+        message: String,
+    },
+}

@@ -1,0 +1,67 @@
+//! Planted bugs: each names one line of our own code that is removed or swapped, to prove that the
+//! simulator would catch the mistake.
+//!
+//! A plant is chosen at run time, and only a simulator build can choose one: `fulmar_host::planted`
+//! is the constant `false` everywhere else.
+
+macro_rules! plants {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// A planted bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Plant {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Plant {
+            /// Every plant, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// What the plant does, one sentence.
+            pub const fn about(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)*),)* }
+            }
+        }
+    };
+}
+
+plants! {
+    /// Report an append as flushed before the flush has run.
+    AckBeforeFlush = "ack-before-flush",
+    /// Answer a vote before it is flushed.
+    SkipVoteFlush = "skip-vote-flush",
+    /// Leave the producers out of the snapshot.
+    ForgetProducers = "forget-producers",
+    /// Cut the log at any bad checksum, flushed or not.
+    CutAtAnyDamage = "cut-at-any-damage",
+    /// Serve reads beyond the committed position.
+    ReadAboveCommit = "read-above-commit",
+    /// Believe whatever valid frames an earlier life of a recycled segment left behind.
+    TrustRecycledTail = "trust-recycled-tail",
+    /// Let a restarted leader resume the term it had.
+    LeaderRestore = "leader-restore",
+    /// Purge the log before the snapshot that covers it is durable.
+    PurgeBeforeSnapshot = "purge-before-snapshot",
+    /// Leave out the flush of the directory after a rename.
+    LoseRename = "lose-rename",
+    /// Take a wiped node back with its old vote.
+    WipedNodeVotes = "wiped-node-votes",
+    /// Answer a read without asking whether the lease still holds.
+    ReadWithoutLease = "read-without-lease",
+    /// Do not look for duplicates of an idempotent producer.
+    NoDuplicateCheck = "no-duplicate-check",
+    /// Take the base offset of a batch from a counter that is not part of the state.
+    OffsetFromMemory = "offset-from-memory",
+}
+
+impl Plant {
+    /// The plant with this name on the command line.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|plant| plant.name() == name)
+    }
+}

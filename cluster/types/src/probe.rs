@@ -1,0 +1,57 @@
+//! Probes: rare states that a sweep of the simulator must have reached, or it proves nothing
+//! about them. Production code reports them as events at the place where they happen.
+
+macro_rules! probes {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// A rare state, reported where it happens.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Probe {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Probe {
+            /// Every probe, in the order of the summary.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name in scenario files and summaries.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+probes! {
+    /// A follower removed entries that conflict with its leader's.
+    ConflictingSuffixTruncated = "conflicting suffix truncated",
+    /// A leader restarted without entries that it had appended and not flushed.
+    LeaderUnflushedTailLost = "leader's unflushed tail lost",
+    /// A batch that an earlier leader appended was sent again and answered as a duplicate.
+    DuplicateAnsweredAfterLeaderChange = "duplicate answered after a leader change",
+    /// A node took segments from one leader and the rest from the next.
+    SegmentsShippedAcrossLeaderChange = "segments shipped across a leader change",
+    /// Recovery met a valid frame of an earlier life of a recycled segment, and refused it.
+    StaleFrameRefused = "stale frame in a recycled segment refused",
+    /// A leader without a valid lease refused a read.
+    DeposedLeaderRefusedRead = "deposed leader refused a read",
+    /// A leader could send and not receive, or receive and not send.
+    LeaderCutOneWay = "leader cut one way",
+    /// Recovery cut off a torn last group.
+    TornTailCut = "torn tail cut",
+    /// Recovery refused a frame that had been flushed and is bad now.
+    RotRefused = "rot refused",
+    /// A node installed a snapshot and segments from a peer.
+    SegmentsInstalled = "segments installed",
+    /// A producer was answered that its sequence number is out of order.
+    SequenceRefused = "sequence out of order refused",
+    /// A conflicting truncation reached back into an earlier segment.
+    TruncatedAcrossSegments = "truncated across segments",
+}
+
+impl Probe {
+    /// The probe with this name in a scenario file.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|probe| probe.name() == name)
+    }
+}

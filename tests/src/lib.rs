@@ -1,0 +1,1 @@
+//! Repository checks, conformance and end-to-end tests with real processes and foreign clients.
