@@ -1,1 +1,7 @@
 //! Bytes at rest: entries, segments, index, recovery, votes, snapshots.
+
+pub mod entry;
+mod reader;
+mod row;
+
+pub use row::{OFFSET_MAX, Row, StreamId};
