@@ -9,6 +9,8 @@
 //! - Creation, rename and removal survive a power cut once [`Disk::sync_dir`] of the directory has
 //!   returned; until then each may or may not have happened.
 //! - The calls on one file that are awaited one after the other take effect in that order.
+//! - A call that is dropped before it answered may have taken effect wholly, in part or not at all,
+//!   and may still be running.
 //!
 //! Never: retry a flush that failed. The page cache may have dropped what it could not write.
 

@@ -22,6 +22,25 @@ pub async fn yield_now() {
     tokio::task::yield_now().await;
 }
 
+/// Runs a future to its end on a new runtime of this thread: how `main` and tests begin.
+///
+/// # Panics
+/// If the operating system gives no resources for a runtime, or if called from within one.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    #[cfg(not(madsim))]
+    {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime needs little more than a file descriptor")
+            .block_on(future)
+    }
+    #[cfg(madsim)]
+    {
+        madsim::runtime::Runtime::new().block_on(future)
+    }
+}
+
 /// A task that is stopped when this is dropped.
 pub struct Owned<T>(JoinHandle<T>);
 

@@ -1,1 +1,0 @@
-//! One test body for the real and the simulated implementations of the seam.

@@ -1,1 +1,0 @@
-//! The implementations for a real machine.
