@@ -1,6 +1,7 @@
 //! Bytes at rest: entries, segments, index, recovery, votes, snapshots.
 
 pub mod entry;
+pub mod format;
 mod reader;
 mod row;
 
