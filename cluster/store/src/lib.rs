@@ -1,8 +1,12 @@
 //! Bytes at rest: entries, segments, index, recovery, votes, snapshots.
 
 pub mod entry;
+pub mod footer;
 pub mod format;
+#[cfg(test)]
+mod mutation;
 mod reader;
 mod row;
+pub mod snapshot;
 
 pub use row::{OFFSET_MAX, Row, StreamId};
