@@ -1,0 +1,42 @@
+//! The kinds of checks that a scenario asks for, beyond those that are always on.
+//!
+//! Safety is never listed: it holds in every run. What stands here is how well a site did.
+
+use super::param::kinds;
+use super::quantity::{Count, Span};
+use super::target::SiteName;
+use super::workload::TopicName;
+use fulmar_types::units::HumanDuration;
+
+kinds! {
+    /// What has to hold at the end of the run.
+    enum Check, "check";
+
+    /// So many records were acknowledged, so that the run was not idle.
+    AckedAtLeast = "acked_at_least" {
+        /// The site.
+        site = "site": SiteName;
+        /// The topic.
+        topic = "topic": TopicName;
+        /// How many records.
+        records = "records": Span<Count>;
+    }
+
+    /// The site never went longer without acknowledging a record while the chaos lasted.
+    SilenceAtMost = "silence_at_most" {
+        /// The site.
+        site = "site": SiteName;
+        /// The topic.
+        topic = "topic": TopicName;
+        /// The longest silence that is good enough.
+        lasts = "for": Span<HumanDuration>;
+    }
+
+    /// The leader changed so many times, so that the faults hit what they were meant to hit.
+    LeaderChangesAtLeast = "leader_changes_at_least" {
+        /// The site.
+        site = "site": SiteName;
+        /// How many times.
+        times = "times": Span<Count>;
+    }
+}

@@ -1,0 +1,67 @@
+//! From a [`Scenario`] and a seed to the one run that the seed stands for.
+//!
+//! Every part draws from a stream of its own, so that a fault that is added to a file leaves the
+//! network, the disks and the other faults of each seed as they were.
+//!
+//! Invariant: a drawn scenario, printed and parsed, draws to itself with any seed.
+
+use super::model::{DrawnScenario, PlannedFault, Scenario, ScheduledFault};
+use super::param::Draw;
+use super::trigger::FixedTrigger;
+use crate::prng::Prng;
+use fulmar_types::units::HumanDuration;
+
+impl Scenario {
+    /// Draws everything that the seed decides.
+    pub fn draw(&self, seed: u64) -> DrawnScenario {
+        let draw = |part: &str, at: usize| Draw {
+            prng: Prng::new(seed, &format!("scenario/{part}/{at}")),
+            sites: &self.sites,
+        };
+        let workloads = self.workloads.iter().enumerate();
+        let checks = self.checks.iter().enumerate();
+        let mut faults: Vec<ScheduledFault> = Vec::new();
+        for (at, planned) in self.faults.iter().enumerate() {
+            faults.extend(planned.schedule(self.run.chaos, &mut draw("fault", at)));
+        }
+        // Stable, so that faults at the same time stay in the order of the file.
+        faults.sort_by_key(|fault| match &fault.trigger {
+            FixedTrigger::At(at) => *at,
+            FixedTrigger::After(_) => HumanDuration(std::time::Duration::MAX),
+        });
+        let config = self.config.draw(seed, "scenario/config");
+        DrawnScenario {
+            title: self.title.clone(),
+            why: self.why.clone(),
+            tags: self.tags.clone(),
+            must_hit: self.must_hit.clone(),
+            // One bit less, because a TOML number has a sign.
+            stream_seed: self
+                .stream_seed
+                .unwrap_or_else(|| Prng::new(seed, "scenario/streams").next_u64() >> 1),
+            run: self.run,
+            sites: self.sites.clone(),
+            net: self.net.draw(seed, &self.sites),
+            disk: self.disk.draw(seed, &self.sites),
+            clocks: self.clock.draw(seed, &self.sites),
+            config: config.as_table().cloned().unwrap_or_default(),
+            workloads: workloads.map(|(at, w)| w.draw(&mut draw("workload", at))).collect(),
+            faults,
+            checks: checks.map(|(at, c)| c.draw(&mut draw("check", at))).collect(),
+        }
+    }
+}
+
+impl PlannedFault {
+    fn schedule(&self, chaos: HumanDuration, draw: &mut Draw<'_>) -> Vec<ScheduledFault> {
+        if !draw.prng.chance(self.chance.ppm()) {
+            return Vec::new();
+        }
+        let mut times = Draw { prng: draw.prng.fork("trigger"), sites: draw.sites };
+        let triggers = self.trigger.expand(chaos, &mut times);
+        triggers
+            .into_iter()
+            .map(|trigger| ScheduledFault { trigger, fault: self.fault.draw(draw) })
+            .collect()
+    }
+}

@@ -1,0 +1,195 @@
+//! What a scenario must promise, beyond being well formed.
+//!
+//! A chaos scenario that is quiet passes and proves nothing. So it must promise, with its triggers
+//! at their slowest and its rates at their lowest, enough chaos, faults and records; a scenario of
+//! another class says in its file that it promises less.
+
+use super::check::Check;
+use super::fields::Fields;
+use super::model::{Class, Scenario};
+use super::param::Written;
+use super::quantity::{Count, Span};
+use super::source::Problem;
+use super::target::SiteName;
+use super::workload::{TopicName, Workload};
+use fulmar_types::units::HumanDuration;
+use std::collections::BTreeMap;
+
+/// The shortest chaos of a chaos scenario.
+pub const CHAOS_MIN: HumanDuration = HumanDuration::from_millis(60_000);
+/// The fewest faults in a minute of a chaos scenario.
+pub const FAULTS_PER_MINUTE_MIN: u64 = 5;
+/// The fewest records that a chaos scenario offers to its sites while faults fire.
+pub const RECORDS_MIN: u64 = 2_000;
+
+const CLIENTS_MAX: u32 = 64;
+const PARTITIONS_MAX: u32 = 64;
+const BATCH_RECORDS_MAX: u32 = 1_000;
+const BATCH_BYTES_MAX: u64 = 256 << 10;
+
+/// Numbers of one workload that would hang or exhaust the run.
+pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
+    let within = |key: &str, span: Span<Count>, most: u32| {
+        if span.low().get() == 0 || span.high().get() > most {
+            return Err(Problem::new(
+                fields.span_of(key),
+                format!("`{key}` is from 1 to {most}, not {span}"),
+            ));
+        }
+        Ok(())
+    };
+    match workload {
+        Workload::Produce(produce) => {
+            within("clients", produce.clients, CLIENTS_MAX)?;
+            within("partitions", produce.partitions, PARTITIONS_MAX)?;
+            within("batch_records", produce.batch_records, BATCH_RECORDS_MAX)?;
+            within("keys", produce.keys, u32::MAX)?;
+            let records = u64::from(produce.batch_records.high().get());
+            let bytes = produce.value_bytes.span().high().0;
+            if bytes.saturating_mul(records) > BATCH_BYTES_MAX {
+                return Err(Problem::new(
+                    fields.span_of("value_bytes"),
+                    format!("a batch of {records} records of {bytes} bytes is above 256KiB"),
+                ));
+            }
+            Ok(())
+        }
+        Workload::Read(read) => within("clients", read.clients, CLIENTS_MAX),
+        Workload::ListOffsets(list) => within("clients", list.clients, CLIENTS_MAX),
+        Workload::TopicChurn(churn) => {
+            within("topics_max", churn.topics_max, 1_000)?;
+            within("partitions", churn.partitions, PARTITIONS_MAX)
+        }
+    }
+}
+
+/// What the parts of a scenario must be together.
+pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
+    topics(scenario, file)?;
+    if scenario.class == Class::Chaos {
+        chaos(scenario, file)?;
+    }
+    Ok(())
+}
+
+/// Who reads or checks a topic needs somebody who produces to it, and all who produce to it must
+/// agree on its partitions.
+fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
+    let mut partitions: BTreeMap<(&SiteName, &TopicName), Span<Count>> = BTreeMap::new();
+    let entries = || scenario.workloads.iter().zip(file.list("workload").unwrap_or_default());
+    for (workload, value) in entries() {
+        let Workload::Produce(produce) = workload else { continue };
+        let known = partitions.entry((&produce.site, &produce.topic)).or_insert(produce.partitions);
+        if *known != produce.partitions || known.low() != known.high() {
+            let shared = entries().filter(|(other, _)| {
+                matches!(other, Workload::Produce(other)
+                    if other.site == produce.site && other.topic == produce.topic)
+            });
+            if shared.count() > 1 {
+                return Err(Problem::new(
+                    value.span(),
+                    format!(
+                        "several workloads produce to `{}` and disagree on its partitions",
+                        produce.topic
+                    ),
+                )
+                .help("give each the same number, and no range"));
+            }
+        }
+    }
+    let produced = |site, topic, span| {
+        if partitions.contains_key(&(site, topic)) {
+            return Ok(());
+        }
+        Err(Problem::new(span, format!("nobody produces to `{topic}` at site `{site}`"))
+            .help("add a workload of kind `produce_keyed` for it"))
+    };
+    for (workload, value) in entries() {
+        match workload {
+            Workload::Read(read) => produced(&read.site, &read.topic, value.span())?,
+            Workload::ListOffsets(list) => produced(&list.site, &list.topic, value.span())?,
+            Workload::Produce(_) | Workload::TopicChurn(_) => {}
+        }
+    }
+    for (check, value) in scenario.checks.iter().zip(file.list("check")?) {
+        match check {
+            Check::AckedAtLeast(acked) => produced(&acked.site, &acked.topic, value.span())?,
+            Check::SilenceAtMost(silence) => {
+                produced(&silence.site, &silence.topic, value.span())?;
+            }
+            Check::LeaderChangesAtLeast(_) => {}
+        }
+    }
+    Ok(())
+}
+
+const OTHER_CLASS: &str = "a scenario that is meant to be easy says class = \"smoke\"";
+
+fn chaos(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
+    let chaos = scenario.run.chaos;
+    if chaos < CHAOS_MIN {
+        let message = format!("a chaos scenario needs at least {CHAOS_MIN} of chaos, not {chaos}");
+        return Err(Problem::new(file.span_of("run"), message).help(OTHER_CLASS));
+    }
+    let promised = scenario.faults_at_least_ppm();
+    // faults / chaos >= 5 / minute, without a division.
+    let minute = u128::from(FAULTS_PER_MINUTE_MIN) * chaos.0.as_nanos() * 1_000_000;
+    if u128::from(promised) * 60_000_000_000 < minute {
+        let per_minute = u128::from(promised) * 60_000_000_000 / chaos.0.as_nanos();
+        let mut help = String::from("with every trigger at its slowest:\n");
+        for fault in &scenario.faults {
+            let times = fault.trigger.times_at_least(chaos) * u64::from(fault.chance.ppm());
+            help.push_str(&format!("  {}: {} times\n", fault.fault.kind(), millionths(times)));
+        }
+        help.push_str(OTHER_CLASS);
+        return Err(Problem::new(
+            file.span_of("fault"),
+            format!(
+                "a chaos scenario needs {FAULTS_PER_MINUTE_MIN} faults a minute, this one promises {}",
+                millionths(u64::try_from(per_minute).unwrap_or(u64::MAX))
+            ),
+        )
+        .help(help));
+    }
+    let records = scenario.records_at_least();
+    if records < RECORDS_MIN {
+        return Err(Problem::new(
+            file.span_of("workload"),
+            format!(
+                "a chaos scenario needs {RECORDS_MIN} records during the chaos, this one offers \
+                 {records}"
+            ),
+        )
+        .help(format!("rate times chaos, at the lowest rate\n{OTHER_CLASS}")));
+    }
+    Ok(())
+}
+
+/// Millionths as a number with one decimal.
+fn millionths(value: u64) -> String {
+    format!("{}.{}", value / 1_000_000, value % 1_000_000 / 100_000)
+}
+
+impl Scenario {
+    /// How many faults a run has at the least, in millionths: what fires after events is not
+    /// counted, and what is in a run by chance counts by its chance.
+    pub fn faults_at_least_ppm(&self) -> u64 {
+        self.faults
+            .iter()
+            .map(|fault| {
+                fault.trigger.times_at_least(self.run.chaos) * u64::from(fault.chance.ppm())
+            })
+            .sum()
+    }
+
+    /// How many records clients offer while faults fire, at the lowest rates.
+    pub fn records_at_least(&self) -> u64 {
+        self.workloads
+            .iter()
+            .map(|workload| match workload {
+                Workload::Produce(produce) => produce.rate.low().times_in(self.run.chaos.0),
+                _ => 0,
+            })
+            .sum()
+    }
+}

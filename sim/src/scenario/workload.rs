@@ -1,0 +1,155 @@
+//! The kinds of workloads: what clients do while the faults happen.
+//!
+//! A workload runs from the start of the warm-up until the site has converged. Its clients are at
+//! the site whose nodes they talk to, and speak Kafka over the simulated network.
+
+use super::fields::{Value, expected};
+use super::param::{Draw, Param, Printed, kinds, quoted, words};
+use super::quantity::{Count, Mix, Rate, Span};
+use super::source::Problem;
+use super::target::{SiteName, Sites};
+use fulmar_types::units::{HumanDuration, HumanSize};
+use std::fmt;
+
+/// The name of a topic: letters, digits, `.`, `_`, `-`, as Kafka allows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicName(String);
+
+impl TopicName {
+    /// The plain name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Param for TopicName {
+    type Drawn = Self;
+    const EXPECTED: &'static str = "the name of a topic: 1 to 200 letters, digits, `.`, `_`, `-`";
+
+    fn read(value: &Value<'_>, _sites: &Sites) -> Result<Self, Problem> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        match value.get_ref().as_str() {
+            Some(name)
+                if (1..=200).contains(&name.len())
+                    && name.bytes().all(allowed)
+                    && !matches!(name, "." | "..") =>
+            {
+                Ok(Self(name.to_owned()))
+            }
+            _ => expected(Self::EXPECTED, value),
+        }
+    }
+
+    fn draw(&self, _draw: &mut Draw<'_>) -> Self {
+        self.clone()
+    }
+}
+
+impl Printed for TopicName {
+    fn printed(&self) -> Option<String> {
+        Some(quoted(&self.0))
+    }
+}
+
+words! {
+    /// When a produce request is answered (Kafka's `acks`).
+    enum Acks, "acks" {
+        /// Never: the outcome stays unknown.
+        None = "0",
+        /// After the flush on a majority, as for `all`.
+        Leader = "1",
+        /// After the flush on a majority.
+        All = "all",
+    }
+}
+
+words! {
+    /// Where a reading client begins.
+    enum ReadFrom, "place to read from" {
+        /// At the first offset, again and again: the whole log is compared.
+        Start = "start",
+        /// At the end, following what is appended.
+        End = "end",
+        /// At an offset that is drawn for every read.
+        Anywhere = "anywhere",
+    }
+}
+
+kinds! {
+    /// What a group of clients does.
+    enum Workload, "workload";
+
+    /// Clients append records with keys and with values that name producer and sequence number.
+    Produce = "produce_keyed" {
+        /// The site that they produce to.
+        site = "site": SiteName;
+        /// The topic; created if need be.
+        topic = "topic": TopicName;
+        /// Partitions of the topic.
+        partitions = "partitions": Span<Count>, or Span::fixed(Count::of(1));
+        /// How many clients, each with connections of its own.
+        clients = "clients": Span<Count>, or Span::fixed(Count::of(2));
+        /// Records per second of all clients together.
+        rate = "rate": Span<Rate>;
+        /// Bytes of a value.
+        value_bytes = "value_bytes": Mix<HumanSize>, or Mix::fixed(HumanSize(100));
+        /// When a request is answered.
+        acks = "acks": Acks, or Acks::All;
+        /// Whether the clients number their batches, so that a retry gives no duplicate.
+        idempotent = "idempotent": bool, or true;
+        /// Records in one batch.
+        batch_records = "batch_records": Span<Count>, or Span::fixed(Count::of(1));
+        /// How many keys there are.
+        keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
+    }
+
+    /// Clients read records and remember what they saw at which offset.
+    Read = "read" {
+        /// The site that they read from.
+        site = "site": SiteName;
+        /// The topic; a workload of this scenario produces to it.
+        topic = "topic": TopicName;
+        /// How many clients, each with connections of its own.
+        clients = "clients": Span<Count>, or Span::fixed(Count::of(1));
+        /// Requests per second of all clients together.
+        rate = "rate": Span<Rate>;
+        /// Where they begin.
+        from = "from": ReadFrom, or ReadFrom::End;
+        /// Bytes that one request asks for.
+        max_bytes = "max_bytes": Span<HumanSize>, or Span::fixed(HumanSize(64 << 10));
+        /// How long a request may wait for records that are not there yet.
+        wait = "wait": Span<HumanDuration>, or Span::fixed(HumanDuration::from_millis(100));
+    }
+
+    /// Clients ask for the end of the partitions.
+    ListOffsets = "list_offsets" {
+        /// The site that they ask.
+        site = "site": SiteName;
+        /// The topic; a workload of this scenario produces to it.
+        topic = "topic": TopicName;
+        /// How many clients, each with connections of its own.
+        clients = "clients": Span<Count>, or Span::fixed(Count::of(1));
+        /// Requests per second of all clients together.
+        rate = "rate": Span<Rate>;
+    }
+
+    /// Clients create topics, append a record to each and delete them again.
+    TopicChurn = "topic_churn" {
+        /// The site where the topics are.
+        site = "site": SiteName;
+        /// How their names begin.
+        prefix = "prefix": TopicName;
+        /// Creations per second of all clients together.
+        rate = "rate": Span<Rate>;
+        /// How many of them exist at one time, at most.
+        topics_max = "topics_max": Span<Count>, or Span::fixed(Count::of(10));
+        /// Partitions of each.
+        partitions = "partitions": Span<Count>, or Span::fixed(Count::of(1));
+    }
+}
