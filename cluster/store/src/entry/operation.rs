@@ -10,6 +10,7 @@
 //!              4 v1  append            topic [u8; 16] | partition u32 | the batch, to the end
 //!              5 v1  init producer     request [u8; 16]
 //!              6 v1  advance start     topic [u8; 16] | partition u32 | offset u64
+//!              7 v1  expire producers  idle_ms u64
 //! text               len u16 | UTF-8
 //! ```
 //!
@@ -33,6 +34,7 @@ const DELETE_TOPIC: u8 = 3;
 const APPEND: u8 = 4;
 const INIT_PRODUCER: u8 = 5;
 const ADVANCE_START: u8 = 6;
+const EXPIRE_PRODUCERS: u8 = 7;
 
 /// The version of every item so far.
 const VERSION_1: u8 = 1;
@@ -104,6 +106,12 @@ pub enum Operation {
         partition: PartitionIndex,
         /// The new first offset.
         offset: Offset,
+    },
+    /// Forgets the producers that have been idle for long. The leader decides when and how long,
+    /// so that nodes with different configurations stay alike; idle time is entry time.
+    ExpireProducers {
+        /// How long a producer must have sent nothing, in milliseconds.
+        idle_ms: u64,
     },
 }
 
@@ -312,6 +320,7 @@ impl Operation {
             Self::Append { .. } => APPEND,
             Self::InitProducer { .. } => INIT_PRODUCER,
             Self::AdvanceStart { .. } => ADVANCE_START,
+            Self::ExpireProducers { .. } => EXPIRE_PRODUCERS,
         }
     }
 
@@ -325,6 +334,7 @@ impl Operation {
             Self::DeleteTopic { .. } | Self::InitProducer { .. } => 16,
             Self::Append { batch, .. } => PLACE_BYTES + batch.bytes.len(),
             Self::AdvanceStart { .. } => PLACE_BYTES + 8,
+            Self::ExpireProducers { .. } => 8,
         }
     }
 
@@ -369,6 +379,7 @@ impl Operation {
                 put_place(out, *topic, *partition);
                 out.put_u64_le(offset.0);
             }
+            Self::ExpireProducers { idle_ms } => out.put_u64_le(*idle_ms),
         }
     }
 
@@ -388,6 +399,9 @@ impl Operation {
                     item.whole(payload, "a new start", read_offset)?;
                 Ok(Self::AdvanceStart { topic, partition, offset })
             }
+            (EXPIRE_PRODUCERS, VERSION_1) => item.whole(payload, "an idle time", |reader| {
+                Some(Self::ExpireProducers { idle_ms: reader.u64()? })
+            }),
             (kind, version) => Err(EntryError::UnknownOperation { kind, version, at: item.at }),
         }
     }

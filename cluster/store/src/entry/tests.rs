@@ -65,6 +65,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
             let (partition, offset) = (PartitionIndex(partition), Offset(offset));
             Operation::AdvanceStart { topic, partition, offset }
         }),
+        any::<u64>().prop_map(|idle_ms| Operation::ExpireProducers { idle_ms }),
     ]
 }
 
@@ -126,6 +127,7 @@ fn golden_bytes_of_the_other_operations() {
         Operation::DeleteTopic { topic: TOPIC },
         Operation::InitProducer { request: Uuid([0x22; 16]) },
         Operation::AdvanceStart { topic: TOPIC, partition: PartitionIndex(1), offset: Offset(4) },
+        Operation::ExpireProducers { idle_ms: 5 },
     ];
     let bytes = build(EntryHeader::default(), &[Unit { preconditions: Vec::new(), operations }]);
     let topic = "11".repeat(16);
@@ -145,6 +147,8 @@ fn golden_bytes_of_the_other_operations() {
         &topic,
         "01000000",
         "0400000000000000", // advance start
+        "070108000000",
+        "0500000000000000", // expire producers
     ];
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }
