@@ -1,1 +1,7 @@
-//! Kafka semantics on top of the replicated log: topics, produce, fetch, producers.
+//! Kafka semantics on top of the replicated log.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`machine`] | what the entries of the log mean: topics, offsets, duplicates |
+
+pub mod machine;

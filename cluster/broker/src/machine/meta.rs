@@ -1,0 +1,192 @@
+//! What belongs to no topic: entry time, the counters that hand out numbers, and the fences.
+//!
+//! Invariants: entry time never goes back, whatever the leaders' clocks did; a stream number and a
+//! producer id are handed out once in the life of a site; a fence never falls.
+//!
+//! Never: read a clock. The only time here is the one that a leader wrote into an entry.
+
+use super::codec::{CodecError, Reader, Writer};
+use super::outcome::Refusal;
+use super::producers::ProducerId;
+use super::table::{Element, Table};
+use fulmar_store::StreamId;
+
+/// Names that can be fenced at one time; a site has a handful of links and pipelines.
+pub const FENCES_MAX: usize = 1_024;
+
+/// The longest name of a fence, in bytes.
+pub const FENCE_NAME_BYTES_MAX: usize = 249;
+
+/// The numbers of a site. There is one of it.
+///
+/// ```text
+/// wall_ms u64 | next_stream u32 | next_producer u64 | producers_before_deletion u64
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// The time of the last entry, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// The stream that the next partition gets.
+    pub next_stream: u32,
+    /// The producer id that is handed out next.
+    pub next_producer: u64,
+    /// Producer ids below this one were handed out before the last topic was deleted: they may
+    /// have written to a topic of the same name, and may go on with their sequence numbers.
+    pub producers_before_deletion: u64,
+}
+
+impl Element for Meta {
+    type Key = ();
+    const SEED: u64 = 4;
+    const BYTES_MIN: usize = 28;
+
+    fn key(&self) {}
+
+    fn encode(&self, out: &mut Writer) {
+        out.u64(self.wall_ms);
+        out.u32(self.next_stream);
+        out.u64(self.next_producer);
+        out.u64(self.producers_before_deletion);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self {
+            wall_ms: input.u64()?,
+            next_stream: input.u32()?,
+            next_producer: input.u64()?,
+            producers_before_deletion: input.u64()?,
+        })
+    }
+}
+
+impl Table<Meta> {
+    /// The table of a new site.
+    pub fn new_site() -> Self {
+        let mut table = Self::default();
+        table.put(Meta::default());
+        table
+    }
+
+    /// The numbers.
+    pub fn current(&self) -> &Meta {
+        self.get(&()).expect("a site always has its numbers")
+    }
+
+    fn change<T>(&mut self, change: impl FnOnce(&mut Meta) -> T) -> T {
+        self.modify(&(), change).expect("a site always has its numbers")
+    }
+
+    /// Takes note of the time of an entry and returns it, made monotonic.
+    pub fn advance_time(&mut self, wall_ms: u64) -> u64 {
+        self.change(|meta| {
+            meta.wall_ms = meta.wall_ms.max(wall_ms);
+            meta.wall_ms
+        })
+    }
+
+    /// Hands out streams for the partitions of a topic: the first of them. `None` once all 2^32
+    /// are used up.
+    pub fn take_streams(&mut self, partitions: u32) -> Option<StreamId> {
+        self.change(|meta| {
+            let first = meta.next_stream;
+            meta.next_stream = first.checked_add(partitions)?;
+            Some(StreamId(first))
+        })
+    }
+
+    /// Hands out a producer id.
+    pub fn take_producer(&mut self) -> ProducerId {
+        self.change(|meta| {
+            let id = i64::try_from(meta.next_producer).expect("2^63 producers never come");
+            meta.next_producer += 1;
+            ProducerId(id)
+        })
+    }
+
+    /// Takes note that a topic was deleted.
+    pub fn topic_deleted(&mut self) {
+        self.change(|meta| meta.producers_before_deletion = meta.next_producer);
+    }
+}
+
+/// The greatest number that anybody has used a name with (a fencing token, Kleppmann 2016).
+///
+/// ```text
+/// name len u32, UTF-8 | number u64
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceMark {
+    /// What is fenced.
+    pub name: String,
+    /// The greatest number so far.
+    pub number: u64,
+}
+
+impl Element for FenceMark {
+    type Key = String;
+    const SEED: u64 = 5;
+    const BYTES_MIN: usize = 12;
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.text(&self.name);
+        out.u64(self.number);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { name: input.text()?, number: input.u64()? })
+    }
+}
+
+impl Table<FenceMark> {
+    /// Whether a unit with this number may take effect.
+    ///
+    /// # Errors
+    /// [`Refusal::Fenced`] if a greater number was used, [`Refusal::LimitReached`] if the name is
+    /// new and there is no room for it.
+    pub fn check(&self, name: &str, number: u64) -> Result<(), Refusal> {
+        match self.get(&name.to_owned()) {
+            Some(mark) if mark.number > number => Err(Refusal::Fenced { number: mark.number }),
+            Some(_) => Ok(()),
+            None if self.len() >= FENCES_MAX || name.len() > FENCE_NAME_BYTES_MAX => {
+                Err(Refusal::LimitReached)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Raises the number of a name, after [`Table::check`].
+    pub fn raise(&mut self, name: String, number: u64) {
+        let before = self.put(FenceMark { name, number });
+        assert!(before.is_none_or(|mark| mark.number <= number), "a fence never falls");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_never_goes_back_and_numbers_are_handed_out_once() {
+        let mut meta = Table::new_site();
+        assert_eq!(meta.advance_time(1_000), 1_000);
+        assert_eq!(meta.advance_time(400), 1_000);
+        assert_eq!(meta.take_streams(3), Some(StreamId(0)));
+        assert_eq!(meta.take_streams(1), Some(StreamId(3)));
+        assert_eq!(meta.take_streams(u32::MAX), None);
+        assert_eq!(meta.take_streams(1), Some(StreamId(4)));
+        assert_eq!((meta.take_producer(), meta.take_producer()), (ProducerId(0), ProducerId(1)));
+    }
+
+    #[test]
+    fn a_fence_refuses_smaller_numbers() {
+        let mut fences = Table::<FenceMark>::default();
+        assert_eq!(fences.check("link", 3), Ok(()));
+        fences.raise("link".to_owned(), 3);
+        assert_eq!(fences.check("link", 3), Ok(()));
+        assert_eq!(fences.check("link", 2), Err(Refusal::Fenced { number: 3 }));
+    }
+}

@@ -1,0 +1,201 @@
+//! The replicated state machine of a site: what the entries of its log mean.
+//!
+//! | section | id | file |
+//! |---|---|---|
+//! | topics | 1 | `topics.rs` |
+//! | partitions | 2 | `partitions.rs` |
+//! | producers | 3 | `producers.rs` |
+//! | numbers and entry time | 4 | `meta.rs` |
+//! | fences | 5 | `meta.rs` |
+//!
+//! Invariants: apply is a function of the state and the entry; two nodes that applied the same
+//! entries have equal section bytes and equal hashes, whether they applied them one by one or
+//! began with a snapshot; a section's id and the meaning of its version never change.
+//!
+//! Never: let anything local (a clock, configuration, addresses of memory) into a section.
+
+pub mod batch;
+pub mod codec;
+pub mod meta;
+pub mod outcome;
+pub mod partitions;
+pub mod producers;
+pub mod state;
+pub mod table;
+pub mod topics;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use codec::{Reader, Writer};
+use fulmar_store::{Row, StreamId};
+use fulmar_types::{ExitCode, Offset, Plant};
+use producers::Producers;
+use state::State;
+use table::{Element, Table, TableError};
+use topics::Topics;
+
+/// One registered part of the state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Which part. Never given to another one.
+    pub id: u32,
+    /// How its bytes are written.
+    pub version: u32,
+    /// What it saved.
+    pub bytes: Bytes,
+}
+
+/// What an entry brought about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// One compact outcome per unit, for the footer of the segment.
+    pub outcome: Bytes,
+    /// The batches that were appended, for the index, in the order of their places in the entry.
+    pub rows: Vec<Row>,
+    /// Streams whose topic was deleted.
+    pub dropped_streams: Vec<StreamId>,
+    /// Streams whose first readable offset moved, and where to.
+    pub moved_starts: Vec<(StreamId, Offset)>,
+}
+
+/// Why sections could not be restored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A section or a version that this build does not know.
+    #[error("section {id} version {version} is not known to this build")]
+    Unknown {
+        /// The section.
+        id: u32,
+        /// Its version.
+        version: u32,
+    },
+    /// A section is not there.
+    #[error("section {id} is missing")]
+    Missing {
+        /// The section.
+        id: u32,
+    },
+    /// A section's bytes are not what was saved.
+    #[error("section {id}: {error}")]
+    Damaged {
+        /// The section.
+        id: u32,
+        /// What is wrong.
+        error: TableError,
+    },
+    /// The sections are of different states.
+    #[error("the sections do not belong together: {0}")]
+    Inconsistent(&'static str),
+}
+
+impl RestoreError {
+    /// The code with which the node ends.
+    pub const fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Unknown { .. } => ExitCode::UnknownEntry,
+            Self::Missing { .. } | Self::Damaged { .. } | Self::Inconsistent(_) => {
+                ExitCode::Damaged
+            }
+        }
+    }
+}
+
+const TOPICS: u32 = 1;
+const PARTITIONS: u32 = 2;
+const PRODUCERS: u32 = 3;
+const META: u32 = 4;
+const FENCES: u32 = 5;
+
+/// The version in which every section is written so far.
+const VERSION_1: u32 = 1;
+
+fn table_bytes<E: Element>(table: &Table<E>) -> Bytes {
+    let mut out = Writer::new();
+    table.snapshot(&mut out);
+    out.finish()
+}
+
+fn table_from<E: Element>(bytes: &[u8]) -> Result<Table<E>, TableError> {
+    let mut input = Reader::new(bytes);
+    let table = Table::restore(&mut input)?;
+    input.end()?;
+    Ok(table)
+}
+
+impl State {
+    /// All sections, in ascending order of their ids.
+    pub fn snapshot(&self) -> Vec<Section> {
+        let producers = if fulmar_host::planted(Plant::ForgetProducers) {
+            Producers::default().snapshot()
+        } else {
+            self.producers.snapshot()
+        };
+        [
+            (TOPICS, self.topics.snapshot()),
+            (PARTITIONS, table_bytes(&self.partitions)),
+            (PRODUCERS, producers),
+            (META, table_bytes(&self.meta)),
+            (FENCES, table_bytes(&self.fences)),
+        ]
+        .into_iter()
+        .map(|(id, bytes)| Section { id, version: VERSION_1, bytes })
+        .collect()
+    }
+
+    /// The state that was saved.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(sections: &[Section]) -> Result<Self, RestoreError> {
+        for section in sections {
+            let (id, version) = (section.id, section.version);
+            if !(TOPICS..=FENCES).contains(&id) || version != VERSION_1 {
+                return Err(RestoreError::Unknown { id, version });
+            }
+        }
+        let mut state = Self::default();
+        state.topics = section(sections, TOPICS, Topics::restore)?;
+        state.partitions = section(sections, PARTITIONS, table_from)?;
+        state.producers = section(sections, PRODUCERS, Producers::restore)?;
+        state.meta = section(sections, META, table_from)?;
+        state.fences = section(sections, FENCES, table_from)?;
+        state.check_consistent().map_err(RestoreError::Inconsistent)?;
+        Ok(state)
+    }
+
+    fn check_consistent(&self) -> Result<(), &'static str> {
+        let meta = self.meta.get(&()).ok_or("a site without its numbers")?;
+        if self.partitions.len() != self.topics.partition_count() {
+            return Err("partitions without a topic");
+        }
+        for topic in self.topics.iter() {
+            if topic.partitions == 0
+                || topic.first_stream.0.saturating_add(topic.partitions) > meta.next_stream
+            {
+                return Err("a topic with streams that were never handed out");
+            }
+            if topic.streams().any(|stream| self.partitions.get(&stream).is_none()) {
+                return Err("a topic without its partitions");
+            }
+        }
+        if !self.producers.streams().all(|stream| self.partitions.get(&stream).is_some()) {
+            return Err("a producer of a partition that is not there");
+        }
+        Ok(())
+    }
+}
+
+fn section<T>(
+    sections: &[Section],
+    id: u32,
+    restore: impl FnOnce(&[u8]) -> Result<T, TableError>,
+) -> Result<T, RestoreError> {
+    let mut found = sections.iter().filter(|section| section.id == id);
+    let section = found.next().ok_or(RestoreError::Missing { id })?;
+    if found.next().is_some() {
+        return Err(RestoreError::Damaged { id, error: TableError::Twice });
+    }
+    restore(&section.bytes).map_err(|error| RestoreError::Damaged { id, error })
+}

@@ -1,0 +1,335 @@
+//! What became of a unit: the answer to its proposer, and the compact form that a sealed segment
+//! keeps.
+//!
+//! ```text
+//! outcome    units one after the other
+//! unit       0 u8 | refusal             it had no effect
+//!            count varint | results     it took effect; one result per operation
+//! result     tag u8 | numbers as varints (LEB128)
+//! refusal    tag u8 | numbers as varints
+//! ```
+//!
+//! Invariants: an outcome depends on the log alone, so it is the same on every node; a tag never
+//! changes its meaning.
+
+use super::codec::{CodecError, Reader};
+use super::producers::ProducerId;
+use bytes::Bytes;
+use fulmar_types::{Offset, Term};
+
+/// What became of one unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitResult {
+    /// It took effect; one result per operation, in order.
+    Done(Vec<OperationResult>),
+    /// Nothing of it took effect.
+    Refused(Refusal),
+}
+
+/// What one operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationResult {
+    /// Nothing, as asked.
+    Noop,
+    /// A topic exists now.
+    TopicCreated,
+    /// A topic and its partitions are gone.
+    TopicDeleted,
+    /// A batch was appended.
+    Appended {
+        /// The offset of its first record.
+        base_offset: Offset,
+    },
+    /// The batch was there already and was not appended again.
+    Duplicate {
+        /// The offset that its first record got then.
+        base_offset: Offset,
+        /// The term in which it was appended.
+        term: Term,
+    },
+    /// A producer id was handed out, with epoch 0.
+    ProducerAssigned {
+        /// The id.
+        producer: ProducerId,
+    },
+    /// The first offset that can be read.
+    StartMoved {
+        /// Where it is now; it stays where it was if it was there already.
+        log_start: Offset,
+    },
+    /// Idle producers were forgotten.
+    ProducersExpired {
+        /// How many.
+        count: u32,
+    },
+}
+
+/// Why a unit had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such topic.
+    #[error("there is no such topic")]
+    UnknownTopic,
+    /// The topic has no such partition.
+    #[error("the topic has no such partition")]
+    UnknownPartition,
+    /// The name, or the id, belongs to another topic.
+    #[error("a topic of this name exists")]
+    TopicExists,
+    /// The name is empty, too long, or has characters that Kafka does not allow.
+    #[error("a topic name is 1 to 249 letters, digits, `.`, `_` and `-`")]
+    InvalidTopicName,
+    /// A topic must have from 1 to `limits::PARTITIONS_PER_TOPIC_MAX` partitions.
+    #[error("this is not a possible number of partitions")]
+    InvalidPartitions,
+    /// Too many settings, or one that is too long.
+    #[error("there are too many settings, or one is too long")]
+    InvalidConfig,
+    /// A limit of the site is reached.
+    #[error("a limit of the site is reached")]
+    LimitReached,
+    /// The next offset of the partition is not the expected one.
+    #[error("the next offset is {next}")]
+    UnexpectedOffset {
+        /// What it is.
+        next: Offset,
+    },
+    /// Somebody else has used the name with a greater number.
+    #[error("fenced by number {number}")]
+    Fenced {
+        /// The greatest number so far.
+        number: u64,
+    },
+    /// The sequence number is neither the next one nor that of a remembered batch.
+    #[error("sequence number out of order: {expected} is next")]
+    SequenceOutOfOrder {
+        /// The one that would have been next.
+        expected: u32,
+    },
+    /// A later epoch of the producer has written.
+    #[error("the producer is fenced by its epoch {epoch}")]
+    ProducerFenced {
+        /// That epoch.
+        epoch: u16,
+    },
+    /// The bytes are not a batch that a broker may store.
+    #[error("this is not a valid record batch")]
+    InvalidBatch,
+    /// The offset is not within the partition.
+    #[error("the offset is not within the partition, which ends at {next}")]
+    OffsetOutOfRange {
+        /// The next offset of the partition.
+        next: Offset,
+    },
+}
+
+/// The outcome of an entry: one result per unit.
+pub fn encode(results: &[UnitResult]) -> Bytes {
+    let mut out = Vec::with_capacity(results.len() * 8);
+    for result in results {
+        match result {
+            UnitResult::Refused(refusal) => {
+                out.push(0);
+                refusal.encode(&mut out);
+            }
+            UnitResult::Done(results) => {
+                assert!(!results.is_empty(), "a unit has an operation");
+                put_varint(&mut out, results.len() as u64);
+                results.iter().for_each(|result| result.encode(&mut out));
+            }
+        }
+    }
+    out.into()
+}
+
+/// Reads an outcome back.
+///
+/// # Errors
+/// If the bytes are not the outcome of an entry.
+pub fn decode(bytes: &[u8]) -> Result<Vec<UnitResult>, CodecError> {
+    let mut input = Reader::new(bytes);
+    let mut results = Vec::new();
+    while input.end().is_err() {
+        results.push(match take_varint(&mut input)? {
+            0 => UnitResult::Refused(Refusal::decode(&mut input)?),
+            // Grown one by one: the count is believed only as far as there are bytes.
+            count => UnitResult::Done(
+                (0..count)
+                    .map(|_| OperationResult::decode(&mut input))
+                    .collect::<Result<_, _>>()?,
+            ),
+        });
+    }
+    Ok(results)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_varint(input: &mut Reader<'_>) -> Result<u64, CodecError> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = input.u8()?;
+        let part = u64::from(byte & 0x7f);
+        if (part << shift) >> shift != part {
+            return Err(CodecError::Tag);
+        }
+        value |= part << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(CodecError::Tag)
+}
+
+fn take_u32(input: &mut Reader<'_>) -> Result<u32, CodecError> {
+    u32::try_from(take_varint(input)?).map_err(|_| CodecError::Tag)
+}
+
+fn take_offset(input: &mut Reader<'_>) -> Result<Offset, CodecError> {
+    take_varint(input).map(Offset)
+}
+
+fn put(out: &mut Vec<u8>, tag: u8, numbers: &[u64]) {
+    out.push(tag);
+    numbers.iter().for_each(|number| put_varint(out, *number));
+}
+
+impl OperationResult {
+    fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Noop => put(out, 1, &[]),
+            Self::TopicCreated => put(out, 2, &[]),
+            Self::TopicDeleted => put(out, 3, &[]),
+            Self::Appended { base_offset } => put(out, 4, &[base_offset.0]),
+            Self::Duplicate { base_offset, term } => put(out, 5, &[base_offset.0, term.0]),
+            Self::ProducerAssigned { producer } => put(out, 6, &[producer.0.unsigned_abs()]),
+            Self::StartMoved { log_start } => put(out, 7, &[log_start.0]),
+            Self::ProducersExpired { count } => put(out, 8, &[u64::from(count)]),
+        }
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(match input.u8()? {
+            1 => Self::Noop,
+            2 => Self::TopicCreated,
+            3 => Self::TopicDeleted,
+            4 => Self::Appended { base_offset: take_offset(input)? },
+            5 => Self::Duplicate {
+                base_offset: take_offset(input)?,
+                term: Term(take_varint(input)?),
+            },
+            6 => {
+                let id = i64::try_from(take_varint(input)?).map_err(|_| CodecError::Tag)?;
+                Self::ProducerAssigned { producer: ProducerId(id) }
+            }
+            7 => Self::StartMoved { log_start: take_offset(input)? },
+            8 => Self::ProducersExpired { count: take_u32(input)? },
+            _ => return Err(CodecError::Tag),
+        })
+    }
+}
+
+impl Refusal {
+    fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::UnknownTopic => put(out, 1, &[]),
+            Self::UnknownPartition => put(out, 2, &[]),
+            Self::TopicExists => put(out, 3, &[]),
+            Self::InvalidTopicName => put(out, 4, &[]),
+            Self::InvalidPartitions => put(out, 5, &[]),
+            Self::InvalidConfig => put(out, 6, &[]),
+            Self::LimitReached => put(out, 7, &[]),
+            Self::UnexpectedOffset { next } => put(out, 8, &[next.0]),
+            Self::Fenced { number } => put(out, 9, &[number]),
+            Self::SequenceOutOfOrder { expected } => put(out, 10, &[u64::from(expected)]),
+            Self::ProducerFenced { epoch } => put(out, 11, &[u64::from(epoch)]),
+            Self::InvalidBatch => put(out, 12, &[]),
+            Self::OffsetOutOfRange { next } => put(out, 13, &[next.0]),
+        }
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(match input.u8()? {
+            1 => Self::UnknownTopic,
+            2 => Self::UnknownPartition,
+            3 => Self::TopicExists,
+            4 => Self::InvalidTopicName,
+            5 => Self::InvalidPartitions,
+            6 => Self::InvalidConfig,
+            7 => Self::LimitReached,
+            8 => Self::UnexpectedOffset { next: take_offset(input)? },
+            9 => Self::Fenced { number: take_varint(input)? },
+            10 => Self::SequenceOutOfOrder { expected: take_u32(input)? },
+            11 => {
+                let epoch = take_u32(input)?;
+                Self::ProducerFenced { epoch: u16::try_from(epoch).map_err(|_| CodecError::Tag)? }
+            }
+            12 => Self::InvalidBatch,
+            13 => Self::OffsetOutOfRange { next: take_offset(input)? },
+            _ => return Err(CodecError::Tag),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_append_takes_a_few_bytes() {
+        let appended = OperationResult::Appended { base_offset: Offset(300) };
+        assert_eq!(encode(&[UnitResult::Done(vec![appended])]), &[1, 4, 0xac, 0x02][..]);
+        let refusal = Refusal::SequenceOutOfOrder { expected: 5 };
+        assert_eq!(encode(&[UnitResult::Refused(refusal)]), &[0, 10, 5][..]);
+    }
+
+    #[test]
+    fn every_result_and_refusal_reads_back() {
+        let done = vec![
+            OperationResult::Noop,
+            OperationResult::TopicCreated,
+            OperationResult::TopicDeleted,
+            OperationResult::Appended { base_offset: Offset(u64::MAX) },
+            OperationResult::Duplicate { base_offset: Offset(127), term: Term(128) },
+            OperationResult::ProducerAssigned { producer: ProducerId(i64::MAX) },
+            OperationResult::StartMoved { log_start: Offset(0) },
+            OperationResult::ProducersExpired { count: u32::MAX },
+        ];
+        let refusals = [
+            Refusal::UnknownTopic,
+            Refusal::UnknownPartition,
+            Refusal::TopicExists,
+            Refusal::InvalidTopicName,
+            Refusal::InvalidPartitions,
+            Refusal::InvalidConfig,
+            Refusal::LimitReached,
+            Refusal::UnexpectedOffset { next: Offset(9) },
+            Refusal::Fenced { number: 8 },
+            Refusal::SequenceOutOfOrder { expected: 7 },
+            Refusal::ProducerFenced { epoch: 6 },
+            Refusal::InvalidBatch,
+            Refusal::OffsetOutOfRange { next: Offset(5) },
+        ];
+        let mut results = vec![UnitResult::Done(done)];
+        results.extend(refusals.map(UnitResult::Refused));
+        assert_eq!(decode(&encode(&results)), Ok(results));
+        assert_eq!(decode(&[1]), Err(CodecError::Short));
+        assert_eq!(decode(&[0xff; 11]), Err(CodecError::Tag));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_outcome_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(results) = decode(&bytes) {
+                prop_assert_eq!(decode(&encode(&results)), Ok(results));
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The state of a site and how an entry changes it.
+//!
+//! Invariants: what apply does depends on the state and the entry alone; a unit takes effect as a
+//! whole or leaves no trace; offsets, duplicates and limits are settled here and nowhere before;
+//! an operation that is refused has changed nothing.
+//!
+//! Never: read a clock, draw a random number, or look at this node's configuration.
+
+use super::Applied;
+use super::batch::BatchFacts;
+use super::meta::{FenceMark, Meta};
+use super::outcome::{self, OperationResult, Refusal, UnitResult};
+use super::partitions::{Appending, Partition, Partitions};
+use super::producers::{Forgotten, Producers, Verdict};
+use super::table::Table;
+use super::topics::{
+    TOPIC_CONFIG_BYTES_MAX, TOPIC_CONFIGS_MAX, Topic, Topics, is_valid_name, split_chain_key,
+};
+use fulmar_store::entry::{Batch, Entry, Operation, Precondition, UnitView};
+use fulmar_store::{Row, StreamId};
+use fulmar_types::limits::{PARTITIONS_PER_SITE_MAX, PARTITIONS_PER_TOPIC_MAX};
+use fulmar_types::{LogPosition, Offset, PartitionIndex, Plant, TopicId};
+use std::collections::BTreeMap;
+
+/// Producers that one entry forgets at most, so that applying it takes no longer than others.
+const PRODUCERS_EXPIRED_MAX: usize = 4_096;
+
+/// Everything that the nodes of a site agree on, apart from the log itself.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(super) meta: Table<Meta>,
+    pub(super) fences: Table<FenceMark>,
+    pub(super) topics: Topics,
+    pub(super) partitions: Partitions,
+    pub(super) producers: Producers,
+    /// Used only by [`Plant::OffsetFromMemory`].
+    memory: BTreeMap<StreamId, Offset>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            meta: Table::new_site(),
+            fences: Table::default(),
+            topics: Topics::default(),
+            partitions: Partitions::default(),
+            producers: Producers::default(),
+            memory: BTreeMap::new(),
+        }
+    }
+}
+
+/// What an entry brought about so far.
+struct Step {
+    position: LogPosition,
+    entry_ms: u64,
+    rows: Vec<Row>,
+    dropped_streams: Vec<StreamId>,
+    moved_starts: Vec<(StreamId, Offset)>,
+}
+
+/// An append on its way through the checks.
+struct Append<'a> {
+    stream: StreamId,
+    chain_key: [u8; 32],
+    batch: &'a Batch,
+    facts: BatchFacts,
+}
+
+impl State {
+    /// The topics.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// A partition.
+    pub fn partition(&self, stream: StreamId) -> Option<&Partition> {
+        self.partitions.get(&stream)
+    }
+
+    /// The producers.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// The time of the last entry, in milliseconds since 1970.
+    pub fn entry_ms(&self) -> u64 {
+        self.meta.current().wall_ms
+    }
+
+    /// Takes over a state that was restored. What a planted bug keeps beside the state stays.
+    pub(crate) fn replace(&mut self, restored: Self) {
+        let memory = std::mem::take(&mut self.memory);
+        *self = Self { memory, ..restored };
+    }
+
+    /// Applies an entry.
+    pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
+        let entry_ms = self.meta.advance_time(entry.header().wall_ms);
+        let mut step = Step {
+            position,
+            entry_ms,
+            rows: Vec::new(),
+            dropped_streams: Vec::new(),
+            moved_starts: Vec::new(),
+        };
+        let mut results = Vec::with_capacity(entry.unit_count() as usize);
+        for unit in entry.units() {
+            results.push(self.apply_unit(&mut step, &unit));
+        }
+        assert_eq!(results.len(), entry.unit_count() as usize, "every unit has a result");
+        Applied {
+            outcome: outcome::encode(&results),
+            rows: step.rows,
+            dropped_streams: step.dropped_streams,
+            moved_starts: step.moved_starts,
+        }
+    }
+
+    fn apply_unit(&mut self, step: &mut Step, unit: &UnitView<'_>) -> UnitResult {
+        // A lone operation checks everything before it changes anything, so nearly all units do
+        // without first images.
+        let undoable = unit.operation_count() > 1 || unit.precondition_count() > 0;
+        if !undoable {
+            let hash = cfg!(debug_assertions).then(|| self.hash());
+            let result = unit.operations().map(|op| self.apply_operation(step, op)).next();
+            return match result.expect("a unit has an operation") {
+                Ok(result) => UnitResult::Done(vec![result]),
+                Err(refusal) => {
+                    assert!(hash.is_none_or(|h| h == self.hash()), "a refusal leaves no trace");
+                    UnitResult::Refused(refusal)
+                }
+            };
+        }
+        let kept = (step.rows.len(), step.dropped_streams.len(), step.moved_starts.len());
+        self.begin();
+        match self.try_unit(step, unit) {
+            Ok(results) => {
+                self.commit();
+                UnitResult::Done(results)
+            }
+            Err(refusal) => {
+                self.rollback();
+                step.rows.truncate(kept.0);
+                step.dropped_streams.truncate(kept.1);
+                step.moved_starts.truncate(kept.2);
+                UnitResult::Refused(refusal)
+            }
+        }
+    }
+
+    fn try_unit(
+        &mut self,
+        step: &mut Step,
+        unit: &UnitView<'_>,
+    ) -> Result<Vec<OperationResult>, Refusal> {
+        for precondition in unit.preconditions() {
+            match precondition {
+                Precondition::ExpectedOffset { topic, partition, offset } => {
+                    let stream = self.stream(topic, partition)?.0;
+                    let next = self.known(stream).next;
+                    if next != offset {
+                        return Err(Refusal::UnexpectedOffset { next });
+                    }
+                }
+                Precondition::Fence { name, number } => {
+                    self.fences.check(&name, number)?;
+                    self.fences.raise(name, number);
+                }
+            }
+        }
+        unit.operations().map(|operation| self.apply_operation(step, operation)).collect()
+    }
+
+    fn begin(&mut self) {
+        self.meta.begin();
+        self.fences.begin();
+        self.topics.begin();
+        self.partitions.begin();
+        self.producers.begin();
+    }
+
+    fn commit(&mut self) {
+        self.meta.commit();
+        self.fences.commit();
+        self.topics.commit();
+        self.partitions.commit();
+        self.producers.commit();
+    }
+
+    fn rollback(&mut self) {
+        self.meta.rollback(|_, _| ());
+        self.fences.rollback(|_, _| ());
+        self.topics.rollback();
+        self.partitions.rollback(|_, _| ());
+        self.producers.rollback();
+    }
+
+    /// The stream of a partition, and the key of its hash chain.
+    fn stream(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+    ) -> Result<(StreamId, [u8; 32]), Refusal> {
+        let topic = self.topics.get(topic).ok_or(Refusal::UnknownTopic)?;
+        let stream = topic.stream(partition).ok_or(Refusal::UnknownPartition)?;
+        Ok((stream, topic.chain_key))
+    }
+
+    fn known(&self, stream: StreamId) -> &Partition {
+        self.partitions.get(&stream).expect("every stream of a topic has a partition")
+    }
+
+    fn apply_operation(
+        &mut self,
+        step: &mut Step,
+        operation: Operation,
+    ) -> Result<OperationResult, Refusal> {
+        match operation {
+            Operation::Noop => Ok(OperationResult::Noop),
+            Operation::CreateTopic { topic, name, partitions, configs } => {
+                self.create_topic(topic, name, partitions, configs)
+            }
+            Operation::DeleteTopic { topic } => self.delete_topic(step, topic),
+            Operation::Append { topic, partition, batch } => {
+                let (stream, chain_key) = self.stream(topic, partition)?;
+                let facts = BatchFacts::read(batch.bytes()).ok_or(Refusal::InvalidBatch)?;
+                self.append(step, &Append { stream, chain_key, batch: &batch, facts })
+            }
+            // An id that nobody uses costs nothing, so a request that comes twice gets two.
+            Operation::InitProducer { request: _ } => {
+                let producer = self.meta.take_producer();
+                Ok(OperationResult::ProducerAssigned { producer })
+            }
+            Operation::AdvanceStart { topic, partition, offset } => {
+                let stream = self.stream(topic, partition)?.0;
+                self.advance_start(step, stream, offset)
+            }
+            Operation::ExpireProducers { idle_ms } => {
+                let before_ms = step.entry_ms.saturating_sub(idle_ms);
+                let forgotten = self.producers.expire(before_ms, PRODUCERS_EXPIRED_MAX);
+                self.note_forgotten(&forgotten);
+                let count = u32::try_from(forgotten.len()).expect("bounded by its limit");
+                Ok(OperationResult::ProducersExpired { count })
+            }
+        }
+    }
+
+    fn create_topic(
+        &mut self,
+        id: TopicId,
+        name: String,
+        partitions: u32,
+        configs: Vec<(String, String)>,
+    ) -> Result<OperationResult, Refusal> {
+        if !is_valid_name(&name) {
+            return Err(Refusal::InvalidTopicName);
+        }
+        if self.topics.get(id).is_some() || self.topics.by_name(&name).is_some() {
+            return Err(Refusal::TopicExists);
+        }
+        if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
+            return Err(Refusal::InvalidPartitions);
+        }
+        let long = |text: &String| text.len() > TOPIC_CONFIG_BYTES_MAX;
+        if configs.len() > TOPIC_CONFIGS_MAX || configs.iter().any(|(k, v)| long(k) || long(v)) {
+            return Err(Refusal::InvalidConfig);
+        }
+        if self.topics.partition_count() + partitions as usize > PARTITIONS_PER_SITE_MAX {
+            return Err(Refusal::LimitReached);
+        }
+        let first_stream = self.meta.take_streams(partitions).ok_or(Refusal::LimitReached)?;
+        let (chain_key, configs) = split_chain_key(id, configs);
+        let topic = Topic { id, name, partitions, first_stream, chain_key, configs };
+        let strict_from = self.meta.current().producers_before_deletion;
+        for stream in topic.streams() {
+            let before = self.partitions.put(Partition::new(stream, strict_from));
+            assert!(before.is_none(), "a stream is handed out once");
+        }
+        self.topics.insert(topic);
+        Ok(OperationResult::TopicCreated)
+    }
+
+    fn delete_topic(&mut self, step: &mut Step, id: TopicId) -> Result<OperationResult, Refusal> {
+        let topic = self.topics.remove(id).ok_or(Refusal::UnknownTopic)?;
+        for stream in topic.streams() {
+            let partition = self.partitions.remove(&stream);
+            assert!(partition.is_some(), "every stream of a topic has a partition");
+            self.producers.drop_stream(stream);
+            step.dropped_streams.push(stream);
+        }
+        self.meta.topic_deleted();
+        Ok(OperationResult::TopicDeleted)
+    }
+
+    fn append(&mut self, step: &mut Step, append: &Append<'_>) -> Result<OperationResult, Refusal> {
+        let (stream, facts) = (append.stream, &append.facts);
+        let partition = self.known(stream);
+        let (next, strict_from) = (partition.next, partition.strict_producers_from);
+        if !partition.has_room(facts.records) {
+            return Err(Refusal::OffsetOutOfRange { next });
+        }
+        let mut remember = true;
+        if let Some(sequenced) = &facts.sequenced {
+            match self.producers.check(stream, sequenced, strict_from) {
+                Ok(Verdict::Next) => {}
+                Ok(Verdict::Duplicate(_)) if fulmar_host::planted(Plant::NoDuplicateCheck) => {
+                    remember = false;
+                }
+                Ok(Verdict::Duplicate(old)) => {
+                    self.memory_moves(stream, next, facts.records);
+                    let (base_offset, term) = (old.base_offset, old.term);
+                    return Ok(OperationResult::Duplicate { base_offset, term });
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        let base = self.memory_moves(stream, next, facts.records);
+        let appending = Appending {
+            term: step.position.term,
+            records: facts.records,
+            max_timestamp_ms: facts.max_timestamp_ms,
+            bytes: append.batch.bytes(),
+        };
+        let appended = self
+            .partitions
+            .modify(&stream, |partition| partition.append(base, &append.chain_key, &appending));
+        assert!(appended.is_some(), "the partition was there a moment ago");
+        if let Some(sequenced) = facts.sequenced.as_ref().filter(|_| remember) {
+            let at = (base, step.position.term);
+            let forgotten = self.producers.remember(stream, sequenced, at, step.entry_ms);
+            self.note_forgotten(&forgotten);
+        }
+        step.rows.push(Row {
+            stream,
+            base_offset: base,
+            records: facts.records,
+            max_timestamp_ms: facts.max_timestamp_ms,
+            index: step.position.index,
+            term: step.position.term,
+            at: append.batch.at(),
+            len: append.batch.len(),
+            crc: append.batch.crc(),
+        });
+        Ok(OperationResult::Appended { base_offset: base })
+    }
+
+    /// The base offset of a batch: the next offset of the partition. With
+    /// [`Plant::OffsetFromMemory`] it is a counter beside the state instead, which also counts
+    /// what turns out to be a duplicate, and starts anew with the process.
+    fn memory_moves(&mut self, stream: StreamId, next: Offset, records: u32) -> Offset {
+        if !fulmar_host::planted(Plant::OffsetFromMemory) {
+            return next;
+        }
+        let counter = self.memory.entry(stream).or_insert(next);
+        let base = (*counter).max(next);
+        *counter = base.plus(u64::from(records));
+        base
+    }
+
+    /// A producer that was forgotten may come back with any sequence number.
+    fn note_forgotten(&mut self, forgotten: &[Forgotten]) {
+        for (stream, producer) in forgotten {
+            let above = producer.0.unsigned_abs() + 1;
+            self.partitions.modify(stream, |partition| {
+                partition.strict_producers_from = partition.strict_producers_from.max(above);
+            });
+        }
+    }
+
+    fn advance_start(
+        &mut self,
+        step: &mut Step,
+        stream: StreamId,
+        offset: Offset,
+    ) -> Result<OperationResult, Refusal> {
+        let next = self.known(stream).next;
+        if offset > next {
+            return Err(Refusal::OffsetOutOfRange { next });
+        }
+        let moved = self
+            .partitions
+            .modify(&stream, |partition| (partition.advance_start(offset), partition.log_start));
+        let (moved, log_start) = moved.expect("the partition was there a moment ago");
+        if moved {
+            step.moved_starts.push((stream, log_start));
+        }
+        Ok(OperationResult::StartMoved { log_start })
+    }
+
+    /// The hash of the whole state.
+    pub fn hash(&self) -> u128 {
+        // A section that somebody forgot to register is missing from the hash as well.
+        let producers =
+            if fulmar_host::planted(Plant::ForgetProducers) { 0 } else { self.producers.hash() };
+        [
+            self.meta.hash(),
+            self.fences.hash(),
+            self.topics.hash(),
+            self.partitions.hash(),
+            producers,
+        ]
+        .into_iter()
+        .fold(0, u128::wrapping_add)
+    }
+}

@@ -1,0 +1,375 @@
+//! The state machine as a whole: units, plants excepted, and the properties that hold for any
+//! sequence of operations.
+
+use super::outcome::{OperationResult, Refusal, UnitResult};
+use super::producers::ProducerId;
+use super::*;
+use fulmar_store::entry::{Entry, EntryBuilder, EntryHeader, Operation, Precondition, Unit};
+use fulmar_types::{LogIndex, LogPosition, PartitionIndex, Term, TopicId, Uuid};
+use proptest::prelude::*;
+
+/// A batch as a producer sends it; only the header matters to the state machine.
+pub(crate) fn batch(producer: i64, epoch: i16, first: i32, records: i32, ms: i64) -> Bytes {
+    let mut out = Vec::new();
+    out.extend_from_slice(&0i64.to_be_bytes());
+    out.extend_from_slice(&(49 + 8i32).to_be_bytes());
+    out.extend_from_slice(&(-1i32).to_be_bytes());
+    out.push(2);
+    out.extend_from_slice(&[0; 4 + 2]);
+    out.extend_from_slice(&(records - 1).to_be_bytes());
+    out.extend_from_slice(&ms.to_be_bytes());
+    out.extend_from_slice(&ms.to_be_bytes());
+    out.extend_from_slice(&producer.to_be_bytes());
+    out.extend_from_slice(&epoch.to_be_bytes());
+    out.extend_from_slice(&first.to_be_bytes());
+    out.extend_from_slice(&records.to_be_bytes());
+    out.extend_from_slice(&[0xab; 8]);
+    out.into()
+}
+
+fn topic_id(n: u8) -> TopicId {
+    TopicId(Uuid([n; 16]))
+}
+
+fn create(n: u8, partitions: u32) -> Operation {
+    Operation::CreateTopic {
+        topic: topic_id(n),
+        name: format!("topic-{n}"),
+        partitions,
+        configs: vec![(topics::CHAIN_KEY_CONFIG.to_owned(), "secret".to_owned())],
+    }
+}
+
+fn append(n: u8, partition: u32, bytes: Bytes) -> Operation {
+    Operation::Append {
+        topic: topic_id(n),
+        partition: PartitionIndex(partition),
+        batch: bytes.into(),
+    }
+}
+
+struct Site {
+    state: State,
+    next: u64,
+    term: u64,
+    wall_ms: u64,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { state: State::default(), next: 0, term: 1, wall_ms: 1_000 }
+    }
+
+    fn entry(&mut self, units: Vec<Unit>) -> Applied {
+        let mut builder = EntryBuilder::new(64 << 20);
+        units.iter().for_each(|unit| builder.push(unit).expect("fits"));
+        let payload = builder.finish(EntryHeader { wall_ms: self.wall_ms, claim: self.next });
+        let position = LogPosition { term: Term(self.term), index: LogIndex(self.next) };
+        self.next += 1;
+        self.state.apply(position, &Entry::decode(payload).expect("an entry"))
+    }
+
+    fn unit(&mut self, unit: Unit) -> UnitResult {
+        results(&self.entry(vec![unit])).remove(0)
+    }
+
+    fn one(&mut self, operation: Operation) -> Result<OperationResult, Refusal> {
+        match self.unit(Unit::of(operation)) {
+            UnitResult::Done(results) => Ok(results[0]),
+            UnitResult::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
+fn results(applied: &Applied) -> Vec<UnitResult> {
+    outcome::decode(&applied.outcome).expect("an outcome")
+}
+
+fn appended(offset: u64) -> Result<OperationResult, Refusal> {
+    Ok(OperationResult::Appended { base_offset: Offset(offset) })
+}
+
+#[test]
+fn a_topic_is_created_written_to_and_deleted() {
+    let mut site = Site::new();
+    assert_eq!(site.one(create(1, 2)), Ok(OperationResult::TopicCreated));
+    assert_eq!(site.one(create(1, 2)), Err(Refusal::TopicExists));
+    assert_eq!(site.one(append(1, 0, batch(-1, -1, -1, 3, 5))), appended(0));
+    assert_eq!(site.one(append(1, 0, batch(-1, -1, -1, 1, 5))), appended(3));
+    assert_eq!(site.one(append(1, 1, batch(-1, -1, -1, 1, 5))), appended(0));
+    assert_eq!(site.one(append(1, 2, batch(-1, -1, -1, 1, 5))), Err(Refusal::UnknownPartition));
+    assert_eq!(site.one(append(2, 0, batch(-1, -1, -1, 1, 5))), Err(Refusal::UnknownTopic));
+    let topic = site.state.topics().by_name("topic-1").expect("there").clone();
+    assert!(topic.configs.is_empty(), "the key of the chains is not a setting that anybody sees");
+
+    let applied = site.entry(vec![Unit::of(Operation::DeleteTopic { topic: topic_id(1) })]);
+    assert_eq!(applied.dropped_streams, [StreamId(0), StreamId(1)]);
+    assert_eq!(site.one(create(1, 1)), Ok(OperationResult::TopicCreated));
+    let again = site.state.topics().by_name("topic-1").expect("there");
+    assert_eq!(again.first_stream, StreamId(2), "streams are never used again");
+}
+
+#[test]
+fn rows_name_the_place_of_each_batch_in_the_entry() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    let (a, b) = (batch(-1, -1, -1, 2, 7), batch(-1, -1, -1, 1, 9));
+    let units = [&a, &b].map(|bytes| Unit::of(append(1, 0, bytes.clone())));
+    let mut builder = EntryBuilder::new(64 << 20);
+    units.iter().for_each(|unit| builder.push(unit).expect("fits"));
+    let payload = builder.finish(EntryHeader::default());
+    let position = LogPosition { term: Term(1), index: LogIndex(9) };
+    let applied = site.state.apply(position, &Entry::decode(payload.clone()).expect("an entry"));
+    assert_eq!(applied.rows.len(), 2);
+    for (row, bytes) in applied.rows.iter().zip([a, b]) {
+        let from = row.at as usize;
+        assert_eq!(payload.slice(from..from + row.len as usize), bytes);
+        assert_eq!(row.crc, crc32c::crc32c(&bytes));
+        assert_eq!(row.index, LogIndex(9));
+    }
+    assert_eq!(applied.rows[1].base_offset, Offset(2));
+}
+
+#[test]
+fn a_duplicate_is_answered_with_its_first_offset_and_term_also_after_a_restore() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    let bytes = batch(4, 0, 0, 3, 5);
+    assert_eq!(site.one(append(1, 0, bytes.clone())), appended(0));
+    assert_eq!(site.one(append(1, 0, batch(-1, -1, -1, 1, 5))), appended(3));
+    site.term = 2;
+    let duplicate = OperationResult::Duplicate { base_offset: Offset(0), term: Term(1) };
+    let applied = site.entry(vec![Unit::of(append(1, 0, bytes.clone()))]);
+    assert_eq!(results(&applied), [UnitResult::Done(vec![duplicate])]);
+    assert!(applied.rows.is_empty());
+    let sections = site.state.snapshot();
+    site.state = State::restore(&sections).expect("restores");
+    assert_eq!(site.one(append(1, 0, bytes)), Ok(duplicate));
+    let gap = Err(Refusal::SequenceOutOfOrder { expected: 3 });
+    assert_eq!(site.one(append(1, 0, batch(4, 0, 9, 1, 5))), gap);
+}
+
+#[test]
+fn a_unit_takes_effect_as_a_whole_or_not_at_all() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    site.one(append(1, 0, batch(4, 0, 0, 3, 5))).expect("appended");
+    let hash = site.state.hash();
+    let snapshot = site.state.snapshot();
+    let refused = site.entry(vec![Unit {
+        preconditions: vec![Precondition::Fence { name: "link".to_owned(), number: 7 }],
+        operations: vec![
+            append(1, 0, batch(4, 0, 3, 1, 5)),
+            create(2, 4),
+            append(2, 3, batch(5, 0, 0, 1, 5)),
+            Operation::DeleteTopic { topic: topic_id(1) },
+            Operation::InitProducer { request: Uuid::NIL },
+            append(9, 0, batch(-1, -1, -1, 1, 5)),
+        ],
+    }]);
+    assert_eq!(results(&refused), [UnitResult::Refused(Refusal::UnknownTopic)]);
+    assert!(refused.rows.is_empty() && refused.dropped_streams.is_empty());
+    assert_eq!(site.state.hash(), hash);
+    assert_eq!(site.state.snapshot(), snapshot);
+
+    let done = site.unit(Unit {
+        preconditions: vec![],
+        operations: vec![create(2, 1), append(2, 0, batch(-1, -1, -1, 2, 5))],
+    });
+    let results = vec![OperationResult::TopicCreated, appended(0).expect("appended")];
+    assert_eq!(done, UnitResult::Done(results));
+}
+
+#[test]
+fn preconditions_hold_or_the_unit_is_refused() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    let at = |offset| Unit {
+        preconditions: vec![Precondition::ExpectedOffset {
+            topic: topic_id(1),
+            partition: PartitionIndex(0),
+            offset: Offset(offset),
+        }],
+        operations: vec![append(1, 0, batch(-1, -1, -1, 2, 5))],
+    };
+    assert!(matches!(site.unit(at(0)), UnitResult::Done(_)));
+    let next = Refusal::UnexpectedOffset { next: Offset(2) };
+    assert_eq!(site.unit(at(0)), UnitResult::Refused(next));
+    assert!(matches!(site.unit(at(2)), UnitResult::Done(_)));
+
+    let fenced = |number| Unit {
+        preconditions: vec![Precondition::Fence { name: "link".to_owned(), number }],
+        operations: vec![Operation::Noop],
+    };
+    assert!(matches!(site.unit(fenced(5)), UnitResult::Done(_)));
+    let refusal = Refusal::Fenced { number: 5 };
+    assert_eq!(site.unit(fenced(4)), UnitResult::Refused(refusal));
+}
+
+#[test]
+fn the_start_moves_forward_only_and_within_the_partition() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    site.one(append(1, 0, batch(-1, -1, -1, 10, 5))).expect("appended");
+    let to = |offset| Operation::AdvanceStart {
+        topic: topic_id(1),
+        partition: PartitionIndex(0),
+        offset: Offset(offset),
+    };
+    let applied = site.entry(vec![Unit::of(to(4)), Unit::of(to(2))]);
+    assert_eq!(applied.moved_starts, [(StreamId(0), Offset(4))]);
+    let out = Err(Refusal::OffsetOutOfRange { next: Offset(10) });
+    assert_eq!(site.one(to(11)), out);
+    assert_eq!(site.one(to(10)), Ok(OperationResult::StartMoved { log_start: Offset(10) }));
+}
+
+#[test]
+fn a_producer_older_than_a_deleted_topic_may_go_on_with_its_numbers() {
+    let mut site = Site::new();
+    let old = site.one(Operation::InitProducer { request: Uuid::NIL }).expect("assigned");
+    assert_eq!(old, OperationResult::ProducerAssigned { producer: ProducerId(0) });
+    site.one(create(1, 1)).expect("created");
+    let refused = Err(Refusal::SequenceOutOfOrder { expected: 0 });
+    assert_eq!(site.one(append(1, 0, batch(0, 0, 8, 1, 5))), refused);
+    site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
+    site.one(create(2, 1)).expect("created");
+    assert_eq!(site.one(append(2, 0, batch(0, 0, 8, 1, 5))), appended(0));
+    assert_eq!(site.one(append(2, 0, batch(1, 0, 8, 1, 5))), refused);
+}
+
+#[test]
+fn sections_that_do_not_belong_together_are_refused() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    let sections = site.state.snapshot();
+    let empty = State::default().snapshot();
+    for at in 0..sections.len() {
+        let mut mixed = sections.clone();
+        mixed[at] = empty[at].clone();
+        // Without producers or fences the state is a possible one; without the rest it is not.
+        let possible = matches!(mixed[at].id, PRODUCERS | FENCES);
+        assert_eq!(State::restore(&mixed).is_ok(), possible, "section {}", mixed[at].id);
+        mixed.remove(at);
+        let missing = State::restore(&mixed).expect_err("missing");
+        assert_eq!(missing, RestoreError::Missing { id: sections[at].id });
+    }
+    let mut newer = sections;
+    newer[0].version = 2;
+    assert_eq!(State::restore(&newer).expect_err("newer").exit_code(), ExitCode::UnknownEntry);
+}
+
+/// A step of a random history, over few names so that steps meet.
+fn operation() -> impl Strategy<Value = Operation> {
+    let small = 0u8..3;
+    prop_oneof![
+        2 => (small.clone(), 0u32..4).prop_map(|(n, partitions)| create(n, partitions)),
+        1 => small.clone().prop_map(|n| Operation::DeleteTopic { topic: topic_id(n) }),
+        12 => (small.clone(), 0u32..3, 0i64..3, 0i16..2, 0i32..6, 1i32..3).prop_map(
+            |(n, partition, producer, epoch, first, records)| {
+                append(n, partition, batch(producer, epoch, first, records, i64::from(first)))
+            }
+        ),
+        4 => (small.clone(), 0u32..3, 1i32..9)
+            .prop_map(|(n, partition, records)| append(n, partition, batch(-1, -1, -1, records, 3))),
+        1 => Just(Operation::InitProducer { request: Uuid::NIL }),
+        1 => Just(Operation::Noop),
+        1 => (0u64..1_000).prop_map(|idle_ms| Operation::ExpireProducers { idle_ms }),
+        1 => proptest::collection::vec(any::<u8>(), 0..80)
+            .prop_map(|bytes| append(0, 0, bytes.into())),
+        2 => (small, 0u32..3, 0u64..20).prop_map(|(n, partition, offset)| {
+            Operation::AdvanceStart {
+                topic: topic_id(n),
+                partition: PartitionIndex(partition),
+                offset: Offset(offset),
+            }
+        }),
+    ]
+}
+
+fn unit() -> impl Strategy<Value = Unit> {
+    let preconditions = prop_oneof![
+        4 => Just(Vec::new()),
+        1 => (0u64..4).prop_map(|number| {
+            vec![Precondition::Fence { name: "link".to_owned(), number }]
+        }),
+        1 => (0u8..3, 0u64..10).prop_map(|(n, offset)| vec![Precondition::ExpectedOffset {
+            topic: topic_id(n),
+            partition: PartitionIndex(0),
+            offset: Offset(offset),
+        }]),
+    ];
+    (preconditions, proptest::collection::vec(operation(), 1..4))
+        .prop_map(|(preconditions, operations)| Unit { preconditions, operations })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Two machines, one of which is replaced by its own snapshot at random moments, answer alike
+    /// and are alike.
+    #[test]
+    fn a_restored_machine_is_the_same_machine(
+        entries in proptest::collection::vec(
+            (proptest::collection::vec(unit(), 1..4), 0u64..3, any::<bool>(), 0u64..2_000),
+            1..40,
+        ),
+    ) {
+        let mut one = Site::new();
+        let mut other = Site::new();
+        for (units, term_step, restore, wall_ms) in entries {
+            for site in [&mut one, &mut other] {
+                site.term += term_step / 2;
+                site.wall_ms = wall_ms;
+            }
+            let applied = one.entry(units.clone());
+            prop_assert_eq!(applied, other.entry(units));
+            if restore {
+                let sections = other.state.snapshot();
+                other.state.replace(State::restore(&sections).expect("restores"));
+            }
+            prop_assert_eq!(one.state.hash(), other.state.hash());
+            prop_assert_eq!(one.state.snapshot(), other.state.snapshot());
+        }
+    }
+
+    /// A unit that is refused leaves the very same sections behind, apart from the time.
+    #[test]
+    fn a_refused_unit_leaves_no_trace(units in proptest::collection::vec(unit(), 1..60)) {
+        let mut site = Site::new();
+        for unit in units {
+            let before = site.state.snapshot();
+            if let UnitResult::Refused(_) = site.unit(unit) {
+                let after = site.state.snapshot();
+                for (before, after) in before.iter().zip(&after).filter(|(b, _)| b.id != META) {
+                    prop_assert_eq!(before, after);
+                }
+            }
+        }
+    }
+
+    /// Offsets are dense, and no sequence number of a producer is stored twice.
+    #[test]
+    fn offsets_are_dense_and_nothing_is_stored_twice(
+        units in proptest::collection::vec(unit(), 1..80),
+    ) {
+        let mut site = Site::new();
+        let mut next = std::collections::BTreeMap::<StreamId, u64>::new();
+        for unit in units {
+            for row in site.entry(vec![unit]).rows {
+                let end = next.entry(row.stream).or_default();
+                prop_assert_eq!(row.base_offset.0, *end);
+                *end += u64::from(row.records);
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_sections_never_panic(
+        id in 1u32..6,
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut sections = State::default().snapshot();
+        sections[id as usize - 1].bytes = bytes.into();
+        drop(State::restore(&sections));
+    }
+}
