@@ -1,0 +1,96 @@
+//! What a node reported as flushed is still there when it comes back (DESIGN principle 2: an
+//! acknowledgement counts flushes, so a flush that did not happen is a lie to the whole site).
+//! Only a conflicting leader may remove a flushed entry.
+
+use super::{Check, Observation, SiteNode};
+use fulmar_types::{Event, LogIndex, LogPosition};
+use std::collections::BTreeMap;
+
+/// The last entry that each node reported as flushed.
+#[derive(Default)]
+pub struct FlushedSurvives {
+    flushed: BTreeMap<SiteNode, LogPosition>,
+    compared: u64,
+}
+
+impl Check for FlushedSurvives {
+    fn name(&self) -> &'static str {
+        "flushed_survives"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
+        match seen.event {
+            Event::Flushed { last, .. } | Event::SnapshotInstalled { last, .. } => {
+                let flushed = self.flushed.entry(seen.at).or_insert(*last);
+                *flushed = (*flushed).max(*last);
+            }
+            Event::Truncated { from } => {
+                // What remains is at least as old; its term is not known here, and not needed.
+                if let Some(flushed) = self.flushed.get_mut(&seen.at)
+                    && flushed.index >= *from
+                {
+                    match from.get().checked_sub(1) {
+                        Some(index) => flushed.index = LogIndex(index),
+                        None => {
+                            self.flushed.remove(&seen.at);
+                        }
+                    }
+                }
+            }
+            Event::Recovered { last, .. } => {
+                let Some(flushed) = self.flushed.get(&seen.at) else { return Ok(()) };
+                self.compared += 1;
+                if last.is_none_or(|last| last.index < flushed.index) {
+                    let found = last.map_or("nothing".to_owned(), |last| last.to_string());
+                    return Err(format!(
+                        "{} had flushed up to index {}, and found {found} when it came back",
+                        seen.at, flushed.index
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn compared(&self) -> u64 {
+        self.compared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{position, run};
+    use super::*;
+
+    fn flushed(index: u64) -> Event {
+        Event::Flushed { last: position(1, index), entries: 1, bytes: 512 }
+    }
+
+    fn recovered(index: Option<u64>) -> Event {
+        Event::Recovered { last: index.map(|index| position(1, index)), cut_bytes: 0 }
+    }
+
+    #[test]
+    fn what_was_flushed_must_be_found_again() {
+        let mut check = FlushedSurvives::default();
+        assert_eq!(run(&mut check, &[(1, flushed(4)), (1, recovered(Some(4)))]), None);
+        assert_eq!(
+            run(
+                &mut check,
+                &[(1, Event::Truncated { from: LogIndex(2) }), (1, recovered(Some(1)))]
+            ),
+            None
+        );
+        assert!(run(&mut check, &[(1, flushed(6)), (1, recovered(Some(5)))]).is_some());
+        assert!(run(&mut check, &[(2, flushed(0)), (2, recovered(None))]).is_some());
+    }
+
+    #[test]
+    fn a_truncation_of_everything_leaves_nothing_to_find() {
+        let mut check = FlushedSurvives::default();
+        let events =
+            [(1, flushed(4)), (1, Event::Truncated { from: LogIndex(0) }), (1, recovered(None))];
+        assert_eq!(run(&mut check, &events), None);
+    }
+}

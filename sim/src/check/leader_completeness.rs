@@ -1,0 +1,132 @@
+//! Leader completeness: an entry that was committed is in the log of every leader of a later term
+//! (Ongaro 2014, section 3.6.3 and figure 3.2). Any node's `Applied` proves a commit.
+//!
+//! The check follows each node's log through its events. What lies below an installed snapshot is
+//! taken as present: the snapshot's state is compared by `applied_equal`.
+
+use super::{Check, Observation, SiteNode};
+use fulmar_types::{Event, LogIndex, LogPosition, Role, Term};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+struct Log {
+    /// Entries below this index are covered by a snapshot.
+    start: LogIndex,
+    terms: BTreeMap<LogIndex, Term>,
+}
+
+impl Log {
+    fn cut(&mut self, from: LogIndex) {
+        self.terms.split_off(&from);
+    }
+}
+
+/// The committed entries of each site, and the log of each node.
+#[derive(Default)]
+pub struct LeaderCompleteness {
+    committed: BTreeMap<u16, BTreeMap<LogIndex, Term>>,
+    logs: BTreeMap<SiteNode, Log>,
+    compared: u64,
+}
+
+impl LeaderCompleteness {
+    fn check_leader(&mut self, at: SiteNode, term: Term) -> Result<(), String> {
+        let Some(committed) = self.committed.get(&at.site) else { return Ok(()) };
+        let log = self.logs.entry(at).or_default();
+        for (index, committed_term) in committed.range(log.start..) {
+            self.compared += 1;
+            // An entry of a later term than this leader's is committed by somebody else: this
+            // leader is deposed and does not know it yet.
+            if *committed_term >= term {
+                continue;
+            }
+            let mine = log.terms.get(index);
+            if mine != Some(committed_term) {
+                let committed = LogPosition { term: *committed_term, index: *index };
+                let has = mine.map_or("nothing".to_owned(), |term| format!("term {term}"));
+                return Err(format!(
+                    "{at} leads term {term} without the committed entry {committed}: it has {has} \
+                     there"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Check for LeaderCompleteness {
+    fn name(&self) -> &'static str {
+        "leader_completeness"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
+        let log = self.logs.entry(seen.at).or_default();
+        match seen.event {
+            Event::Appended { position, .. } => {
+                log.terms.insert(position.index, position.term);
+            }
+            Event::Truncated { from } => log.cut(*from),
+            Event::Recovered { last, .. } => {
+                log.cut(last.map_or(LogIndex(0), |last| last.index.next()));
+            }
+            Event::SnapshotInstalled { last, .. } => {
+                log.start = last.index.next();
+                log.terms = log.terms.split_off(&log.start);
+            }
+            Event::Applied { position, .. } => {
+                let site = self.committed.entry(seen.at.site).or_default();
+                site.insert(position.index, position.term);
+            }
+            Event::RoleChanged { role: Role::Leader, term, .. } => {
+                return self.check_leader(seen.at, *term);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn compared(&self) -> u64 {
+        self.compared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{appended, applied, position, run};
+    use super::*;
+
+    fn leads(term: u64) -> Event {
+        Event::RoleChanged { role: Role::Leader, term: Term(term), leader: None }
+    }
+
+    #[test]
+    fn a_leader_with_every_committed_entry_passes() {
+        let mut check = LeaderCompleteness::default();
+        let events = [
+            (1, appended(1, 0, 7)),
+            (1, appended(1, 1, 8)),
+            (2, appended(1, 0, 7)),
+            (1, applied(1, 0, 7)),
+            (2, leads(2)),
+            (3, Event::SnapshotInstalled { last: position(1, 0), segments: 1 }),
+            (3, leads(3)),
+        ];
+        assert_eq!(run(&mut check, &events), None);
+        assert_eq!(check.compared(), 1);
+    }
+
+    #[test]
+    fn a_leader_that_lost_a_committed_entry_is_caught() {
+        for loss in [
+            Event::Truncated { from: LogIndex(0) },
+            Event::Recovered { last: None, cut_bytes: 0 },
+            appended(2, 0, 9),
+        ] {
+            let mut check = LeaderCompleteness::default();
+            let events =
+                [(1, applied(1, 0, 7)), (2, appended(1, 0, 7)), (2, loss.clone()), (2, leads(3))];
+            let text = run(&mut check, &events).unwrap_or_else(|| panic!("{loss:?} was not seen"));
+            assert!(text.contains("without the committed entry 1.0"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The always-on checks over what the nodes report: one property a file, each with its source.
+//!
+//! A check sees every event of every node in the order in which they happened. It draws no random
+//! number, touches no node, and counts what it compared, so that a summary can show that it did
+//! not pass for want of work.
+//!
+//! The properties that clients can see (lost, invented, duplicate, reordered or stale records) are
+//! checked over the client history instead: [`crate::history`] and [`crate::linear`].
+//!
+//! Never: weaken a check because a run fails. If a check is wrong, its file says why and a test
+//! shows it.
+
+mod applied_equal;
+mod election_safety;
+mod flushed_survives;
+mod leader_completeness;
+mod log_matching;
+mod queues_bounded;
+mod sealed_equal;
+mod votes_kept;
+
+use fulmar_types::{Event, NodeId};
+use std::fmt;
+
+/// A node of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SiteNode {
+    /// The site, by its place in the scenario.
+    pub site: u16,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl fmt::Display for SiteNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of site {}", self.node, self.site)
+    }
+}
+
+/// Something that happened to a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'a> {
+    /// The node.
+    pub at: SiteNode,
+    /// When, in virtual nanoseconds since the start.
+    pub time_ns: u64,
+    /// What.
+    pub event: &'a Event,
+}
+
+/// A property does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of the check.
+    pub check: &'static str,
+    /// When it was noticed, in virtual nanoseconds since the start.
+    pub time_ns: u64,
+    /// What contradicts what, for people.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.time_ns / 1_000_000;
+        write!(f, "{} at {}.{:03} s: {}", self.check, ms / 1_000, ms % 1_000, self.text)
+    }
+}
+
+/// One property.
+pub trait Check {
+    /// Its name: the name of its file.
+    fn name(&self) -> &'static str;
+
+    /// Looks at an event.
+    ///
+    /// # Errors
+    /// What contradicts what.
+    fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String>;
+
+    /// How many comparisons it has made.
+    fn compared(&self) -> u64;
+}
+
+/// All checks together.
+pub struct Checks {
+    checks: Vec<Box<dyn Check + Send>>,
+    violation: Option<Violation>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self {
+            checks: vec![
+                Box::<election_safety::ElectionSafety>::default(),
+                Box::<log_matching::LogMatching>::default(),
+                Box::<leader_completeness::LeaderCompleteness>::default(),
+                Box::<applied_equal::AppliedEqual>::default(),
+                Box::<votes_kept::VotesKept>::default(),
+                Box::<flushed_survives::FlushedSurvives>::default(),
+                Box::<sealed_equal::SealedEqual>::default(),
+                Box::<queues_bounded::QueuesBounded>::default(),
+            ],
+            violation: None,
+        }
+    }
+}
+
+impl Checks {
+    /// Shows an event to every check. Only the first violation is kept: what follows it says
+    /// little.
+    pub fn observe(&mut self, seen: &Observation<'_>) {
+        if self.violation.is_some() {
+            return;
+        }
+        for check in &mut self.checks {
+            if let Err(text) = check.observe(seen) {
+                self.violation =
+                    Some(Violation { check: check.name(), time_ns: seen.time_ns, text });
+                return;
+            }
+        }
+    }
+
+    /// The first violation.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Each check's name and how many comparisons it has made.
+    pub fn compared(&self) -> Vec<(&'static str, u64)> {
+        self.checks.iter().map(|check| (check.name(), check.compared())).collect()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use fulmar_types::{LogIndex, LogPosition, Term};
+
+    pub fn position(term: u64, index: u64) -> LogPosition {
+        LogPosition { term: Term(term), index: LogIndex(index) }
+    }
+
+    pub fn appended(term: u64, index: u64, content: u64) -> Event {
+        Event::Appended { position: position(term, index), content }
+    }
+
+    pub fn applied(term: u64, index: u64, content: u64) -> Event {
+        Event::Applied { position: position(term, index), content, state: u128::from(content) }
+    }
+
+    /// Shows events to one check; the text of the violation, if any.
+    pub fn run(check: &mut dyn Check, events: &[(u64, Event)]) -> Option<String> {
+        for (time_ns, (node, event)) in events.iter().enumerate() {
+            let at = SiteNode { site: 0, node: NodeId(*node) };
+            let seen = Observation { at, time_ns: time_ns as u64, event };
+            if let Err(text) = check.observe(&seen) {
+                return Some(text);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,62 @@
+//! Votes never regress: the term that a node has voted in never decreases, and it votes once per
+//! term (Ongaro 2014, section 3.4, rule of the persistent `votedFor`). The harness remembers what
+//! a node promised; the node itself may have lost it, and that is the violation.
+
+use super::{Check, Observation, SiteNode};
+use fulmar_types::{Event, NodeId, Term};
+use std::collections::BTreeMap;
+
+/// The last vote of each node.
+#[derive(Default)]
+pub struct VotesKept {
+    votes: BTreeMap<SiteNode, (Term, NodeId)>,
+    compared: u64,
+}
+
+impl Check for VotesKept {
+    fn name(&self) -> &'static str {
+        "votes_kept"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
+        let Event::VoteSaved { term, voted_for, .. } = seen.event else { return Ok(()) };
+        self.compared += 1;
+        if let Some((old_term, old_for)) = self.votes.insert(seen.at, (*term, *voted_for)) {
+            if *term < old_term {
+                return Err(format!(
+                    "{} voted in term {old_term}, and now votes in term {term}",
+                    seen.at
+                ));
+            }
+            if *term == old_term && *voted_for != old_for {
+                return Err(format!(
+                    "{} voted for node {old_for} in term {term}, and now for node {voted_for}",
+                    seen.at
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn compared(&self) -> u64 {
+        self.compared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::run;
+    use super::*;
+
+    fn vote(term: u64, node: u64) -> Event {
+        Event::VoteSaved { term: Term(term), voted_for: NodeId(node), committed: false }
+    }
+
+    #[test]
+    fn one_vote_a_term_and_never_back() {
+        let good = [(1, vote(1, 1)), (1, vote(1, 1)), (1, vote(3, 2)), (2, vote(1, 3))];
+        assert_eq!(run(&mut VotesKept::default(), &good), None);
+        assert!(run(&mut VotesKept::default(), &[(1, vote(2, 1)), (1, vote(2, 2))]).is_some());
+        assert!(run(&mut VotesKept::default(), &[(1, vote(2, 1)), (1, vote(1, 1))]).is_some());
+    }
+}
