@@ -1,0 +1,271 @@
+//! The APIs that are spoken: one file each, and the table of their versions.
+//!
+//! *Served* is what the decoders accept; *advertised* is what ApiVersions says. They differ where
+//! a client draws wrong conclusions from the truth: librdkafka stops compressing if Produce does
+//! not start at version 0 (KAFKA-18659), although no client that matters sends versions 0 to 2.
+//!
+//! Invariants: whatever is advertised above the served minimum works in full. The minimums are
+//! those of Kafka 4.0 (KIP-896) and never rise: librdkafka 2.0 cannot fetch from a broker whose
+//! range for Fetch starts at 12.
+//!
+//! Never: advertise an API whose handler is missing. Clients use telemetry (71) or
+//! DescribeTopicPartitions (75) as soon as they see them.
+
+use crate::frame::RequestHeader;
+use crate::message::{Message, RequestMessage};
+use crate::primitives::{DecodeError, EncodeError, Field, Form, Frame, Reader, Writer};
+use bytes::Bytes;
+use std::fmt;
+use std::ops::RangeInclusive;
+
+mod api_versions;
+mod create_topics;
+mod delete_topics;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod produce;
+
+pub use api_versions::*;
+pub use create_topics::*;
+pub use delete_topics::*;
+pub use fetch::*;
+pub use init_producer_id::*;
+pub use list_offsets::*;
+pub use metadata::*;
+pub use produce::*;
+
+/// The versions of one API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiRange {
+    /// The API.
+    pub api: ApiKey,
+    /// The versions that ApiVersions names.
+    pub advertised: RangeInclusive<i16>,
+    /// The versions that can be read and written.
+    pub served: RangeInclusive<i16>,
+    /// The first version with compact lengths and tagged fields (KIP-482).
+    pub flexible_from: i16,
+}
+
+macro_rules! apis {
+    ($(
+        $(#[doc = $doc:literal])*
+        $Api:ident = $key:literal, advertised $advertised:expr, served $served:expr,
+        flexible from $flexible:literal, $Request:ident => $Response:ident;
+    )*) => {
+        /// An API of the protocol, by its key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(i16)]
+        pub enum ApiKey {
+            $($(#[doc = $doc])* $Api = $key,)*
+        }
+
+        /// Every API, in the order of the keys.
+        pub const SUPPORTED: &[ApiRange] = &[$(ApiRange {
+            api: ApiKey::$Api,
+            advertised: $advertised,
+            served: $served,
+            flexible_from: $flexible,
+        },)*];
+
+        impl ApiKey {
+            /// The API with this key, if it is one of ours.
+            pub const fn from_code(key: i16) -> Option<Self> {
+                match key {
+                    $($key => Some(Self::$Api),)*
+                    _ => None,
+                }
+            }
+
+            /// Its versions.
+            pub const fn range(self) -> &'static ApiRange {
+                let mut at = 0;
+                while SUPPORTED[at].api as i16 != self as i16 {
+                    at += 1;
+                }
+                &SUPPORTED[at]
+            }
+        }
+
+        /// A request of any API.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Request {
+            $($(#[doc = $doc])* $Api($Request),)*
+        }
+
+        impl Request {
+            /// Reads the body that [`crate::frame::Incoming::parse`] found.
+            ///
+            /// # Errors
+            /// Bytes that are not the request that the header announced.
+            pub fn decode(header: &RequestHeader, body: Bytes) -> Result<Self, DecodeError> {
+                let version = header.api_version;
+                match header.api_key {
+                    $(ApiKey::$Api => $Request::decode(body, version).map(Self::$Api),)*
+                }
+            }
+
+            /// The API of the request.
+            pub const fn api(&self) -> ApiKey {
+                match self { $(Self::$Api(_) => ApiKey::$Api,)* }
+            }
+        }
+
+        /// A response of any API.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Response {
+            $($(#[doc = $doc])* $Api($Response),)*
+        }
+
+        impl Response {
+            /// Reads the body that [`crate::frame::response_body`] found.
+            ///
+            /// # Errors
+            /// Bytes that are not the response in this version.
+            pub fn decode(api: ApiKey, version: i16, body: Bytes) -> Result<Self, DecodeError> {
+                match api {
+                    $(ApiKey::$Api => $Response::decode(body, version).map(Self::$Api),)*
+                }
+            }
+
+            /// The API of the response.
+            pub const fn api(&self) -> ApiKey {
+                match self { $(Self::$Api(_) => ApiKey::$Api,)* }
+            }
+
+            /// The response as a frame ([`crate::frame::encode_response`]).
+            ///
+            /// # Errors
+            /// The response cannot be written in `version`.
+            pub fn encode(&self, correlation_id: i32, version: i16) -> Result<Frame, EncodeError> {
+                match self {
+                    $(Self::$Api(m) => crate::frame::encode_response(correlation_id, version, m),)*
+                }
+            }
+        }
+
+        $(
+            body!($Request, $Api);
+            body!($Response, $Api);
+
+            impl RequestMessage for $Request {
+                type Response = $Response;
+            }
+
+            impl From<$Request> for Request {
+                fn from(request: $Request) -> Self {
+                    Self::$Api(request)
+                }
+            }
+
+            impl From<$Response> for Response {
+                fn from(response: $Response) -> Self {
+                    Self::$Api(response)
+                }
+            }
+        )*
+    };
+}
+
+macro_rules! body {
+    ($Body:ident, $Api:ident) => {
+        impl Message for $Body {
+            const API: ApiKey = ApiKey::$Api;
+
+            fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
+                decode_body(Self::API, body, version)
+            }
+
+            fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
+                encode_body(Self::API, self, w, version)
+            }
+        }
+    };
+}
+
+fn decode_body<T: Field>(api: ApiKey, body: Bytes, version: i16) -> Result<T, DecodeError> {
+    if !api.serves(version) {
+        return Err(DecodeError::UnsupportedVersion { api, version });
+    }
+    let mut r = Reader::new(body);
+    let message = T::read(&mut r, Form::message(version, api.is_flexible(version)))?;
+    r.finish()?;
+    Ok(message)
+}
+
+fn encode_body<T: Field>(
+    api: ApiKey,
+    message: &T,
+    w: &mut Writer,
+    version: i16,
+) -> Result<(), EncodeError> {
+    if !api.serves(version) {
+        return Err(EncodeError::UnsupportedVersion { api, version });
+    }
+    message.write(w, Form::message(version, api.is_flexible(version)))
+}
+
+apis! {
+    /// Appends record batches.
+    Produce = 0, advertised 0..=9, served 3..=9, flexible from 9,
+        ProduceRequest => ProduceResponse;
+    /// Reads record batches, waiting for them if asked to.
+    Fetch = 1, advertised 4..=12, served 4..=12, flexible from 12,
+        FetchRequest => FetchResponse;
+    /// Finds an offset by time, or the first or last one.
+    ListOffsets = 2, advertised 1..=7, served 1..=7, flexible from 6,
+        ListOffsetsRequest => ListOffsetsResponse;
+    /// Describes brokers, topics and partitions.
+    Metadata = 3, advertised 0..=12, served 0..=12, flexible from 9,
+        MetadataRequest => MetadataResponse;
+    /// Names the APIs and versions of the broker.
+    ApiVersions = 18, advertised 0..=3, served 0..=3, flexible from 3,
+        ApiVersionsRequest => ApiVersionsResponse;
+    /// Creates topics.
+    CreateTopics = 19, advertised 2..=7, served 2..=7, flexible from 5,
+        CreateTopicsRequest => CreateTopicsResponse;
+    /// Deletes topics.
+    DeleteTopics = 20, advertised 1..=6, served 1..=6, flexible from 4,
+        DeleteTopicsRequest => DeleteTopicsResponse;
+    /// Hands out a producer id, which duplicate detection needs.
+    InitProducerId = 22, advertised 0..=4, served 0..=4, flexible from 2,
+        InitProducerIdRequest => InitProducerIdResponse;
+}
+
+impl ApiKey {
+    /// The number on the wire.
+    pub const fn code(self) -> i16 {
+        self as i16
+    }
+
+    /// Whether requests and responses of this version can be read and written.
+    pub const fn serves(self, version: i16) -> bool {
+        let served = &self.range().served;
+        *served.start() <= version && version <= *served.end()
+    }
+
+    /// Whether this version has compact lengths and tagged fields.
+    pub const fn is_flexible(self, version: i16) -> bool {
+        version >= self.range().flexible_from
+    }
+
+    /// Whether the response header of this version has tagged fields.
+    pub const fn response_header_is_flexible(self, version: i16) -> bool {
+        self.is_flexible(version) && !matches!(self, Self::ApiVersions)
+    }
+
+    /// The highest version that we and a peer with this range both know: what a client sends.
+    pub fn negotiate(self, peer: RangeInclusive<i16>) -> Option<i16> {
+        let served = &self.range().served;
+        let highest = *served.end().min(peer.end());
+        (highest >= *served.start() && peer.contains(&highest)).then_some(highest)
+    }
+}
+
+impl fmt::Display for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
