@@ -3,6 +3,7 @@
 pub mod entry;
 pub mod footer;
 pub mod format;
+pub mod index;
 #[cfg(test)]
 mod mutation;
 mod reader;

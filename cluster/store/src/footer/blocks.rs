@@ -12,7 +12,6 @@
 
 use crate::reader::Reader;
 use bytes::Bytes;
-use std::ops::Range;
 
 /// Items in a block, but for the last.
 pub(super) const BLOCK_ITEMS: u32 = 64;
@@ -20,78 +19,22 @@ pub(super) const BLOCK_ITEMS: u32 = 64;
 /// Bytes of the start of a block, the last field of its row in the table.
 const START_BYTES: usize = 4;
 
-/// A list that is being written.
-#[derive(Debug, Default)]
-pub(super) struct BlocksEncoder {
-    starts: Vec<u32>,
-    pub(super) data: Vec<u8>,
-    items: u32,
-}
-
-impl BlocksEncoder {
-    /// Begins an item. Whether it is the first of a block.
-    pub(super) fn begin_item(&mut self) -> bool {
-        let first = self.items.is_multiple_of(BLOCK_ITEMS);
-        if first {
-            let start = u32::try_from(self.data.len()).expect("a part of a footer is below 4 GiB");
-            self.starts.push(start);
-        }
-        self.items = self.items.checked_add(1).expect("a segment has fewer than 2^32 items");
-        first
-    }
-
-    pub(super) const fn items(&self) -> u32 {
-        self.items
-    }
-
-    /// The part; `head` writes what the table keeps about a block.
-    pub(super) fn finish(self, mut head: impl FnMut(usize, &mut Vec<u8>)) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.starts.len() * 24 + self.data.len());
-        for (block, start) in self.starts.iter().enumerate() {
-            head(block, &mut out);
-            out.extend_from_slice(&start.to_le_bytes());
-        }
-        out.extend_from_slice(&self.data);
-        out
-    }
-}
-
-/// A list that is being read, its table checked.
-#[derive(Clone, Debug)]
-pub(super) struct Blocks {
-    bytes: Bytes,
+/// A list, wherever its bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlocksView<'a> {
+    table: &'a [u8],
+    data: &'a [u8],
     items: u32,
     head_bytes: usize,
 }
 
-impl Blocks {
-    /// Checks the table of a part with `items` items, whose table keeps `head_bytes` for each
-    /// block besides its start.
-    pub(super) fn parse(bytes: Bytes, items: u32, head_bytes: usize) -> Option<Self> {
-        let blocks = Self { bytes, items, head_bytes };
-        let len = blocks.bytes.len().checked_sub(blocks.data_at()?)?;
-        let mut end = len;
-        for block in (0..blocks.count()).rev() {
-            let start = blocks.start(block)?;
-            // An item takes at least one byte, so no block is empty.
-            if start >= end || (block == 0 && start != 0) {
-                return None;
-            }
-            end = start;
-        }
-        (items > 0 || len == 0).then_some(blocks)
-    }
-
+impl<'a> BlocksView<'a> {
     pub(super) const fn items(&self) -> u32 {
         self.items
     }
 
-    pub(super) fn len_bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// How many blocks there are.
-    pub(super) fn count(&self) -> usize {
+    pub(super) const fn count(&self) -> usize {
         self.items.div_ceil(BLOCK_ITEMS) as usize
     }
 
@@ -102,44 +45,121 @@ impl Blocks {
     }
 
     /// What the table keeps about the block.
-    pub(super) fn head(&self, block: usize) -> Option<Reader<'_>> {
-        let at = block.checked_mul(self.row_bytes())?;
-        Some(Reader::new(self.bytes.get(at..at.checked_add(self.head_bytes)?)?))
-    }
-
-    /// Where the items of the block lie in [`Blocks::bytes`].
-    pub(super) fn range(&self, block: usize) -> Option<Range<usize>> {
-        let data_at = self.data_at()?;
-        let start = data_at.checked_add(self.start(block)?)?;
-        let next = block + 1;
-        let end = if next < self.count() {
-            data_at.checked_add(self.start(next)?)?
-        } else {
-            self.bytes.len()
-        };
-        (start <= end && end <= self.bytes.len()).then_some(start..end)
+    pub(super) fn head(&self, block: usize) -> Option<Reader<'a>> {
+        let at = block.checked_mul(self.head_bytes + START_BYTES)?;
+        Some(Reader::new(self.table.get(at..at.checked_add(self.head_bytes)?)?))
     }
 
     /// The items of the block.
-    pub(super) fn data(&self, block: usize) -> Option<&[u8]> {
-        self.bytes.get(self.range(block)?)
+    pub(super) fn data(&self, block: usize) -> Option<&'a [u8]> {
+        let next = block + 1;
+        let end = if next < self.count() { self.start(next)? } else { self.data.len() };
+        self.data.get(self.start(block)?..end)
+    }
+
+    fn start(&self, block: usize) -> Option<usize> {
+        let at = block.checked_mul(self.head_bytes + START_BYTES)?.checked_add(self.head_bytes)?;
+        usize::try_from(Reader::starting_at(self.table, at).u32()?).ok()
+    }
+}
+
+/// A list that is being written.
+#[derive(Debug)]
+pub(super) struct BlocksEncoder {
+    table: Vec<u8>,
+    data: Vec<u8>,
+    items: u32,
+    head_bytes: usize,
+}
+
+impl BlocksEncoder {
+    /// A list without items, whose table keeps `head_bytes` for each block besides its start.
+    pub(super) const fn new(head_bytes: usize) -> Self {
+        Self { table: Vec::new(), data: Vec::new(), items: 0, head_bytes }
+    }
+
+    /// Begins an item. Whether it is the first of a block, whose head is zero until it is set.
+    pub(super) fn begin_item(&mut self) -> bool {
+        let first = self.items.is_multiple_of(BLOCK_ITEMS);
+        if first {
+            let start = u32::try_from(self.data.len()).expect("a part of a footer is below 4 GiB");
+            self.table.resize(self.table.len() + self.head_bytes, 0);
+            self.table.extend_from_slice(&start.to_le_bytes());
+        }
+        self.items = self.items.checked_add(1).expect("a segment has fewer than 2^32 items");
+        first
+    }
+
+    /// Where the item that was begun is written to.
+    pub(super) const fn data_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.data
+    }
+
+    /// What the table keeps about the last block.
+    pub(super) fn last_head_mut(&mut self) -> &mut [u8] {
+        let end = self.table.len() - START_BYTES;
+        &mut self.table[end - self.head_bytes..end]
+    }
+
+    /// Takes the last block off.
+    pub(super) fn pop_block(&mut self) {
+        let last = self.view().count() - 1;
+        let start = self.view().start(last).expect("the table has a row for every block");
+        self.data.truncate(start);
+        self.table.truncate(last * (self.head_bytes + START_BYTES));
+        self.items -= self.view().items_in(last);
+    }
+
+    pub(super) fn view(&self) -> BlocksView<'_> {
+        let Self { table, data, items, head_bytes } = self;
+        BlocksView { table, data, items: *items, head_bytes: *head_bytes }
+    }
+
+    /// The part.
+    pub(super) fn finish(self) -> Vec<u8> {
+        let mut out = self.table;
+        out.extend_from_slice(&self.data);
+        out
+    }
+}
+
+/// A list that was read, its table checked.
+#[derive(Clone, Debug)]
+pub(super) struct Blocks {
+    bytes: Bytes,
+    table_len: usize,
+    items: u32,
+    head_bytes: usize,
+}
+
+impl Blocks {
+    /// Checks the table of a part with `items` items, whose table keeps `head_bytes` for each
+    /// block besides its start.
+    pub(super) fn parse(bytes: Bytes, items: u32, head_bytes: usize) -> Option<Self> {
+        let count = usize::try_from(items.div_ceil(BLOCK_ITEMS)).ok()?;
+        let table_len = count.checked_mul(head_bytes + START_BYTES)?;
+        let data_len = bytes.len().checked_sub(table_len)?;
+        let blocks = Self { bytes, table_len, items, head_bytes };
+        let view = blocks.view();
+        let mut end = data_len;
+        for block in (0..count).rev() {
+            let start = view.start(block)?;
+            // An item takes at least one byte, so no block is empty.
+            if start >= end || (block == 0 && start != 0) {
+                return None;
+            }
+            end = start;
+        }
+        (items > 0 || data_len == 0).then_some(blocks)
+    }
+
+    pub(super) fn view(&self) -> BlocksView<'_> {
+        let (table, data) = self.bytes.split_at(self.table_len);
+        BlocksView { table, data, items: self.items, head_bytes: self.head_bytes }
     }
 
     /// The whole part.
     pub(super) const fn bytes(&self) -> &Bytes {
         &self.bytes
-    }
-
-    fn row_bytes(&self) -> usize {
-        self.head_bytes + START_BYTES
-    }
-
-    fn data_at(&self) -> Option<usize> {
-        self.count().checked_mul(self.row_bytes())
-    }
-
-    fn start(&self, block: usize) -> Option<usize> {
-        let at = block.checked_mul(self.row_bytes())?.checked_add(self.head_bytes)?;
-        usize::try_from(Reader::starting_at(&self.bytes, at).u32()?).ok()
     }
 }

@@ -5,7 +5,7 @@
 //! bytes per batch.
 
 use super::entries::{EntryPlace, OutcomesEncoder, PlacesEncoder};
-use super::rows::RowsEncoder;
+use super::rows::OpenRows;
 use super::{FOOTER_HEADER_BYTES, FooterHeader, Part, put_summary};
 use crate::row::{Row, StreamId};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ pub struct FooterBuilder {
     base: LogIndex,
     places: PlacesEncoder,
     outcomes: OutcomesEncoder,
-    streams: BTreeMap<StreamId, RowsEncoder>,
+    streams: BTreeMap<StreamId, OpenRows>,
 }
 
 impl FooterBuilder {
@@ -26,8 +26,8 @@ impl FooterBuilder {
     pub fn new(base: LogIndex) -> Self {
         Self {
             base,
-            places: PlacesEncoder::default(),
-            outcomes: OutcomesEncoder::default(),
+            places: PlacesEncoder::new(),
+            outcomes: OutcomesEncoder::new(),
             streams: BTreeMap::new(),
         }
     }
@@ -52,7 +52,7 @@ impl FooterBuilder {
             assert_eq!(row.term, place.term, "{row:?} belongs to another entry");
             self.streams
                 .entry(row.stream)
-                .or_insert_with(|| RowsEncoder::new(self.base, row.base_offset))
+                .or_insert_with(|| OpenRows::new(row.stream, self.base, row.base_offset))
                 .push(row);
         }
     }
@@ -66,8 +66,8 @@ impl FooterBuilder {
         assert!(entries > 0, "a segment that is sealed has an entry");
         let mut streams = Vec::with_capacity(self.streams.len());
         let mut rows = Vec::new();
-        for (stream, encoder) in self.streams {
-            let (summary, bytes) = encoder.finish(stream);
+        for open in self.streams.into_values() {
+            let (summary, bytes) = open.finish();
             streams.push(summary);
             rows.extend_from_slice(&bytes);
         }

@@ -51,13 +51,17 @@ impl Before {
 }
 
 /// The places of entries, being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PlacesEncoder {
     last: Before,
     blocks: BlocksEncoder,
 }
 
 impl PlacesEncoder {
+    pub(super) fn new() -> Self {
+        Self { last: Before::default(), blocks: BlocksEncoder::new(0) }
+    }
+
     pub(super) fn push(&mut self, place: &EntryPlace) {
         assert!(place.position.is_multiple_of(SECTOR_BYTES as u64), "{place:?} off its sector");
         let sector = u32::try_from(place.position / SECTOR_BYTES as u64)
@@ -66,7 +70,7 @@ impl PlacesEncoder {
         assert!(place.term.0 >= self.last.term, "{place:?} goes back behind {:?}", self.last);
         let before = if self.blocks.begin_item() { Before::default() } else { self.last };
         let term = place.term.0 - before.term;
-        let data = &mut self.blocks.data;
+        let data = self.blocks.data_mut();
         put_varint(data, u64::from(sector - before.place) << 1 | u64::from(term > 0));
         if term > 0 {
             put_varint(data, term);
@@ -74,12 +78,12 @@ impl PlacesEncoder {
         self.last = Before { place: sector, term: place.term.0 };
     }
 
-    pub(super) const fn entries(&self) -> u32 {
-        self.blocks.items()
+    pub(super) fn entries(&self) -> u32 {
+        self.blocks.view().items()
     }
 
     pub(super) fn finish(self) -> Vec<u8> {
-        self.blocks.finish(|_, _| {})
+        self.blocks.finish()
     }
 }
 
@@ -105,11 +109,12 @@ impl PlacesPart {
 
     fn checked(base: LogIndex, entries: u32, bytes: Bytes) -> Option<Self> {
         let blocks = Blocks::parse(bytes, entries, 0)?;
+        let view = blocks.view();
         let mut last = Before::default();
-        for block in 0..blocks.count() {
-            let mut reader = Reader::new(blocks.data(block)?);
+        for block in 0..view.count() {
+            let mut reader = Reader::new(view.data(block)?);
             let mut before = Before::default();
-            for _ in 0..blocks.items_in(block) {
+            for _ in 0..view.items_in(block) {
                 before = before.read(&mut reader)?;
                 if before.place <= last.place || before.term < last.term {
                     return None;
@@ -125,25 +130,26 @@ impl PlacesPart {
 
     /// Where this entry lies. `None` if the segment does not hold it.
     pub fn get(&self, index: LogIndex) -> Option<EntryPlace> {
-        let ordinal = ordinal(self.base, self.blocks.items(), index)?;
+        let ordinal = ordinal(self.base, self.blocks.view().items(), index)?;
         self.places_of_block((ordinal / BLOCK_ITEMS) as usize).nth((ordinal % BLOCK_ITEMS) as usize)
     }
 
     /// Where every entry lies, in order.
     pub fn iter(&self) -> impl Iterator<Item = EntryPlace> + '_ {
-        (0..self.blocks.count()).flat_map(|block| self.places_of_block(block))
+        (0..self.blocks.view().count()).flat_map(|block| self.places_of_block(block))
     }
 
     /// Bytes that it keeps in memory.
     pub fn len_bytes(&self) -> usize {
-        self.blocks.len_bytes()
+        self.blocks.bytes().len()
     }
 
     fn places_of_block(&self, block: usize) -> impl Iterator<Item = EntryPlace> + '_ {
-        let mut reader = Reader::new(self.blocks.data(block).expect(CHECKED));
+        let view = self.blocks.view();
+        let mut reader = Reader::new(view.data(block).expect(CHECKED));
         let mut before = Before::default();
         let first = self.base.0 + block as u64 * u64::from(BLOCK_ITEMS);
-        (first..first + u64::from(self.blocks.items_in(block))).map(move |index| {
+        (first..first + u64::from(view.items_in(block))).map(move |index| {
             before = before.read(&mut reader).expect(CHECKED);
             EntryPlace {
                 index: LogIndex(index),
@@ -155,20 +161,25 @@ impl PlacesPart {
 }
 
 /// Outcomes, being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OutcomesEncoder {
     blocks: BlocksEncoder,
 }
 
 impl OutcomesEncoder {
+    pub(super) const fn new() -> Self {
+        Self { blocks: BlocksEncoder::new(0) }
+    }
+
     pub(super) fn push(&mut self, outcome: &[u8]) {
         self.blocks.begin_item();
-        put_varint(&mut self.blocks.data, outcome.len() as u64);
-        self.blocks.data.extend_from_slice(outcome);
+        let data = self.blocks.data_mut();
+        put_varint(data, outcome.len() as u64);
+        data.extend_from_slice(outcome);
     }
 
     pub(super) fn finish(self) -> Vec<u8> {
-        self.blocks.finish(|_, _| {})
+        self.blocks.finish()
     }
 }
 
@@ -194,9 +205,10 @@ impl OutcomesPart {
 
     fn checked(base: LogIndex, entries: u32, bytes: Bytes) -> Option<Self> {
         let blocks = Blocks::parse(bytes, entries, 0)?;
-        for block in 0..blocks.count() {
-            let mut reader = Reader::new(blocks.data(block)?);
-            for _ in 0..blocks.items_in(block) {
+        let view = blocks.view();
+        for block in 0..view.count() {
+            let mut reader = Reader::new(view.data(block)?);
+            for _ in 0..view.items_in(block) {
                 read_outcome(&mut reader)?;
             }
             if !reader.is_at_end() {
@@ -208,25 +220,26 @@ impl OutcomesPart {
 
     /// What came of this entry. `None` if the segment does not hold it.
     pub fn get(&self, index: LogIndex) -> Option<Bytes> {
-        let ordinal = ordinal(self.base, self.blocks.items(), index)?;
+        let ordinal = ordinal(self.base, self.blocks.view().items(), index)?;
         self.outcomes_of_block((ordinal / BLOCK_ITEMS) as usize)
             .nth((ordinal % BLOCK_ITEMS) as usize)
     }
 
     /// What came of every entry, in order.
     pub fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
-        (0..self.blocks.count()).flat_map(|block| self.outcomes_of_block(block))
+        (0..self.blocks.view().count()).flat_map(|block| self.outcomes_of_block(block))
     }
 
     /// Bytes that it keeps in memory.
     pub fn len_bytes(&self) -> usize {
-        self.blocks.len_bytes()
+        self.blocks.bytes().len()
     }
 
     fn outcomes_of_block(&self, block: usize) -> impl Iterator<Item = Bytes> + '_ {
-        let mut reader = Reader::new(self.blocks.data(block).expect(CHECKED));
+        let view = self.blocks.view();
+        let mut reader = Reader::new(view.data(block).expect(CHECKED));
         let bytes = self.blocks.bytes();
-        (0..self.blocks.items_in(block))
+        (0..view.items_in(block))
             .map(move |_| bytes.slice_ref(read_outcome(&mut reader).expect(CHECKED)))
     }
 }

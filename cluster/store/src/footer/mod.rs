@@ -39,6 +39,7 @@ mod tests;
 
 pub use builder::FooterBuilder;
 pub use entries::{EntryPlace, OutcomesPart, PlacesPart};
+pub(crate) use rows::OpenRows;
 pub use rows::RowsPart;
 
 use crate::reader::{Reader, put_varint, put_zigzag};
