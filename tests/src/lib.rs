@@ -1,1 +1,3 @@
 //! Repository checks, conformance and end-to-end tests with real processes and foreign clients.
+
+pub mod tidy;
