@@ -28,6 +28,8 @@
 mod files;
 
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod tests;
 
 pub use files::{DamagedSnapshot, SnapshotFileError, Snapshots, file_name};
