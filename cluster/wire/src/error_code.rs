@@ -140,7 +140,7 @@ error_codes! {
     /// The transaction timeout is longer than the broker accepts.
     InvalidTransactionTimeout = 50;
     /// Another operation of the transaction is under way.
-    ConcurrentTransactions = 51, retriable;
+    ConcurrentTransactions = 51;
     /// A newer coordinator has written the transaction's marker.
     TransactionCoordinatorFenced = 52;
     /// Not authorised to use the transactional id.

@@ -70,7 +70,7 @@ message! {
         /// The number of replicas.
         [5..] replication_factor: i16 = -1, ignorable;
         /// The settings of the topic.
-        [5.., nullable 5..] configs: Option<Vec<CreatableTopicConfigs>>, ignorable;
+        [5.., nullable 5..] configs: Option<Vec<CreatableTopicConfigs>> = Some(Vec::new()), ignorable;
     }
 
     /// A setting of a topic that was created.
