@@ -216,9 +216,10 @@ fn the_unknown_has_a_name_and_a_code() {
 
 #[test]
 fn what_is_malformed_is_damage() {
+    const ITEM: usize = ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES;
     let good = build(EntryHeader::default(), &[Unit::of(append(1, b"x"))]);
-    let item = ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES;
-    let changes: &[(&str, &dyn Fn(&mut Vec<u8>))] = &[
+    type Change = (&'static str, &'static dyn Fn(&mut Vec<u8>));
+    let changes: &[Change] = &[
         ("nothing", &|bytes| bytes.clear()),
         ("a byte less", &|bytes| bytes.truncate(bytes.len() - 1)),
         ("a byte more", &|bytes| bytes.push(0)),
@@ -231,9 +232,9 @@ fn what_is_malformed_is_damage() {
         ("a shorter unit", &|bytes| bytes[ENTRY_HEADER_BYTES] -= 1),
         ("no operation", &|bytes| bytes[ENTRY_HEADER_BYTES + 6] = 0),
         ("more operations", &|bytes| bytes[ENTRY_HEADER_BYTES + 6] = 2),
-        ("a longer item", &|bytes| bytes[item + 2] += 1),
-        ("an item of 4 GiB", &|bytes| bytes[item + 2..item + 6].fill(0xff)),
-        ("a shorter item", &|bytes| bytes[item + 2] -= 1),
+        ("a longer item", &|bytes| bytes[ITEM + 2] += 1),
+        ("an item of 4 GiB", &|bytes| bytes[ITEM + 2..ITEM + 6].fill(0xff)),
+        ("a shorter item", &|bytes| bytes[ITEM + 2] -= 1),
     ];
     for (what, change) in changes {
         let mut bytes = good.to_vec();

@@ -1,7 +1,7 @@
 //! Finds batches: (stream, offset) -> [`Row`], and timestamp -> [`Row`].
 //!
 //! A pure machine. Rows of open segments are in memory, encoded. Of a sealed segment one line per
-//! stream is in memory (about 60 bytes); its rows are in its footer, and the index asks for them
+//! stream is in memory (64 bytes); its rows are in its footer, and the index asks for them
 //! part by part: an [`Answer::Load`] says which bytes of which footer it needs, the caller reads
 //! them, hands them to [`Index::fill`] and asks the same question again.
 //!
@@ -108,7 +108,8 @@ impl Index {
             assert!(tracked.sealed.is_none(), "{row:?} comes after {segment} was sealed");
             let stream = self.streams.entry(row.stream).or_default();
             if stream.parts.back().is_none_or(|part| part.segment != segment) {
-                let rows = PartRows::Open(OpenRows::new(row.stream, segment, row.base_offset));
+                let open = OpenRows::new(row.stream, segment, row.base_offset);
+                let rows = PartRows::Open(Box::new(open));
                 stream.push(StreamPart { segment, rows });
                 tracked.live_streams += 1;
             }
@@ -142,7 +143,7 @@ impl Index {
                 Ok(at) => {
                     let open = stream.parts.remove(at).map(|part| part.rows);
                     let Some(PartRows::Open(open)) = open else { unreachable!("sealed once") };
-                    let part = close(open, sealed, &summary.header);
+                    let part = close(*open, sealed, &summary.header);
                     closed_streams += 1;
                     if is_live {
                         let rows = PartRows::Sealed(*sealed);
