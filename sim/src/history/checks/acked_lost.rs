@@ -1,0 +1,47 @@
+//! No acknowledged record is lost: what a producer was told is in the log, at the offset it was
+//! told, for ever. The promise of acks=all with a flush on a majority; Jepsen's "lost writes", and
+//! Leader Completeness (Ongaro 2014, section 3.6.3) as a client sees it.
+
+use super::PartitionHistory;
+use crate::history::{Operation, PartitionName, Payload};
+use fulmar_types::Offset;
+use thiserror::Error;
+
+/// An acknowledged record that was not in the log at the end of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{partition}: record {payload} was acknowledged at offset {offset} and is lost (lost in all: \
+     {lost}); the log that was read back ends at {end}\n  {acked_by}"
+)]
+pub struct AckedLost {
+    /// Where.
+    pub partition: PartitionName,
+    /// The offset that the producer was told.
+    pub offset: Offset,
+    /// The record.
+    pub payload: Payload,
+    /// How many acknowledged records of the partition are lost.
+    pub lost: u64,
+    /// The end of the log that was read back.
+    pub end: Offset,
+    /// The produce request.
+    pub acked_by: Box<Operation>,
+}
+
+pub(super) fn check(log: &PartitionHistory<'_>) -> Option<AckedLost> {
+    let read_back = log.read_back?;
+    let there = |offset: Offset, payload: Payload| {
+        let at = read_back.partition_point(|record| record.offset < offset);
+        read_back[at..].iter().take_while(|r| r.offset == offset).any(|r| r.payload == payload)
+    };
+    let mut lost = log.acked().filter(|(record, _)| !there(record.offset, record.payload));
+    let (record, operation) = lost.next()?;
+    Some(AckedLost {
+        partition: log.name.clone(),
+        offset: record.offset,
+        payload: record.payload,
+        lost: 1 + lost.count() as u64,
+        end: read_back.last().map_or(Offset(0), |record| record.offset.plus(1)),
+        acked_by: Box::new(operation.clone()),
+    })
+}

@@ -1,0 +1,189 @@
+//! What must hold of every history, one property a file, its source named.
+//!
+//! | check | what must hold |
+//! |---|---|
+//! | [`AckedLost`] | no acknowledged record is lost |
+//! | [`Invented`] | no record was never produced, or had failed for good |
+//! | [`OutOfOrder`] | the records of a producer lie in the order of their numbers |
+//! | [`Duplicate`] | no record of an idempotent producer lies in the log twice |
+//! | [`Changed`] | one offset has one content for ever, whoever reads it |
+//! | [`NotDense`] | no offset is skipped |
+//! | [`NotLinearizable`] | every partition answers as one log in one place would |
+//!
+//! Invariants: a check draws no random number and changes nothing; it reports the first violation
+//! of each partition that it finds, with the operations that show it.
+
+mod acked_lost;
+mod changed;
+mod duplicate;
+mod invented;
+mod not_dense;
+mod not_linearizable;
+mod out_of_order;
+
+pub use acked_lost::AckedLost;
+pub use changed::Changed;
+pub use duplicate::Duplicate;
+pub use invented::Invented;
+pub use not_dense::NotDense;
+pub use not_linearizable::NotLinearizable;
+pub use out_of_order::OutOfOrder;
+
+use super::{Action, Batch, History, Operation, PartitionName, Payload, SeenRecord};
+use fulmar_types::Offset;
+use std::collections::BTreeMap;
+use std::fmt;
+use thiserror::Error;
+
+/// Who saw a record at an offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// The client to whom the record was acknowledged, or one that read it.
+    Operation(Box<Operation>),
+    /// The reader of the whole log, at the end of the run.
+    ReadBack,
+}
+
+impl Witness {
+    fn of(operation: &Operation) -> Self {
+        Self::Operation(Box::new(operation.clone()))
+    }
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation(operation) => operation.fmt(f),
+            Self::ReadBack => f.write_str("the reader of the whole log at the end of the run"),
+        }
+    }
+}
+
+/// A property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// See [`AckedLost`].
+    #[error(transparent)]
+    AckedLost(#[from] AckedLost),
+    /// See [`Invented`].
+    #[error(transparent)]
+    Invented(#[from] Invented),
+    /// See [`OutOfOrder`].
+    #[error(transparent)]
+    OutOfOrder(#[from] OutOfOrder),
+    /// See [`Duplicate`].
+    #[error(transparent)]
+    Duplicate(#[from] Duplicate),
+    /// See [`Changed`].
+    #[error(transparent)]
+    Changed(#[from] Changed),
+    /// See [`NotDense`].
+    #[error(transparent)]
+    NotDense(#[from] NotDense),
+    /// See [`NotLinearizable`].
+    #[error(transparent)]
+    NotLinearizable(#[from] NotLinearizable),
+}
+
+impl Violation {
+    /// The name of the check that found it.
+    pub fn check(&self) -> &'static str {
+        match self {
+            Self::AckedLost(_) => "no_acked_record_lost",
+            Self::Invented(_) => "nothing_invented",
+            Self::OutOfOrder(_) => "producer_order",
+            Self::Duplicate(_) => "retry_once",
+            Self::Changed(_) => "one_offset_one_content",
+            Self::NotDense(_) => "offsets_dense",
+            Self::NotLinearizable(_) => "linearizable",
+        }
+    }
+}
+
+/// Runs every check over every partition. The checks that explain most come first, because one bug
+/// often violates several properties.
+pub fn check(history: &History) -> Vec<Violation> {
+    let mut violations: Vec<Violation> = Vec::new();
+    for log in PartitionHistory::all(history) {
+        violations.extend(acked_lost::check(&log).map(Violation::from));
+        violations.extend(invented::check(&log).map(Violation::from));
+        violations.extend(duplicate::check(&log).map(Violation::from));
+        violations.extend(changed::check(&log).map(Violation::from));
+        violations.extend(not_dense::check(&log).map(Violation::from));
+        violations.extend(out_of_order::check(&log).map(Violation::from));
+        violations.extend(not_linearizable::check(&log).map(Violation::from));
+    }
+    violations
+}
+
+/// Where a payload comes from.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    operation: &'a Operation,
+    batch: &'a Batch,
+    /// The number that its producer gave to it.
+    sequence: u64,
+}
+
+/// One partition: what was done to it, and what was in it at the end.
+struct PartitionHistory<'a> {
+    name: &'a PartitionName,
+    operations: Vec<&'a Operation>,
+    read_back: Option<&'a [SeenRecord]>,
+    origins: BTreeMap<Payload, Origin<'a>>,
+}
+
+impl<'a> PartitionHistory<'a> {
+    fn all(history: &'a History) -> Vec<Self> {
+        let mut partitions = history.by_partition();
+        for name in history.read_backs().keys() {
+            partitions.entry(name).or_default();
+        }
+        let with_origins = |(name, operations): (&'a PartitionName, Vec<&'a Operation>)| {
+            let origins = operations.iter().copied().flat_map(origins).collect();
+            let read_back = history.read_backs().get(name).map(Vec::as_slice);
+            Self { name, operations, read_back, origins }
+        };
+        partitions.into_iter().map(with_origins).collect()
+    }
+
+    /// Every record that was ever seen, and by whom; those of the reader of the whole log last.
+    fn seen(&self) -> impl Iterator<Item = (SeenRecord, Option<&'a Operation>)> {
+        let reads = self.operations.iter().copied().flat_map(|operation| {
+            operation.seen().iter().map(move |record| (*record, Some(operation)))
+        });
+        reads.chain(self.read_back.unwrap_or_default().iter().map(|record| (*record, None)))
+    }
+
+    /// Every record that was acknowledged, where, and by which operation.
+    fn acked(&self) -> impl Iterator<Item = (SeenRecord, &'a Operation)> {
+        self.operations.iter().copied().flat_map(|operation| {
+            operation.acked().into_iter().flat_map(move |(batch, base)| {
+                (0..).map(move |at| base.plus(at)).zip(&batch.payloads).map(
+                    move |(offset, payload)| (SeenRecord { offset, payload: *payload }, operation),
+                )
+            })
+        })
+    }
+
+    /// Who saw it, for the report.
+    fn witness(seen_by: Option<&Operation>) -> Witness {
+        seen_by.map_or(Witness::ReadBack, Witness::of)
+    }
+
+    /// The content of every offset that was acknowledged or seen, as first told.
+    fn contents(&self) -> BTreeMap<Offset, (Payload, Option<&'a Operation>)> {
+        let mut contents = BTreeMap::new();
+        let acked = self.acked().map(|(record, operation)| (record, Some(operation)));
+        for (record, told_by) in acked.chain(self.seen()) {
+            contents.entry(record.offset).or_insert((record.payload, told_by));
+        }
+        contents
+    }
+}
+
+fn origins(operation: &Operation) -> Vec<(Payload, Origin<'_>)> {
+    let Action::Produce { batch, .. } = &operation.action else { return Vec::new() };
+    let numbered = (batch.sequence..).zip(&batch.payloads);
+    numbered.map(|(sequence, payload)| (*payload, Origin { operation, batch, sequence })).collect()
+}

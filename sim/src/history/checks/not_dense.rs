@@ -1,0 +1,49 @@
+//! Offsets are dense: a read returns them one after the other from the asked one on, and the whole
+//! log begins at 0. Kafka allows gaps (compaction, transaction markers); a Fulmar site has neither
+//! and gives every offset exactly one record.
+
+use super::{PartitionHistory, Witness};
+use crate::history::{Action, PartitionName, ReadOutcome, SeenRecord};
+use fulmar_types::Offset;
+use thiserror::Error;
+
+/// An offset that was skipped or came again.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{partition}: offset {found} was read where {expected} had to come\n  {witness}")]
+pub struct NotDense {
+    /// Where.
+    pub partition: PartitionName,
+    /// The offset that had to come.
+    pub expected: Offset,
+    /// The one that came.
+    pub found: Offset,
+    /// Who read it.
+    pub witness: Witness,
+}
+
+pub(super) fn check(log: &PartitionHistory<'_>) -> Option<NotDense> {
+    let reads = log.operations.iter().filter_map(|operation| match &operation.action {
+        Action::Read { from, outcome: ReadOutcome::Answer(answer) } => {
+            Some((*from, answer.records.as_slice(), Some(*operation)))
+        }
+        _ => None,
+    });
+    let whole = log.read_back.map(|records| (Offset(0), records, None));
+    reads.chain(whole).find_map(|(from, records, read_by)| {
+        let (expected, found) = first_gap(from, records)?;
+        Some(NotDense {
+            partition: log.name.clone(),
+            expected,
+            found,
+            witness: PartitionHistory::witness(read_by),
+        })
+    })
+}
+
+fn first_gap(from: Offset, records: &[SeenRecord]) -> Option<(Offset, Offset)> {
+    let expected = (0..).map(|at| from.plus(at));
+    expected
+        .zip(records)
+        .map(|(expected, record)| (expected, record.offset))
+        .find(|(expected, found)| expected != found)
+}

@@ -1,0 +1,141 @@
+//! What the clients saw: every operation with the virtual times of its call and its answer.
+//!
+//! The history is the evidence of a run. It is written by the workloads, which know nothing of what
+//! a node holds; the checks in [`checks`] judge it with nothing else at hand, so that a history out
+//! of a failure folder can be judged again.
+//!
+//! Invariants: an operation that was answered has its answer and the time of it; one that was not
+//! may have taken effect or may still do so. A payload is produced by one operation only, because
+//! its value names its producer and its number.
+//!
+//! Never: an outcome that the client cannot know. A request whose connection broke is unknown, not
+//! failed.
+
+mod file;
+mod model;
+
+pub mod checks;
+
+pub use file::LoadError;
+pub use model::{
+    Action, Batch, ClientId, Operation, OperationId, PartitionName, Payload, ProduceOutcome,
+    ProducerTag, ReadAnswer, ReadOutcome, SeenRecord, Time,
+};
+
+use fulmar_types::Offset;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that the clients of a run did and saw.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    operations: Vec<Operation>,
+    read_back: BTreeMap<PartitionName, Vec<SeenRecord>>,
+    payloads: BTreeSet<Payload>,
+}
+
+impl History {
+    /// Notes that a client called.
+    ///
+    /// # Panics
+    /// If a batch is empty, or a payload has been produced before: the checks could not tell the
+    /// two apart.
+    pub fn begin(
+        &mut self,
+        client: ClientId,
+        partition: PartitionName,
+        invoked: Time,
+        action: Action,
+    ) -> OperationId {
+        let fresh = self.note_payloads(&action);
+        assert!(fresh, "empty, or of payloads that were produced before: {action}");
+        self.operations.push(Operation { client, partition, invoked, returned: None, action });
+        OperationId(self.operations.len() - 1)
+    }
+
+    /// Whether an action produces records, if it produces, that nobody has produced before.
+    fn note_payloads(&mut self, action: &Action) -> bool {
+        let Action::Produce { batch, .. } = action else { return true };
+        let fresh = |payload: &Payload| self.payloads.insert(*payload);
+        !batch.payloads.is_empty() && batch.payloads.iter().all(fresh)
+    }
+
+    fn end(&mut self, id: OperationId, returned: Time, answer: impl FnOnce(&mut Action)) {
+        let operation = self.operations.get_mut(id.0).expect("an id names its operation");
+        assert!(operation.returned.is_none(), "{operation} ends twice");
+        assert!(operation.invoked <= returned, "{operation} ends before it begins, {returned}");
+        operation.returned = Some(returned);
+        answer(&mut operation.action);
+    }
+
+    /// Notes that a produce request ended.
+    ///
+    /// # Panics
+    /// If the operation is another one, or has ended before.
+    pub fn produced(&mut self, id: OperationId, returned: Time, result: ProduceOutcome) {
+        self.end(id, returned, |action| match action {
+            Action::Produce { outcome, .. } => *outcome = result,
+            other => panic!("{other} does not produce"),
+        });
+    }
+
+    /// Notes that a read ended with an answer about the log.
+    ///
+    /// # Panics
+    /// If the operation is another one, or has ended before.
+    pub fn read(&mut self, id: OperationId, returned: Time, result: ReadOutcome) {
+        self.end(id, returned, |action| match action {
+            Action::Read { outcome, .. } => *outcome = result,
+            other => panic!("{other} does not read"),
+        });
+    }
+
+    /// Notes that the end of a partition was told; `None` if the call failed.
+    ///
+    /// # Panics
+    /// If the operation is another one, or has ended before.
+    pub fn latest(&mut self, id: OperationId, returned: Time, result: Option<Offset>) {
+        self.end(id, returned, |action| match action {
+            Action::Latest { end } => *end = result,
+            other => panic!("{other} does not ask for the end"),
+        });
+    }
+
+    /// Notes what a client read from the first to the last offset of a partition, after the site
+    /// had healed and nobody produced any more.
+    pub fn read_back(&mut self, partition: PartitionName, records: Vec<SeenRecord>) {
+        self.read_back.insert(partition, records);
+    }
+
+    /// The operations in the order of their calls.
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// What was read back, by partition.
+    pub fn read_backs(&self) -> &BTreeMap<PartitionName, Vec<SeenRecord>> {
+        &self.read_back
+    }
+
+    /// The operations of each partition, in the order of their calls.
+    pub fn by_partition(&self) -> BTreeMap<&PartitionName, Vec<&Operation>> {
+        let mut partitions: BTreeMap<&PartitionName, Vec<&Operation>> = BTreeMap::new();
+        for operation in &self.operations {
+            partitions.entry(&operation.partition).or_default().push(operation);
+        }
+        partitions
+    }
+
+    /// How many records were acknowledged.
+    pub fn acked_records(&self) -> u64 {
+        let acked = self.operations.iter().filter_map(Operation::acked);
+        acked.map(|(batch, _)| batch.payloads.len() as u64).sum()
+    }
+
+    /// How many produce requests ended without their outcome being known.
+    pub fn unknown_outcomes(&self) -> u64 {
+        let unknown = self.operations.iter().filter(|operation| {
+            matches!(&operation.action, Action::Produce { outcome: ProduceOutcome::Unknown, .. })
+        });
+        unknown.count() as u64
+    }
+}

@@ -1,0 +1,295 @@
+//! Client histories: what is recorded, the file of a failure folder, and every check both ways.
+
+use fulmar_sim::history::checks::{self, Violation};
+use fulmar_sim::history::{
+    Action, Batch, ClientId, History, Operation, PartitionName, Payload, ProduceOutcome,
+    ProducerTag, ReadAnswer, ReadOutcome, SeenRecord, Time,
+};
+use fulmar_sim::prng::Prng;
+use fulmar_types::{Offset, PartitionIndex};
+use proptest::prelude::*;
+
+fn partition() -> PartitionName {
+    PartitionName { site: "north".into(), topic: "orders".into(), partition: PartitionIndex(0) }
+}
+
+/// A history that is written a line at a time; every operation takes one millisecond.
+#[derive(Default)]
+struct Story {
+    history: History,
+    now_ms: u64,
+}
+
+impl Story {
+    fn begin(&mut self, client: u32, action: Action) -> (fulmar_sim::history::OperationId, Time) {
+        let invoked = Time(self.now_ms * 1_000_000);
+        self.now_ms += 1;
+        let returned = Time(self.now_ms * 1_000_000);
+        self.now_ms += 1;
+        (self.history.begin(ClientId(client), partition(), invoked, action), returned)
+    }
+
+    fn batch(sequence: u64, payloads: &[u64]) -> Batch {
+        let payloads = payloads.iter().map(|hash| Payload(*hash)).collect();
+        Batch { producer: ProducerTag(1), sequence, payloads, idempotent: true }
+    }
+
+    fn produce(mut self, sequence: u64, payloads: &[u64], outcome: ProduceOutcome) -> Self {
+        let (id, returned) = self.begin(1, Action::produce(Self::batch(sequence, payloads)));
+        self.history.produced(id, returned, outcome);
+        self
+    }
+
+    fn acked(self, sequence: u64, payloads: &[u64], base: u64) -> Self {
+        self.produce(sequence, payloads, ProduceOutcome::Acked(Offset(base)))
+    }
+
+    fn plain(mut self, sequence: u64, payload: u64, outcome: Option<u64>) -> Self {
+        let batch = Batch { idempotent: false, ..Self::batch(sequence, &[payload]) };
+        let (id, returned) = self.begin(1, Action::produce(batch));
+        let outcome = outcome.map(|base| ProduceOutcome::Acked(Offset(base)));
+        self.history.produced(id, returned, outcome.unwrap_or_default());
+        self
+    }
+
+    fn read(mut self, from: u64, payloads: &[u64], high_watermark: u64) -> Self {
+        let (id, returned) = self.begin(2, Action::read(Offset(from)));
+        let answer =
+            ReadAnswer { records: records(from, payloads), high_watermark: Offset(high_watermark) };
+        self.history.read(id, returned, ReadOutcome::Answer(answer));
+        self
+    }
+
+    fn latest(mut self, end: u64) -> Self {
+        let (id, returned) = self.begin(3, Action::latest());
+        self.history.latest(id, returned, Some(Offset(end)));
+        self
+    }
+
+    fn read_back(mut self, payloads: &[u64]) -> Self {
+        self.history.read_back(partition(), records(0, payloads));
+        self
+    }
+
+    /// The names of the checks that object.
+    fn objections(&self) -> Vec<&'static str> {
+        checks::check(&self.history).iter().map(Violation::check).collect()
+    }
+
+    /// What the named check says.
+    fn objection(&self, check: &str) -> String {
+        let found = checks::check(&self.history);
+        let found = found.iter().find(|violation| violation.check() == check);
+        found.map_or_else(|| panic!("{check} has no objection"), ToString::to_string)
+    }
+}
+
+fn records(from: u64, payloads: &[u64]) -> Vec<SeenRecord> {
+    let record = |(at, hash): (usize, &u64)| SeenRecord {
+        offset: Offset(from + at as u64),
+        payload: Payload(*hash),
+    };
+    payloads.iter().enumerate().map(record).collect()
+}
+
+/// Two batches acknowledged, one lost on the way, and a reader who sees all.
+fn good() -> Story {
+    Story::default()
+        .acked(0, &[10, 11], 0)
+        .read(0, &[10], 2)
+        .produce(2, &[12], ProduceOutcome::Unknown)
+        .latest(3)
+        .acked(3, &[13], 3)
+        .read(1, &[11, 12, 13], 4)
+        .produce(4, &[14], ProduceOutcome::Failed)
+        .read(4, &[], 4)
+}
+
+#[test]
+fn no_check_objects_to_what_a_log_would_answer() {
+    assert_eq!(good().read_back(&[10, 11, 12, 13]).objections(), [""; 0]);
+    assert_eq!(good().objections(), [""; 0], "nothing was read back");
+    assert_eq!(Story::default().objections(), [""; 0]);
+}
+
+#[test]
+fn a_lost_record_is_found() {
+    let story = good().acked(5, &[15, 16], 4).read_back(&[10, 11, 12, 13, 15]);
+    insta::assert_snapshot!("acked_lost", story.objection("no_acked_record_lost"));
+    let none = good().read_back(&[]);
+    assert!(none.objections().contains(&"no_acked_record_lost"));
+}
+
+#[test]
+fn an_invented_record_is_found() {
+    let never = good().read_back(&[10, 11, 12, 13, 99]);
+    insta::assert_snapshot!("invented", never.objection("nothing_invented"));
+    let failed = good().read_back(&[10, 11, 12, 13, 14]);
+    assert!(failed.objection("nothing_invented").contains("refused for good"));
+    let early = good().read(4, &[17], 5).acked(5, &[17], 4);
+    assert!(early.objection("nothing_invented").contains("before it was produced"));
+}
+
+#[test]
+fn a_record_out_of_order_is_found() {
+    let swapped = Story::default()
+        .produce(0, &[10], ProduceOutcome::Unknown)
+        .acked(1, &[11], 0)
+        .read_back(&[11, 10]);
+    insta::assert_snapshot!("out_of_order", swapped.objection("producer_order"));
+    let unknown = ProduceOutcome::Unknown;
+    let batch = Story::default().produce(0, &[10, 11], unknown).read_back(&[11, 10]);
+    assert!(batch.objections().contains(&"producer_order"));
+}
+
+/// Without numbers a batch of unknown outcome may arrive late; one of known outcome may not.
+#[test]
+fn a_producer_without_numbers_may_be_overtaken_by_what_is_unknown() {
+    let unknown = Story::default().plain(0, 10, None).plain(1, 11, Some(0)).read_back(&[11, 10]);
+    assert_eq!(unknown.objections(), [""; 0]);
+    let known = Story::default().plain(0, 10, Some(1)).plain(1, 11, Some(0)).read_back(&[11, 10]);
+    assert!(known.objections().contains(&"producer_order"));
+}
+
+#[test]
+fn a_duplicate_is_found() {
+    let story = good().read_back(&[10, 11, 12, 13, 13]);
+    insta::assert_snapshot!("duplicate", story.objection("retry_once"));
+    let acked_elsewhere = Story::default().acked(0, &[10], 0).read(3, &[10], 4);
+    assert!(acked_elsewhere.objections().contains(&"retry_once"));
+    let plain = Story::default().plain(0, 10, Some(0)).read_back(&[10, 10]);
+    assert_eq!(plain.objections(), ["linearizable"]);
+}
+
+#[test]
+fn an_offset_that_changed_is_found() {
+    let story = good().read(2, &[13], 4);
+    insta::assert_snapshot!("changed", story.objection("one_offset_one_content"));
+    let two_acks = Story::default().acked(0, &[10], 0).acked(1, &[11], 0);
+    assert!(two_acks.objections().contains(&"one_offset_one_content"));
+}
+
+#[test]
+fn a_skipped_offset_is_found() {
+    let mut story = good();
+    let mut seen = records(0, &[10, 11]);
+    seen.extend(records(3, &[13]));
+    story.history.read_back(partition(), seen);
+    insta::assert_snapshot!("not_dense", story.objection("offsets_dense"));
+}
+
+#[test]
+fn a_stale_read_is_found() {
+    let story = good().latest(3);
+    assert_eq!(story.objections(), ["linearizable"]);
+    insta::assert_snapshot!("not_linearizable", story.objection("linearizable"));
+}
+
+#[test]
+fn partitions_are_judged_apart() {
+    let mut history = good().history;
+    let other = PartitionName { topic: "payments".into(), ..partition() };
+    let batch = Story::batch(0, &[100]);
+    let id = history.begin(ClientId(1), other.clone(), Time(5), Action::produce(batch));
+    history.produced(id, Time(6), ProduceOutcome::Acked(Offset(0)));
+    assert!(checks::check(&history).is_empty());
+    history.read_back(other, Vec::new());
+    let violations = checks::check(&history);
+    assert!(violations.iter().all(|violation| violation.to_string().starts_with("payments/0")));
+    assert_eq!(violations[0].check(), "no_acked_record_lost");
+}
+
+#[test]
+fn what_is_counted_for_the_summary() {
+    let story = good();
+    assert_eq!(story.history.acked_records(), 3);
+    assert_eq!(story.history.unknown_outcomes(), 1);
+}
+
+#[test]
+#[should_panic(expected = "produced before")]
+fn a_payload_is_produced_once() {
+    let _ = Story::default().acked(0, &[10], 0).acked(1, &[10], 1);
+}
+
+#[test]
+fn a_file_for_people() {
+    let mut story = good().read_back(&[10, 11, 12, 13]);
+    let _ = story.begin(1, Action::produce(Story::batch(7, &[20])));
+    insta::assert_snapshot!("file", story.history.to_json_lines());
+}
+
+#[test]
+fn a_damaged_file_is_refused_with_its_line() {
+    let text = good().history.to_json_lines();
+    let lines: Vec<&str> = text.lines().collect();
+    let refused = |text: &str| History::from_json_lines(text).expect_err("damaged").to_string();
+    assert!(refused(&format!("{}\n{{\n", lines[0])).starts_with("line 2: "));
+    assert!(refused(&format!("{}\n{}\n", lines[0], lines[0])).starts_with("line 2: the batch"));
+    let empty = lines[0].replace("\"000000000000000a\",\"000000000000000b\"", "");
+    assert!(refused(&empty).contains("empty"));
+}
+
+/// A random history, right or wrong.
+fn any_history(seed: u64) -> History {
+    let mut prng = Prng::new(seed, "any history");
+    let mut history = History::default();
+    for at in 0..prng.below(30) {
+        let action = match prng.below(3) {
+            0 => Action::produce(Story::batch(at, &[at * 2, at * 2 + 1])),
+            1 => Action::read(Offset(prng.below(9))),
+            _ => Action::latest(),
+        };
+        let client = ClientId(prng.below(4) as u32);
+        let id = history.begin(client, partition(), Time(at * 10), action.clone());
+        let returned = Time(at * 10 + prng.below(50));
+        match action {
+            _ if prng.below(5) == 0 => {}
+            Action::Produce { .. } => {
+                history.produced(id, returned, ProduceOutcome::Acked(Offset(prng.below(9))));
+            }
+            Action::Read { from, .. } => {
+                let answer = ReadAnswer {
+                    records: records(from.get(), &[prng.below(60)]),
+                    high_watermark: Offset(9),
+                };
+                history.read(id, returned, ReadOutcome::Answer(answer));
+            }
+            Action::Latest { .. } => history.latest(id, returned, None),
+        }
+    }
+    if prng.below(2) == 0 {
+        history.read_back(partition(), records(0, &[1, 2, 3]));
+    }
+    history
+}
+
+proptest! {
+    #[test]
+    fn a_history_comes_back_from_its_file(seed: u64) {
+        let history = any_history(seed);
+        let loaded = History::from_json_lines(&history.to_json_lines()).expect("our own file");
+        prop_assert_eq!(&loaded, &history);
+        let found: Vec<String> = checks::check(&history).iter().map(ToString::to_string).collect();
+        let again: Vec<String> = checks::check(&loaded).iter().map(ToString::to_string).collect();
+        prop_assert_eq!(found, again);
+    }
+
+    /// What the single checks find, the linearizability checker finds too: they explain better,
+    /// and it is the last word. Only a batch that is not numbered is beyond them.
+    #[test]
+    fn what_any_check_finds_is_not_linearizable(seed: u64) {
+        let history = any_history(seed);
+        let violations = checks::check(&history);
+        let names: Vec<&str> = violations.iter().map(Violation::check).collect();
+        let order_only = names.iter().all(|name| *name == "producer_order");
+        prop_assert!(order_only || names.contains(&"linearizable"), "{:?}", names);
+    }
+}
+
+#[test]
+fn operations_read_well() {
+    let story = good();
+    let text: Vec<String> = story.history.operations().iter().map(Operation::to_string).collect();
+    insta::assert_snapshot!("operations", text.join("\n"));
+}
