@@ -262,3 +262,83 @@ pub fn response_body(
     }
     Ok(r.into_rest())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorCode, FetchResponse, MetadataRequest, MetadataRequestTopic, Records};
+
+    #[test]
+    fn a_stream_is_cut_the_same_whatever_the_pieces_are() {
+        let splitter = FrameSplitter::new(8);
+        let stream = [&[0, 0, 0, 3][..], b"abc", &[0; 4], &[0, 0, 0, 8], b"12345678"].concat();
+        for piece_bytes in 1..=stream.len() {
+            let mut buffer = BytesMut::new();
+            let mut frames = Vec::new();
+            for piece in stream.chunks(piece_bytes) {
+                buffer.extend_from_slice(piece);
+                while let Some(frame) = splitter.split(&mut buffer).expect("in order") {
+                    frames.push(frame);
+                }
+                assert!(splitter.missing_bytes(&buffer).expect("in order") > 0);
+            }
+            assert_eq!(frames, [&b"abc"[..], b"", b"12345678"]);
+            assert_eq!(splitter.missing_bytes(&buffer), Ok(4));
+        }
+    }
+
+    #[test]
+    fn the_missing_bytes_are_those_of_the_frame() {
+        let splitter = FrameSplitter::new(100);
+        let missing = |bytes: &[u8]| splitter.missing_bytes(&BytesMut::from(bytes));
+        assert_eq!(missing(&[]), Ok(4));
+        assert_eq!(missing(&[0]), Ok(3));
+        assert_eq!(missing(&[0, 0, 0, 9]), Ok(9));
+        assert_eq!(missing(&[0, 0, 0, 2, 1, 1, 1]), Ok(0));
+        assert_eq!(missing(&[0xff; 4]), Err(FrameError::Negative(-1)));
+    }
+
+    #[test]
+    fn a_request_that_fails_leaves_the_buffer_as_it_was() {
+        let mut out = BytesMut::from(&b"before"[..]);
+        let by_id = MetadataRequest {
+            topics: Some(vec![MetadataRequestTopic::default()]),
+            ..MetadataRequest::default()
+        };
+        let error = encode_request(&mut out, &by_id, 9, 1, None).expect_err("no null names");
+        assert_eq!(error, EncodeError::Null { field: "name", version: 9 });
+        assert_eq!(out, "before");
+        let client_id = "c".repeat(1 << 15);
+        let error = encode_request(&mut out, &by_id, 12, 1, Some(&client_id));
+        assert_eq!(error, Err(EncodeError::TooLong(1 << 15)));
+        assert_eq!(out, "before");
+    }
+
+    #[test]
+    fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
+        let frame = unsupported_api_versions(5).expect("valid").to_bytes();
+        let expected = [0, 0, 0, 16, 0, 0, 0, 5, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 3];
+        assert_eq!(frame[..], expected);
+        let body = response_body(frame.slice(4..), ApiKey::ApiVersions, 3).expect("a header");
+        let answer = ApiVersionsResponse::decode_answer(body, 3).expect("in version 0");
+        assert_eq!(answer.error_code, ErrorCode::UnsupportedVersion);
+        assert_eq!(answer.versions_of(ApiKey::ApiVersions), Some(0..=3));
+        assert_eq!(answer.versions_of(ApiKey::Fetch), None);
+    }
+
+    #[test]
+    fn the_records_of_a_fetch_response_are_shared_with_the_log() {
+        let log = Bytes::from(vec![7; 10_000]);
+        let mut response = FetchResponse::default();
+        let data = crate::FetchPartitionData {
+            records: Some(Records::from_iter([log.slice(..4_000), log.slice(4_000..)])),
+            ..Default::default()
+        };
+        let topic = crate::FetchableTopicResponse { topic: "t".into(), partitions: vec![data] };
+        response.responses = vec![topic];
+        let frame = encode_response(1, 12, &response).expect("valid");
+        let shared = frame.chunks().iter().filter(|c| log.as_ptr_range().contains(&c.as_ptr()));
+        assert_eq!(shared.map(Bytes::len).sum::<usize>(), 10_000);
+        assert_eq!(frame.chunks().len(), 4);
+    }
+}

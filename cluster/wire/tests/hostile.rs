@@ -3,7 +3,6 @@
 //! Several of these abort a process that uses the `kafka-protocol` crate, because it reserves
 //! room for as many elements as the wire claims.
 
-mod common;
 #[path = "common/memory.rs"]
 mod memory;
 

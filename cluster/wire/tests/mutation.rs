@@ -12,7 +12,7 @@ use common::Gen;
 use fulmar_wire::batch::{Batch, Batches};
 use fulmar_wire::frame::{self, FrameSplitter, Incoming};
 use fulmar_wire::{ApiKey, DecodeError, Message, Request, Response, SUPPORTED};
-use memory::{peak_bytes, resident_bytes};
+use memory::peak_bytes;
 
 const MUTATIONS_DEFAULT: u64 = 300_000;
 const MUTANTS_PER_SAMPLE: u64 = 16;
@@ -142,7 +142,7 @@ fn read_batches(bytes: &Bytes) -> bool {
     let one = Batch::from_producer(bytes.clone(), FRAME_BYTES_MAX);
     if let Ok(batch) = &one {
         let records = batch.records().into_iter().flatten();
-        let records = records.map(|r| r.expect("checked on the way in")).count();
+        let records = records.inspect(|r| assert!(r.is_ok(), "checked on the way in")).count();
         assert!(records == 0 || records == batch.record_count() as usize);
         assert!(batch.max_timestamp() >= -1);
         assert_eq!(batch.header().offsets().count() as u32, batch.record_count());
@@ -224,4 +224,11 @@ fn damaged_bytes_are_refused_or_understood() {
     );
     assert!(counts.accepted > mutations / 50, "the mutants are too wild to reach anything");
     assert!(counts.refused > mutations / 50, "the mutants are too tame");
+}
+
+/// Resident memory of this process in bytes.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages: usize = statm.split(' ').nth(1).expect("two numbers").parse().expect("a number");
+    pages * 4096
 }

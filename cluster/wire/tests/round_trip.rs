@@ -70,8 +70,7 @@ fn request_frame_survives<R: RequestMessage + Into<Request>>(
         assert_eq!(header.correlation_id, correlation_id);
         assert_eq!(header.client_id, client_id);
         let decoded = Request::decode(&header, body).expect("a body");
-        let frame_bytes_left = out.len();
-        assert_eq!(frame_bytes_left, 0);
+        assert!(out.is_empty());
         assert_eq!(decoded.api(), R::API);
         assert_eq!(decoded, request.into());
     }

@@ -269,3 +269,93 @@ impl fmt::Display for ApiKey {
         fmt::Debug::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_advertises_what_is_served() {
+        assert!(SUPPORTED.is_sorted_by_key(|range| range.api));
+        for range in SUPPORTED {
+            assert_eq!(ApiKey::from_code(range.api.code()), Some(range.api));
+            assert_eq!(range.api.range(), range);
+            assert_eq!(range.advertised.end(), range.served.end(), "{}", range.api);
+            let hidden = range.served.start() - range.advertised.start();
+            assert_eq!(hidden, if range.api == ApiKey::Produce { 3 } else { 0 });
+        }
+        assert_eq!(ApiKey::from_code(71), None, "telemetry would be used at once");
+        assert_eq!(ApiKey::from_code(75), None, "and so would DescribeTopicPartitions");
+    }
+
+    /// librdkafka compresses only if Produce starts at 0, and fetches only with version 11 or
+    /// lower; rskafka fetches with exactly 4. The floors are Kafka 4.0's and never rise.
+    #[test]
+    fn the_floors_are_those_that_clients_need() {
+        let floor = |api: ApiKey| *api.range().advertised.start();
+        assert_eq!(floor(ApiKey::Produce), 0);
+        assert_eq!(floor(ApiKey::Fetch), 4);
+        assert_eq!(floor(ApiKey::ListOffsets), 1);
+        assert_eq!(floor(ApiKey::Metadata), 0);
+        assert_eq!(floor(ApiKey::ApiVersions), 0);
+        assert_eq!(floor(ApiKey::CreateTopics), 2);
+        assert_eq!(floor(ApiKey::DeleteTopics), 1);
+        assert_eq!(floor(ApiKey::InitProducerId), 0);
+    }
+
+    #[test]
+    fn a_client_sends_the_highest_common_version() {
+        assert_eq!(ApiKey::Produce.negotiate(0..=13), Some(9));
+        assert_eq!(ApiKey::Produce.negotiate(0..=7), Some(7));
+        assert_eq!(ApiKey::Produce.negotiate(0..=2), None);
+        assert_eq!(ApiKey::Fetch.negotiate(13..=18), None);
+        let (min, max) = (12, 11);
+        assert_eq!(ApiKey::Fetch.negotiate(min..=max), None);
+    }
+
+    #[test]
+    fn the_response_header_of_api_versions_never_has_tags() {
+        assert!(ApiKey::ApiVersions.is_flexible(3));
+        assert!(!ApiKey::ApiVersions.response_header_is_flexible(3));
+        assert!(ApiKey::Metadata.response_header_is_flexible(9));
+        assert!(!ApiKey::Metadata.response_header_is_flexible(8));
+    }
+
+    #[test]
+    fn a_value_that_the_version_lacks_is_refused_unless_it_may_be_ignored() {
+        let by_id = DeleteTopicsRequest {
+            topics: vec![DeleteTopicState::default()],
+            ..DeleteTopicsRequest::default()
+        };
+        let error = EncodeError::NotInVersion { field: "topics", version: 5 };
+        assert_eq!(by_id.to_bytes(5), Err(error));
+        assert!(by_id.to_bytes(6).is_ok());
+        let throttled = ApiVersionsResponse { throttle_time_ms: 1, ..Default::default() };
+        let in_version_0 = throttled.to_bytes(0).expect("dropped");
+        assert_eq!(ApiVersionsResponse::decode(in_version_0, 0), Ok(Default::default()));
+    }
+
+    #[test]
+    fn all_topics_are_asked_for_by_null_and_in_version_0_by_an_empty_array() {
+        let asks = |topics, version| {
+            MetadataRequest { topics, ..Default::default() }.is_for_all_topics(version)
+        };
+        assert!(asks(None, 1) && asks(Some(vec![]), 0));
+        assert!(!asks(Some(vec![]), 1));
+        assert!(!asks(Some(vec![MetadataRequestTopic::default()]), 0));
+    }
+
+    #[test]
+    fn tagged_fields_are_written_only_if_they_say_something() {
+        let plain = FetchPartitionData::default();
+        let mut moved = plain.clone();
+        moved.current_leader = LeaderIdAndEpoch { leader_id: 2, leader_epoch: 7 };
+        let body = |data: FetchPartitionData| {
+            let topic = FetchableTopicResponse { topic: "t".into(), partitions: vec![data] };
+            let response = FetchResponse { responses: vec![topic], ..Default::default() };
+            response.to_bytes(12).expect("valid")
+        };
+        // tag, length, leader id, leader epoch, no tags inside
+        assert_eq!(body(moved).len(), body(plain).len() + 1 + 1 + 4 + 4 + 1);
+    }
+}

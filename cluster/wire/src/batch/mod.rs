@@ -30,6 +30,8 @@ use std::ops::RangeInclusive;
 mod blob;
 mod build;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub use blob::Batches;
 pub use build::{BatchBuilder, BuildError};

@@ -1,4 +1,4 @@
-//! Memory as the tests see it: of this thread by counting, of the process by asking the kernel.
+//! An allocator that counts, so that a test can bound what a decoder takes.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -44,11 +44,4 @@ pub fn peak_bytes<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let result = work();
     let peak = PEAK_BYTES.get() - before;
     (result, usize::try_from(peak).unwrap_or(0))
-}
-
-/// Resident memory of this process in bytes.
-pub fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
-    let pages: usize = statm.split(' ').nth(1).expect("two numbers").parse().expect("a number");
-    pages * 4096
 }

@@ -3,8 +3,7 @@
 use super::Gen;
 use fulmar_wire::*;
 
-/// Calls a macro with every message: its type, its sample function, and the module and name of
-/// the same message in the `kafka-protocol` crate.
+/// Calls a macro with every message: its type and its sample function.
 #[macro_export]
 macro_rules! for_each_message {
     ($call:ident) => {
