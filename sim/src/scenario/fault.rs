@@ -1,6 +1,6 @@
 //! The kinds of faults.
 //!
-//! Each fires at its trigger (see [`super::trigger`]) and, where it lasts, heals by itself. When
+//! Each fires at its trigger (see [`super::Trigger`]) and, where it lasts, heals by itself. When
 //! the chaos ends the run heals everything that is left and restarts every node that is down.
 
 use super::param::{kinds, words};

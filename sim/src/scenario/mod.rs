@@ -14,6 +14,7 @@
 //! | `quantity`, `param` | values with units, ranges; how a parameter is read, drawn, printed |
 //! | `fields`, `source`, `parse`, `validate` | strict reading, errors with line and column |
 //! | `draw`, `print` | from seed to run, and back to a file |
+//! | `resolve` | who a role is and which links it has, when a fault fires |
 //!
 //! Invariants: an unknown key or kind is refused; a drawn scenario has no range and no choice left,
 //! and printed, parsed and drawn again with any seed it is the same.
@@ -31,6 +32,7 @@ mod param;
 mod parse;
 mod print;
 mod quantity;
+mod resolve;
 mod source;
 mod target;
 mod trigger;
@@ -49,6 +51,7 @@ pub use net::{DrawnNet, Link, Net, NetShape, Place};
 pub use overrides::lay_over;
 pub use param::{Drawn, Kind, Stage, Written};
 pub use quantity::{ClockShift, Count, Mix, Probability, Quantity, Rate, Span};
+pub use resolve::{Links, Roles};
 pub use source::ScenarioError;
 pub use target::{
     Between, BetweenOf, Direction, DirectionChoice, End, EndOf, NodeAddress, SiteName, Sites,
