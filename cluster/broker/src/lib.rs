@@ -3,5 +3,32 @@
 //! | module | what |
 //! |---|---|
 //! | [`machine`] | what the entries of the log mean: topics, offsets, duplicates |
+//! | [`site`] | the state machine as the apply loop and the handlers share it |
+//! | [`group`] | what is needed of the Raft group and of the stored records |
+//! | [`proposer`] | units into entries: group commit without a timer |
+//! | [`broker`], [`settings`], [`handlers`] | the APIs |
+//! | [`server`] | connections |
+//! | `error_map` | every error as a Kafka code |
+//!
+//! Invariants: an answer "appended" means flushed on a majority and applied; nothing above the
+//! commit is ever served; no panic and no unbounded allocation is reachable from a socket.
+//!
+//! Never: decide about an offset, a duplicate or a limit anywhere but in the state machine.
 
+pub mod broker;
+mod error_map;
+pub mod group;
+pub mod handlers;
+pub mod limits;
 pub mod machine;
+pub mod proposer;
+pub mod server;
+pub mod settings;
+pub mod site;
+
+#[cfg(test)]
+mod testing;
+
+pub use broker::Broker;
+pub use settings::BrokerSettings;
+pub use site::Site;

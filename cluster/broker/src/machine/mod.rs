@@ -36,16 +36,7 @@ use state::State;
 use table::{Element, Table, TableError};
 use topics::Topics;
 
-/// One registered part of the state machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
-    /// Which part. Never given to another one.
-    pub id: u32,
-    /// How its bytes are written.
-    pub version: u32,
-    /// What it saved.
-    pub bytes: Bytes,
-}
+pub use fulmar_store::snapshot::Section;
 
 /// What an entry brought about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

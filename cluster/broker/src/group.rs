@@ -1,0 +1,122 @@
+//! What the broker needs of the site's Raft group and of its stored records, as two small traits,
+//! so that everything above can be tested against a group in memory.
+//!
+//! Invariants that an implementation keeps:
+//! - Entries come to lie in the log in the order in which the futures of [`GroupHandle::propose`]
+//!   were polled for the first time.
+//! - An entry is applied, and its rows can be read, before its proposal is answered.
+//! - [`Records`] holds what was applied, and nothing else.
+
+use bytes::Bytes;
+use fulmar_host::BoxFuture;
+use fulmar_store::{Row, StreamId};
+use fulmar_types::{LogPosition, NodeId, Offset, Term};
+
+/// Who leads, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The current term.
+    pub term: Term,
+    /// Its leader, where it is known.
+    pub leader: Option<NodeId>,
+    /// Whether that is this node.
+    pub is_me: bool,
+}
+
+/// A committed and applied proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Where it lies in the log.
+    pub position: LogPosition,
+    /// What the machine said of it.
+    pub outcome: Bytes,
+}
+
+/// Why a proposal was not answered with an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It was certainly not done: this node does not lead.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// It may or may not be done, now or later.
+    #[error("the leader changed before the outcome was known")]
+    Unknown,
+}
+
+/// Why a read cannot be served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// This node does not lead, or cannot prove that it still does.
+    #[error("this node cannot prove that it leads")]
+    NotLeader,
+}
+
+/// Proof that this node led at the moment of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadPoint {
+    /// The term that it leads.
+    pub term: Term,
+    /// Everything up to here was committed, and has been applied.
+    pub applied: LogPosition,
+}
+
+/// The Raft group of the site.
+pub trait GroupHandle: Send + Sync + 'static {
+    /// Proposes an entry and waits until it is applied here.
+    fn propose(&self, payload: Bytes) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
+
+    /// Waits until nothing that was proposed here before the call waits for its flush on this node.
+    fn wait_flushed(&self) -> BoxFuture<'static, ()>;
+
+    /// Who leads, as far as this node knows.
+    fn leadership(&self) -> Leadership;
+
+    /// Waits until the leadership differs from `seen`.
+    fn wait_leadership_change(&self, seen: Leadership) -> BoxFuture<'static, ()>;
+
+    /// Proves that this node leads now and has applied an entry of its term, and waits until all
+    /// that was committed before the call is applied here.
+    fn read_barrier(&self) -> BoxFuture<'static, Result<ReadPoint, ReadError>>;
+
+    /// The last entry that was applied here.
+    fn applied(&self) -> Option<LogPosition>;
+}
+
+/// A record batch as it lies in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBatch {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// The term in which it was appended: its leader epoch.
+    pub term: Term,
+    /// Its bytes as the producer sent them.
+    pub bytes: Bytes,
+}
+
+/// The store could not read. It ends the process by itself where that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stored records cannot be read")]
+pub struct RecordsError;
+
+/// The records of all partitions.
+pub trait Records: Send + Sync + 'static {
+    /// The batches of a stream that hold offsets from `from` on and begin below `below`: the first
+    /// one whatever its size, and more while they fit into `max_bytes` together.
+    fn read(
+        &self,
+        stream: StreamId,
+        range: std::ops::Range<Offset>,
+        max_bytes: usize,
+    ) -> BoxFuture<'static, Result<Vec<StoredBatch>, RecordsError>>;
+
+    /// The first batch of a stream with a record at or after a time, by its largest timestamp.
+    fn by_timestamp(
+        &self,
+        stream: StreamId,
+        timestamp_ms: i64,
+    ) -> BoxFuture<'static, Result<Option<Row>, RecordsError>>;
+
+    /// The payloads of normal entries that lie in this node's log behind `applied`. Nothing but a
+    /// planted bug asks for them.
+    fn unapplied(&self, applied: Option<LogPosition>) -> BoxFuture<'static, Vec<Bytes>>;
+}

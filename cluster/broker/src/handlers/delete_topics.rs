@@ -1,0 +1,95 @@
+//! DeleteTopics (key 20): by name, or from version 6 by id. A topic is deleted by its id, so that
+//! one that was re-created under the same name in between is not hit by mistake.
+
+use super::create_topics::deadline;
+use super::forward;
+use crate::broker::Broker;
+use crate::error_map::{self, Unanswered};
+use crate::limits::REQUEST_PARTITIONS_MAX;
+use crate::machine::outcome::UnitResult;
+use crate::proposer::Answer;
+use fulmar_host::time::{self, Instant};
+use fulmar_store::entry::{Operation, Unit};
+use fulmar_types::{TopicId, Uuid};
+use fulmar_wire::{
+    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
+};
+
+/// The first version that names topics by id as well (KIP-516).
+const IDS_FROM: i16 = 6;
+
+pub(super) async fn handle(
+    broker: &Broker,
+    version: i16,
+    request: DeleteTopicsRequest,
+    forwarded: bool,
+) -> DeleteTopicsResponse {
+    let deadline = deadline(broker, request.timeout_ms);
+    let here = broker.group.leadership().is_me || forwarded;
+    let handed_over = if here {
+        None
+    } else {
+        match forward::to_leader(broker, &request, version, deadline).await {
+            Ok(response) => return response,
+            Err(unanswered) => Some(error_map::of_unanswered_admin(unanswered)),
+        }
+    };
+    let asked = asked(version, request);
+    let too_many = asked.len() > REQUEST_PARTITIONS_MAX;
+    let mut responses = Vec::new();
+    for topic in asked {
+        let deleted = match handed_over {
+            Some(error) => Err(error),
+            None if too_many => Err(ErrorCode::InvalidRequest),
+            None => delete(broker, &topic, deadline).await,
+        };
+        // An unknown id has no name; old versions always gave one.
+        let (name, topic_id) = match &deleted {
+            Ok((name, id)) => (Some(name.clone()), id.0),
+            Err(_) => (topic.name, topic.topic_id),
+        };
+        let error_code = deleted.err().unwrap_or(ErrorCode::None);
+        let result = DeletableTopicResult { name, topic_id, error_code, error_message: None };
+        responses.push(result);
+    }
+    DeleteTopicsResponse { responses, ..DeleteTopicsResponse::default() }
+}
+
+fn asked(version: i16, request: DeleteTopicsRequest) -> Vec<DeleteTopicState> {
+    if version >= IDS_FROM {
+        return request.topics;
+    }
+    let by_name = |name| DeleteTopicState { name: Some(name), topic_id: Uuid::NIL };
+    request.topic_names.into_iter().map(by_name).collect()
+}
+
+async fn delete(
+    broker: &Broker,
+    asked: &DeleteTopicState,
+    deadline: Instant,
+) -> Result<(String, TopicId), ErrorCode> {
+    // What this node has applied may be old; the proposal then finds that out.
+    let found = broker.site.read(|state| {
+        let topic = match &asked.name {
+            Some(name) => state.topics().by_name(name),
+            None => state.topics().get(TopicId(asked.topic_id)),
+        };
+        topic.map(|topic| (topic.name.clone(), topic.id))
+    });
+    let unknown = match &asked.name {
+        Some(_) if asked.topic_id != Uuid::NIL => return Err(ErrorCode::InvalidRequest),
+        Some(_) => ErrorCode::UnknownTopicOrPartition,
+        None => ErrorCode::UnknownTopicId,
+    };
+    let (name, id) = found.ok_or(unknown)?;
+    let unit = Unit::of(Operation::DeleteTopic { topic: id });
+    let answer = time::timeout_at(deadline, broker.proposer.propose(unit)).await;
+    match answer.unwrap_or(Answer::Unknown) {
+        Answer::Done { result: UnitResult::Done(_), .. } => Ok((name, id)),
+        Answer::Done { result: UnitResult::Refused(refusal), .. } => {
+            Err(error_map::of_refusal(refusal))
+        }
+        Answer::NotDone => Err(error_map::of_unanswered_admin(Unanswered::NotDone)),
+        Answer::Unknown => Err(error_map::of_unanswered_admin(Unanswered::Unknown)),
+    }
+}

@@ -1,0 +1,280 @@
+//! Fetch (key 1): a long poll over some partitions.
+//!
+//! ```text
+//! barrier -> look at all partitions -> enough? -> barrier again -> answer
+//!                ^                      no: wait for an append, the deadline, a new leader
+//!                +----------------------+
+//! ```
+//!
+//! Invariants: nothing above the high watermark is read, and the high watermark is what this node
+//! has applied, which is committed; the first batch of the first partition with data is returned
+//! whole, however large; the answer comes at the deadline at the latest; the lease is checked
+//! after the data was read. Sessions (KIP-227) are not kept: session id 0 serves every client.
+
+use super::Reply;
+use super::partition::{Reading, check_epoch, epoch_of, stream_of, wire_offset};
+use crate::broker::{Broker, kafka_id};
+use crate::error_map;
+use crate::group::StoredBatch;
+use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, REQUEST_PARTITIONS_MAX};
+use bytes::{Bytes, BytesMut};
+use fulmar_host::time::{self, Instant};
+use fulmar_store::StreamId;
+use fulmar_store::entry::{Entry, Operation};
+use fulmar_types::{Offset, Plant};
+use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
+use fulmar_wire::{
+    ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse,
+    FetchableTopicResponse, LeaderIdAndEpoch, READ_COMMITTED, Records,
+};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// One look at all partitions of a request.
+struct Look {
+    responses: Vec<FetchableTopicResponse>,
+    bytes: usize,
+    failed: bool,
+}
+
+/// What is left of the size of a response.
+struct Budget {
+    bytes: usize,
+    /// Nothing was read yet, so the next batch is returned whatever its size.
+    first: bool,
+}
+
+pub(super) async fn handle(broker: &Broker, version: i16, request: FetchRequest) -> Reply {
+    if request.session_id != 0 {
+        return whole(ErrorCode::FetchSessionIdNotFound).into();
+    }
+    let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if partitions > REQUEST_PARTITIONS_MAX {
+        return whole(ErrorCode::InvalidRequest).into();
+    }
+    let room = take_room(broker, &request).await;
+    match poll(broker, version, &request).await {
+        Ok(look) => {
+            let response = FetchResponse { responses: look.responses, ..FetchResponse::default() };
+            Reply::Response(response.into(), shrink(room, look.bytes))
+        }
+        Err(error) => refuse_all(broker, version, &request, error).into(),
+    }
+}
+
+fn whole(error_code: ErrorCode) -> FetchResponse {
+    FetchResponse { error_code, ..FetchResponse::default() }
+}
+
+fn budget_of(request: &FetchRequest) -> usize {
+    usize::try_from(request.max_bytes).unwrap_or(0).min(FETCH_BYTES_MAX)
+}
+
+/// Reserves memory for the records of the answer; waits while too many answers are under way.
+async fn take_room(broker: &Broker, request: &FetchRequest) -> OwnedSemaphorePermit {
+    // The first batch comes whole, so there is never less than one batch to be had.
+    let batch_max = fulmar_types::limits::batch_bytes_max(broker.settings.segment_bytes);
+    let kib = budget_of(request).max(batch_max).div_ceil(1024);
+    let kib = u32::try_from(kib).expect("bounded by the limits");
+    broker.fetch_room.clone().acquire_many_owned(kib).await.expect("never closed")
+}
+
+/// Gives back what the answer does not need.
+fn shrink(mut room: OwnedSemaphorePermit, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let excess = room.num_permits().saturating_sub(bytes.div_ceil(1024));
+    drop(room.split(excess));
+    Some(room)
+}
+
+async fn poll(broker: &Broker, version: i16, request: &FetchRequest) -> Result<Look, ErrorCode> {
+    let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0).min(FETCH_WAIT_MS_MAX);
+    let deadline = time::now() + Duration::from_millis(wait_ms);
+    let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(budget_of(request));
+    let reading = broker.begin_read().await?;
+    // From before the first look, so that nothing is missed between looking and waiting.
+    let watch = broker.site.watch(&streams(broker, request));
+    loop {
+        let look = look(broker, version, request, reading).await;
+        let due = time::now() >= deadline;
+        if look.failed || look.bytes >= wanted || due {
+            broker.end_read(reading).await?;
+            return Ok(look);
+        }
+        drop(look);
+        wait(broker, &watch, deadline, reading).await?;
+    }
+}
+
+/// Waits for an append, for the deadline, or until another term begins, which is an error.
+async fn wait(
+    broker: &Broker,
+    watch: &crate::site::Watch,
+    deadline: Instant,
+    reading: Reading,
+) -> Result<(), ErrorCode> {
+    let _ = time::timeout_at(deadline, watch.changed()).await;
+    let leadership = broker.group.leadership();
+    if leadership.is_me && leadership.term == reading.term {
+        Ok(())
+    } else {
+        Err(ErrorCode::NotLeaderOrFollower)
+    }
+}
+
+fn streams(broker: &Broker, request: &FetchRequest) -> Vec<StreamId> {
+    broker.site.read(|state| {
+        let all = request.topics.iter().flat_map(|topic| {
+            let stream = |p: &FetchPartition| stream_of(state, &topic.topic, p.partition);
+            topic.partitions.iter().filter_map(stream)
+        });
+        all.collect()
+    })
+}
+
+async fn look(broker: &Broker, version: i16, request: &FetchRequest, reading: Reading) -> Look {
+    let mut budget = Budget { bytes: budget_of(request), first: true };
+    let mut look = Look { responses: Vec::new(), bytes: 0, failed: false };
+    for topic in &request.topics {
+        let mut partitions = Vec::new();
+        for asked in &topic.partitions {
+            let read = read_partition(broker, &topic.topic, asked, reading, &mut budget).await;
+            let mut data = read.unwrap_or_else(|error_code| failed(asked, error_code));
+            look.failed |= !data.error_code.is_none();
+            look.bytes += data.records.as_ref().map_or(0, Records::len);
+            if request.isolation_level == READ_COMMITTED {
+                data.aborted_transactions = Some(Vec::new());
+            }
+            if data.error_code == ErrorCode::FencedLeaderEpoch {
+                data.current_leader = current_leader(broker, version);
+            }
+            partitions.push(data);
+        }
+        look.responses.push(FetchableTopicResponse { topic: topic.topic.clone(), partitions });
+    }
+    look
+}
+
+fn failed(asked: &FetchPartition, error_code: ErrorCode) -> FetchPartitionData {
+    FetchPartitionData {
+        partition_index: asked.partition,
+        error_code,
+        high_watermark: -1,
+        ..FetchPartitionData::default()
+    }
+}
+
+async fn read_partition(
+    broker: &Broker,
+    topic: &str,
+    asked: &FetchPartition,
+    reading: Reading,
+    budget: &mut Budget,
+) -> Result<FetchPartitionData, ErrorCode> {
+    let found = broker.site.read(|state| {
+        let stream = stream_of(state, topic, asked.partition)?;
+        state.partition(stream).map(|partition| (stream, partition.log_start, partition.next))
+    });
+    let (stream, log_start, high_watermark) = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    check_epoch(asked.current_leader_epoch, reading.term)?;
+    let from = u64::try_from(asked.fetch_offset).map(Offset);
+    let from = from.map_err(|_| ErrorCode::OffsetOutOfRange)?;
+    if from < log_start || from > high_watermark {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    let limit = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(budget.bytes);
+    let mut records = Records::new();
+    if from < high_watermark && (budget.first || limit > 0) {
+        let batches = broker.records.read(stream, from..high_watermark, limit).await;
+        for batch in batches.map_err(error_map::of_records)? {
+            if !budget.first && batch.bytes.len() > limit.saturating_sub(records.len()) {
+                break;
+            }
+            budget.first = false;
+            push_placed(&mut records, &batch);
+        }
+    }
+    if fulmar_host::planted(Plant::ReadAboveCommit) {
+        push_unapplied(broker, stream, high_watermark, from, &mut records).await;
+    }
+    budget.bytes = budget.bytes.saturating_sub(records.len());
+    Ok(FetchPartitionData {
+        partition_index: asked.partition,
+        high_watermark: wire_offset(high_watermark),
+        last_stable_offset: wire_offset(high_watermark),
+        log_start_offset: wire_offset(log_start),
+        records: Some(records),
+        ..FetchPartitionData::default()
+    })
+}
+
+/// Appends a batch with its base offset and leader epoch; everything behind the header is shared.
+fn push_placed(records: &mut Records, batch: &StoredBatch) {
+    let Some(header) = batch.bytes.get(..HEADER_BYTES) else { return };
+    let mut header = BytesMut::from(header);
+    place(&mut header, batch.base_offset, batch.term);
+    records.push(header.freeze());
+    records.push(batch.bytes.slice(HEADER_BYTES..));
+}
+
+/// The planted bug: also what lies in the log above the commit, as if it were settled.
+async fn push_unapplied(
+    broker: &Broker,
+    stream: StreamId,
+    high_watermark: Offset,
+    from: Offset,
+    records: &mut Records,
+) {
+    let term = broker.group.leadership().term;
+    let mut next = high_watermark;
+    for payload in broker.records.unapplied(broker.group.applied()).await {
+        let Ok(entry) = Entry::decode(payload) else { continue };
+        for unit in entry.units() {
+            for operation in unit.operations() {
+                let Operation::Append { topic, partition, batch } = operation else { continue };
+                let found = broker.site.read(|s| s.topics().get(topic)?.stream(partition));
+                let bytes: Bytes = batch.bytes().clone();
+                let Ok(header) = BatchHeader::read(&bytes) else { continue };
+                if found == Some(stream) {
+                    if next >= from {
+                        push_placed(records, &StoredBatch { base_offset: next, term, bytes });
+                    }
+                    next = next.plus(u64::try_from(header.record_count).unwrap_or(0));
+                }
+            }
+        }
+    }
+}
+
+/// The answer where this node may not read at all.
+fn refuse_all(
+    broker: &Broker,
+    version: i16,
+    request: &FetchRequest,
+    error: ErrorCode,
+) -> FetchResponse {
+    let refuse = |asked: &FetchPartition| FetchPartitionData {
+        current_leader: current_leader(broker, version),
+        ..failed(asked, error)
+    };
+    let responses = request
+        .topics
+        .iter()
+        .map(|topic| FetchableTopicResponse {
+            topic: topic.topic.clone(),
+            partitions: topic.partitions.iter().map(refuse).collect(),
+        })
+        .collect();
+    FetchResponse { responses, ..FetchResponse::default() }
+}
+
+/// Who leads instead, for the versions that can say it (KIP-595).
+fn current_leader(broker: &Broker, version: i16) -> LeaderIdAndEpoch {
+    let leadership = broker.group.leadership();
+    match leadership.leader {
+        Some(leader) if version >= 12 => LeaderIdAndEpoch {
+            leader_id: kafka_id(leader),
+            leader_epoch: epoch_of(leadership.term),
+        },
+        Some(_) | None => LeaderIdAndEpoch::default(),
+    }
+}

@@ -1,0 +1,142 @@
+//! Metadata (key 3): the nodes, the topics, and who leads.
+//!
+//! One Raft leader leads all partitions, and is the controller. Any node answers from what it has
+//! applied. While no leader is known a partition has error "leader not available" and the epoch of
+//! its last batch: a number that no leader has yet would make clients refuse the answers of the
+//! next one.
+
+use super::create_topics;
+use super::partition::epoch_of;
+use crate::broker::{Broker, kafka_id};
+use crate::limits::AUTO_CREATED_TOPICS_MAX;
+use crate::machine::state::State;
+use crate::machine::topics::{Topic, is_valid_name};
+use fulmar_types::{TopicId, Uuid};
+use fulmar_wire::{
+    ErrorCode, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+use std::collections::BTreeMap;
+
+/// The first version that says whether a topic may be created.
+const MAY_CREATE_FROM: i16 = 4;
+
+/// The first version in which the name of a topic may be null.
+const NULL_NAME_FROM: i16 = 12;
+
+pub(super) async fn handle(
+    broker: &Broker,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let mut response = MetadataResponse {
+        brokers: brokers(broker),
+        cluster_id: Some(broker.settings.cluster_id.clone()),
+        controller_id: broker.group.leadership().leader.map_or(-1, kafka_id),
+        ..MetadataResponse::default()
+    };
+    if request.is_for_all_topics(version) {
+        response.topics = broker.site.read(|state| {
+            state.topics().iter().map(|topic| describe(broker, state, topic)).collect()
+        });
+        return response;
+    }
+    let may_create = broker.settings.auto_create_topics
+        && (version < MAY_CREATE_FROM || request.allow_auto_topic_creation);
+    let asked = request.topics.unwrap_or_default();
+    let created = if may_create { create_missing(broker, &asked).await } else { BTreeMap::new() };
+    response.topics = broker.site.read(|state| {
+        let find = |topic| {
+            let mut found = find(broker, state, topic, &created);
+            // Before version 12 a name is never null.
+            found.name = found.name.or_else(|| (version < NULL_NAME_FROM).then(String::new));
+            found
+        };
+        asked.into_iter().map(find).collect()
+    });
+    response
+}
+
+fn brokers(broker: &Broker) -> Vec<MetadataResponseBroker> {
+    let describe = |endpoint: &crate::settings::Endpoint| MetadataResponseBroker {
+        node_id: kafka_id(endpoint.node),
+        host: endpoint.host.clone(),
+        port: endpoint.port.into(),
+        rack: None,
+    };
+    broker.settings.nodes.iter().map(describe).collect()
+}
+
+/// Creates the topics that are missing, and says for each what its entry is to show until this
+/// node has applied it.
+async fn create_missing(
+    broker: &Broker,
+    asked: &[MetadataRequestTopic],
+) -> BTreeMap<String, ErrorCode> {
+    let missing: Vec<String> = broker.site.read(|state| {
+        let names = asked.iter().filter_map(|topic| topic.name.as_ref());
+        let missing = names.filter(|name| state.topics().by_name(name).is_none());
+        missing.filter(|name| is_valid_name(name)).take(AUTO_CREATED_TOPICS_MAX).cloned().collect()
+    });
+    let mut created = BTreeMap::new();
+    for name in missing {
+        if !created.contains_key(&name) {
+            let done = create_topics::create_automatically(broker, &name).await;
+            created.insert(name, done.err().unwrap_or(ErrorCode::LeaderNotAvailable));
+        }
+    }
+    created
+}
+
+fn find(
+    broker: &Broker,
+    state: &State,
+    asked: MetadataRequestTopic,
+    created: &BTreeMap<String, ErrorCode>,
+) -> MetadataResponseTopic {
+    let found = match &asked.name {
+        Some(name) => state.topics().by_name(name),
+        None => state.topics().get(TopicId(asked.topic_id)),
+    };
+    if let Some(topic) = found {
+        return describe(broker, state, topic);
+    }
+    let error_code = match &asked.name {
+        None => ErrorCode::UnknownTopicId,
+        Some(name) if !is_valid_name(name) => ErrorCode::InvalidTopicException,
+        Some(name) => *created.get(name).unwrap_or(&ErrorCode::UnknownTopicOrPartition),
+    };
+    let topic_id = if asked.name.is_some() { Uuid::NIL } else { asked.topic_id };
+    let name = asked.name;
+    MetadataResponseTopic { error_code, name, topic_id, ..MetadataResponseTopic::default() }
+}
+
+fn describe(broker: &Broker, state: &State, topic: &Topic) -> MetadataResponseTopic {
+    let leadership = broker.group.leadership();
+    let nodes: Vec<i32> = broker.settings.nodes.iter().map(|e| kafka_id(e.node)).collect();
+    let partitions = (0..).zip(topic.streams()).map(|(partition_index, stream)| {
+        let last_epoch = || {
+            let last = state.partition(stream).and_then(|partition| partition.epochs.last());
+            last.map_or(0, |(term, _)| epoch_of(*term))
+        };
+        let (error_code, leader_id, leader_epoch) = match leadership.leader {
+            Some(leader) => (ErrorCode::None, kafka_id(leader), epoch_of(leadership.term)),
+            None => (ErrorCode::LeaderNotAvailable, -1, last_epoch()),
+        };
+        MetadataResponsePartition {
+            error_code,
+            partition_index,
+            leader_id,
+            leader_epoch,
+            replica_nodes: nodes.clone(),
+            isr_nodes: nodes.clone(),
+            offline_replicas: Vec::new(),
+        }
+    });
+    MetadataResponseTopic {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id.0,
+        partitions: partitions.collect(),
+        ..MetadataResponseTopic::default()
+    }
+}

@@ -1,0 +1,90 @@
+//! What Fetch and ListOffsets have in common: finding a partition, and being allowed to read it.
+//!
+//! Invariants: a read is answered only if this node proved, after it had looked at the data, that
+//! it still led in the term in which it began.
+
+use crate::broker::Broker;
+use crate::error_map;
+use crate::group::ReadPoint;
+use crate::machine::partitions::Partition;
+use crate::machine::state::State;
+use fulmar_store::StreamId;
+use fulmar_types::{Offset, PartitionIndex, Plant, Probe, Term};
+use fulmar_wire::ErrorCode;
+
+/// A term as a leader epoch. Terms stay far below 2^31: one election a second takes 68 years.
+pub(super) fn epoch_of(term: Term) -> i32 {
+    i32::try_from(term.get()).unwrap_or(i32::MAX)
+}
+
+/// An offset as it stands on the wire.
+pub(super) fn wire_offset(offset: Offset) -> i64 {
+    i64::try_from(offset.get()).unwrap_or(i64::MAX)
+}
+
+/// The stream of a partition.
+pub(super) fn stream_of(state: &State, topic: &str, partition: i32) -> Option<StreamId> {
+    let index = u32::try_from(partition).ok()?;
+    state.topics().by_name(topic)?.stream(PartitionIndex(index))
+}
+
+/// The epoch of the record at an offset, -1 if it is not known.
+pub(super) fn epoch_at(partition: &Partition, offset: Offset) -> i32 {
+    let epochs = partition.epochs.iter().rev();
+    let found = epochs.map(|(term, from)| (*term, *from)).find(|(_, from)| *from <= offset);
+    found.map_or(-1, |(term, _)| epoch_of(term))
+}
+
+/// Compares the epoch that a client knows, -1 for none, with the present one (KIP-320).
+pub(super) fn check_epoch(client: i32, current: Term) -> Result<(), ErrorCode> {
+    let current = epoch_of(current);
+    if client < 0 || client == current {
+        Ok(())
+    } else if client < current {
+        Err(ErrorCode::FencedLeaderEpoch)
+    } else {
+        Err(ErrorCode::UnknownLeaderEpoch)
+    }
+}
+
+/// The right to read in a term, still to be confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// The term that this node leads.
+    pub(super) term: Term,
+}
+
+impl Broker {
+    /// Asks for the right to read: this node leads, and has applied what earlier leaders
+    /// committed.
+    pub(super) async fn begin_read(&self) -> Result<Reading, ErrorCode> {
+        let leadership = self.group.leadership();
+        if fulmar_host::planted(Plant::ReadWithoutLease) && leadership.is_me {
+            return Ok(Reading { term: leadership.term });
+        }
+        match self.group.read_barrier().await {
+            Ok(ReadPoint { term, .. }) => Ok(Reading { term }),
+            Err(error) => {
+                if leadership.is_me {
+                    self.host.probe(Probe::DeposedLeaderRefusedRead);
+                }
+                Err(error_map::of_read(error))
+            }
+        }
+    }
+
+    /// Confirms, right before the answer, that what was read was this node's to answer.
+    pub(super) async fn end_read(&self, reading: Reading) -> Result<(), ErrorCode> {
+        if fulmar_host::planted(Plant::ReadWithoutLease) {
+            return Ok(());
+        }
+        match self.group.read_barrier().await {
+            Ok(point) if point.term == reading.term => Ok(()),
+            Ok(_) => Err(ErrorCode::NotLeaderOrFollower),
+            Err(error) => {
+                self.host.probe(Probe::DeposedLeaderRefusedRead);
+                Err(error_map::of_read(error))
+            }
+        }
+    }
+}

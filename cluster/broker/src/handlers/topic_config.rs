@@ -1,0 +1,37 @@
+//! The settings that a topic may have. Only those that are honoured are accepted: a client that
+//! asks for compaction and gets a plain log would lose its faith, or its data.
+
+use crate::machine::topics::Topic;
+use fulmar_types::limits::BATCH_BYTES_MAX;
+
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+/// The largest batch of a topic, if it was given.
+pub(super) fn max_message_bytes(topic: &Topic) -> Option<usize> {
+    topic.config(MAX_MESSAGE_BYTES).and_then(|value| value.parse().ok())
+}
+
+/// Whether a setting is honoured, and if not, why.
+pub(super) fn check(key: &str, value: &str) -> Result<(), String> {
+    let only = |allowed: &[&str]| {
+        if allowed.contains(&value) {
+            Ok(())
+        } else {
+            Err(format!("{key}={value} is not supported; possible: {}", allowed.join(", ")))
+        }
+    };
+    match key {
+        "cleanup.policy" => only(&["delete"]),
+        "compression.type" => only(&["producer"]),
+        "message.timestamp.type" => only(&["CreateTime"]),
+        // Every answer waits for a majority of the three nodes.
+        "min.insync.replicas" => only(&["1", "2"]),
+        "retention.ms" | "retention.bytes" => only(&["-1"]),
+        "unclean.leader.election.enable" => only(&["false"]),
+        MAX_MESSAGE_BYTES => match value.parse::<usize>() {
+            Ok(bytes) if (1..=BATCH_BYTES_MAX).contains(&bytes) => Ok(()),
+            Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {BATCH_BYTES_MAX}")),
+        },
+        _ => Err(format!("the setting {key} is not supported")),
+    }
+}

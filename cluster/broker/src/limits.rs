@@ -1,0 +1,50 @@
+//! The bounds of the broker that nobody else has to know, beside those of `fulmar_types::limits`.
+
+use fulmar_types::limits::{BATCH_BYTES_MAX, CLIENT_FRAME_BYTES_MAX, REQUEST_BYTES_IN_FLIGHT_MAX};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Entries that are proposed and not answered. A few cover the round trip to the followers; more
+/// would only make the next leader's catching up longer.
+pub const PROPOSALS_IN_FLIGHT_MAX: usize = 8;
+
+/// Bytes of units that wait for their entry.
+pub const PROPOSER_QUEUE_BYTES_MAX: usize = 16 * MIB;
+
+/// Record bytes of one Fetch response, except that the first batch is always whole.
+pub const FETCH_BYTES_MAX: usize = 4 * MIB;
+
+/// Record bytes of all Fetch responses that are being read or sent.
+pub const FETCH_BYTES_IN_FLIGHT_MAX: usize = 32 * MIB;
+
+/// The longest that a Fetch may ask to wait.
+pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
+
+/// A request frame up to this size is read before it is counted; a larger one is counted first.
+pub const SMALL_FRAME_BYTES_MAX: usize = 64 * KIB;
+
+/// The share of `REQUEST_BYTES_IN_FLIGHT_MAX` that is kept for small frames, so that slow senders
+/// of large ones cannot shut everybody out.
+pub const SMALL_FRAMES_BYTES_MAX: usize = REQUEST_BYTES_IN_FLIGHT_MAX / 4;
+
+/// The share for large frames.
+pub const LARGE_FRAMES_BYTES_MAX: usize = REQUEST_BYTES_IN_FLIGHT_MAX - SMALL_FRAMES_BYTES_MAX;
+
+/// How long a connection may be silent before it is closed (Kafka's `connections.max.idle.ms`).
+pub const CONNECTION_IDLE_MS_MAX: u64 = 600_000;
+
+/// How long a frame may take to arrive once it has begun, and a response to be taken.
+pub const FRAME_STALL_MS_MAX: u64 = 30_000;
+
+/// Topics or partitions that one request may name.
+pub const REQUEST_PARTITIONS_MAX: usize = 16_384;
+
+/// Topics that one Metadata request may create.
+pub const AUTO_CREATED_TOPICS_MAX: usize = 64;
+
+const _: () = assert!(PROPOSER_QUEUE_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
+const _: () = assert!(FETCH_BYTES_IN_FLIGHT_MAX >= 2 * FETCH_BYTES_MAX);
+const _: () = assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
+const _: () = assert!(LARGE_FRAMES_BYTES_MAX >= CLIENT_FRAME_BYTES_MAX);
+const _: () = assert!(SMALL_FRAMES_BYTES_MAX >= SMALL_FRAME_BYTES_MAX);

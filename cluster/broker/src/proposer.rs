@@ -1,0 +1,212 @@
+//! Puts units into entries and entries into the log: group commit without a timer.
+//!
+//! While the leader flushes one entry, the units that arrive wait; when the flush is done, all of
+//! them become the next entry. A lone unit is proposed at once. Several entries may be on their
+//! way to the followers at the same time.
+//!
+//! Invariants: units are proposed in the order in which [`Proposer::submit`] took them; every unit
+//! is answered once, with what became of it, "certainly not done", or "unknown"; the bytes that
+//! wait are bounded, and whoever brings more waits before the queue.
+//!
+//! Never: propose a unit a second time. After "unknown" only its owner can know whether that is
+//! safe.
+
+use crate::group::{GroupHandle, ProposeError, Proposed};
+use crate::limits::{PROPOSALS_IN_FLIGHT_MAX, PROPOSER_QUEUE_BYTES_MAX};
+use crate::machine::outcome::{self, UnitResult};
+use crate::site::Site;
+use bytes::Bytes;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::{BoxFuture, Host};
+use fulmar_store::entry::{EntryBuilder, EntryHeader, PushError, Unit};
+use fulmar_types::{Event, Term};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// What became of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was committed on a majority and applied here.
+    Done {
+        /// What the state machine said.
+        result: UnitResult,
+        /// The term of the entry that holds it.
+        term: Term,
+    },
+    /// It was certainly not done, and never will be.
+    NotDone,
+    /// It may or may not be done, now or later.
+    Unknown,
+}
+
+/// The answer to a unit, to be awaited.
+pub struct Ticket(oneshot::Receiver<Answer>);
+
+impl Future for Ticket {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        // A proposer that went away with its node has left the outcome open.
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Answer::Unknown))
+    }
+}
+
+struct Pending {
+    unit: Unit,
+    reply: oneshot::Sender<Answer>,
+    room: OwnedSemaphorePermit,
+}
+
+struct Shared {
+    host: Host,
+    group: Arc<dyn GroupHandle>,
+    site: Site,
+    segment_bytes: u64,
+    queue: Mutex<VecDeque<Pending>>,
+    arrived: Notify,
+    /// In KiB, so that the number of permits fits where 2^32 bytes would not.
+    room: Arc<Semaphore>,
+}
+
+/// Takes units for the log of the site.
+pub struct Proposer {
+    shared: Arc<Shared>,
+    _driver: Owned<()>,
+}
+
+const KIB: usize = 1024;
+const ROOM_KIB: usize = PROPOSER_QUEUE_BYTES_MAX / KIB;
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(KIB).min(ROOM_KIB)).expect("the bound is far below 2^32")
+}
+
+impl Proposer {
+    /// Starts the proposer of a group.
+    pub fn start(host: Host, group: Arc<dyn GroupHandle>, site: Site, segment_bytes: u64) -> Self {
+        let shared = Arc::new(Shared {
+            host,
+            group,
+            site,
+            segment_bytes,
+            queue: Mutex::new(VecDeque::new()),
+            arrived: Notify::new(),
+            room: Arc::new(Semaphore::new(ROOM_KIB)),
+        });
+        let driver = task::spawn_owned(drive(shared.clone()));
+        Self { shared, _driver: driver }
+    }
+
+    /// Queues a unit behind those that were taken before; waits while the queue is full.
+    pub async fn submit(&self, unit: Unit) -> Ticket {
+        let room = self.shared.room.clone();
+        let room = room
+            .acquire_many_owned(kib(unit.encoded_len()))
+            .await
+            .expect("the semaphore is never closed");
+        let (reply, answer) = oneshot::channel();
+        self.shared.locked().push_back(Pending { unit, reply, room });
+        self.shared.arrived.notify_one();
+        Ticket(answer)
+    }
+
+    /// Submits a unit and waits for its answer.
+    pub async fn propose(&self, unit: Unit) -> Answer {
+        self.submit(unit).await.await
+    }
+}
+
+impl Shared {
+    fn locked(&self) -> MutexGuard<'_, VecDeque<Pending>> {
+        self.queue.lock().expect("no holder of this lock panics")
+    }
+
+    /// Takes units off the queue until the entry is full. `None` if the queue was empty.
+    fn next_entry(&self) -> Option<(Bytes, Vec<Pending>)> {
+        let mut builder = EntryBuilder::new(self.segment_bytes);
+        let mut taken = Vec::new();
+        let mut queue = self.locked();
+        while let Some(pending) = queue.pop_front() {
+            match builder.push(&pending.unit) {
+                Ok(()) => taken.push(pending),
+                Err(PushError::Full) => {
+                    queue.push_front(pending);
+                    break;
+                }
+                Err(PushError::TooLarge { .. } | PushError::NotEncodable) => {
+                    answer(pending, Answer::NotDone);
+                }
+            }
+        }
+        drop(queue);
+        if builder.is_empty() {
+            return None;
+        }
+        let wall_ms = self.host.clock.wall_ms().max(self.site.read(|state| state.entry_ms()));
+        let claim = self.group.applied().map_or(0, |applied| applied.index.next().get());
+        Some((builder.finish(EntryHeader { wall_ms, claim }), taken))
+    }
+
+    fn report_depth(&self) {
+        let depth = ROOM_KIB - self.room.available_permits();
+        let (depth, bound) = ((depth * KIB) as u64, PROPOSER_QUEUE_BYTES_MAX as u64);
+        self.host.report(Event::QueueDepth { queue: "proposer bytes", depth, bound });
+    }
+}
+
+async fn drive(shared: Arc<Shared>) {
+    let in_flight = Arc::new(Semaphore::new(PROPOSALS_IN_FLIGHT_MAX));
+    loop {
+        let slot = in_flight.clone().acquire_owned().await.expect("never closed");
+        let (payload, units) = loop {
+            match shared.next_entry() {
+                Some(entry) => break entry,
+                None => shared.arrived.notified().await,
+            }
+        };
+        shared.report_depth();
+        let mut proposal = shared.group.propose(payload);
+        // The first poll settles the order of the entries; a spawned task would be polled whenever
+        // the runtime likes.
+        match first_poll(&mut proposal).await {
+            Poll::Ready(proposed) => conclude(units, proposed),
+            Poll::Pending => drop(task::spawn(async move {
+                conclude(units, proposal.await);
+                drop(slot);
+            })),
+        }
+        shared.group.wait_flushed().await;
+    }
+}
+
+async fn first_poll<T>(future: &mut BoxFuture<'static, T>) -> Poll<T> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+fn conclude(units: Vec<Pending>, proposed: Result<Proposed, ProposeError>) {
+    match proposed {
+        Ok(Proposed { position, outcome }) => {
+            let results = outcome::decode(&outcome).expect("this node's machine wrote it");
+            assert_eq!(results.len(), units.len(), "every unit has a result");
+            for (pending, result) in units.into_iter().zip(results) {
+                answer(pending, Answer::Done { result, term: position.term });
+            }
+        }
+        Err(ProposeError::NotLeader) => {
+            units.into_iter().for_each(|pending| answer(pending, Answer::NotDone));
+        }
+        Err(ProposeError::Unknown) => {
+            units.into_iter().for_each(|pending| answer(pending, Answer::Unknown));
+        }
+    }
+}
+
+fn answer(pending: Pending, answer: Answer) {
+    drop(pending.room);
+    // Nobody waits any more if the request ran out of time or its connection broke.
+    let _ = pending.reply.send(answer);
+}

@@ -1,0 +1,293 @@
+//! One connection: a reader and a writer that end together.
+//!
+//! Invariants: at most `REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX` requests wait for their answer; the
+//! reader stops reading while there is no room; one timer per connection watches for silence, and
+//! not one per read.
+
+use super::room::{Room, is_small};
+use crate::broker::Broker;
+use crate::handlers::{self, Reply};
+use crate::limits::{CONNECTION_IDLE_MS_MAX, FRAME_STALL_MS_MAX};
+use bytes::{Buf, Bytes, BytesMut};
+use fulmar_host::BoxFuture;
+use fulmar_host::net::{Connection, ReadHalf, WriteHalf};
+use fulmar_host::time::{self, Instant};
+use fulmar_types::limits::{CLIENT_FRAME_BYTES_MAX, REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX};
+use fulmar_wire::frame::{FrameSplitter, HeaderError, Incoming, unsupported_api_versions};
+use fulmar_wire::{Frame, Request};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// Bytes that a connection reserves for what it reads next.
+const READ_BYTES: usize = 4 * 1024;
+/// The most that it reserves ahead while a frame is arriving.
+const READ_AHEAD_BYTES_MAX: usize = 256 * 1024;
+/// Pieces of one vectored write: the kernel takes up to 1024.
+const IO_SLICES_MAX: usize = 64;
+/// How often a connection is looked at for silence.
+const WATCH_PAUSE: Duration = Duration::from_secs(10);
+
+/// An answer on its way, in the order of the requests.
+struct InFlight {
+    reply: BoxFuture<'static, Reply>,
+    correlation_id: i32,
+    version: i16,
+    /// The room of the request, held until it is answered.
+    room: OwnedSemaphorePermit,
+}
+
+/// A request, or what stands in for one.
+enum Queued {
+    Request(InFlight),
+    /// The answer to an ApiVersions request of an unknown version.
+    Ready(Frame),
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the client closed it")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] fulmar_wire::frame::FrameError),
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("not a request: {0}")]
+    Decode(#[from] fulmar_wire::DecodeError),
+    #[error("a response has no form on the wire: {0}")]
+    Encode(#[from] fulmar_wire::EncodeError),
+    #[error("a request that has no other answer")]
+    Unanswerable,
+    #[error("nothing came for too long")]
+    Idle,
+    #[error("a frame stalled")]
+    Stalled,
+}
+
+/// What the watch looks at.
+#[derive(Clone, Copy)]
+struct Pulse {
+    /// The last time that bytes came or went.
+    moved: Instant,
+    /// A frame has begun to arrive and is not complete.
+    arriving: bool,
+    /// Bytes wait to be taken by the client.
+    sending: bool,
+    /// Requests that were read and not answered.
+    in_flight: usize,
+}
+
+/// Shared by the reader, the writer and the watch of one connection.
+struct Vitals(Mutex<Pulse>);
+
+impl Vitals {
+    fn locked(&self) -> MutexGuard<'_, Pulse> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Pulse)) {
+        change(&mut self.locked());
+    }
+}
+
+/// Serves a connection until one of its sides ends it.
+pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Connection) {
+    let Connection { peer, reader, writer } = connection;
+    let pulse = Pulse { moved: time::now(), arriving: false, sending: false, in_flight: 0 };
+    let vitals = Vitals(Mutex::new(pulse));
+    // The channel holds what is in flight, apart from the one that the writer awaits.
+    let (queue, queued) = mpsc::channel(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX - 1);
+    let mut input = Input { broker, room, reader, vitals: &vitals, buffer: BytesMut::new() };
+    let ended = tokio::select! {
+        biased;
+        end = write_all(writer, queued, &vitals) => end,
+        end = input.read_all(queue) => end,
+        end = watch(&vitals) => end,
+    };
+    match ended {
+        End::Closed | End::Io(_) | End::Idle => {
+            tracing::debug!(peer = %peer.address, reason = %ended, "connection ended");
+        }
+        _ => tracing::info!(peer = %peer.address, reason = %ended, "connection closed"),
+    }
+}
+
+async fn watch(vitals: &Vitals) -> End {
+    loop {
+        time::sleep(WATCH_PAUSE).await;
+        let pulse = *vitals.locked();
+        let silent = time::now().saturating_duration_since(pulse.moved);
+        let past = |ms| silent >= Duration::from_millis(ms);
+        if (pulse.arriving || pulse.sending) && past(FRAME_STALL_MS_MAX) {
+            return End::Stalled;
+        }
+        if pulse.in_flight == 0 && past(CONNECTION_IDLE_MS_MAX) {
+            return End::Idle;
+        }
+    }
+}
+
+struct Input<'a> {
+    broker: Arc<Broker>,
+    room: Arc<Room>,
+    reader: ReadHalf,
+    vitals: &'a Vitals,
+    buffer: BytesMut,
+}
+
+impl Input<'_> {
+    async fn read_all(&mut self, queue: mpsc::Sender<Queued>) -> End {
+        loop {
+            // The slot first: a client that sends more than may be in flight is not read.
+            let Ok(slot) = queue.reserve().await else { return End::Closed };
+            match self.next().await {
+                Ok(queued) => {
+                    self.vitals.change(|pulse| pulse.in_flight += 1);
+                    slot.send(queued);
+                }
+                Err(End::Closed) => {
+                    // The client may have closed its sending side only, and wait for answers.
+                    drop(slot);
+                    drop(queue);
+                    return std::future::pending().await;
+                }
+                Err(end) => return end,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Queued, End> {
+        let (frame, room) = self.frame().await?;
+        match Incoming::parse(frame)? {
+            Incoming::UnknownApiVersions { correlation_id } => {
+                Ok(Queued::Ready(unsupported_api_versions(correlation_id)?))
+            }
+            Incoming::Request(header, body) => {
+                let (version, correlation_id) = (header.api_version, header.correlation_id);
+                let request = Request::decode(&header, body)?;
+                let reply = handlers::start(self.broker.clone(), &header, request).await;
+                Ok(Queued::Request(InFlight { reply, correlation_id, version, room }))
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<(Bytes, OwnedSemaphorePermit), End> {
+        let splitter = FrameSplitter::new(CLIENT_FRAME_BYTES_MAX);
+        let mut room = None;
+        loop {
+            let missing = splitter.missing_bytes(&self.buffer)?;
+            let frame_bytes = self.buffer.len() + missing;
+            if room.is_none() && self.buffer.len() >= 4 && !is_small(frame_bytes) {
+                // Waiting for room is not the client's fault.
+                self.vitals.change(|pulse| pulse.arriving = false);
+                room = Some(self.room.take(frame_bytes).await);
+            }
+            if missing == 0
+                && let Some(frame) = splitter.split(&mut self.buffer)?
+            {
+                self.vitals.change(|pulse| pulse.arriving = false);
+                let room = match room {
+                    Some(room) => room,
+                    None => self.room.take(frame.len()).await,
+                };
+                return Ok((frame, room));
+            }
+            self.fill(missing).await?;
+        }
+    }
+
+    /// Reads what there is; at least one byte.
+    async fn fill(&mut self, missing: usize) -> Result<(), End> {
+        let arriving = !self.buffer.is_empty();
+        self.vitals.change(|pulse| {
+            if arriving && !pulse.arriving {
+                pulse.moved = time::now();
+            }
+            pulse.arriving = arriving;
+        });
+        self.buffer.reserve(missing.clamp(READ_BYTES, READ_AHEAD_BYTES_MAX));
+        let read = self.reader.read_buf(&mut self.buffer).await?;
+        self.vitals.change(|pulse| pulse.moved = time::now());
+        match read {
+            0 => Err(End::Closed),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn write_all(
+    mut writer: WriteHalf,
+    mut queued: mpsc::Receiver<Queued>,
+    vitals: &Vitals,
+) -> End {
+    while let Some(queued) = queued.recv().await {
+        match write_one(&mut writer, queued, vitals).await {
+            Ok(()) => vitals.change(|pulse| pulse.in_flight -= 1),
+            Err(end) => return end,
+        }
+    }
+    End::Closed
+}
+
+async fn write_one(writer: &mut WriteHalf, queued: Queued, vitals: &Vitals) -> Result<(), End> {
+    let request = match queued {
+        Queued::Ready(frame) => return write_frame(writer, frame, vitals).await,
+        Queued::Request(request) => request,
+    };
+    let reply = request.reply.await;
+    // The request is answered; what its answer occupies is counted with the answer.
+    drop(request.room);
+    match reply {
+        Reply::Response(response, held) => {
+            let frame = response.encode(request.correlation_id, request.version)?;
+            drop(response);
+            write_frame(writer, frame, vitals).await?;
+            drop(held);
+            Ok(())
+        }
+        Reply::Silent => Ok(()),
+        Reply::Close => Err(End::Unanswerable),
+    }
+}
+
+async fn write_frame(writer: &mut WriteHalf, frame: Frame, vitals: &Vitals) -> Result<(), End> {
+    let begin = |pulse: &mut Pulse| (pulse.sending, pulse.moved) = (true, time::now());
+    vitals.change(begin);
+    let mut chunks = frame.into_chunks();
+    // Reversed, so that what was written can be popped.
+    chunks.reverse();
+    while !chunks.is_empty() {
+        let written = write_some(writer, &chunks).await?;
+        vitals.change(|pulse| pulse.moved = time::now());
+        skip(&mut chunks, written);
+    }
+    writer.flush().await?;
+    vitals.change(|pulse| pulse.sending = false);
+    Ok(())
+}
+
+async fn write_some(writer: &mut WriteHalf, reversed: &[Bytes]) -> io::Result<usize> {
+    let slices: Vec<IoSlice<'_>> =
+        reversed.iter().rev().take(IO_SLICES_MAX).map(|chunk| IoSlice::new(chunk)).collect();
+    let written = poll_fn(|cx| Pin::new(&mut *writer).poll_write_vectored(cx, &slices)).await?;
+    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+}
+
+/// Removes written bytes from the front, which is the end of the reversed list.
+fn skip(reversed: &mut Vec<Bytes>, mut written: usize) {
+    while let Some(chunk) = reversed.last_mut() {
+        if chunk.len() > written {
+            chunk.advance(written);
+            return;
+        }
+        written -= chunk.len();
+        reversed.pop();
+    }
+}

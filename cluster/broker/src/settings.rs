@@ -1,0 +1,137 @@
+//! What a broker is told by its configuration.
+//!
+//! Invariant: addresses that clients are sent to come from the configuration and nowhere else; the
+//! address of a listening socket says nothing about how a client reaches it.
+
+use fulmar_types::config::Config;
+use fulmar_types::{NodeId, SiteId};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A node as its clients and its peers reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The node.
+    pub node: NodeId,
+    /// The host that clients are told.
+    pub host: String,
+    /// The port that clients are told.
+    pub port: u16,
+    /// Where the other nodes of the site reach its Kafka listener.
+    pub internal: SocketAddr,
+}
+
+/// What a broker is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerSettings {
+    /// This node.
+    pub node: NodeId,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// All nodes of the site, by id.
+    pub nodes: Vec<Endpoint>,
+    /// What clients are told as the id of the cluster.
+    pub cluster_id: String,
+    /// The size of a segment file, which bounds batches and entries.
+    pub segment_bytes: u64,
+    /// Create topics that clients ask for.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that is created without saying how many.
+    pub default_partitions: u32,
+    /// How long an idempotent producer is remembered.
+    pub producer_expiry: Duration,
+    /// The longest that a request may wait for its majority.
+    pub request_timeout_max: Duration,
+}
+
+/// Why the settings could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The node is not in the configuration.
+    #[error("node {0} is not among the configured nodes")]
+    UnknownNode(NodeId),
+    /// An advertised address is not `host:port`.
+    #[error("node.advertised: `{0}` must be host:port")]
+    Advertised(String),
+}
+
+impl BrokerSettings {
+    /// The settings of one node.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn from_config(config: &Config, node: NodeId, site: SiteId) -> Result<Self, SettingsError> {
+        let own = config.node(node).ok_or(SettingsError::UnknownNode(node))?;
+        let mut nodes = config.nodes.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        nodes.sort_by_key(|endpoint| endpoint.node);
+        Ok(Self {
+            node,
+            listen: own.kafka,
+            nodes,
+            cluster_id: site.to_string(),
+            segment_bytes: config.log.segment_bytes.0,
+            auto_create_topics: config.kafka.auto_create_topics,
+            default_partitions: config.kafka.default_partitions,
+            producer_expiry: config.kafka.producer_expiry.0,
+            request_timeout_max: config.kafka.request_timeout_max.0,
+        })
+    }
+
+    /// How a node is reached.
+    pub fn endpoint(&self, node: NodeId) -> Option<&Endpoint> {
+        self.nodes.iter().find(|endpoint| endpoint.node == node)
+    }
+}
+
+fn endpoint(node: &fulmar_types::config::NodeConfig) -> Result<Endpoint, SettingsError> {
+    let (host, port) = match &node.advertised {
+        None => (node.kafka.ip().to_string(), node.kafka.port()),
+        Some(text) => {
+            let refused = || SettingsError::Advertised(text.clone());
+            let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(refused)?;
+            if host.is_empty() || host.len() > 255 {
+                return Err(refused());
+            }
+            (host.to_owned(), port)
+        }
+    };
+    // A wildcard cannot be dialled; the peer address is one that the other nodes do dial.
+    let internal = if node.kafka.ip().is_unspecified() {
+        SocketAddr::new(node.peer.ip(), node.kafka.port())
+    } else {
+        node.kafka
+    };
+    Ok(Endpoint { node: node.id, host, port, internal })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_types::Uuid;
+
+    fn settings(advertised: &str) -> Result<BrokerSettings, SettingsError> {
+        let text = format!(
+            "site = \"a\"\n[[node]]\nid = 1\ndata = \"d\"\nkafka = \"0.0.0.0:9092\"\n\
+             peer = \"10.0.0.1:9192\"\n{advertised}"
+        );
+        let config = Config::parse(&text).expect("a configuration");
+        BrokerSettings::from_config(&config, NodeId(1), SiteId(Uuid([1; 16])))
+    }
+
+    #[test]
+    fn the_advertised_address_is_what_clients_are_told() {
+        let plain = settings("").expect("settings");
+        assert_eq!((plain.nodes[0].host.as_str(), plain.nodes[0].port), ("0.0.0.0", 9092));
+        assert_eq!(plain.nodes[0].internal, "10.0.0.1:9092".parse().expect("an address"));
+        let named = settings("advertised = \"plant.example:19092\"").expect("settings");
+        assert_eq!((named.nodes[0].host.as_str(), named.nodes[0].port), ("plant.example", 19092));
+        let v6 = settings("advertised = \"[::1]:19092\"").expect("settings");
+        assert_eq!(v6.nodes[0].host, "::1");
+        for bad in ["plant", ":1", "plant:x", "plant:0"] {
+            let error = settings(&format!("advertised = \"{bad}\"")).expect_err("refused");
+            assert_eq!(error, SettingsError::Advertised(bad.to_owned()));
+        }
+    }
+}

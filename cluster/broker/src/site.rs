@@ -1,0 +1,143 @@
+//! The state machine as it is shared: the apply loop changes it, handlers read it, and fetches
+//! that wait are woken when something they wait for was applied.
+//!
+//! Invariants: the lock is never held across an await; whoever watches a stream from before they
+//! looked at it cannot miss a change. The node runs on one thread and the apply loop does not
+//! pause between applying an entry and handing its rows to the index, so no task sees an offset
+//! whose batch cannot be read yet.
+
+use crate::machine::state::State;
+use crate::machine::{Applied, RestoreError, Section};
+use bytes::Bytes;
+use fulmar_store::StreamId;
+use fulmar_store::entry::{Entry, EntryError};
+use fulmar_types::LogPosition;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+/// The state machine and those who watch it.
+#[derive(Default)]
+pub struct SiteMachine {
+    state: State,
+    watchers: BTreeMap<u64, Arc<Notify>>,
+    by_stream: BTreeMap<StreamId, BTreeSet<u64>>,
+    next_watcher: u64,
+}
+
+impl SiteMachine {
+    /// The state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Applies the payload of a committed entry.
+    ///
+    /// # Errors
+    /// If it is no entry that this build knows; nothing has changed then.
+    pub fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, EntryError> {
+        let entry = Entry::decode(payload.clone())?;
+        let applied = self.state.apply(position, &entry);
+        let appended = applied.rows.iter().map(|row| row.stream);
+        let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
+        for stream in appended.chain(moved).chain(applied.dropped_streams.iter().copied()) {
+            self.wake(stream);
+        }
+        Ok(applied)
+    }
+
+    /// Replaces the state by one that was saved.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the state is as it was before.
+    pub fn restore(&mut self, sections: &[Section]) -> Result<(), RestoreError> {
+        self.state.replace(State::restore(sections)?);
+        self.wake_all();
+        Ok(())
+    }
+
+    fn wake(&self, stream: StreamId) {
+        for watcher in self.by_stream.get(&stream).into_iter().flatten() {
+            if let Some(notify) = self.watchers.get(watcher) {
+                notify.notify_one();
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        self.watchers.values().for_each(|notify| notify.notify_one());
+    }
+}
+
+/// A handle to the state machine of this node.
+#[derive(Clone, Default)]
+pub struct Site(Arc<Mutex<SiteMachine>>);
+
+impl Site {
+    /// The machine of a site without entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the apply loop drives.
+    pub fn machine(&self) -> Arc<Mutex<SiteMachine>> {
+        self.0.clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, SiteMachine> {
+        self.0.lock().expect("a panic while applying aborts the process")
+    }
+
+    /// Looks at the state.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.locked().state)
+    }
+
+    /// Watches some streams until the watch is dropped.
+    pub fn watch(&self, streams: &[StreamId]) -> Watch {
+        let mut machine = self.locked();
+        let watcher = machine.next_watcher;
+        machine.next_watcher += 1;
+        let notify = Arc::new(Notify::new());
+        machine.watchers.insert(watcher, notify.clone());
+        for stream in streams {
+            machine.by_stream.entry(*stream).or_default().insert(watcher);
+        }
+        Watch { site: self.clone(), watcher, streams: streams.to_vec(), notify }
+    }
+
+    /// Wakes everybody who watches anything: the leader changed.
+    pub fn wake_all(&self) {
+        self.locked().wake_all();
+    }
+}
+
+/// Learns of what is applied to some streams.
+pub struct Watch {
+    site: Site,
+    watcher: u64,
+    streams: Vec<StreamId>,
+    notify: Arc<Notify>,
+}
+
+impl Watch {
+    /// Waits until something was applied since the watch began, or since the last call returned.
+    pub async fn changed(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut machine = self.site.locked();
+        machine.watchers.remove(&self.watcher);
+        for stream in &self.streams {
+            if let Some(watchers) = machine.by_stream.get_mut(stream) {
+                watchers.remove(&self.watcher);
+                if watchers.is_empty() {
+                    machine.by_stream.remove(stream);
+                }
+            }
+        }
+    }
+}
