@@ -7,12 +7,28 @@
 //! | [`linear`] | the linearizability checker for a partition's log |
 //! | [`prng`] | random numbers out of a seed and a salt, one stream for every purpose |
 //! | [`scenario`] | scenario files: reading, drawing, the timetable of the faults |
+//! | [`trace`], [`spread`] | the hash over everything that happens; how long things take |
+//! | `machine` | in a simulator build: the machines, each with a `Host` |
+//! | `net`, `disk`, `clock` | in a simulator build: what the hosts are made of |
 //!
-//! Invariant: these modules are pure. They read strings and values, draw only from the seed that
-//! they are given, and touch no clock, file, socket or task.
+//! Invariant: the modules of every build are pure. They read strings and values, draw only from
+//! the seed that they are given, and touch no clock, file, socket or task.
 
 pub mod check;
+#[cfg(madsim)]
+pub mod clock;
+#[cfg(madsim)]
+pub mod disk;
 pub mod history;
 pub mod linear;
+#[cfg(madsim)]
+pub mod machine;
+#[cfg(madsim)]
+pub mod net;
 pub mod prng;
 pub mod scenario;
+pub mod spread;
+pub mod trace;
+
+#[cfg(all(test, madsim))]
+mod testing;

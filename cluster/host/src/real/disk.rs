@@ -5,7 +5,7 @@
 //! flush. There are several threads so that a read does not wait behind a flush; order among the
 //! calls on one file comes from their caller, who awaits one before he starts the next.
 //!
-//! Invariants: at most [`JOBS_MAX`](super::pool::JOBS_MAX) jobs wait or run; a caller beyond that waits for room. A job
+//! Invariants: at most 256 jobs wait or run; a caller beyond that waits for room. A job
 //! that was started runs to its end, also when nobody waits for its answer any more.
 //!
 //! Never: a system call that can block outside an I/O thread; a second try of a failed flush.

@@ -1,0 +1,312 @@
+//! Who is connected to what, and what is under way: machines, links, and the queue of segments.
+//!
+//! Time comes in as a number and wakers go out in a list, so nothing in here runs other code while
+//! the lock is held.
+//!
+//! ```text
+//! send ──► queue (by arrival time) ──arrive──► link cut? ──► parked ──healed──► queue, later
+//!                                      │
+//!                                      ├─────► machine without power? ──► parked ──boot──► queue
+//!                                      │
+//!                                      └─────► tcp.rs
+//! ```
+//!
+//! Invariants: a segment is in the queue or parked, never both, and leaves only by arriving or
+//! because its sender lost power before it could send it again.
+
+use super::link::Link;
+use super::tcp::{Body, End, EndId};
+use crate::prng::Prng;
+use crate::trace::{Kind, NoTrace, Record, TraceSink};
+use madsim::task::NodeId;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::Waker;
+
+/// The port that is handed out first where a caller has no wish (RFC 6335, section 6).
+const EPHEMERAL_PORT_FIRST: u16 = 49_152;
+
+/// A directed link, by its ends.
+pub type Way = (NodeId, NodeId);
+
+/// What the network has seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetCounts {
+    /// Connections that were accepted.
+    pub connections: u64,
+    /// Connections that were refused.
+    pub refused: u64,
+    /// Connections that were reset, counted at the end that was told.
+    pub resets: u64,
+    /// Segments with bytes that arrived.
+    pub messages: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Segments that were lost and sent again.
+    pub resent: u64,
+}
+
+/// A machine, as the network sees it.
+pub struct Machine {
+    /// Its number, for the trace.
+    pub number: u64,
+    /// Where it can be reached, apart from loopback.
+    pub addresses: Vec<IpAddr>,
+    /// Which life of its process this is. A handle of an earlier one is stale.
+    pub epoch: u64,
+    /// Whether it has power: without, it answers nothing.
+    pub powered: bool,
+    /// Which life of the machine this is: what it had not sent when it lost power is gone.
+    pub power_epoch: u64,
+    /// Whether the next end of the process is a power cut.
+    pub cut_power_next: bool,
+    next_port: u16,
+}
+
+/// A listening socket.
+pub struct ListenerState {
+    /// Connections that wait to be accepted.
+    pub backlog: VecDeque<EndId>,
+    /// Who waits for one.
+    pub waker: Option<Waker>,
+}
+
+/// A segment under way.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// The link that it takes.
+    pub way: Way,
+    /// The end that it goes to.
+    pub to: EndId,
+    /// Its place in its direction of the connection.
+    pub seq: u64,
+    /// What it says.
+    pub body: Body,
+    /// Whether it needs its sender to send it again.
+    pub resent: bool,
+    /// The life of the sending machine.
+    pub power_epoch: u64,
+}
+
+struct Queued {
+    at_ns: u64,
+    tie: u64,
+    segment: Segment,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.tie == other.tie
+    }
+}
+impl Eq for Queued {}
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ns, self.tie).cmp(&(other.at_ns, other.tie))
+    }
+}
+
+/// A segment that did not get through, and since when.
+struct Parked {
+    lost_ns: u64,
+    segment: Segment,
+}
+
+/// Everything that the network knows.
+pub struct State {
+    pub(super) prng: Prng,
+    pub(super) trace: Arc<dyn TraceSink>,
+    /// Bytes of one direction that may be sent and not yet read.
+    pub(super) window_bytes: u64,
+    pub(super) default_link: Link,
+    pub(super) links: BTreeMap<Way, Link>,
+    pub(super) cuts: BTreeMap<Way, u32>,
+    pub(super) refusals: BTreeMap<Way, u32>,
+    pub(super) machines: BTreeMap<NodeId, Machine>,
+    pub(super) owners: BTreeMap<IpAddr, NodeId>,
+    pub(super) listeners: BTreeMap<(NodeId, SocketAddr), ListenerState>,
+    pub(super) ends: BTreeMap<EndId, End>,
+    /// Ends that their machine has forgotten without telling anybody.
+    pub(super) forgotten: BTreeSet<EndId>,
+    queue: BinaryHeap<Reverse<Queued>>,
+    parked: BTreeMap<Way, Vec<Parked>>,
+    next_tie: u64,
+    pub(super) next_connection: u64,
+    pub(super) wakes: Vec<Waker>,
+    pub(super) pump: Option<Waker>,
+    pub(super) stopped: bool,
+    /// The time at which the pump will wake up by itself.
+    pub(super) pump_at_ns: u64,
+    pub(super) counts: NetCounts,
+}
+
+impl State {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            prng: Prng::new(seed, "net"),
+            trace: Arc::new(NoTrace),
+            window_bytes: 256 << 10,
+            default_link: Link::default(),
+            links: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            queue: BinaryHeap::new(),
+            parked: BTreeMap::new(),
+            next_tie: 0,
+            next_connection: 1,
+            wakes: Vec::new(),
+            pump: None,
+            stopped: false,
+            pump_at_ns: u64::MAX,
+            counts: NetCounts::default(),
+        }
+    }
+
+    pub(super) fn add_machine(&mut self, id: NodeId) {
+        let number = id.to_string().parse().expect("a madsim node prints as its number");
+        self.machines.entry(id).or_insert(Machine {
+            number,
+            addresses: Vec::new(),
+            epoch: 0,
+            powered: true,
+            power_epoch: 0,
+            cut_power_next: false,
+            next_port: EPHEMERAL_PORT_FIRST,
+        });
+    }
+
+    pub(super) fn machine(&mut self, id: NodeId) -> &mut Machine {
+        self.machines.get_mut(&id).expect("madsim announces every node to its plugins")
+    }
+
+    /// The link from one machine to another.
+    pub(super) fn link(&self, way: Way) -> Link {
+        if way.0 == way.1 {
+            return Link::LOOPBACK;
+        }
+        self.links.get(&way).copied().unwrap_or(self.default_link)
+    }
+
+    pub(super) fn is_cut(&self, way: Way) -> bool {
+        way.0 != way.1 && self.cuts.contains_key(&way)
+    }
+
+    /// The machine at an address, as `from` sees it.
+    pub(super) fn owner(&self, from: NodeId, address: IpAddr) -> Option<NodeId> {
+        if address.is_loopback() { Some(from) } else { self.owners.get(&address).copied() }
+    }
+
+    /// A port that nothing listens on.
+    pub(super) fn free_port(&mut self, id: NodeId) -> io::Result<u16> {
+        for _ in EPHEMERAL_PORT_FIRST..=u16::MAX {
+            let machine = self.machine(id);
+            let port = machine.next_port;
+            machine.next_port = port.checked_add(1).unwrap_or(EPHEMERAL_PORT_FIRST);
+            let taken =
+                |(node, address): &(NodeId, SocketAddr)| *node == id && address.port() == port;
+            if !self.listeners.keys().any(taken) {
+                return Ok(port);
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::AddrInUse))
+    }
+
+    /// Sends a segment, with its place in its direction, on its way.
+    pub(super) fn send(&mut self, now_ns: u64, way: Way, to: EndId, (seq, body): (u64, Body)) {
+        let crossing = self.link(way).cross(&mut self.prng);
+        let at_ns = now_ns.saturating_add(crossing.delay_ns);
+        let machine = self.machine(way.0);
+        let (number, power_epoch) = (machine.number, machine.power_epoch);
+        self.counts.resent += u64::from(crossing.resent);
+        self.trace.record(&Record {
+            kind: if matches!(body, Body::Data(_)) { Kind::Message } else { Kind::Control },
+            machine: number,
+            at_ns: now_ns,
+            place: at_ns,
+            detail: to.connection << 8 | body.code(),
+            bytes: body.bytes(),
+        });
+        let resent = crossing.resent;
+        self.enqueue(at_ns, Segment { way, to, seq, body, resent, power_epoch });
+    }
+
+    fn enqueue(&mut self, at_ns: u64, segment: Segment) {
+        self.queue.push(Reverse(Queued { at_ns, tie: self.next_tie, segment }));
+        self.next_tie += 1;
+    }
+
+    /// The next arrival, for the pump.
+    pub(super) fn next_arrival_ns(&self) -> Option<u64> {
+        self.queue.peek().map(|Reverse(queued)| queued.at_ns)
+    }
+
+    /// Lets everything arrive whose time has come.
+    pub(super) fn deliver(&mut self, now_ns: u64) {
+        while self.next_arrival_ns().is_some_and(|at_ns| at_ns <= now_ns) {
+            if let Some(Reverse(queued)) = self.queue.pop() {
+                self.reach(now_ns, queued.segment);
+            }
+        }
+    }
+
+    /// A segment reaches the end of its link, if it gets through.
+    fn reach(&mut self, now_ns: u64, segment: Segment) {
+        // What a machine had to send again when it lost power, it never sends.
+        if segment.resent && self.machine(segment.way.0).power_epoch != segment.power_epoch {
+            return;
+        }
+        if self.is_cut(segment.way) || !self.machine(segment.way.1).powered {
+            // A reset is not sent again; whoever still sends is answered with another one.
+            if !matches!(segment.body, Body::Reset) {
+                let parked = self.parked.entry(segment.way).or_default();
+                let segment = Segment { resent: true, ..segment };
+                parked.push(Parked { lost_ns: now_ns, segment });
+            }
+            return;
+        }
+        self.arrive(now_ns, segment);
+    }
+
+    /// Sends again what did not get through on a link, if it would now.
+    pub(super) fn resend_parked(&mut self, now_ns: u64, way: Way) {
+        if self.is_cut(way) || !self.machine(way.1).powered {
+            return;
+        }
+        let link = self.link(way);
+        // One timer per connection and direction: what was lost behind the first goes with it.
+        let mut resend_at: BTreeMap<EndId, u64> = BTreeMap::new();
+        for Parked { lost_ns, segment } in self.parked.remove(&way).unwrap_or_default() {
+            if self.machine(way.0).power_epoch != segment.power_epoch {
+                continue;
+            }
+            let prng = &mut self.prng;
+            let sent_ns = *resend_at
+                .entry(segment.to)
+                .or_insert_with(|| link.resend_at_ns(prng, lost_ns, now_ns));
+            let at_ns = sent_ns.saturating_add(link.transit_ns(&mut self.prng));
+            self.counts.resent += 1;
+            self.enqueue(at_ns, segment);
+        }
+    }
+
+    /// Sends again whatever waits for a machine that has power now.
+    pub(super) fn resend_to(&mut self, now_ns: u64, id: NodeId) {
+        let ways: Vec<Way> = self.parked.keys().copied().filter(|way| way.1 == id).collect();
+        for way in ways {
+            self.resend_parked(now_ns, way);
+        }
+    }
+}

@@ -1,0 +1,600 @@
+//! Connections: what an operating system does with the segments that reach it.
+//!
+//! A connection has two ends with the same number, the connecting and the accepting one. Every
+//! direction numbers its segments; what arrives early waits for what was lost before it.
+//!
+//! ```text
+//! connecting end        accepting end
+//!     │ ── 0 Open ────────► │  somebody listens: the end exists, not accepted yet
+//!     │ ◄──────── Opened 0 ─│  connect() returns
+//!     │ ── 1 Confirm ─────► │  into the backlog of the listener; accept() returns it
+//!     │ ── 2.. Data ──────► │
+//!     │ ◄────── Window ──── │  bytes were read: more may be sent
+//!     │ ── n Finish ──────► │  this direction ends
+//!     │ ◄───── Reset ────── │  the end is not there (any more)
+//! ```
+//!
+//! Invariants: bytes come out in the order in which they went in, each once, or the connection
+//! breaks. At most `window_bytes` of a direction are sent and not read.
+//!
+//! Left out on purpose: congestion control, bandwidth, keep-alives and the give-up timers of TCP,
+//! which are far longer than any timeout of the node.
+
+use super::state::{ListenerState, Segment, State, Way};
+use bytes::Bytes;
+use madsim::task::NodeId;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll, Waker};
+
+/// Connections that wait to be accepted, per listener (`SOMAXCONN` is larger; a node accepts at once).
+const BACKLOG_MAX: usize = 128;
+
+/// The bytes that one call sends at most.
+const SEGMENT_BYTES_MAX: u64 = 64 << 10;
+
+/// Which end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The one that connected.
+    Connecting,
+    /// The one that accepted.
+    Accepting,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndId {
+    /// The number of the connection.
+    pub connection: u64,
+    /// Which of its ends.
+    pub side: Side,
+}
+
+impl EndId {
+    /// The other end.
+    pub fn other(self) -> Self {
+        let side = match self.side {
+            Side::Connecting => Side::Accepting,
+            Side::Accepting => Side::Connecting,
+        };
+        Self { side, ..self }
+    }
+}
+
+/// What a segment says.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A wish to connect to an address, from one.
+    Open { to: SocketAddr, from: SocketAddr },
+    /// The wish is granted.
+    Opened,
+    /// The connecting end knows.
+    Confirm,
+    /// Bytes.
+    Data(Bytes),
+    /// So many bytes have been read.
+    Window(u64),
+    /// No more bytes.
+    Finish,
+    /// There is no such connection.
+    Reset,
+}
+
+impl Body {
+    /// A number for the trace.
+    pub fn code(&self) -> u64 {
+        match self {
+            Self::Open { .. } => 1,
+            Self::Opened => 2,
+            Self::Confirm => 3,
+            Self::Data(_) => 4,
+            Self::Window(_) => 5,
+            Self::Finish => 6,
+            Self::Reset => 7,
+        }
+    }
+
+    /// The bytes in it.
+    pub fn bytes(&self) -> &[u8] {
+        if let Self::Data(bytes) = self { bytes } else { &[] }
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Open,
+}
+
+/// One end of a connection, as its operating system keeps it.
+pub struct End {
+    pub(super) way: Way,
+    pub(super) remote: SocketAddr,
+    stage: Stage,
+    /// The listener's address, for an accepting end.
+    listener: Option<SocketAddr>,
+
+    inbox: VecDeque<Bytes>,
+    finished: bool,
+    next_in: u64,
+    early: BTreeMap<u64, Body>,
+    read_bytes: u64,
+    announced_bytes: u64,
+
+    next_out: u64,
+    sent_bytes: u64,
+    confirmed_bytes: u64,
+    finish_sent: bool,
+
+    broken: Option<ErrorKind>,
+    /// Broken without telling the other end.
+    silent: bool,
+    reader_open: bool,
+    writer_open: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl End {
+    fn new(way: Way, remote: SocketAddr) -> Self {
+        Self {
+            way,
+            remote,
+            stage: Stage::Opening,
+            listener: None,
+            inbox: VecDeque::new(),
+            finished: false,
+            next_in: 0,
+            early: BTreeMap::new(),
+            read_bytes: 0,
+            announced_bytes: 0,
+            next_out: 0,
+            sent_bytes: 0,
+            confirmed_bytes: 0,
+            finish_sent: false,
+            broken: None,
+            silent: false,
+            reader_open: true,
+            writer_open: true,
+            reader: None,
+            writer: None,
+        }
+    }
+}
+
+/// The error of a handle that belongs to an earlier life of its machine.
+pub fn stale() -> io::Error {
+    io::Error::new(ErrorKind::ConnectionAborted, "the process of this socket has ended")
+}
+
+impl State {
+    fn wake_end(&mut self, id: EndId) {
+        if let Some(end) = self.ends.get_mut(&id) {
+            let wakers = [end.reader.take(), end.writer.take()];
+            self.wakes.extend(wakers.into_iter().flatten());
+        }
+    }
+
+    /// Takes an end away; its handles turn stale.
+    fn remove_end(&mut self, id: EndId) {
+        self.wake_end(id);
+        self.ends.remove(&id);
+    }
+
+    /// Sends the next numbered segment of an end.
+    fn send_next(&mut self, now_ns: u64, id: EndId, body: Body) {
+        let Some(end) = self.ends.get_mut(&id) else {
+            return;
+        };
+        let (way, seq) = (end.way, end.next_out);
+        end.next_out += 1;
+        self.send(now_ns, way, id.other(), (seq, body));
+    }
+
+    fn send_reset(&mut self, now_ns: u64, way: Way, to: EndId) {
+        self.send(now_ns, way, to, (0, Body::Reset));
+    }
+
+    /// Breaks an end for its own machine.
+    fn break_end(&mut self, id: EndId, how: ErrorKind) {
+        let Some(end) = self.ends.get_mut(&id) else {
+            return;
+        };
+        if end.broken.is_none() {
+            end.broken = Some(how);
+            self.counts.resets += u64::from(how == ErrorKind::ConnectionReset);
+        }
+        self.wake_end(id);
+    }
+
+    /// Begins a connection.
+    pub(super) fn connect(
+        &mut self,
+        now_ns: u64,
+        from: NodeId,
+        to: SocketAddr,
+    ) -> io::Result<Option<EndId>> {
+        let local_ip = if to.ip().is_loopback() {
+            match to.ip() {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            }
+        } else {
+            let same_family = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
+            let own = self.machine(from).addresses.iter().find(same_family).copied();
+            own.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?
+        };
+        let local = SocketAddr::new(local_ip, self.free_port(from)?);
+        let Some(owner) = self.owner(from, to.ip()) else {
+            // No machine has this address, so nobody ever answers.
+            return Ok(None);
+        };
+        let id = EndId { connection: self.next_connection, side: Side::Connecting };
+        self.next_connection += 1;
+        self.ends.insert(id, End::new((from, owner), to));
+        self.send_next(now_ns, id, Body::Open { to, from: local });
+        Ok(Some(id))
+    }
+
+    /// Whether a connection is established.
+    pub(super) fn poll_connect(&mut self, id: EndId, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let Some(end) = self.ends.get_mut(&id) else {
+            return Poll::Ready(Err(stale()));
+        };
+        if let Some(how) = end.broken {
+            return Poll::Ready(Err(io::Error::from(how)));
+        }
+        if end.stage == Stage::Open {
+            return Poll::Ready(Ok(()));
+        }
+        end.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// A segment reaches a machine that has power.
+    pub(super) fn arrive(&mut self, now_ns: u64, segment: Segment) {
+        let Segment { way, to, seq, body, .. } = segment;
+        match body {
+            Body::Open { to: address, from } => self.arrive_open(now_ns, way, to, (address, from)),
+            Body::Window(read_bytes) => {
+                if let Some(end) = self.ends.get_mut(&to) {
+                    end.confirmed_bytes = end.confirmed_bytes.max(read_bytes);
+                    self.wakes.extend(end.writer.take());
+                }
+            }
+            Body::Reset => {
+                let opening = self.ends.get(&to).is_some_and(|end| end.stage == Stage::Opening);
+                let refused = opening && to.side == Side::Connecting;
+                self.counts.refused += u64::from(refused);
+                self.break_end(
+                    to,
+                    if refused { ErrorKind::ConnectionRefused } else { ErrorKind::ConnectionReset },
+                );
+            }
+            body => self.arrive_numbered(now_ns, (way.1, way.0), to, (seq, body)),
+        }
+    }
+
+    fn arrive_open(
+        &mut self,
+        now_ns: u64,
+        way: Way,
+        id: EndId,
+        (to, from): (SocketAddr, SocketAddr),
+    ) {
+        let back = (way.1, way.0);
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let bound = [to, SocketAddr::new(any, to.port())]
+            .into_iter()
+            .find(|address| self.listeners.contains_key(&(way.1, *address)));
+        let open = bound.and_then(|bound| {
+            let listener = self.listeners.get(&(way.1, bound))?;
+            let waiting = self.ends.values().filter(|end| {
+                end.listener == Some(bound) && end.way.0 == way.1 && end.stage == Stage::Opening
+            });
+            (listener.backlog.len() + waiting.count() < BACKLOG_MAX).then_some(bound)
+        });
+        let Some(bound) = open.filter(|_| !self.refusals.contains_key(&way)) else {
+            self.send_reset(now_ns, back, id.other());
+            return;
+        };
+        let mut end = End::new(back, from);
+        end.listener = Some(bound);
+        end.next_in = 1;
+        self.ends.insert(id, end);
+        self.send_next(now_ns, id, Body::Opened);
+    }
+
+    fn arrive_numbered(&mut self, now_ns: u64, back: Way, id: EndId, (seq, body): (u64, Body)) {
+        let Some(end) = self.ends.get_mut(&id) else {
+            // Whoever closed an end in good order still knows what a last segment means.
+            if !matches!(body, Body::Finish) || self.forgotten.contains(&id) {
+                self.send_reset(now_ns, back, id.other());
+            }
+            return;
+        };
+        if end.broken.is_some() {
+            if end.silent {
+                self.send_reset(now_ns, back, id.other());
+            }
+            return;
+        }
+        end.early.insert(seq, body);
+        while let Some(body) = self.ends.get_mut(&id).and_then(|end| {
+            let body = end.early.remove(&end.next_in)?;
+            end.next_in += 1;
+            Some(body)
+        }) {
+            self.accept_in_order(now_ns, id, body);
+        }
+    }
+
+    fn accept_in_order(&mut self, now_ns: u64, id: EndId, body: Body) {
+        let Some(end) = self.ends.get_mut(&id) else {
+            return;
+        };
+        match body {
+            Body::Opened => {
+                end.stage = Stage::Open;
+                self.wakes.extend(end.writer.take());
+                self.send_next(now_ns, id, Body::Confirm);
+            }
+            Body::Confirm => {
+                end.stage = Stage::Open;
+                let back = end.way;
+                let key = end.listener.map(|address| (end.way.0, address));
+                match key.and_then(|key| self.listeners.get_mut(&key)) {
+                    Some(listener) => {
+                        listener.backlog.push_back(id);
+                        self.wakes.extend(listener.waker.take());
+                        self.counts.connections += 1;
+                    }
+                    None => {
+                        self.remove_end(id);
+                        self.send_reset(now_ns, back, id.other());
+                    }
+                }
+            }
+            Body::Data(bytes) => {
+                self.counts.messages += 1;
+                self.counts.bytes += bytes.len() as u64;
+                end.inbox.push_back(bytes);
+                self.wakes.extend(end.reader.take());
+            }
+            Body::Finish => {
+                end.finished = true;
+                self.wakes.extend(end.reader.take());
+            }
+            Body::Open { .. } | Body::Window(_) | Body::Reset => {
+                unreachable!("handled where it arrives")
+            }
+        }
+    }
+
+    /// Reads what is there.
+    pub(super) fn poll_read(
+        &mut self,
+        now_ns: u64,
+        id: EndId,
+        cx: &Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let window_bytes = self.window_bytes;
+        let Some(end) = self.ends.get_mut(&id) else {
+            return Poll::Ready(Err(stale()));
+        };
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0
+            && let Some(mut bytes) = end.inbox.pop_front()
+        {
+            let taken = bytes.split_to(bytes.len().min(buffer.remaining()));
+            buffer.put_slice(&taken);
+            if !bytes.is_empty() {
+                end.inbox.push_front(bytes);
+            }
+        }
+        let read = (buffer.filled().len() - before) as u64;
+        if read == 0 {
+            if end.finished {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(how) = end.broken {
+                return Poll::Ready(Err(io::Error::from(how)));
+            }
+            end.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        end.read_bytes += read;
+        // Not after every read: the other end only needs to know before its window closes.
+        if end.read_bytes - end.announced_bytes >= window_bytes / 4 && !end.finished {
+            end.announced_bytes = end.read_bytes;
+            let (way, announced) = (end.way, end.read_bytes);
+            if end.broken.is_none() {
+                self.send(now_ns, way, id.other(), (0, Body::Window(announced)));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends as much as the window takes.
+    pub(super) fn poll_write(
+        &mut self,
+        now_ns: u64,
+        id: EndId,
+        cx: &Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let window_bytes = self.window_bytes;
+        let Some(end) = self.ends.get_mut(&id) else {
+            return Poll::Ready(Err(stale()));
+        };
+        if let Some(how) = end.broken {
+            // To a machine that has seen the end of the other direction, a reset is a broken pipe.
+            let how = if end.finished { ErrorKind::BrokenPipe } else { how };
+            return Poll::Ready(Err(io::Error::from(how)));
+        }
+        if end.finish_sent {
+            return Poll::Ready(Err(io::Error::from(ErrorKind::BrokenPipe)));
+        }
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if wanted == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let under_way = end.sent_bytes - end.confirmed_bytes;
+        let room = window_bytes.saturating_sub(under_way).min(SEGMENT_BYTES_MAX);
+        if room == 0 {
+            end.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let count = wanted.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let mut segment = Vec::with_capacity(count);
+        for piece in pieces {
+            let taken = piece.len().min(count - segment.len());
+            segment.extend_from_slice(&piece[..taken]);
+        }
+        end.sent_bytes += count as u64;
+        self.send_next(now_ns, id, Body::Data(segment.into()));
+        Poll::Ready(Ok(count))
+    }
+
+    /// Ends the sending direction.
+    pub(super) fn finish(&mut self, now_ns: u64, id: EndId) {
+        let Some(end) = self.ends.get_mut(&id) else {
+            return;
+        };
+        if !end.finish_sent && end.broken.is_none() {
+            end.finish_sent = true;
+            self.send_next(now_ns, id, Body::Finish);
+        }
+    }
+
+    /// A handle of an end was dropped.
+    pub(super) fn close_half(&mut self, now_ns: u64, id: EndId, is_writer: bool) {
+        if is_writer {
+            self.finish(now_ns, id);
+        }
+        let Some(end) = self.ends.get_mut(&id) else {
+            return;
+        };
+        if is_writer {
+            end.writer_open = false;
+        } else {
+            end.reader_open = false;
+        }
+        if end.reader_open || end.writer_open {
+            return;
+        }
+        let (way, unread) = (end.way, !end.inbox.is_empty() && end.broken.is_none());
+        if end.silent {
+            self.forgotten.insert(id);
+        }
+        self.remove_end(id);
+        if unread {
+            // RFC 2525, section 2.17: whoever sent it learns that it was not read.
+            self.send_reset(now_ns, way, id.other());
+        }
+    }
+
+    /// Gives up a connection that was not established or not accepted.
+    pub(super) fn abandon(&mut self, now_ns: u64, id: EndId) {
+        let Some(end) = self.ends.get(&id) else {
+            return;
+        };
+        let (way, tell) = (end.way, end.stage == Stage::Open && end.broken.is_none());
+        self.remove_end(id);
+        if tell {
+            self.send_reset(now_ns, way, id.other());
+        }
+    }
+
+    /// Stops listening; who waited to be accepted is reset.
+    pub(super) fn stop_listening(&mut self, now_ns: u64, key: (NodeId, SocketAddr)) {
+        if let Some(ListenerState { backlog, waker }) = self.listeners.remove(&key) {
+            self.wakes.extend(waker);
+            for id in backlog {
+                self.abandon(now_ns, id);
+            }
+        }
+    }
+
+    fn ends_of(&self, machine: NodeId) -> Vec<EndId> {
+        self.ends.iter().filter(|(_, end)| end.way.0 == machine).map(|(id, _)| *id).collect()
+    }
+
+    /// The process of a machine ended; its operating system closes what it had open.
+    pub(super) fn process_died(&mut self, now_ns: u64, id: NodeId) {
+        self.machine(id).epoch += 1;
+        let listening = self.listeners.keys().copied().filter(|key| key.0 == id);
+        for key in listening.collect::<Vec<_>>() {
+            self.stop_listening(now_ns, key);
+        }
+        for end_id in self.ends_of(id) {
+            let Some(end) = self.ends.get(&end_id) else {
+                continue;
+            };
+            let (way, unread) = (end.way, !end.inbox.is_empty());
+            if end.stage == Stage::Opening || end.broken.is_some() {
+                // Nobody is told now; whoever still sends is answered with a reset.
+            } else if unread {
+                self.send_reset(now_ns, way, end_id.other());
+            } else {
+                self.finish(now_ns, end_id);
+            }
+            self.remove_end(end_id);
+        }
+    }
+
+    /// A machine lost power: everything is gone and nobody is told.
+    pub(super) fn power_lost(&mut self, id: NodeId) {
+        let machine = self.machine(id);
+        machine.epoch += 1;
+        machine.power_epoch += 1;
+        machine.powered = false;
+        let listening = self.listeners.keys().copied().filter(|key| key.0 == id);
+        for key in listening.collect::<Vec<_>>() {
+            if let Some(listener) = self.listeners.remove(&key) {
+                self.wakes.extend(listener.waker);
+            }
+        }
+        for end in self.ends_of(id) {
+            self.forgotten.insert(end);
+            self.remove_end(end);
+        }
+    }
+
+    /// Resets every connection between two machines, at both ends and at once.
+    pub(super) fn reset_between(&mut self, one: NodeId, other: NodeId) -> usize {
+        let between = |end: &End| end.way == (one, other) || end.way == (other, one);
+        let ends = self.ends.iter().filter(|(_, end)| between(end)).map(|(id, _)| *id);
+        let ends: Vec<EndId> = ends.collect();
+        for id in &ends {
+            self.break_end(*id, ErrorKind::ConnectionReset);
+        }
+        ends.len()
+    }
+
+    /// A machine forgets its connections to another, which is not told.
+    pub(super) fn forget(&mut self, machine: NodeId, peer: NodeId) -> usize {
+        let mut count = 0;
+        for id in self.ends_of(machine) {
+            if let Some(end) = self.ends.get_mut(&id)
+                && end.way.1 == peer
+                && end.broken.is_none()
+            {
+                end.silent = true;
+                count += 1;
+                self.break_end(id, ErrorKind::ConnectionAborted);
+            }
+        }
+        count
+    }
+}
