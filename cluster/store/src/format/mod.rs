@@ -17,6 +17,7 @@ pub mod frame;
 pub mod header;
 pub mod identity;
 pub mod install;
+pub mod life;
 pub mod manifest;
 pub mod mark;
 pub mod trailer;

@@ -33,7 +33,7 @@ const COMMITTED: u32 = 2;
 pub const VOTE_SLOTS_AT: [u64; 2] = [0, 4096];
 
 /// Bytes of the file.
-pub const VOTE_FILE_BYTES: u64 = 8192;
+pub const VOTE_FILE_BYTES: usize = 8192;
 
 /// A vote (Ongaro 2014, section 3.4: `currentTerm` and `votedFor`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,99 @@
+//! The file `life`: which life of its directory a node leads, and whom it has met. It is there
+//! before the node belongs to a site, and tells a wiped directory from the one that was there.
+//!
+//! ```text
+//! body of the envelope, magic "FULMLIFE", version 1
+//!   0  incarnation [u8; 16]
+//!  16  has a site u8          0 or 1
+//!  17  site uuid [u8; 16]     zeros without one
+//!  33  count u32
+//!  37  per node: node u64 | incarnation [u8; 16]
+//! ```
+
+use super::envelope;
+use crate::reader::Reader;
+use bytes::BufMut;
+use fulmar_types::{Incarnation, NodeId, SiteId, Uuid};
+use std::collections::BTreeMap;
+
+const MAGIC: [u8; 8] = *b"FULMLIFE";
+const VERSION: u32 = 1;
+
+/// The largest life file that is read, in bytes.
+pub const LIFE_BYTES_MAX: usize = 64 << 10;
+
+/// A life of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Drawn once, when the directory was empty.
+    pub incarnation: Incarnation,
+    /// The site, once there is one.
+    pub site: Option<SiteId>,
+    /// The lives of the nodes of the site, once there is one.
+    pub known: BTreeMap<NodeId, Incarnation>,
+}
+
+impl Life {
+    /// The bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.put_slice(&self.incarnation.0.0);
+        body.put_u8(u8::from(self.site.is_some()));
+        body.put_slice(&self.site.unwrap_or_default().0.0);
+        body.put_u32_le(u32::try_from(self.known.len()).expect("a site has a handful of nodes"));
+        for (node, incarnation) in &self.known {
+            body.put_u64_le(node.0);
+            body.put_slice(&incarnation.0.0);
+        }
+        envelope::seal(MAGIC, VERSION, &body)
+    }
+
+    /// Reads the file. `None` if it is damaged or of another version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(envelope::open(MAGIC, VERSION, bytes)?);
+        let incarnation = Incarnation(Uuid(reader.array()?));
+        let has_site = reader.u8()?;
+        let site = SiteId(Uuid(reader.array()?));
+        let site = match has_site {
+            0 if site == SiteId::default() => None,
+            1 => Some(site),
+            _ => return None,
+        };
+        let mut known = BTreeMap::new();
+        for _ in 0..reader.u32()? {
+            known.insert(NodeId(reader.u64()?), Incarnation(Uuid(reader.array()?)));
+        }
+        reader.is_at_end().then_some(Self { incarnation, site, known })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::each_flipped;
+    use super::*;
+
+    #[test]
+    fn lives_read_back_and_damage_is_refused() {
+        let young = Life {
+            incarnation: Incarnation(Uuid([2; 16])),
+            site: None,
+            known: BTreeMap::new(),
+        };
+        let known = (1..=3).map(|node| (NodeId(node), Incarnation(Uuid([7; 16])))).collect();
+        let grown = Life { site: Some(SiteId(Uuid([1; 16]))), known, ..young.clone() };
+        for life in [young, grown] {
+            let bytes = life.encode();
+            assert_eq!(Life::decode(&bytes), Some(life));
+            for (bit, flipped) in each_flipped(&bytes) {
+                assert_eq!(Life::decode(&flipped), None, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_count_without_its_nodes_is_refused() {
+        let mut body = vec![0; 33];
+        body.put_u32_le(u32::MAX);
+        assert_eq!(Life::decode(&envelope::seal(MAGIC, VERSION, &body)), None);
+    }
+}

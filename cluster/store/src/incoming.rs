@@ -1,0 +1,256 @@
+//! Segments on their way from a peer: written to `incoming/`, verified whole, and only then
+//! offered to an installation.
+//!
+//! Invariants: nothing of the log changes here. A segment is finished only if its length, its
+//! hash, every frame, the footer and the trailer are right; what a peer sent is never believed
+//! before. Chunks come in order, so a transfer goes on where it stopped, also from another peer
+//! that offers the same segment.
+
+use crate::core::Inner;
+use crate::error::{DiskError, Failure, IncomingError, Poisoned};
+use crate::files::create;
+use crate::footer::Footer;
+use crate::format::frame::{Chain, Expected};
+use crate::format::header::{FRAMES_AT, SegmentHeader};
+use crate::format::identity::Identity;
+use crate::format::manifest::SealedInfo;
+use crate::format::trailer::Trailer;
+use crate::format::{SECTOR, to_sectors};
+use crate::recovery::scan::Window;
+use bytes::Bytes;
+use fulmar_host::disk::{File, Flush, Write};
+use fulmar_host::task::yield_now;
+use fulmar_types::limits::{ENTRY_BYTES_MAX, SECTOR_BYTES};
+use fulmar_types::{LogIndex, LogPosition};
+use std::io;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The largest file that is taken: the largest segment, and a footer as large.
+const FILE_BYTES_MAX: u64 = 2 << 30;
+
+/// Other tasks run after this many bytes were verified.
+const YIELD_BYTES: u64 = 1 << 20;
+
+/// A segment on its way from a peer.
+#[derive(Clone)]
+pub(crate) struct Incoming {
+    pub info: SealedInfo,
+    file: Arc<dyn File>,
+    /// Where the next chunk goes.
+    next: u64,
+    pub finished: bool,
+}
+
+impl Inner {
+    /// Begins, or goes on with, a segment. Returns where the next chunk goes; at the end of the
+    /// file the segment is finished already.
+    pub async fn begin_incoming(&self, info: SealedInfo) -> Result<u64, IncomingError> {
+        if info.file_bytes > FILE_BYTES_MAX || info.file_bytes < FRAMES_AT {
+            let what = format!("a file of {} bytes", info.file_bytes);
+            return Err(IncomingError::Refused { base: info.base, what });
+        }
+        if let Some(known) = self.usable()?.incoming.get(&info.base)
+            && known.info == info
+        {
+            return Ok(known.next);
+        }
+        let path = self.paths.incoming_segment(info.base);
+        let file = match create(self.host.disk.as_ref(), &path).await {
+            Ok(file) => file,
+            Err(error) => return Err(self.poison(error)),
+        };
+        let incoming = Incoming { info, file, next: 0, finished: false };
+        self.usable()?.incoming.insert(info.base, incoming);
+        Ok(0)
+    }
+
+    fn poison(&self, error: DiskError) -> IncomingError {
+        self.fail(&Failure::Disk(error), Vec::new());
+        Poisoned.into()
+    }
+
+    fn incoming(&self, base: LogIndex) -> Result<Incoming, IncomingError> {
+        let core = self.usable()?;
+        core.incoming.get(&base).cloned().ok_or(IncomingError::NotBegun(base))
+    }
+
+    /// Writes the next chunk.
+    pub async fn write_incoming(
+        &self,
+        base: LogIndex,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<(), IncomingError> {
+        let incoming = self.incoming(base)?;
+        let end = at.saturating_add(bytes.len() as u64);
+        if at != incoming.next || end > incoming.info.file_bytes {
+            return Err(IncomingError::OutOfOrder { base, at, expected: incoming.next });
+        }
+        let path = self.paths.incoming_segment(base);
+        let written = incoming.file.write(vec![Write::one(at, bytes)], Flush::No).await;
+        if let Err(error) = written {
+            return Err(self.poison(DiskError::with("write", &path)(error)));
+        }
+        if let Some(incoming) = self.usable()?.incoming.get_mut(&base) {
+            incoming.next = end;
+        }
+        Ok(())
+    }
+
+    /// Flushes and verifies a segment whose bytes have all arrived.
+    pub async fn finish_incoming(&self, base: LogIndex) -> Result<(), IncomingError> {
+        let incoming = self.incoming(base)?;
+        if incoming.finished {
+            return Ok(());
+        }
+        let (at, expected) = (incoming.info.file_bytes, incoming.next);
+        if at != expected {
+            return Err(IncomingError::OutOfOrder { base, at, expected });
+        }
+        let identity = self.usable()?.identity;
+        let identity = identity.expect("a node that takes segments is initialised");
+        let path = self.paths.incoming_segment(base);
+        let file = incoming.file.as_ref();
+        let verified = async {
+            file.sync().await?;
+            verify(file, &incoming.info, &identity).await
+        };
+        match verified.await {
+            Err(error) => Err(self.poison(DiskError::with("write", &path)(error))),
+            Ok(Err(what)) => {
+                // It begins anew, perhaps from another peer.
+                self.usable()?.incoming.remove(&base);
+                Err(IncomingError::Refused { base, what })
+            }
+            Ok(Ok(())) => {
+                if let Some(incoming) = self.usable()?.incoming.get_mut(&base) {
+                    incoming.finished = true;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Bytes of a sealed segment, `None` if it is not there any more.
+    pub async fn read_sealed_chunk(
+        &self,
+        base: LogIndex,
+        at: u64,
+        len: usize,
+    ) -> Result<Option<Bytes>, Poisoned> {
+        let epoch = {
+            let core = self.usable()?;
+            if !core.sealed.contains_key(&base) {
+                return Ok(None);
+            }
+            core.epoch
+        };
+        let path = self.paths.segment(base);
+        let read = async {
+            let file = self.handles.get(self.host.disk.as_ref(), base, &path).await?;
+            file.read(at, len).await.map_err(DiskError::with("read", &path))
+        };
+        match read.await {
+            // The file may have been recycled while it was read; the peer would refuse it.
+            Ok(_) | Err(_) if self.usable()?.epoch != epoch => Ok(None),
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => {
+                self.fail(&Failure::Disk(error), Vec::new());
+                Err(Poisoned)
+            }
+        }
+    }
+}
+
+/// Checks every byte of a sealed segment. The inner error says what is wrong with it.
+async fn verify(
+    file: &dyn File,
+    info: &SealedInfo,
+    identity: &Identity,
+) -> io::Result<Result<(), String>> {
+    let mut window = Window::new(file).await?;
+    let sector = window.get(info.file_bytes.saturating_sub(SECTOR), SECTOR).await?;
+    let Some(trailer) = Trailer::decode(&sector, info.file_bytes) else {
+        return Ok(Err("no trailer".to_owned()));
+    };
+    if trailer.base != info.base || trailer.last != info.last || trailer.hash != info.hash {
+        return Ok(Err("the trailer is of another segment".to_owned()));
+    }
+    let page = window.get(0, FRAMES_AT).await?;
+    let header = page.get(..SECTOR_BYTES).and_then(SegmentHeader::decode);
+    let Some(header) = header.filter(|h| h.base == info.base && h.site == identity.site) else {
+        return Ok(Err("the header is of another segment or site".to_owned()));
+    };
+    if page.iter().skip(SECTOR_BYTES).any(|byte| *byte != 0) {
+        return Ok(Err("the page behind the header is not empty".to_owned()));
+    }
+    let mut hash = Xxh3::new();
+    hash.update(&page);
+    let bounds = Bounds { trailer, segment_bytes: identity.segment_bytes };
+    let places = match verify_frames(&mut window, &header, &bounds, &mut hash).await? {
+        Ok(places) => places,
+        Err(what) => return Ok(Err(what)),
+    };
+    let padded = to_sectors(trailer.footer_len);
+    let bytes = window.get(trailer.frames_end, padded).await?;
+    hash.update(&bytes);
+    if hash.digest128() != info.hash {
+        return Ok(Err("the hash is another one".to_owned()));
+    }
+    let footer_len = usize::try_from(trailer.footer_len).unwrap_or(usize::MAX);
+    let footer = bytes.slice(..footer_len.min(bytes.len()));
+    Ok(match Footer::parse(footer) {
+        Err(error) => Err(error.to_string()),
+        Ok(footer) => {
+            let same = footer.places().iter().map(|place| (place.index, place.position));
+            if same.eq(places) { Ok(()) } else { Err("the footer names other places".to_owned()) }
+        }
+    })
+}
+
+struct Bounds {
+    trailer: Trailer,
+    segment_bytes: u64,
+}
+
+type Places = Vec<(LogIndex, u64)>;
+
+/// Checks the frames, and returns where each lies.
+async fn verify_frames(
+    window: &mut Window<'_>,
+    header: &SegmentHeader,
+    bounds: &Bounds,
+    hash: &mut Xxh3,
+) -> io::Result<Result<Places, String>> {
+    let Bounds { trailer, segment_bytes } = bounds;
+    let mut places = Vec::new();
+    let mut chain: Chain = header.chain;
+    let mut last: Option<LogPosition> = header.predecessor;
+    let (mut at, mut yielded) = (FRAMES_AT, 0);
+    while at < trailer.frames_end {
+        let index = last.map_or(LogIndex(0), |last| last.index.next());
+        let due = Expected { base: header.base, index, at, chain: Some(chain) };
+        let limit = trailer.frames_end.min(*segment_bytes);
+        let frame = match window.frame(&due, limit).await? {
+            Ok((frame, _)) if frame.payload_len as usize <= ENTRY_BYTES_MAX => frame,
+            Ok(_) => return Ok(Err(format!("entry {index} is too large"))),
+            Err(error) => return Ok(Err(format!("entry {index} at byte {at}: {error}"))),
+        };
+        if last.is_some_and(|last| last.term > frame.position.term) {
+            return Ok(Err(format!("entry {index} goes back in its term")));
+        }
+        hash.update(&window.get(at, frame.frame_bytes()).await?);
+        places.push((index, at));
+        (chain, last) = (frame.chain, Some(frame.position));
+        at += frame.frame_bytes();
+        if at - yielded >= YIELD_BYTES {
+            yielded = at;
+            yield_now().await;
+        }
+    }
+    let whole = chain == trailer.chain && last == Some(trailer.last) && at == trailer.frames_end;
+    Ok(if whole { Ok(places) } else { Err("the frames do not end as the trailer says".to_owned()) })
+}

@@ -1,0 +1,275 @@
+//! The segments that are not sealed: read and judged first ([`Tail::read`]), settled afterwards
+//! ([`Tail::settle`]).
+
+use super::scan::{self, Scanned, adopt_stale, read_page, scan};
+use super::sealed::follows;
+use super::table::{Behind, Stop, TailSeen, TailVerdict, judge_tail};
+use super::{SealedSegment, SegmentFile, next_spare, report_stop, retire};
+use crate::error::{Damage, DiskError, Failure};
+use crate::files::{open_if_there, read_around, replace, zero_range};
+use crate::format::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};
+use crate::format::header::{FRAMES_AT, SegmentHeader};
+use crate::format::identity::Identity;
+use crate::format::manifest::Manifest;
+use crate::format::mark::{self, FlushMark};
+use crate::log::{OpenLog, OpenSegment};
+use crate::paths::Paths;
+use crate::writer::OpenFile;
+use bytes::{Bytes, BytesMut};
+use fulmar_host::disk::{File, Flush, Write};
+use fulmar_host::{Host, planted};
+use fulmar_types::limits::SECTOR_BYTES;
+use fulmar_types::{LogIndex, LogPosition, Plant, Probe};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+/// What is known before the unsealed segments are read.
+pub(super) struct Known<'a> {
+    pub identity: Identity,
+    pub manifest: &'a Manifest,
+    pub sealed: &'a [SealedSegment],
+    pub segments: &'a [LogIndex],
+    pub snapshot: Option<LogPosition>,
+}
+
+/// One unsealed segment, read and judged.
+struct Read {
+    path: PathBuf,
+    file: SegmentFile,
+    scanned: Scanned,
+    mark: Option<FlushMark>,
+    wipe_to: Option<u64>,
+}
+
+impl Read {
+    fn cut_bytes(&self) -> u64 {
+        self.wipe_to.map_or(0, |to| to.saturating_sub(self.scanned.segment.end()))
+    }
+}
+
+/// All of them.
+pub(super) struct Tail {
+    segment_bytes: u64,
+    read: Vec<Read>,
+    /// Segments behind a cut that only a planted bug makes.
+    dropped: Vec<LogIndex>,
+}
+
+/// The log that the node goes on with.
+pub(super) struct Settled {
+    pub log: OpenLog,
+    pub files: BTreeMap<LogIndex, OpenFile>,
+    pub cut_bytes: u64,
+}
+
+/// Whether the first segment of a log has a frame, for a directory without an identity.
+pub(super) async fn has_first_frame(host: &Host, paths: &Paths) -> Result<bool, DiskError> {
+    let path = paths.segment(LogIndex(0));
+    let Some(file) = open_if_there(host.disk.as_ref(), &path).await? else { return Ok(false) };
+    let head = read_around(file.as_ref(), FRAMES_AT, FRAME_HEADER_BYTES)
+        .await
+        .map_err(DiskError::with("read", &path))?;
+    Ok(FrameHeader::decode(&head).is_some_and(|header| header.base == LogIndex(0)))
+}
+
+impl Tail {
+    /// Reads and judges the unsealed segments. Changes nothing.
+    pub async fn read(host: &Host, paths: &Paths, known: &Known<'_>) -> Result<Self, Failure> {
+        let segment_bytes = known.identity.segment_bytes;
+        let bases = named(paths, known)?;
+        let mut headers = Vec::with_capacity(bases.len());
+        for base in &bases {
+            headers.push(open(host, paths, *base, known).await?);
+        }
+        let mut tail = Self { segment_bytes, read: Vec::new(), dropped: Vec::new() };
+        let mut opened = headers.into_iter().peekable();
+        while let Some((path, file, header, page)) = opened.next() {
+            let successor = opened.peek().map(|(_, _, header, _)| *header);
+            let scanned = scan(file.as_ref(), header, segment_bytes, successor.map(|s| s.base))
+                .await
+                .map_err(DiskError::with("read", &path))?;
+            let mark = mark::best(&page, header.base);
+            let seen = seen(&scanned, mark, successor, known.snapshot);
+            let wipe_to = match judge_tail(&seen) {
+                TailVerdict::Whole => None,
+                TailVerdict::Cut { wipe_to } => Some(wipe_to),
+                TailVerdict::Stop(stop) => {
+                    if !planted(Plant::CutAtAnyDamage) {
+                        report_stop(host, &stop);
+                        return Err(stopped(&path, &scanned, &stop).into());
+                    }
+                    tail.dropped = opened.map(|(_, _, header, _)| header.base).collect();
+                    let wipe_to = Some(segment_bytes);
+                    tail.read.push(Read { path, file, scanned, mark, wipe_to });
+                    return Ok(tail);
+                }
+            };
+            if matches!(scanned.behind, Behind::Stale(FrameError::OtherBase(_))) {
+                host.probe(Probe::StaleFrameRefused);
+            }
+            tail.read.push(Read { path, file, scanned, mark, wipe_to });
+        }
+        Ok(tail)
+    }
+
+    /// Does what was decided, and makes what was read durable before it is trusted.
+    pub async fn settle(
+        mut self,
+        host: &Host,
+        paths: &Paths,
+        manifest: &mut Manifest,
+        spares: &mut Vec<u64>,
+    ) -> Result<Settled, Failure> {
+        let cut_bytes = self.read.iter().map(Read::cut_bytes).sum();
+        if cut_bytes > 0 {
+            host.probe(Probe::TornTailCut);
+        }
+        let mut drop: Vec<LogIndex> = std::mem::take(&mut self.dropped);
+        drop.reverse();
+        // A segment without a frame has no reason to be there, and the next entry may fit into the
+        // one before it. Only behind a sealed one it stays.
+        while self.read.len() > 1
+            && self.read.last().is_some_and(|read| read.scanned.segment.metas.is_empty())
+            && let Some(read) = self.read.pop()
+        {
+            drop.push(read.scanned.segment.header.base);
+        }
+        let active = self.read.last().map(|read| read.scanned.segment.header.base);
+        let active = active.expect("a log has an open segment");
+        if !drop.is_empty() {
+            manifest.active = active;
+            manifest.generation += 1;
+            replace(host.disk.as_ref(), &paths.manifest(), manifest.encode()).await?;
+            // Newest first, one at a time, so that a crash leaves no gap.
+            for base in drop {
+                spares.push(retire(host, paths, base, next_spare(spares)).await?);
+            }
+        }
+        let mut files = BTreeMap::new();
+        let mut segments = BTreeMap::new();
+        for mut read in self.read {
+            let base = read.scanned.segment.header.base;
+            let mut sequence = read.mark.map_or(0, |mark| mark.sequence);
+            if base == active {
+                sequence = settle_active(&mut read, self.segment_bytes)
+                    .await
+                    .map_err(DiskError::with("write", &read.path))?;
+            }
+            files.insert(base, OpenFile { file: read.file, sequence });
+            segments.insert(base, read.scanned.segment);
+        }
+        let log = OpenLog::recovered(self.segment_bytes, segments);
+        Ok(Settled { log, files, cut_bytes })
+    }
+}
+
+/// The bases of the unsealed segments, if all that must be there are.
+fn named(paths: &Paths, known: &Known<'_>) -> Result<Vec<LogIndex>, Damage> {
+    let manifest = known.manifest;
+    let end = manifest.end().unwrap_or_default();
+    let bases: Vec<LogIndex> = known.segments.iter().filter(|b| **b >= end).copied().collect();
+    for must in [end, manifest.active] {
+        if !bases.contains(&must) {
+            let what = "this segment was begun, and it is missing";
+            return Err(Damage::new(&paths.segment(must), None, what));
+        }
+    }
+    Ok(bases)
+}
+
+type Opened = (PathBuf, SegmentFile, SegmentHeader, Bytes);
+
+async fn open(
+    host: &Host,
+    paths: &Paths,
+    base: LogIndex,
+    known: &Known<'_>,
+) -> Result<Opened, Failure> {
+    let path = paths.segment(base);
+    let Some(file) = open_if_there(host.disk.as_ref(), &path).await? else {
+        return Err(Damage::new(&path, None, "it is missing").into());
+    };
+    let page = read_page(file.as_ref()).await.map_err(DiskError::with("read", &path))?;
+    let header = page.get(..SECTOR_BYTES).and_then(SegmentHeader::decode);
+    let Some(header) = header.filter(|h| h.base == base && h.site == known.identity.site) else {
+        let what = "the header of the segment is not readable, or of another segment or site";
+        return Err(Damage::new(&path, Some(0), what).into());
+    };
+    if let Some(before) = known.sealed.last()
+        && before.info.last.index.next() == base
+        && !follows(&header, before)
+    {
+        let what = "it does not continue the segment before it";
+        return Err(Damage::new(&path, Some(0), what).into());
+    }
+    Ok((path, file, header, page))
+}
+
+fn seen(
+    scanned: &Scanned,
+    mark: Option<FlushMark>,
+    successor: Option<SegmentHeader>,
+    snapshot: Option<LogPosition>,
+) -> TailSeen {
+    let segment = &scanned.segment;
+    TailSeen {
+        end: segment.end(),
+        next: segment.next(),
+        behind: scanned.behind,
+        remnant_end: scanned.remnant_end,
+        mark,
+        chain_at_mark: mark.and_then(|mark| segment.chain_at(mark.flushed)),
+        claimed: scanned.claimed,
+        successor: successor.map(|header| header.base),
+        successor_agrees: successor.is_some_and(|header| header == segment.successor()),
+        snapshot,
+    }
+}
+
+fn stopped(path: &std::path::Path, scanned: &Scanned, stop: &Stop) -> Damage {
+    let segment: &OpenSegment = &scanned.segment;
+    let what = format!("entry {}: {stop}", segment.next());
+    Damage::new(path, Some(segment.end()), what)
+}
+
+/// Wipes what was cut, flushes what was read, and only then says so in a mark. Returns the
+/// sequence number of that mark.
+async fn settle_active(read: &mut Read, segment_bytes: u64) -> io::Result<u64> {
+    let file = read.file.as_ref();
+    if planted(Plant::TrustRecycledTail) && read.wipe_to.is_none() {
+        adopt_all(file, &mut read.scanned.segment, segment_bytes).await?;
+    }
+    let segment = &read.scanned.segment;
+    if let Some(wipe_to) = read.wipe_to {
+        let end = file.len_bytes().await?.min(wipe_to);
+        zero_range(file, segment.end(), end).await?;
+    }
+    // Apart from the mark: were they flushed together, a crash could leave a mark that speaks of
+    // frames which were only in the page cache.
+    file.sync().await?;
+    let mark = FlushMark {
+        base: segment.header.base,
+        flushed: segment.end(),
+        chain: segment.chain(),
+        sequence: read.mark.map_or(0, |mark| mark.sequence) + 1,
+    };
+    file.write(vec![Write::one(mark.slot_at(), mark.encode())], Flush::Data).await?;
+    Ok(mark.sequence)
+}
+
+/// The planted bug: what lies behind the log is believed if only its own checksums are right.
+async fn adopt_all(
+    file: &dyn File,
+    segment: &mut OpenSegment,
+    segment_bytes: u64,
+) -> io::Result<()> {
+    while let Some(header) = adopt_stale(file, segment, segment_bytes).await? {
+        let mut bytes = BytesMut::new();
+        header.encode(&mut bytes);
+        let at = segment.end();
+        file.write(vec![Write::one(at, bytes.freeze())], Flush::No).await?;
+        segment.metas.push(scan::meta(&header));
+    }
+    Ok(())
+}

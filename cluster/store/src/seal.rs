@@ -1,0 +1,170 @@
+//! Seals segments in the background: verifies their frames once more, adds footer and trailer, and
+//! cuts the file to its length.
+//!
+//! ```text
+//! wait until  the first entry of the next segment is committed   (else this one may be reopened)
+//!             every entry of this one was applied                (the footer needs the outcomes)
+//!             the file of the next one is on disk
+//! then        read and verify every frame, hash
+//!             marks <- 0, footer, trailer, length; flush
+//!             the manifest names the segment                     (in the queue of the writer)
+//! ```
+//!
+//! Crash rule: until the manifest names it the segment is an open one; recovery ignores what lies
+//! behind its frames, and it is sealed again when its entries were applied again.
+//!
+//! Never: seal bytes that do not verify. Other nodes would trust their hash.
+
+use crate::core::{Core, Inner};
+use crate::error::{Damage, DiskError, Failure};
+use crate::files::zeros;
+use crate::footer::Summary;
+use crate::format::frame::Expected;
+use crate::format::header::{FRAMES_AT, SegmentHeader};
+use crate::format::manifest::SealedInfo;
+use crate::format::mark::MARK_SLOTS_AT;
+use crate::format::trailer::Trailer;
+use crate::format::{SECTOR, to_sectors};
+use crate::log::OpenSegment;
+use crate::recovery::SealedSegment;
+use crate::recovery::scan::{Window, read_page};
+use crate::writer::Job;
+use bytes::Bytes;
+use fulmar_host::disk::{File, Flush, Write};
+use fulmar_host::task::yield_now;
+use fulmar_types::LogIndex;
+use fulmar_types::limits::{SECTOR_BYTES, SEGMENT_HEADER_BYTES};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Other tasks run after this many bytes were verified.
+const YIELD_BYTES: u64 = 1 << 20;
+
+struct Due {
+    segment: OpenSegment,
+    footer: Bytes,
+    file: Arc<dyn File>,
+}
+
+/// The next segment that can be sealed, with its finished footer.
+fn next_due(core: &mut Core) -> Option<Due> {
+    let log = core.log.as_ref()?;
+    let head = log.head();
+    let (base, next) = (head.header.base, head.next());
+    let is_closed = log.segments().len() > 1;
+    let is_committed = core.committed_below > next;
+    let is_applied = core.footers.get(&base).is_some_and(|footer| footer.next_index() == next);
+    let is_behind = core.rolled.is_some_and(|rolled| rolled > base);
+    if core.poisoned || !(is_closed && is_committed && is_applied && is_behind) {
+        return None;
+    }
+    let file = core.files.get(&base)?.clone();
+    let segment = head.clone();
+    let footer = core.footers.remove(&base)?.finish();
+    Some(Due { segment, footer, file })
+}
+
+/// Seals what can be sealed, until the store is dropped or fails.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    loop {
+        let due = next_due(&mut inner.core());
+        let Some(due) = due else {
+            inner.seal_due.notified().await;
+            if inner.core().poisoned {
+                return;
+            }
+            continue;
+        };
+        match seal(&inner, due).await {
+            Ok(segment) => {
+                let (done, sealed) = oneshot::channel();
+                let job = Job::Sealed { segment: Box::new(segment), done };
+                if inner.enqueue(job).is_err() || sealed.await.is_err() {
+                    return;
+                }
+            }
+            Err(failure) => {
+                inner.fail(&failure, Vec::new());
+                return;
+            }
+        }
+    }
+}
+
+async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
+    let Due { segment, footer, file } = due;
+    let base = segment.header.base;
+    let path = inner.paths.segment(base);
+    let segment_bytes = inner.settings.segment_bytes;
+    let mut hash = Xxh3::new();
+    verify(file.as_ref(), &path, &segment, segment_bytes, &mut hash).await?;
+    let padding = to_sectors(footer.len() as u64) - footer.len() as u64;
+    hash.update(&footer);
+    zeros(padding).iter().for_each(|piece| hash.update(piece));
+    let last = segment.last().expect("a closed segment has an entry");
+    let trailer = Trailer {
+        base,
+        frames_end: segment.end(),
+        footer_len: footer.len() as u64,
+        last,
+        chain: segment.chain(),
+        hash: hash.digest128(),
+    };
+    let written = async {
+        let no_mark = MARK_SLOTS_AT.map(|at| Write { at, pieces: zeros(SECTOR) });
+        let mut writes = no_mark.to_vec();
+        let mut pieces = vec![footer.clone()];
+        pieces.extend(zeros(padding));
+        pieces.push(Bytes::from(trailer.encode()));
+        writes.push(Write { at: trailer.frames_end, pieces });
+        file.write(writes, Flush::No).await?;
+        file.set_len(trailer.file_bytes()).await?;
+        file.sync().await
+    };
+    written.await.map_err(DiskError::with("write", &path))?;
+    let summary = Summary::read(&footer).expect("the footer was encoded here");
+    let info = SealedInfo { base, last, file_bytes: trailer.file_bytes(), hash: trailer.hash };
+    Ok(SealedSegment { info, header: segment.header, trailer, summary })
+}
+
+/// Reads a segment back and checks every frame against what is in memory.
+async fn verify(
+    file: &dyn File,
+    path: &Path,
+    segment: &OpenSegment,
+    segment_bytes: u64,
+    hash: &mut Xxh3,
+) -> Result<(), Failure> {
+    let failed = |error| Failure::from(DiskError::with("read", path)(error));
+    let page = read_page(file).await.map_err(failed)?;
+    let header = page.get(..SECTOR_BYTES).and_then(SegmentHeader::decode);
+    if header != Some(segment.header) {
+        return Err(Damage::new(path, Some(0), "the header of the segment has changed").into());
+    }
+    let mut page = segment.header.encode();
+    page.resize(SEGMENT_HEADER_BYTES, 0);
+    hash.update(&page);
+    let mut window = Window::new(file).await.map_err(failed)?;
+    let mut chain = segment.header.chain;
+    let mut yielded = FRAMES_AT;
+    for (ordinal, meta) in segment.metas.iter().enumerate() {
+        let index = LogIndex(segment.header.base.0 + ordinal as u64);
+        let at = meta.at();
+        let due = Expected { base: segment.header.base, index, at, chain: Some(chain) };
+        let frame = window.frame(&due, segment_bytes).await.map_err(failed)?;
+        if let Err(error) = frame.map(|(header, _)| chain = header.chain) {
+            return Err(Damage::new(path, Some(at), format!("entry {index}: {error}")).into());
+        }
+        hash.update(&window.get(at, meta.end() - at).await.map_err(failed)?);
+        if at - yielded >= YIELD_BYTES {
+            yielded = at;
+            yield_now().await;
+        }
+    }
+    if chain != segment.chain() {
+        return Err(Damage::new(path, None, "its frames are not the ones that were written").into());
+    }
+    Ok(())
+}

@@ -1,0 +1,523 @@
+//! A disk in memory that loses what was not flushed, for the tests of this crate.
+//!
+//! Every operation that changes something is a point at which the power can go. Then each sector
+//! that was not flushed is old, new or unreadable, each length old or new, and each creation,
+//! rename or removal in a directory that was not flushed has happened or not, all drawn from a
+//! seed. Afterwards every call fails until [`TestDisk::restore_power`].
+
+use bytes::Bytes;
+use fulmar_host::BoxFuture;
+use fulmar_host::disk::{DirectoryLock, Disk, File, Flush, Listed, Open, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+const SECTOR: usize = 512;
+
+/// A small generator (splitmix64).
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    dirty: BTreeSet<usize>,
+    /// Sectors that a power cut left unreadable.
+    bad: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Link(PathBuf, u64),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+#[derive(Debug, Default)]
+struct World {
+    inodes: BTreeMap<u64, Inode>,
+    live: BTreeMap<PathBuf, u64>,
+    durable: BTreeMap<PathBuf, u64>,
+    /// Changes of names that are not durable, with their directory.
+    changes: Vec<(PathBuf, Change)>,
+    dirs: BTreeSet<PathBuf>,
+    locked: BTreeSet<PathBuf>,
+    points: u64,
+    cut_at: Option<u64>,
+    fail_at: Option<u64>,
+    dead: bool,
+    life: u64,
+    next_inode: u64,
+    dice: u64,
+    trace: Vec<String>,
+    fail_reads: bool,
+}
+
+/// The disk.
+#[derive(Clone, Default)]
+pub struct TestDisk(Arc<Mutex<World>>);
+
+struct TestFile {
+    disk: TestDisk,
+    inode: u64,
+    life: u64,
+    path: PathBuf,
+}
+
+struct TestLock(TestDisk, PathBuf, u64);
+
+impl DirectoryLock for TestLock {}
+
+impl Drop for TestLock {
+    fn drop(&mut self) {
+        let mut world = self.0.world();
+        if world.life == self.2 {
+            world.locked.remove(&self.1);
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the power is off")
+}
+
+impl World {
+    /// Counts a point. `Err` if the power is off; `Ok(true)` if it goes off in the middle of this.
+    fn point(&mut self, what: impl FnOnce() -> String) -> io::Result<bool> {
+        if self.dead {
+            return Err(gone());
+        }
+        self.points += 1;
+        self.trace.push(format!("{}: {}", self.points, what()));
+        if self.fail_at == Some(self.points) {
+            return Err(io::Error::other("injected"));
+        }
+        Ok(self.cut_at == Some(self.points))
+    }
+
+    fn cut(&mut self) {
+        let mut dice = Dice(self.dice);
+        self.dead = true;
+        self.life += 1;
+        self.locked.clear();
+        for inode in self.inodes.values_mut() {
+            if inode.live.len() != inode.durable.len() && dice.below(2) == 0 {
+                inode.durable.resize(inode.live.len(), 0);
+            }
+            let len = inode.durable.len();
+            let fate_of_all = dice.below(4);
+            for sector in std::mem::take(&mut inode.dirty) {
+                let (from, to) = (sector * SECTOR, (sector * SECTOR + SECTOR).min(len));
+                if from >= len {
+                    continue;
+                }
+                let fate = if fate_of_all < 2 { fate_of_all } else { dice.below(5) };
+                match fate {
+                    0 => {}
+                    1 | 2 | 3 => {
+                        let end = to.min(inode.live.len());
+                        if from < end {
+                            inode.durable[from..end].copy_from_slice(&inode.live[from..end]);
+                        }
+                    }
+                    _ if dice.below(2) == 0 => {
+                        inode.bad.insert(sector);
+                    }
+                    _ => inode.durable[from..to].iter_mut().for_each(|b| *b ^= 0x5A),
+                }
+            }
+            inode.live = inode.durable.clone();
+        }
+        for (_, change) in std::mem::take(&mut self.changes) {
+            if dice.below(2) == 0 {
+                apply(&mut self.durable, &change);
+            }
+        }
+        self.live = self.durable.clone();
+        self.dice = dice.0;
+    }
+
+    fn change(&mut self, path: &Path, change: Change) {
+        apply(&mut self.live, &change);
+        self.changes.push((path.parent().unwrap().to_owned(), change));
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, u64>, change: &Change) {
+    match change {
+        Change::Link(path, inode) => {
+            names.insert(path.clone(), *inode);
+        }
+        Change::Unlink(path) => {
+            names.remove(path);
+        }
+        Change::Rename(from, to) => {
+            if let Some(inode) = names.remove(from) {
+                names.insert(to.clone(), inode);
+            }
+        }
+    }
+}
+
+impl TestDisk {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The power goes at this point, counted from 1 since the disk was made.
+    pub fn cut_at(&self, point: u64, seed: u64) {
+        let mut world = self.world();
+        world.cut_at = Some(point);
+        world.dice = seed;
+    }
+
+    /// This point answers with an error.
+    pub fn fail_at(&self, point: u64) {
+        self.world().fail_at = Some(point);
+    }
+
+    pub fn fail_reads(&self) {
+        self.world().fail_reads = true;
+    }
+
+    pub fn points(&self) -> u64 {
+        self.world().points
+    }
+
+    /// Cuts the power now.
+    pub fn cut_now(&self, seed: u64) {
+        let mut world = self.world();
+        world.dice = seed;
+        if !world.dead {
+            world.cut();
+        }
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.world().dead
+    }
+
+    pub fn restore_power(&self) {
+        let mut world = self.world();
+        world.dead = false;
+        world.cut_at = None;
+        world.fail_at = None;
+        world.fail_reads = false;
+        // What never reached a directory entry is gone.
+        let named: BTreeSet<u64> = world.durable.values().copied().collect();
+        world.inodes.retain(|inode, _| named.contains(inode));
+    }
+
+    pub fn trace(&self) -> Vec<String> {
+        self.world().trace.clone()
+    }
+
+    /// The bytes of a file as they are now.
+    pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let world = self.world();
+        let inode = world.live.get(path)?;
+        Some(world.inodes[inode].live.clone())
+    }
+
+    pub fn names(&self) -> Vec<PathBuf> {
+        self.world().live.keys().cloned().collect()
+    }
+
+    /// Changes a file behind everybody's back: rot.
+    pub fn rot(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut world = self.world();
+        let inode = *world.live.get(path).unwrap_or_else(|| panic!("no {}", path.display()));
+        let inode = world.inodes.get_mut(&inode).unwrap();
+        change(&mut inode.live);
+        inode.durable = inode.live.clone();
+        inode.dirty.clear();
+    }
+
+    /// Loses a file: it was there, and is no more.
+    pub fn lose(&self, path: &Path) {
+        let mut world = self.world();
+        world.live.remove(path).unwrap_or_else(|| panic!("no {}", path.display()));
+        world.durable.remove(path);
+    }
+
+    /// A copy of the disk as it would be if it were flushed now.
+    pub fn copy(&self) -> Self {
+        let world = self.world();
+        let mut inodes = world.inodes.clone();
+        for inode in inodes.values_mut() {
+            inode.durable = inode.live.clone();
+            inode.dirty.clear();
+        }
+        Self(Arc::new(Mutex::new(World {
+            inodes,
+            live: world.live.clone(),
+            durable: world.live.clone(),
+            dirs: world.dirs.clone(),
+            next_inode: world.next_inode,
+            ..World::default()
+        })))
+    }
+}
+
+impl Disk for TestDisk {
+    fn open<'a>(&'a self, path: &'a Path, how: Open) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
+        Box::pin(async move {
+            let mut world = self.world();
+            if world.dead {
+                return Err(gone());
+            }
+            let found = world.live.get(path).copied();
+            let inode = match (found, how) {
+                (Some(inode), Open::Existing) => inode,
+                (None, Open::Existing) => return Err(io::ErrorKind::NotFound.into()),
+                (Some(_), Open::New) => return Err(io::ErrorKind::AlreadyExists.into()),
+                (None, Open::New) => {
+                    let cut = world.point(|| format!("create {}", path.display()))?;
+                    world.next_inode += 1;
+                    let inode = world.next_inode;
+                    world.inodes.insert(inode, Inode::default());
+                    world.change(path, Change::Link(path.to_owned(), inode));
+                    if cut {
+                        world.cut();
+                        return Err(gone());
+                    }
+                    inode
+                }
+            };
+            let life = world.life;
+            let path = path.to_owned();
+            Ok(Arc::new(TestFile { disk: self.clone(), inode, life, path }) as Arc<dyn File>)
+        })
+    }
+
+    fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            let mut world = self.world();
+            let cut = world.point(|| format!("rename {} {}", from.display(), to.display()))?;
+            if !world.live.contains_key(from) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            world.change(from, Change::Rename(from.to_owned(), to.to_owned()));
+            if cut {
+                world.cut();
+                return Err(gone());
+            }
+            Ok(())
+        })
+    }
+
+    fn remove<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            let mut world = self.world();
+            if !world.dead && !world.live.contains_key(path) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let cut = world.point(|| format!("remove {}", path.display()))?;
+            world.change(path, Change::Unlink(path.to_owned()));
+            if cut {
+                world.cut();
+                return Err(gone());
+            }
+            Ok(())
+        })
+    }
+
+    fn list<'a>(&'a self, directory: &'a Path) -> BoxFuture<'a, io::Result<Vec<Listed>>> {
+        Box::pin(async move {
+            let world = self.world();
+            if world.dead {
+                return Err(gone());
+            }
+            let mut listed = Vec::new();
+            for (path, inode) in &world.live {
+                if path.parent() == Some(directory) {
+                    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                    let len_bytes = world.inodes[inode].live.len() as u64;
+                    listed.push(Listed { name, len_bytes, is_dir: false });
+                }
+            }
+            listed.sort();
+            Ok(listed)
+        })
+    }
+
+    fn create_dir<'a>(&'a self, directory: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            let mut world = self.world();
+            if world.dead {
+                return Err(gone());
+            }
+            world.dirs.insert(directory.to_owned());
+            Ok(())
+        })
+    }
+
+    fn sync_dir<'a>(&'a self, directory: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            fulmar_host::task::yield_now().await;
+            let mut world = self.world();
+            if world.point(|| format!("sync_dir {}", directory.display()))? {
+                world.cut();
+                return Err(gone());
+            }
+            let changes = std::mem::take(&mut world.changes);
+            for (dir, change) in changes {
+                if dir == directory {
+                    apply(&mut world.durable, &change);
+                } else {
+                    world.changes.push((dir, change));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn free_bytes<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u64>> {
+        Box::pin(async { Ok(1 << 40) })
+    }
+
+    fn lock<'a>(
+        &'a self,
+        directory: &'a Path,
+    ) -> BoxFuture<'a, io::Result<Box<dyn DirectoryLock>>> {
+        Box::pin(async move {
+            let mut world = self.world();
+            if world.dead {
+                return Err(gone());
+            }
+            if !world.locked.insert(directory.to_owned()) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let lock = TestLock(self.clone(), directory.to_owned(), world.life);
+            Ok(Box::new(lock) as Box<dyn DirectoryLock>)
+        })
+    }
+}
+
+impl TestFile {
+    fn world(&self) -> io::Result<MutexGuard<'_, World>> {
+        let world = self.disk.world();
+        if world.dead || world.life != self.life { Err(gone()) } else { Ok(world) }
+    }
+
+    fn inode<'a>(&self, world: &'a mut World) -> &'a mut Inode {
+        world.inodes.get_mut(&self.inode).expect("an open file has an inode")
+    }
+
+    fn sync_now(&self, world: &mut World) {
+        let inode = self.inode(world);
+        inode.durable.resize(inode.live.len(), 0);
+        for sector in std::mem::take(&mut inode.dirty) {
+            let (from, to) = (sector * SECTOR, (sector * SECTOR + SECTOR).min(inode.live.len()));
+            if from < to {
+                inode.durable[from..to].copy_from_slice(&inode.live[from..to]);
+            }
+        }
+    }
+}
+
+impl File for TestFile {
+    fn len_bytes(&self) -> BoxFuture<'_, io::Result<u64>> {
+        Box::pin(async move {
+            let mut world = self.world()?;
+            Ok(self.inode(&mut world).live.len() as u64)
+        })
+    }
+
+    fn read(&self, at: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        Box::pin(async move {
+            fulmar_host::task::yield_now().await;
+            let mut world = self.world()?;
+            if world.fail_reads {
+                return Err(io::Error::other("injected"));
+            }
+            let inode = self.inode(&mut world);
+            let from = (at as usize).min(inode.live.len());
+            let to = from.saturating_add(len).min(inode.live.len());
+            let sectors = from / SECTOR..to.div_ceil(SECTOR);
+            if from < to && inode.bad.range(sectors).next().is_some() {
+                return Err(io::Error::other("unreadable sector"));
+            }
+            Ok(Bytes::copy_from_slice(&inode.live[from..to]))
+        })
+    }
+
+    fn write(&self, writes: Vec<Write>, flush: Flush) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            {
+                let mut world = self.world()?;
+                let cut = world.point(|| {
+                    let places: Vec<_> = writes.iter().map(|w| (w.at, w.bytes())).collect();
+                    format!("write {} {places:?} {flush:?}", self.path.display())
+                })?;
+                let inode = self.inode(&mut world);
+                for write in writes {
+                    let mut at = write.at as usize;
+                    for piece in write.pieces {
+                        let end = at + piece.len();
+                        if inode.live.len() < end {
+                            inode.live.resize(end, 0);
+                        }
+                        inode.live[at..end].copy_from_slice(&piece);
+                        for sector in at / SECTOR..end.div_ceil(SECTOR) {
+                            inode.dirty.insert(sector);
+                            inode.bad.remove(&sector);
+                        }
+                        at = end;
+                    }
+                }
+                if cut {
+                    world.cut();
+                    return Err(gone());
+                }
+            }
+            if flush == Flush::Data { self.sync().await } else { Ok(()) }
+        })
+    }
+
+    fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            // Others run while the disk is busy.
+            for _ in 0..3 {
+                fulmar_host::task::yield_now().await;
+            }
+            let mut world = self.world()?;
+            if world.point(|| format!("sync {}", self.path.display()))? {
+                world.cut();
+                return Err(gone());
+            }
+            self.sync_now(&mut world);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len_bytes: u64) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            let mut world = self.world()?;
+            let cut = world.point(|| format!("set_len {} {len_bytes}", self.path.display()))?;
+            let inode = self.inode(&mut world);
+            inode.live.resize(len_bytes as usize, 0);
+            if cut {
+                world.cut();
+                return Err(gone());
+            }
+            Ok(())
+        })
+    }
+}
