@@ -9,8 +9,9 @@
 
 use bytes::Bytes;
 use fulmar_host::BoxFuture;
-use fulmar_store::{Row, StreamId};
+use fulmar_store::{Row, StoredBatch, StreamId};
 use fulmar_types::{LogPosition, NodeId, Offset, Term};
+use std::ops::Range;
 
 /// Who leads, as far as this node knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +83,6 @@ pub trait GroupHandle: Send + Sync + 'static {
     fn applied(&self) -> Option<LogPosition>;
 }
 
-/// A record batch as it lies in the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredBatch {
-    /// The offset of its first record.
-    pub base_offset: Offset,
-    /// The term in which it was appended: its leader epoch.
-    pub term: Term,
-    /// Its bytes as the producer sent them.
-    pub bytes: Bytes,
-}
-
 /// The store could not read. It ends the process by itself where that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stored records cannot be read")]
@@ -100,12 +90,13 @@ pub struct RecordsError;
 
 /// The records of all partitions.
 pub trait Records: Send + Sync + 'static {
-    /// The batches of a stream that hold offsets from `from` on and begin below `below`: the first
-    /// one whatever its size, and more while they fit into `max_bytes` together.
+    /// The batches of a stream from the one that holds the first offset on, as long as they end at
+    /// or below the last one: the first whatever its size, and more while all of them fit into
+    /// `max_bytes`.
     fn read(
         &self,
         stream: StreamId,
-        range: std::ops::Range<Offset>,
+        range: Range<Offset>,
         max_bytes: usize,
     ) -> BoxFuture<'static, Result<Vec<StoredBatch>, RecordsError>>;
 

@@ -5,6 +5,7 @@
 //! | [`machine`] | what the entries of the log mean: topics, offsets, duplicates |
 //! | [`site`] | the state machine as the apply loop and the handlers share it |
 //! | [`group`] | what is needed of the Raft group and of the stored records |
+//! | [`stored`] | the records of this node's store |
 //! | [`proposer`] | units into entries: group commit without a timer |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |
@@ -25,6 +26,7 @@ pub mod proposer;
 pub mod server;
 pub mod settings;
 pub mod site;
+pub mod stored;
 
 #[cfg(test)]
 mod testing;

@@ -4,13 +4,12 @@
 use crate::broker::Broker;
 use crate::group::{
     GroupHandle, Leadership, ProposeError, Proposed, ReadError, ReadPoint, Records, RecordsError,
-    StoredBatch,
 };
 use crate::settings::{BrokerSettings, Endpoint};
 use crate::site::Site;
 use bytes::Bytes;
 use fulmar_host::{BoxFuture, Host, Observer};
-use fulmar_store::{Row, StreamId};
+use fulmar_store::{Row, StoredBatch, StreamId};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Probe, Term};
 use fulmar_wire::batch::BatchBuilder;
 use std::future::Future;
@@ -206,7 +205,8 @@ impl Records for FakeGroup {
             let payload = &inner.log[row.index.get() as usize].1;
             let at = row.at as usize;
             let bytes = payload.slice(at..at + row.len as usize);
-            batches.push(StoredBatch { base_offset: row.base_offset, term: row.term, bytes });
+            let Row { base_offset, term, records, .. } = *row;
+            batches.push(StoredBatch { base_offset, term, records, bytes });
         }
         Box::pin(std::future::ready(Ok(batches)))
     }

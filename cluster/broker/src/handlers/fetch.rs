@@ -15,12 +15,11 @@ use super::Reply;
 use super::partition::{Reading, check_epoch, epoch_of, stream_of, wire_offset};
 use crate::broker::{Broker, kafka_id};
 use crate::error_map;
-use crate::group::StoredBatch;
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, REQUEST_PARTITIONS_MAX};
 use bytes::{Bytes, BytesMut};
 use fulmar_host::time::{self, Instant};
-use fulmar_store::StreamId;
 use fulmar_store::entry::{Entry, Operation};
+use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::{Offset, Plant};
 use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
 use fulmar_wire::{
@@ -52,9 +51,8 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: FetchRequest)
     if partitions > REQUEST_PARTITIONS_MAX {
         return whole(ErrorCode::InvalidRequest).into();
     }
-    let room = take_room(broker, &request).await;
     match poll(broker, version, &request).await {
-        Ok(look) => {
+        Ok((look, room)) => {
             let response = FetchResponse { responses: look.responses, ..FetchResponse::default() };
             Reply::Response(response.into(), shrink(room, look.bytes))
         }
@@ -86,7 +84,11 @@ fn shrink(mut room: OwnedSemaphorePermit, bytes: usize) -> Option<OwnedSemaphore
     Some(room)
 }
 
-async fn poll(broker: &Broker, version: i16, request: &FetchRequest) -> Result<Look, ErrorCode> {
+async fn poll(
+    broker: &Broker,
+    version: i16,
+    request: &FetchRequest,
+) -> Result<(Look, OwnedSemaphorePermit), ErrorCode> {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0).min(FETCH_WAIT_MS_MAX);
     let deadline = time::now() + Duration::from_millis(wait_ms);
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(budget_of(request));
@@ -94,13 +96,15 @@ async fn poll(broker: &Broker, version: i16, request: &FetchRequest) -> Result<L
     // From before the first look, so that nothing is missed between looking and waiting.
     let watch = broker.site.watch(&streams(broker, request));
     loop {
+        let room = take_room(broker, request).await;
         let look = look(broker, version, request, reading).await;
         let due = time::now() >= deadline;
         if look.failed || look.bytes >= wanted || due {
             broker.end_read(reading).await?;
-            return Ok(look);
+            return Ok((look, room));
         }
-        drop(look);
+        // Whoever waits for an append occupies nothing.
+        drop((look, room));
         wait(broker, &watch, deadline, reading).await?;
     }
 }
@@ -235,10 +239,13 @@ async fn push_unapplied(
                 let bytes: Bytes = batch.bytes().clone();
                 let Ok(header) = BatchHeader::read(&bytes) else { continue };
                 if found == Some(stream) {
-                    if next >= from {
-                        push_placed(records, &StoredBatch { base_offset: next, term, bytes });
+                    let count = u32::try_from(header.record_count).unwrap_or(0);
+                    let base_offset = next;
+                    next = next.plus(u64::from(count));
+                    if base_offset >= from {
+                        let batch = StoredBatch { base_offset, term, records: count, bytes };
+                        push_placed(records, &batch);
                     }
-                    next = next.plus(u64::try_from(header.record_count).unwrap_or(0));
                 }
             }
         }

@@ -16,7 +16,7 @@ use fulmar_wire::{
     ErrorCode, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The first version that says whether a topic may be created.
 const MAY_CREATE_FROM: i16 = 4;
@@ -73,17 +73,15 @@ async fn create_missing(
     broker: &Broker,
     asked: &[MetadataRequestTopic],
 ) -> BTreeMap<String, ErrorCode> {
-    let missing: Vec<String> = broker.site.read(|state| {
+    let missing: BTreeSet<String> = broker.site.read(|state| {
         let names = asked.iter().filter_map(|topic| topic.name.as_ref());
         let missing = names.filter(|name| state.topics().by_name(name).is_none());
         missing.filter(|name| is_valid_name(name)).take(AUTO_CREATED_TOPICS_MAX).cloned().collect()
     });
     let mut created = BTreeMap::new();
     for name in missing {
-        if !created.contains_key(&name) {
-            let done = create_topics::create_automatically(broker, &name).await;
-            created.insert(name, done.err().unwrap_or(ErrorCode::LeaderNotAvailable));
-        }
+        let done = create_topics::create_automatically(broker, &name).await;
+        created.insert(name, done.err().unwrap_or(ErrorCode::LeaderNotAvailable));
     }
     created
 }

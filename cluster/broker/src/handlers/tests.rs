@@ -283,6 +283,29 @@ fn a_fetch_waits_for_an_append_or_its_deadline() {
 }
 
 #[test]
+fn fetches_that_wait_occupy_no_memory_of_others() {
+    run(async {
+        let fixture = Fixture::new();
+        create(&fixture, "t", 1).await;
+        let request = FetchRequest { max_bytes: i32::MAX, ..fetch_request(0, 10_000) };
+        let mut waiting = Vec::new();
+        for _ in 0..100 {
+            let reply = begin(&fixture, 12, request.clone().into()).await;
+            waiting.push(fulmar_host::task::spawn(reply));
+        }
+        settle().await;
+        produce(&fixture, batch(None, 1, 0)).await;
+        for one in waiting {
+            let reply = one.await.expect("answered");
+            let Response::Fetch(response) = written(reply, 12) else { panic!("fetch") };
+            assert_eq!(fetched(&response).high_watermark, 1);
+        }
+        let free = fixture.broker.fetch_room.available_permits();
+        assert_eq!(free * 1024, crate::limits::FETCH_BYTES_IN_FLIGHT_MAX);
+    });
+}
+
+#[test]
 fn a_waiting_fetch_learns_that_another_node_leads() {
     run(async {
         let fixture = Fixture::new();

@@ -78,6 +78,12 @@ impl State {
         self.partitions.get(&stream)
     }
 
+    /// Whether the records of a stream are still wanted: it belongs to a topic, or was never
+    /// handed out as far as this state knows.
+    pub fn keeps_stream(&self, stream: StreamId) -> bool {
+        stream.0 >= self.meta.current().next_stream || self.partitions.get(&stream).is_some()
+    }
+
     /// The producers.
     pub fn producers(&self) -> &Producers {
         &self.producers
