@@ -12,7 +12,16 @@ const LONG_FUNCTIONS: &[size::LongFunction] = &[];
 const MADSIM_CFGS_MAX: &[(&str, usize)] = &[("cluster/host/", 16), ("sim/", 16)];
 
 fn sources(repository: &Repository) -> Vec<Source> {
-    repository.rust().map(|file| Source::new(&file.path, &file.text)).collect()
+    let mut sources: Vec<Source> =
+        repository.rust().map(|file| Source::new(&file.path, &file.text)).collect();
+    let tests: Vec<String> = sources.iter().flat_map(Source::test_modules).collect();
+    for source in &mut sources {
+        let is_inside = |test: &String| test.ends_with('/') && source.path.starts_with(test);
+        if tests.iter().any(|test| *test == source.path || is_inside(test)) {
+            source.set_test();
+        }
+    }
+    sources
 }
 
 #[test]

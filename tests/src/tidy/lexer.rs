@@ -28,16 +28,37 @@ impl Source {
     /// Takes a file apart.
     pub fn new(path: &str, text: &str) -> Self {
         let mut tokens = tokenize(&mask(text));
-        let whole_file_is_test = is_test_path(path);
         for range in test_ranges(&tokens) {
             for token in &mut tokens[range] {
                 token.in_test = true;
             }
         }
-        for token in &mut tokens {
-            token.in_test |= whole_file_is_test;
+        let lines = text.lines().map(str::to_owned).collect();
+        let mut source = Self { path: path.to_owned(), lines, tokens };
+        if is_test_path(path) {
+            source.set_test();
         }
-        Self { path: path.to_owned(), lines: text.lines().map(str::to_owned).collect(), tokens }
+        source
+    }
+
+    /// The files of the modules that this one declares for tests only (`#[cfg(test)] mod a;`).
+    pub fn test_modules(&self) -> Vec<String> {
+        let folder = match self.path.rsplit_once('/') {
+            Some((folder, "lib.rs" | "main.rs" | "mod.rs")) => folder.to_owned(),
+            _ => self.path.trim_end_matches(".rs").to_owned(),
+        };
+        let declares = |at: &usize| {
+            self.tokens[*at].in_test && self.text(*at) == "mod" && self.text(*at + 2) == ";"
+        };
+        let names = (0..self.tokens.len()).filter(declares).map(|at| self.text(at + 1));
+        names.flat_map(|n| [format!("{folder}/{n}.rs"), format!("{folder}/{n}/")]).collect()
+    }
+
+    /// Marks the whole file as one for tests only.
+    pub fn set_test(&mut self) {
+        for token in &mut self.tokens {
+            token.in_test = true;
+        }
     }
 
     /// The text of a token; empty beyond the end.
@@ -274,5 +295,14 @@ mod tests {
         assert_eq!(test, ["b", "x", "d"]);
         let source = Source::new("cluster/x/src/log/tests.rs", "a");
         assert!(source.tokens[0].in_test);
+    }
+
+    #[test]
+    fn modules_for_tests_are_found() {
+        let text = "#[cfg(all(test, x))] mod a; mod b; #[cfg(test)] mod c { mod d; }";
+        let modules = |path| Source::new(path, text).test_modules();
+        assert_eq!(modules("x/src/lib.rs")[..2], ["x/src/a.rs", "x/src/a/"]);
+        assert_eq!(modules("x/src/y.rs")[0], "x/src/y/a.rs");
+        assert_eq!(modules("x/src/lib.rs").len(), 4);
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Directories at the root that are not part of what is shipped.
-const EXCLUDED: &[&str] = &[".git", "target", "failures"];
+const EXCLUDED: &[&str] = &[".git", "failures"];
 
 /// A text file.
 #[derive(Clone, Debug)]
@@ -57,7 +57,8 @@ impl Repository {
             let path = entry.expect("a directory that can be opened can be listed").path();
             let relative = path.strip_prefix(&self.root).expect("below the root");
             let relative = relative.to_string_lossy().into_owned();
-            if EXCLUDED.contains(&relative.as_str()) || path.is_symlink() {
+            let is_build = path.ends_with("target") && path.is_dir();
+            if is_build || EXCLUDED.contains(&relative.as_str()) || path.is_symlink() {
                 continue;
             }
             if path.is_dir() {

@@ -1,0 +1,369 @@
+//! Real nodes on loopback.
+//!
+//! Invariants: one site at a time per process, because the tests measure what they wait for; every
+//! node is dead when its site is dropped; the directory of a failed test stays, and its path is
+//! printed.
+//!
+//! Never: a sleep in the place of a condition. A node is ready when its Kafka port answers.
+
+use crate::cargo;
+use crate::kafka::{Client, Metadata};
+use crate::power_cut::{Lost, PowerCut};
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a site may take until it answers: a start, a recovery and an election, on a busy
+/// machine.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The numbers of the nodes.
+pub const NODES: [i32; 3] = [1, 2, 3];
+
+/// The binary `fulmar`, built once.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| cargo::build("fulmar-node", "fulmar"))
+}
+
+/// A directory of its own for a test.
+pub struct Scratch {
+    /// Where it is.
+    pub path: PathBuf,
+    _one_at_a_time: MutexGuard<'static, ()>,
+}
+
+impl Scratch {
+    /// Makes it, once no other test of this process has one.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn new(name: &str) -> Self {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = std::env::temp_dir().join(format!("fulmar-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary directory");
+        let path = path.canonicalize().expect("it was just made");
+        Self { path, _one_at_a_time: guard }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("what the nodes wrote is in {}", self.path.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// How a node is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum How {
+    /// As it is.
+    #[default]
+    Plain,
+    /// With a journal of what it has not flushed.
+    PowerCut,
+    /// As before, and its flushes do nothing.
+    LyingFlush,
+    /// With a trace of its system calls, beside its data.
+    Strace,
+}
+
+/// One node.
+struct Node {
+    id: i32,
+    kafka: SocketAddr,
+    power_cut: PowerCut,
+    running: Option<Running>,
+}
+
+struct Running {
+    /// The node, or the tracer above it.
+    child: Child,
+    traced: bool,
+}
+
+/// Three nodes.
+pub struct Site {
+    nodes: Vec<Node>,
+    scratch: Scratch,
+}
+
+impl Site {
+    /// Prepares a site; nothing is started. `extra` is put at the end of its configuration.
+    ///
+    /// # Panics
+    /// If its files cannot be written.
+    pub fn new(name: &str, extra: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let ports = free_ports(2 * NODES.len());
+        let mut config = format!("site = \"{name}\"\n");
+        let mut nodes = Vec::new();
+        for (id, ports) in NODES.into_iter().zip(ports.chunks(2)) {
+            let data = scratch.path.join(format!("node-{id}"));
+            config.push_str(&format!(
+                "\n[[node]]\nid = {id}\ndata = \"{}\"\nkafka = \"{}\"\npeer = \"{}\"\n",
+                data.display(),
+                ports[0],
+                ports[1]
+            ));
+            let side = scratch.path.join(format!("node-{id}.undo"));
+            let power_cut = PowerCut::new(&data, &side).expect("directories for a node");
+            nodes.push(Node { id, kafka: ports[0], power_cut, running: None });
+        }
+        config.push_str(extra);
+        let site = Self { nodes, scratch };
+        fs::write(site.config(), config).expect("the configuration");
+        site
+    }
+
+    fn config(&self) -> PathBuf {
+        self.scratch.path.join("site.toml")
+    }
+
+    /// The directory of the site: configuration, data, logs.
+    pub fn directory(&self) -> &Path {
+        &self.scratch.path
+    }
+
+    /// Where the trace of a node is: one file per thread, with this prefix.
+    pub fn trace_prefix(&self, id: i32) -> PathBuf {
+        self.scratch.path.join(format!("strace-{id}"))
+    }
+
+    /// Where a node keeps its data.
+    pub fn data(&self, id: i32) -> PathBuf {
+        self.scratch.path.join(format!("node-{id}"))
+    }
+
+    /// The Kafka addresses, as clients take them.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.nodes.iter().map(|node| node.kafka.to_string()).collect();
+        addresses.join(",")
+    }
+
+    fn node(&mut self, id: i32) -> &mut Node {
+        let found = self.nodes.iter_mut().find(|node| node.id == id);
+        found.unwrap_or_else(|| panic!("there is no node {id}"))
+    }
+
+    /// Starts a node; it need not be ready yet.
+    ///
+    /// # Panics
+    /// If it runs already, or cannot be started.
+    pub fn start(&mut self, id: i32, how: How) {
+        let log = self.scratch.path.join(format!("node-{id}.log"));
+        let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
+        let mut command = match how {
+            How::Strace => crate::strace::command(binary(), &self.trace_prefix(id)),
+            _ => Command::new(binary()),
+        };
+        let config = self.config();
+        let node = self.node(id);
+        assert!(node.running.is_none(), "node {id} runs already");
+        if matches!(how, How::PowerCut | How::LyingFlush) {
+            node.power_cut.watch(&mut command, how == How::LyingFlush);
+        }
+        let child = command
+            .arg("node")
+            .arg("--config")
+            .arg(config)
+            .args(["--id", &id.to_string()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second descriptor"))
+            .stderr(log)
+            .spawn()
+            .expect("a node starts");
+        node.running = Some(Running { child, traced: how == How::Strace });
+    }
+
+    /// Starts all nodes.
+    pub fn start_all(&mut self, how: How) {
+        for id in NODES {
+            self.start(id, how);
+        }
+    }
+
+    /// Kills a node with SIGKILL and waits until it is dead.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self, id: i32) {
+        self.kill_each(&[id]);
+    }
+
+    /// Kills all nodes with SIGKILL, as nearly at once as can be, and waits until they are dead.
+    pub fn kill_all(&mut self) {
+        self.kill_each(&NODES);
+    }
+
+    fn kill_each(&mut self, ids: &[i32]) {
+        let is_meant = |node: &&mut Node| ids.contains(&node.id) && node.running.is_some();
+        let mut running: Vec<&mut Node> = self.nodes.iter_mut().filter(is_meant).collect();
+        let pids: Vec<u32> =
+            running.iter().flat_map(|node| node.running.as_ref().map(Running::pid)).collect();
+        for pid in pids {
+            signal(pid, libc::SIGKILL);
+        }
+        for node in &mut running {
+            let mut dead = node.running.take().expect("it was running");
+            dead.child.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// Takes back what the dead nodes had not flushed.
+    ///
+    /// # Panics
+    /// If a file cannot be restored.
+    pub fn cut_power(&self) -> Lost {
+        let mut total = Lost::default();
+        for node in &self.nodes {
+            assert!(node.running.is_none(), "node {} is not dead", node.id);
+            let lost = node.power_cut.cut().expect("what was lost can be taken back");
+            total.writes += lost.writes;
+            total.names += lost.names;
+        }
+        total
+    }
+
+    /// Waits until every node that runs answers on its Kafka port.
+    ///
+    /// # Panics
+    /// If one has ended, or does not answer in time.
+    pub fn wait_ready(&mut self) {
+        for node in &mut self.nodes {
+            let Some(running) = &mut node.running else { continue };
+            let (id, address) = (node.id, node.kafka);
+            let answers = eventually(|| {
+                if let Some(status) = running.child.try_wait().expect("a child can be asked") {
+                    panic!("node {id} has ended: {status}");
+                }
+                Client::connect(address)?.api_versions()
+            });
+            if let Err(error) = answers {
+                panic!("node {id} does not answer on {address}: {error}");
+            }
+        }
+    }
+
+    /// What the site says about a topic, once every partition has a leader that runs.
+    ///
+    /// # Panics
+    /// If that does not come about in time.
+    pub fn metadata(&self, topic: &str) -> Metadata {
+        let running = self.nodes.iter().filter(|node| node.running.is_some());
+        let running: Vec<(i32, SocketAddr)> = running.map(|node| (node.id, node.kafka)).collect();
+        let found = eventually(|| {
+            let mut last = io::Error::from(io::ErrorKind::NotConnected);
+            for (_, address) in &running {
+                let asked = Client::connect(*address).and_then(|mut c| c.metadata(topic));
+                match asked {
+                    Ok(metadata) => {
+                        let led = |leader| running.iter().any(|(id, _)| *id == leader);
+                        let partitions = &metadata.partitions;
+                        if !partitions.is_empty() && partitions.iter().all(|p| led(p.leader)) {
+                            return Ok(metadata);
+                        }
+                        last = io::Error::other(format!("no leader yet: {metadata:?}"));
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        });
+        found.unwrap_or_else(|error| panic!("topic {topic} has no leader: {error}"))
+    }
+
+    /// Creates a topic, on whichever node can.
+    ///
+    /// # Panics
+    /// If none can in time.
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        let created = eventually(|| {
+            let mut last = io::Error::from(io::ErrorKind::NotConnected);
+            for node in &self.nodes {
+                let asked = Client::connect(node.kafka);
+                match asked.and_then(|mut client| client.create_topic(topic, partitions)) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => last = error,
+                }
+            }
+            Err(last)
+        });
+        created.unwrap_or_else(|error| panic!("topic {topic} cannot be created: {error}"));
+        self.metadata(topic);
+    }
+
+    /// The node that leads the first partition of a topic.
+    pub fn leader(&self, topic: &str) -> i32 {
+        self.metadata(topic).partitions[0].leader
+    }
+
+    /// A connection to the node that leads the first partition of a topic, and that node.
+    ///
+    /// # Panics
+    /// If it cannot be reached.
+    pub fn connect_to_leader(&self, topic: &str) -> (Client, i32) {
+        let metadata = self.metadata(topic);
+        let leader = metadata.partitions[0].leader;
+        let client = Client::connect(metadata.brokers[&leader]).expect("the leader listens");
+        (client, leader)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.kill_all();
+    }
+}
+
+impl Running {
+    /// The process of the node itself, also below a tracer.
+    fn pid(&self) -> u32 {
+        let child = self.child.id();
+        if !self.traced {
+            return child;
+        }
+        let children = fs::read_to_string(format!("/proc/{child}/task/{child}/children"));
+        let first = children.ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
+        first.unwrap_or(child)
+    }
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: u32, number: libc::c_int) {
+    let pid = libc::pid_t::try_from(pid).expect("a process id");
+    // SAFETY: no memory is involved; the process is one of ours and has not been waited for.
+    unsafe { libc::kill(pid, number) };
+}
+
+/// Tries until it goes well.
+///
+/// # Errors
+/// The last one, after [`READY_TIMEOUT`].
+pub fn eventually<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if begun.elapsed() > READY_TIMEOUT => return Err(error),
+            Err(_) => sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Loopback addresses that nobody listens on. All are held until all are found.
+fn free_ports(count: usize) -> Vec<SocketAddr> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"))
+        .collect();
+    listeners.iter().map(|l| l.local_addr().expect("it is bound")).collect()
+}
