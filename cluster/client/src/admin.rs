@@ -1,0 +1,143 @@
+//! Topics: create and delete.
+//!
+//! Both are tried until the deadline. After an attempt without an answer, "exists already" and "no
+//! such topic" may be the trace of our own first attempt; the errors say so, and the caller decides.
+
+use crate::cluster::{Cluster, ControllerReason};
+use fulmar_host::time::{self, Duration};
+use fulmar_types::Uuid;
+use fulmar_wire::{
+    CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
+    DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
+};
+
+/// Why a topic was not created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateTopicError {
+    /// There is one of this name.
+    #[error("the topic exists already")]
+    Exists,
+    /// The site refused.
+    #[error("the site refused: {code}{}", explain(message))]
+    Refused {
+        /// The reason.
+        code: ErrorCode,
+        /// The reason, for people.
+        message: Option<String>,
+    },
+    /// It was not created in time, and will not be.
+    #[error("the topic was not created: {0}")]
+    NotDone(ControllerReason),
+    /// It may have been created.
+    #[error("it is not known whether the topic was created: {0}")]
+    Unknown(ControllerReason),
+}
+
+/// Why a topic was not deleted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteTopicError {
+    /// There is none of this name.
+    #[error("there is no such topic")]
+    NoTopic,
+    /// The site refused.
+    #[error("the site refused: {code}{}", explain(message))]
+    Refused {
+        /// The reason.
+        code: ErrorCode,
+        /// The reason, for people.
+        message: Option<String>,
+    },
+    /// It was not deleted in time, and will not be.
+    #[error("the topic was not deleted: {0}")]
+    NotDone(ControllerReason),
+    /// It may have been deleted.
+    #[error("it is not known whether the topic was deleted: {0}")]
+    Unknown(ControllerReason),
+}
+
+fn explain(message: &Option<String>) -> String {
+    message.as_ref().map_or_else(String::new, |message| format!(" ({message})"))
+}
+
+fn milliseconds(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
+}
+
+fn create_code(answer: &CreateTopicsResponse) -> ErrorCode {
+    answer.topics.first().map_or(ErrorCode::UnknownServerError, |topic| topic.error_code)
+}
+
+fn delete_code(answer: &DeleteTopicsResponse) -> ErrorCode {
+    match answer.responses.first().map(|topic| topic.error_code) {
+        // Retriable for who reads, and final for who wants it gone.
+        Some(ErrorCode::UnknownTopicOrPartition) => ErrorCode::ResourceNotFound,
+        Some(code) => code,
+        None => ErrorCode::UnknownServerError,
+    }
+}
+
+impl Cluster {
+    /// Creates a topic. Returns its id.
+    ///
+    /// # Errors
+    /// Why it was not created, or that nobody knows.
+    pub async fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        timeout: Duration,
+    ) -> Result<Uuid, CreateTopicError> {
+        let topic = CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+            replication_factor: -1,
+            ..CreatableTopic::default()
+        };
+        let request = CreateTopicsRequest {
+            topics: vec![topic],
+            timeout_ms: milliseconds(timeout),
+            validate_only: false,
+        };
+        let asked = self.ask_controller(&request, create_code, time::now() + timeout);
+        let answer = asked.await.map_err(|error| match error.may_have_happened {
+            true => CreateTopicError::Unknown(error.reason),
+            false => CreateTopicError::NotDone(error.reason),
+        })?;
+        let code = create_code(&answer);
+        let result = answer.topics.into_iter().next().unwrap_or_default();
+        match code {
+            ErrorCode::None => Ok(result.topic_id),
+            ErrorCode::TopicAlreadyExists => Err(CreateTopicError::Exists),
+            code => Err(CreateTopicError::Refused { code, message: result.error_message }),
+        }
+    }
+
+    /// Deletes a topic with all its records.
+    ///
+    /// # Errors
+    /// Why it was not deleted, or that nobody knows.
+    pub async fn delete_topic(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<(), DeleteTopicError> {
+        let state = DeleteTopicState { name: Some(name.to_owned()), topic_id: Uuid::NIL };
+        let request = DeleteTopicsRequest {
+            topics: vec![state],
+            timeout_ms: milliseconds(timeout),
+            ..DeleteTopicsRequest::default()
+        };
+        let asked = self.ask_controller(&request, delete_code, time::now() + timeout);
+        let answer = asked.await.map_err(|error| match error.may_have_happened {
+            true => DeleteTopicError::Unknown(error.reason),
+            false => DeleteTopicError::NotDone(error.reason),
+        })?;
+        let code = delete_code(&answer);
+        let result = answer.responses.into_iter().next().unwrap_or_default();
+        match code {
+            ErrorCode::None => Ok(()),
+            ErrorCode::ResourceNotFound => Err(DeleteTopicError::NoTopic),
+            code => Err(DeleteTopicError::Refused { code, message: result.error_message }),
+        }
+    }
+}
