@@ -1,1 +1,34 @@
-//! The only crate that knows openraft: log store, state machine driver, peer network, group handle.
+//! The Raft group of a site. This is the only crate that knows openraft.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`group`] | the handle that everything above uses: propose, read barrier, leadership |
+//! | [`machine`] | the trait of the state machine that the log drives |
+//! | [`runtime`] | openraft's runtime on top of the seam |
+//! | `types`, `membership` | openraft's type parameters, and our forms of what it stores and sends |
+//! | `log_store`, `state_machine`, `snapshot_data` | openraft's storage on top of the store |
+//! | [`peer`] | messages between nodes, handshake, pipelined appends, shipping of segments |
+//! | [`bootstrap`] | how three empty nodes become a site, once |
+//! | `maintenance` | snapshots, purge, garbage |
+//!
+//! Invariants: what is acknowledged is flushed on a majority; nothing of openraft's own formats is
+//! stored or sent; a core that stopped ends the process.
+//!
+//! Never: name openraft outside this crate.
+
+pub mod bootstrap;
+pub mod group;
+mod log_store;
+pub mod machine;
+mod maintenance;
+mod membership;
+pub mod peer;
+pub mod runtime;
+mod snapshot_data;
+mod state_machine;
+mod types;
+
+pub use group::{
+    Group, GroupSettings, Leadership, ProposeError, Proposed, ReadError, ReadPoint, StartError,
+};
+pub use machine::{Applied, ApplyError, Machine, RestoreError, SharedMachine};

@@ -1,0 +1,179 @@
+//! How three empty nodes become a site, once.
+//!
+//! 1. Every node draws its incarnation at its first start and keeps it in its identity file.
+//! 2. The node with the lowest id asks the others who they are. When all are empty it draws the
+//!    site id and writes both it and everybody's incarnation to its own identity file: from here
+//!    on the site exists.
+//! 3. The others keep asking. Who meets a node of an existing site looks for its own incarnation
+//!    in that node's list: if it is there, it joins; if not, its directory was wiped or replaced
+//!    after the site began, and it refuses to start.
+//!
+//! Invariants: only one node ever draws a site id, and it is durable before anybody hears of it,
+//! so two sites can never come out of one configuration; a node whose directory was emptied never
+//! votes with the identity of the old one, because what it had promised is gone.
+//!
+//! Never: go on without all nodes. A site that begins with two could begin twice.
+
+use crate::peer::connection::{DialError, PeerContext, dial};
+use crate::peer::message::{Introduction, Purpose, Refusal, kind};
+use fulmar_host::{planted, random, time};
+use fulmar_store::{Identity, Life, Store};
+use fulmar_types::{ExitCode, Incarnation, NodeId, Plant, SiteId, Uuid};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long to wait before asking again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The beginning of a site, seen from one node.
+pub struct Bootstrap {
+    context: Arc<PeerContext>,
+    store: Arc<Store>,
+}
+
+enum Step {
+    Done,
+    Again,
+}
+
+impl Bootstrap {
+    /// For this node.
+    pub fn new(context: Arc<PeerContext>, store: Arc<Store>) -> Self {
+        Self { context, store }
+    }
+
+    /// What this directory knows of itself; a new one draws its incarnation here, durably.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn incarnate(store: &Store, node: NodeId, segment_bytes: u64) -> io::Result<Life> {
+        let life = match store.life().await? {
+            Some(life) => life,
+            None => {
+                let incarnation = Incarnation(Uuid::from_random(random::random_16()));
+                let life = Life { incarnation, site: None, known: BTreeMap::new() };
+                store.save_life(&life).await?;
+                life
+            }
+        };
+        initialise(store, &life, node, segment_bytes).await?;
+        Ok(life)
+    }
+
+    /// What this node says of itself.
+    pub fn introduction(&self) -> Introduction {
+        let me = self.context.acquaintance();
+        Introduction {
+            node: self.context.node,
+            incarnation: me.incarnation,
+            site: me.site,
+            known: me.known.into_iter().collect(),
+        }
+    }
+
+    /// Waits until this node belongs to a site.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn run(&self) -> io::Result<()> {
+        while self.context.acquaintance().site.is_none() {
+            match self.step().await? {
+                Step::Done => break,
+                Step::Again => time::sleep(PAUSE).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&self) -> io::Result<Step> {
+        let me = self.context.acquaintance();
+        let mut lives = BTreeMap::from([(self.context.node, me.incarnation)]);
+        for node in self.context.addresses.keys().copied() {
+            if node == self.context.node {
+                continue;
+            }
+            let Some(answer) = self.ask(node).await else { continue };
+            if let Some(site) = answer.site {
+                return self.join(node, site, answer.known).await;
+            }
+            lives.insert(node, answer.incarnation);
+        }
+        let everybody = lives.len() == self.context.addresses.len();
+        let lowest = self.context.addresses.keys().next() == Some(&self.context.node);
+        if everybody && lowest {
+            let site = SiteId(Uuid::from_random(random::random_16()));
+            self.begin(site, lives).await?;
+            return Ok(Step::Done);
+        }
+        Ok(Step::Again)
+    }
+
+    async fn ask(&self, node: NodeId) -> Option<Introduction> {
+        let mut connection = match dial(&self.context, node, Purpose::Control).await {
+            Ok(connection) => connection,
+            Err(DialError::Refused(Refusal::OtherIncarnation)) => {
+                self.refuse(node).await;
+                return None;
+            }
+            Err(error) => {
+                tracing::debug!(%node, %error, "not reached yet");
+                return None;
+            }
+        };
+        connection.ask(kind::INTRODUCE, &(), self.context.stall_timeout).await.ok()
+    }
+
+    async fn join(
+        &self,
+        node: NodeId,
+        site: SiteId,
+        known: Vec<(NodeId, Incarnation)>,
+    ) -> io::Result<Step> {
+        let mut known: BTreeMap<_, _> = known.into_iter().collect();
+        let mine = self.context.acquaintance().incarnation;
+        if known.get(&self.context.node) != Some(&mine) {
+            if !planted(Plant::WipedNodeVotes) {
+                self.refuse(node).await;
+            }
+            known.insert(self.context.node, mine);
+        }
+        self.begin(site, known).await?;
+        Ok(Step::Done)
+    }
+
+    async fn begin(&self, site: SiteId, known: BTreeMap<NodeId, Incarnation>) -> io::Result<()> {
+        let incarnation = self.context.acquaintance().incarnation;
+        let life = Life { incarnation, site: Some(site), known };
+        self.store.save_life(&life).await?;
+        initialise(&self.store, &life, self.context.node, self.context.segment_bytes).await?;
+        self.context.acquaint(life);
+        tracing::info!(%site, "this node belongs to the site");
+        Ok(())
+    }
+
+    async fn refuse(&self, by: NodeId) {
+        let message = format!(
+            "node {} has an empty data directory, but the site exists: node {by} knows an earlier \
+             life of this node.\nIf the old directory can be found, put it back. Nothing was \
+             changed.",
+            self.context.node
+        );
+        self.context.host.fatal(ExitCode::Identity, message).await
+    }
+}
+
+/// Makes the directory that of a site's node, if the site is known and nobody has done it: a crash
+/// may come between the two.
+async fn initialise(
+    store: &Store,
+    life: &Life,
+    node: NodeId,
+    segment_bytes: u64,
+) -> io::Result<()> {
+    let (Some(site), None) = (life.site, store.identity()) else { return Ok(()) };
+    let incarnation = life.incarnation;
+    let identity = Identity { site, node, incarnation, segment_bytes, initialised: true };
+    Ok(store.initialise(identity).await?)
+}

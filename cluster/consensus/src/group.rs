@@ -1,0 +1,441 @@
+//! The site's Raft group as a value: everything above this crate speaks to it and not to openraft.
+//!
+//! Invariants: a proposal is answered exactly once, with "done", "certainly not done" or
+//! "unknown"; a read barrier passes only on a leader whose lease holds and who has applied an
+//! entry of its own term; a group whose core has stopped ends the process.
+//!
+//! Never: two groups on one directory.
+
+use crate::bootstrap::Bootstrap;
+use crate::log_store::LogStore;
+use crate::machine::SharedMachine;
+use crate::maintenance;
+use crate::peer::client::PeerNetwork;
+use crate::peer::connection::PeerContext;
+use crate::peer::server::PeerServer;
+use crate::peer::ship::ShipYard;
+use crate::state_machine::{Progress, StateMachine};
+use crate::types::{Proposal, TypeConfig, position};
+use bytes::Bytes;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::{Host, planted};
+use fulmar_store::{OpenError, Store, StoreSettings};
+use fulmar_types::{Event, ExitCode, LogIndex, LogPosition, NodeId, Plant, Role, Term};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::{EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// openraft with our types.
+pub(crate) type SiteRaft = openraft::Raft<TypeConfig, StateMachine>;
+
+/// How long a connection attempt to a peer may take, in election timeouts.
+const DIAL_PATIENCE: u32 = 1;
+/// How long a peer may owe an answer, in election timeouts. A slow flush must fit in.
+const STALL_PATIENCE: u32 = 4;
+
+/// What a group needs to know.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// This node.
+    pub node: NodeId,
+    /// Where all nodes of the site listen for their peers, this one included.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// The data directory.
+    pub directory: PathBuf,
+    /// The size of a segment file.
+    pub segment_bytes: u64,
+    /// Empty segments kept ready.
+    pub spare_segments: u32,
+    /// Full segments that the Raft floor stays behind the newest snapshot.
+    pub purge_lag_segments: u32,
+    /// How often a leader speaks when it has nothing to say.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a follower asks for votes.
+    pub election_timeout_min: Duration,
+    /// The longest one, and the length of the lease.
+    pub election_timeout_max: Duration,
+}
+
+/// Why a group could not be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The peer address.
+    #[error("cannot listen for peers on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// This node is not in the configuration.
+    #[error("node {0} is not among the configured nodes")]
+    UnknownNode(NodeId),
+    /// Recovery found a state that cannot be restored, or openraft refused to start.
+    #[error("{0}")]
+    Core(String),
+}
+
+impl StartError {
+    /// The exit code of a process that meets this at its start.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Store(error) => error.exit_code(),
+            Self::Bind { .. } => ExitCode::Bind,
+            Self::UnknownNode(_) => ExitCode::Usage,
+            Self::Core(_) => ExitCode::CoreDead,
+        }
+    }
+}
+
+/// Who leads, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The current term.
+    pub term: Term,
+    /// Its leader, where it is known.
+    pub leader: Option<NodeId>,
+    /// Whether that is this node.
+    pub is_me: bool,
+}
+
+/// A committed and applied proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Where it lies in the log.
+    pub position: LogPosition,
+    /// What the machine said of it.
+    pub outcome: Bytes,
+}
+
+/// Why a proposal was not answered with an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// It was certainly not done: this node does not lead.
+    #[error("this node does not lead")]
+    NotLeader,
+    /// It may or may not be done, now or later.
+    #[error("the leader changed before the outcome was known")]
+    Unknown,
+}
+
+/// Why a read cannot be served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// This node does not lead, or cannot prove that it still does.
+    #[error("this node cannot prove that it leads")]
+    NotLeader,
+}
+
+/// Proof that this node led at the moment of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadPoint {
+    /// The term that it leads.
+    pub term: Term,
+    /// Everything up to here was committed, and has been applied.
+    pub applied: LogPosition,
+}
+
+pub(crate) struct Shared {
+    pub(crate) host: Host,
+    pub(crate) store: Arc<Store>,
+    pub(crate) raft: SiteRaft,
+    pub(crate) progress: Arc<Progress>,
+    leadership: Mutex<Leadership>,
+    leadership_changed: Notify,
+    node: NodeId,
+}
+
+/// A handle to the group of this node. The group ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Group {
+    shared: Arc<Shared>,
+    _tasks: Arc<Vec<Owned<()>>>,
+}
+
+fn raft_config(settings: &GroupSettings) -> Result<openraft::Config, StartError> {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    openraft::Config {
+        cluster_name: "site".to_owned(),
+        heartbeat_interval: ms(settings.heartbeat),
+        election_timeout_min: ms(settings.election_timeout_min),
+        election_timeout_max: ms(settings.election_timeout_max),
+        install_snapshot_timeout: ms(settings.election_timeout_max),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // With an asynchronous flush, a leader that lost its unflushed tail would resume its term
+        // and propose other entries under the same ids.
+        enable_leader_restore: Some(planted(Plant::LeaderRestore)),
+        ..openraft::Config::default()
+    }
+    .validate()
+    .map_err(|error| StartError::Core(error.to_string()))
+}
+
+impl Group {
+    /// Opens the store, waits until this node belongs to a site, and joins its group.
+    ///
+    /// # Errors
+    /// If the directory cannot be recovered, the address cannot be bound, or the state cannot be
+    /// restored.
+    pub async fn start(
+        host: Host,
+        settings: GroupSettings,
+        machine: SharedMachine,
+    ) -> Result<Self, StartError> {
+        let address =
+            *settings.peers.get(&settings.node).ok_or(StartError::UnknownNode(settings.node))?;
+        let (store, _) = Store::open(host.clone(), store_settings(&settings)).await?;
+        let core = |error: std::io::Error| StartError::Core(error.to_string());
+        let acquaintance = Bootstrap::incarnate(&store, settings.node, settings.segment_bytes)
+            .await
+            .map_err(core)?;
+        let context = Arc::new(PeerContext {
+            host: host.clone(),
+            node: settings.node,
+            addresses: settings.peers.clone(),
+            segment_bytes: settings.segment_bytes,
+            dial_timeout: settings.election_timeout_max * DIAL_PATIENCE,
+            stall_timeout: settings.election_timeout_max * STALL_PATIENCE,
+            acquaintance: Mutex::new(acquaintance),
+        });
+        let listener = host
+            .network
+            .listen(address)
+            .await
+            .map_err(|error| StartError::Bind { address, error })?;
+        let bootstrap = Arc::new(Bootstrap::new(context.clone(), store.clone()));
+        let server = Arc::new(PeerServer {
+            context: context.clone(),
+            store: store.clone(),
+            bootstrap: bootstrap.clone(),
+            raft: OnceLock::new(),
+            yard: Arc::new(ShipYard::default()),
+        });
+        let mut tasks = vec![task::spawn_owned(server.clone().run(listener))];
+        bootstrap.run().await.map_err(core)?;
+
+        let (driver, progress) =
+            StateMachine::recover(host.clone(), store.clone(), machine).await.map_err(core)?;
+        let raft = SiteRaft::new(
+            settings.node,
+            Arc::new(raft_config(&settings)?),
+            PeerNetwork { context, store: store.clone() },
+            LogStore::new(store.clone()),
+            driver,
+        )
+        .await
+        .map_err(|error| StartError::Core(error.to_string()))?;
+        begin_group(&raft, &store, &settings).await?;
+        server.raft.set(raft.clone()).map_err(|_| StartError::Core("started twice".to_owned()))?;
+
+        let shared = Arc::new(Shared {
+            host,
+            store,
+            raft,
+            progress,
+            leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
+            leadership_changed: Notify::new(),
+            node: settings.node,
+        });
+        tasks.push(task::spawn_owned(watch_role(shared.clone())));
+        tasks.push(task::spawn_owned(watch_core(shared.clone())));
+        tasks
+            .push(task::spawn_owned(maintenance::run(shared.clone(), settings.purge_lag_segments)));
+        Ok(Self { shared, _tasks: Arc::new(tasks) })
+    }
+
+    /// Proposes an entry and waits until it is applied here.
+    ///
+    /// # Errors
+    /// If this node does not lead, or leadership was lost before the outcome was known.
+    pub async fn propose(&self, payload: Bytes) -> Result<Proposed, ProposeError> {
+        let claim = self.shared.progress.applied().map_or(0, |at| at.index.get() + 1);
+        match self.shared.raft.client_write(Proposal { claim, payload }).await {
+            Ok(response) => {
+                Ok(Proposed { position: position(&response.log_id), outcome: response.data.0 })
+            }
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(ProposeError::NotLeader)
+            }
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Waits until the log on this node has nothing left to flush.
+    pub async fn wait_flushed(&self) {
+        let store = &self.shared.store;
+        let Some(target) = store.last() else { return };
+        let mut flushed = store.flushed();
+        // A truncation may take the target away; then the end of the log is the target.
+        while flushed.is_none_or(|flushed| {
+            flushed.index < target.index.min(store.last().map_or(target.index, |last| last.index))
+        }) {
+            match store.flush_progress(flushed).await {
+                Ok(progress) => flushed = Some(progress),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leadership(&self) -> Leadership {
+        *self.shared.leadership.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits until the leadership differs from `seen`.
+    pub async fn wait_leadership_change(&self, seen: Leadership) {
+        loop {
+            let changed = self.shared.leadership_changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.leadership() != seen {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Proves that this node leads now, and waits until all that was committed before is applied.
+    ///
+    /// # Errors
+    /// If it does not lead, or its lease has run out.
+    pub async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
+        match self.shared.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
+            Ok((read, _)) => {
+                let until = position(read.log_id());
+                let mut applied = self.shared.progress.applied();
+                while applied.is_none_or(|applied| applied.index < until.index) {
+                    self.shared.progress.wait_beyond(applied).await;
+                    applied = self.shared.progress.applied();
+                }
+                Ok(ReadPoint { term: until.term, applied: until })
+            }
+            Err(RaftError::APIError(
+                LinearizableReadError::ForwardToLeader(_)
+                | LinearizableReadError::QuorumNotEnough(_),
+            ))
+            | Err(RaftError::Fatal(_)) => Err(ReadError::NotLeader),
+        }
+    }
+
+    /// The last entry that was applied here.
+    pub fn applied(&self) -> Option<LogPosition> {
+        self.shared.progress.applied()
+    }
+
+    /// Waits until more has been applied than `seen`.
+    pub async fn wait_applied_beyond(&self, seen: Option<LogPosition>) {
+        self.shared.progress.wait_beyond(seen).await;
+    }
+
+    /// The first index that the log of this node holds in Raft's sense.
+    pub fn floor(&self) -> Option<LogIndex> {
+        self.shared.store.floor().map(|at| at.index)
+    }
+
+    /// Where records are read from.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    /// Asks another node to take over the leadership, for a planned stop of this one.
+    pub async fn hand_over(&self, to: NodeId) {
+        // A dead core is noticed by its watcher.
+        let _ = self.shared.raft.trigger().transfer_leader(to).await;
+    }
+
+    /// Stops taking part in the group. What was flushed stays.
+    pub async fn shutdown(&self) {
+        let _ = self.shared.raft.shutdown().await;
+    }
+}
+
+fn store_settings(settings: &GroupSettings) -> StoreSettings {
+    StoreSettings {
+        directory: settings.directory.clone(),
+        node: settings.node,
+        segment_bytes: settings.segment_bytes,
+        spare_segments: settings.spare_segments,
+        entry_cache_bytes: fulmar_types::limits::ENTRY_CACHE_BYTES,
+    }
+}
+
+/// Writes the first entry of the group, if nobody has: its members. Every node may do it, since
+/// all of them write the same entry.
+async fn begin_group(
+    raft: &SiteRaft,
+    store: &Store,
+    settings: &GroupSettings,
+) -> Result<(), StartError> {
+    if store.last().is_some() || store.floor().is_some() || store.vote().is_some() {
+        return Ok(());
+    }
+    let members: BTreeMap<NodeId, EmptyNode> =
+        settings.peers.keys().map(|node| (*node, EmptyNode::default())).collect();
+    match raft.initialize(members).await {
+        // Another node was faster, and its entries or its candidacy have already arrived.
+        Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+        Err(RaftError::Fatal(error)) => Err(StartError::Core(error.to_string())),
+    }
+}
+
+async fn watch_role(shared: Arc<Shared>) {
+    let mut metrics = shared.raft.server_metrics();
+    loop {
+        let (leadership, role) = {
+            let now = metrics.borrow_watched();
+            let is_me = now.state == ServerState::Leader && now.current_leader == Some(shared.node);
+            let role = match now.state {
+                ServerState::Learner => Role::Learner,
+                ServerState::Candidate => Role::Candidate,
+                ServerState::Leader => Role::Leader,
+                ServerState::Follower | ServerState::Shutdown => Role::Follower,
+            };
+            let term = Term(now.vote.leader_id.term);
+            (Leadership { term, leader: now.current_leader, is_me }, role)
+        };
+        let changed = {
+            let mut current = shared.leadership.lock().expect("no holder of this lock panics");
+            let changed = *current != leadership;
+            *current = leadership;
+            changed
+        };
+        if changed {
+            let Leadership { term, leader, .. } = leadership;
+            shared.host.report(Event::RoleChanged { role, term, leader });
+            shared.leadership_changed.notify_waiters();
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends the process when openraft's core has stopped by itself: half a node helps nobody.
+async fn watch_core(shared: Arc<Shared>) {
+    let mut metrics = shared.raft.metrics();
+    loop {
+        let dead = metrics.borrow_watched().running_state.clone().err();
+        match dead {
+            Some(openraft::errors::Fatal::Stopped) => return,
+            Some(error) => {
+                shared.host.fatal(ExitCode::CoreDead, format!("consensus stopped: {error}")).await
+            }
+            None => {}
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! openraft's network: how a node speaks to one of its peers.
+//!
+//! openraft makes one client for entries, one for heartbeats and one for snapshots per peer, and
+//! a fresh one for each election; each has a connection of its own, opened when first needed and
+//! given up at the first error.
+//!
+//! Entries are pipelined: a writer task sends them as fast as they come, up to
+//! [`APPENDS_IN_FLIGHT_MAX`] without an answer, while the answers are read in order.
+//!
+//! Invariants: every exchange has a deadline; an answer is never matched with a question of an
+//! earlier connection.
+
+use super::connection::{DialError, PeerConnection, PeerContext, dial};
+use super::frame::{self, FrameReader};
+use super::message::{self, AppendAnswer, Done, Purpose, Transfer, VoteAnswer, WireVote, kind};
+use super::ship;
+use crate::snapshot_data::SnapshotData;
+use crate::types::{LogId, TypeConfig, Vote, log_id, position};
+use fulmar_host::net::WriteHalf;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::time;
+use fulmar_store::Store;
+use fulmar_types::NodeId;
+use futures_util::{Stream, StreamExt, stream};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RPCTypes};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Appends on their way to one peer without an answer.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
+
+/// Makes a client for each peer.
+#[derive(Clone)]
+pub struct PeerNetwork {
+    /// What all connections share.
+    pub context: Arc<PeerContext>,
+    /// What the segments are read from.
+    pub store: Arc<Store>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> PeerClient {
+        PeerClient {
+            context: self.context.clone(),
+            store: self.store.clone(),
+            target,
+            control: None,
+        }
+    }
+}
+
+/// How a node speaks to one peer.
+pub struct PeerClient {
+    context: Arc<PeerContext>,
+    store: Arc<Store>,
+    target: NodeId,
+    control: Option<PeerConnection>,
+}
+
+fn unreachable_error(error: &DialError) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn broken(error: &io::Error) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+impl PeerClient {
+    fn timed_out(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
+        RPCError::Timeout(Timeout { action, id: self.context.node, target: self.target, timeout })
+    }
+
+    /// Asks over the control connection. It is taken out while in use, so that a call which is
+    /// dropped half way leaves no connection behind that has an answer outstanding.
+    async fn ask<T: serde::Serialize, A: serde::de::DeserializeOwned>(
+        &mut self,
+        what: (u8, RPCTypes),
+        message: &T,
+        body: &[bytes::Bytes],
+        limit: Duration,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let (kind, action) = what;
+        let mut connection = match self.control.take() {
+            Some(connection) => connection,
+            None => dial(&self.context, self.target, Purpose::Control)
+                .await
+                .map_err(|error| unreachable_error(&error))?,
+        };
+        match connection.ask_with(kind, message, body, limit).await {
+            Ok(answer) => {
+                self.control = Some(connection);
+                Ok(answer)
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.timed_out(action, limit))
+            }
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    async fn ask_for_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let question = message::VoteRequest {
+            pre_vote,
+            vote: WireVote::from(&request.vote),
+            last: request.last_log_id.as_ref().map(position),
+            transfer: request.leadership_transfer,
+        };
+        let answer: VoteAnswer =
+            self.ask((kind::VOTE, RPCTypes::Vote), &question, &[], option.hard_ttl()).await?;
+        Ok(VoteResponse::new(answer.vote.to_vote(), answer.last.map(log_id), answer.granted))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let (head, body) = message::append_to_wire(request);
+        let answer: AppendAnswer = self
+            .ask((kind::APPEND, RPCTypes::AppendEntries), &head, &body, option.hard_ttl())
+            .await?;
+        Ok(match message::answer_from_wire(answer) {
+            Ok(flushed) => AppendEntriesResponse::PartialSuccess(flushed),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let PeerConnection { reader, writer } =
+                dial(&self.context, self.target, Purpose::Append)
+                    .await
+                    .map_err(|error| unreachable_error(&error))?;
+            let (sent, outstanding) = mpsc::channel(APPENDS_IN_FLIGHT_MAX);
+            let pipeline = Pipeline {
+                reader,
+                outstanding,
+                stall: self.context.stall_timeout,
+                _writer: task::spawn_owned(send_all(input, writer, sent)),
+            };
+            let answers: BoxStream<'s, _> =
+                Box::pin(stream::unfold(Some(pipeline), |pipeline| async move {
+                    pipeline?.next().await
+                }));
+            Ok(answers)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_for_vote(request, false, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.ask_for_vote(request, true, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let shipping =
+            ship::send(&self.context, &self.store, self.target, (vote, snapshot.snapshot));
+        let mut shipping = std::pin::pin!(shipping);
+        let mut cancel = std::pin::pin!(cancel);
+        // Polled in this order, so that a finished transfer is never reported as cancelled.
+        std::future::poll_fn(move |cx| {
+            if let std::task::Poll::Ready(result) = shipping.as_mut().poll(cx) {
+                return std::task::Poll::Ready(result);
+            }
+            cancel.as_mut().poll(cx).map(|closed| Err(StreamingError::Closed(closed)))
+        })
+        .await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let order = Transfer {
+            from: WireVote::from(request.from_leader()),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(position),
+        };
+        let done: Done = self
+            .ask((kind::TRANSFER, RPCTypes::TransferLeader), &order, &[], option.hard_ttl())
+            .await?;
+        // The leader only wants to know that the order arrived: if the other node did not obey,
+        // the next election decides.
+        if let Some(problem) = done.problem {
+            tracing::info!(target = %self.target, problem, "leadership was not taken over");
+        }
+        Ok(Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let pause = self.context.dial_timeout / 4;
+        Some(Backoff::new(std::iter::repeat(pause)))
+    }
+}
+
+/// The last entry that a request covers, for the log of what is outstanding.
+fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
+    use openraft::entry::RaftEntry;
+    request.entries.last().map(RaftEntry::log_id).or(request.prev_log_id)
+}
+
+async fn send_all<S>(mut input: S, mut writer: WriteHalf, sent: mpsc::Sender<Option<LogId>>)
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin + Send,
+{
+    while let Some(request) = input.next().await {
+        let last = last_of(&request);
+        // First the note that an answer will come, then the question: a full channel is the limit
+        // on what is in flight.
+        if sent.send(last).await.is_err() {
+            return;
+        }
+        let (head, body) = message::append_to_wire(request);
+        if let Err(error) =
+            frame::write(&mut writer, kind::APPEND, &message::encode(&head), &body).await
+        {
+            tracing::debug!(%error, "an append stream broke");
+            return;
+        }
+    }
+}
+
+struct Pipeline {
+    reader: FrameReader,
+    outstanding: mpsc::Receiver<Option<LogId>>,
+    stall: Duration,
+    _writer: Owned<()>,
+}
+
+type Answered = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
+
+impl Pipeline {
+    /// The next answer, and the pipeline if it can go on.
+    async fn next(mut self) -> Option<(Answered, Option<Self>)> {
+        // Without a question there is no answer to wait for, however long it takes.
+        self.outstanding.recv().await?;
+        let answer = match time::timeout(self.stall, self.reader.next()).await {
+            Ok(Ok(Some(frame))) => message::decode::<AppendAnswer>(&frame.head),
+            Ok(Ok(None)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Err(error)) => Err(error),
+            Err(time::Elapsed) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        match answer {
+            Ok(answer) => match message::answer_from_wire(answer) {
+                Ok(flushed) => Some((Ok(Ok(flushed)), Some(self))),
+                Err(refused) => Some((Ok(Err(refused)), None)),
+            },
+            Err(error) => Some((Err(broken(&error)), None)),
+        }
+    }
+}

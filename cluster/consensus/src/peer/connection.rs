@@ -1,0 +1,265 @@
+//! A connection between two nodes, from the handshake on.
+//!
+//! ```text
+//! dialling node                         listening node
+//!   hello {magic, version, site,  -->
+//!          from, incarnation, to}
+//!                                 <--   welcome {incarnation} | refused {reason}
+//!   requests ...                  -->
+//!                                 <--   answers, in the order of the requests
+//! ```
+//!
+//! Invariants: no request is read before the handshake has been accepted; a node that was wiped
+//! (another incarnation than the site knows) is refused by both sides; every refusal has a name
+//! and is reported.
+//!
+//! Never: take a vote or an entry from a node of another site.
+
+use super::frame::{self, Frame, FrameReader};
+use super::message::{self, Hello, MAGIC, PROTOCOL_VERSION, Purpose, Refusal, Welcome, kind};
+use bytes::Bytes;
+use fulmar_host::net::{Connection, WriteHalf};
+use fulmar_host::{Host, planted, time};
+use fulmar_store::Life;
+use fulmar_types::{Event, Incarnation, NodeId, Plant};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use thiserror::Error;
+
+/// What all connections of a node share.
+pub struct PeerContext {
+    /// The outside world.
+    pub host: Host,
+    /// This node.
+    pub node: NodeId,
+    /// Where the nodes of the site listen, this one included.
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    /// The segment size, which must be the same everywhere.
+    pub segment_bytes: u64,
+    /// How long a connection attempt with its handshake may take.
+    pub dial_timeout: Duration,
+    /// How long a peer may owe an answer before the connection is given up.
+    pub stall_timeout: Duration,
+    /// What the handshake compares.
+    pub acquaintance: Mutex<Life>,
+}
+
+impl PeerContext {
+    /// A copy of what the handshake compares.
+    pub fn acquaintance(&self) -> Life {
+        self.acquaintance.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// Replaces what the handshake compares.
+    pub fn acquaint(&self, acquaintance: Life) {
+        *self.acquaintance.lock().expect("no holder of this lock panics") = acquaintance;
+    }
+}
+
+/// Why no connection came about.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// Nobody answered, or the connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The deadline passed.
+    #[error("no answer in time")]
+    Timeout,
+    /// One side refused the other.
+    #[error("refused: {}", .0.name())]
+    Refused(Refusal),
+    /// The configuration has no such node.
+    #[error("node {0} is not in the configuration")]
+    Unknown(NodeId),
+}
+
+/// An accepted connection.
+pub struct PeerConnection {
+    /// Frames from the peer.
+    pub reader: FrameReader,
+    /// Frames to the peer.
+    pub writer: WriteHalf,
+}
+
+impl PeerConnection {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub async fn send<T: Serialize>(
+        &mut self,
+        kind: u8,
+        message: &T,
+        body: &[Bytes],
+    ) -> io::Result<()> {
+        frame::write(&mut self.writer, kind, &message::encode(message), body).await
+    }
+
+    /// Receives the next frame.
+    ///
+    /// # Errors
+    /// If the connection broke or ended.
+    pub async fn receive(&mut self) -> io::Result<Frame> {
+        self.reader.next().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Asks and waits for the answer, at most for `limit`.
+    ///
+    /// # Errors
+    /// If the connection broke, or the deadline passed (`TimedOut`); it is of no use afterwards.
+    pub async fn ask<T: Serialize, A: DeserializeOwned>(
+        &mut self,
+        kind: u8,
+        message: &T,
+        limit: Duration,
+    ) -> io::Result<A> {
+        self.ask_with(kind, message, &[], limit).await
+    }
+
+    /// Asks with bulk data and waits for the answer, at most for `limit`.
+    ///
+    /// # Errors
+    /// If the connection broke, or the deadline passed (`TimedOut`); it is of no use afterwards.
+    pub async fn ask_with<T: Serialize, A: DeserializeOwned>(
+        &mut self,
+        kind: u8,
+        message: &T,
+        body: &[Bytes],
+        limit: Duration,
+    ) -> io::Result<A> {
+        let exchange = async {
+            self.send(kind, message, body).await?;
+            let answer = self.receive().await?;
+            if answer.kind != kind {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a peer answered another question",
+                ));
+            }
+            message::decode(&answer.head)
+        };
+        time::timeout(limit, exchange)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+/// Connects to a node and shakes hands.
+///
+/// # Errors
+/// If nobody answers in time, or one side refuses the other.
+pub async fn dial(
+    context: &PeerContext,
+    to: NodeId,
+    purpose: Purpose,
+) -> Result<PeerConnection, DialError> {
+    let address = *context.addresses.get(&to).ok_or(DialError::Unknown(to))?;
+    let attempt = async {
+        let Connection { reader, writer, .. } = context.host.network.connect(address).await?;
+        let mut connection = PeerConnection { reader: FrameReader::new(reader), writer };
+        let me = context.acquaintance();
+        let hello = Hello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION,
+            features: 0,
+            purpose,
+            site: me.site,
+            from: context.node,
+            incarnation: me.incarnation,
+            to,
+            segment_bytes: context.segment_bytes,
+        };
+        connection.send(kind::HELLO, &hello, &[]).await?;
+        let answer: Welcome = message::decode(&connection.receive().await?.head)?;
+        match answer {
+            Welcome::Refused(reason) => Err(DialError::Refused(reason)),
+            Welcome::Accepted { incarnation, .. } => {
+                if is_stranger(&me, to, incarnation) {
+                    return Err(DialError::Refused(Refusal::OtherIncarnation));
+                }
+                Ok(connection)
+            }
+        }
+    };
+    let outcome =
+        time::timeout(context.dial_timeout, attempt).await.map_err(|_| DialError::Timeout)?;
+    if let Err(DialError::Refused(reason)) = &outcome {
+        context.host.report(Event::PeerRefused { peer: Some(to), reason: reason.name() });
+    }
+    outcome
+}
+
+fn is_stranger(me: &Life, node: NodeId, incarnation: Incarnation) -> bool {
+    if planted(Plant::WipedNodeVotes) {
+        return false;
+    }
+    me.known.get(&node).is_some_and(|known| *known != incarnation)
+}
+
+fn judge(context: &PeerContext, me: &Life, hello: &Hello) -> Result<(), Refusal> {
+    if hello.magic != MAGIC {
+        return Err(Refusal::NotFulmar);
+    }
+    if hello.version != PROTOCOL_VERSION {
+        return Err(Refusal::Version);
+    }
+    if hello.to != context.node {
+        return Err(Refusal::OtherNode);
+    }
+    if hello.from == context.node || !context.addresses.contains_key(&hello.from) {
+        return Err(Refusal::UnknownNode);
+    }
+    if hello.segment_bytes != context.segment_bytes {
+        return Err(Refusal::SegmentSize);
+    }
+    match (me.site, hello.site) {
+        (Some(mine), Some(theirs)) if mine != theirs => return Err(Refusal::OtherSite),
+        // Until both belong to the site, they may only introduce themselves.
+        (None, _) | (_, None) if hello.purpose != Purpose::Control => {
+            return Err(Refusal::NoSiteYet);
+        }
+        _ => {}
+    }
+    if is_stranger(me, hello.from, hello.incarnation) {
+        return Err(Refusal::OtherIncarnation);
+    }
+    Ok(())
+}
+
+/// Shakes hands with whoever connected.
+///
+/// # Errors
+/// If the connection broke, nothing came in time, or the peer was refused.
+pub async fn welcome(
+    context: &Arc<PeerContext>,
+    connection: Connection,
+) -> Result<(PeerConnection, Hello), DialError> {
+    let Connection { reader, writer, .. } = connection;
+    let mut connection = PeerConnection { reader: FrameReader::new(reader), writer };
+    let greeting = async {
+        let frame = connection.receive().await?;
+        if frame.kind != kind::HELLO {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a peer did not say hello"));
+        }
+        message::decode::<Hello>(&frame.head)
+    };
+    let hello =
+        time::timeout(context.dial_timeout, greeting).await.map_err(|_| DialError::Timeout)??;
+    let me = context.acquaintance();
+    let verdict = judge(context, &me, &hello);
+    let answer = match verdict {
+        Ok(()) => Welcome::Accepted { features: 0, incarnation: me.incarnation },
+        Err(reason) => Welcome::Refused(reason),
+    };
+    connection.send(kind::HELLO, &answer, &[]).await?;
+    if let Err(reason) = verdict {
+        context.host.report(Event::PeerRefused { peer: Some(hello.from), reason: reason.name() });
+        return Err(DialError::Refused(reason));
+    }
+    Ok((connection, hello))
+}

@@ -1,0 +1,22 @@
+//! What the nodes of a site say to one another.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`frame`] | how a message lies in the byte stream |
+//! | [`message`] | the messages, and the codec that openraft's types never reach |
+//! | [`connection`] | a connection after its handshake |
+//! | [`client`] | openraft's network on top of it: votes, pipelined appends, shipping |
+//! | [`server`] | the listening side |
+//! | [`ship`] | snapshots and whole segments on their way to a node behind the purge point |
+//!
+//! Invariants: every connection starts with a handshake that both sides can refuse by name; every
+//! request has a deadline; answers come in the order of the requests.
+//!
+//! Never: allocate for a length that a peer claims before it is checked against its limit.
+
+pub mod client;
+pub mod connection;
+pub mod frame;
+pub mod message;
+pub mod server;
+pub mod ship;

@@ -1,0 +1,244 @@
+//! The listening side of a node for its peers.
+//!
+//! Invariants: a connection is served for the purpose it declared and no other; the number of
+//! connections is bounded; a peer that breaks the protocol loses its connection and nothing else.
+
+use super::connection::{DialError, PeerConnection, PeerContext, welcome};
+use super::frame::Frame;
+use super::message::{
+    self, Chunk, Done, Install, Offer, Purpose, Transfer, VoteAnswer, WireVote, kind,
+};
+use super::ship::{Receiver, ShipYard};
+use crate::bootstrap::Bootstrap;
+use crate::group::SiteRaft;
+use crate::snapshot_data::to_openraft;
+use crate::types::{log_id, position};
+use fulmar_host::net::{Connection, Listener};
+use fulmar_host::{task, time};
+use fulmar_store::Store;
+use futures_util::StreamExt;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest};
+use serde::Serialize;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+
+/// Connections from peers at one time. Two peers need about six; the rest is room for those that
+/// died without a word.
+const CONNECTIONS_MAX: usize = 128;
+
+/// A connection on which nothing was said for this long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Appends that wait for openraft to take them.
+const APPEND_QUEUE: usize = 16;
+
+/// What the listening side of a node works with.
+pub struct PeerServer {
+    /// What all connections share.
+    pub context: Arc<PeerContext>,
+    /// Where segments are staged.
+    pub store: Arc<Store>,
+    /// Introductions and the beginning of the site.
+    pub bootstrap: Arc<Bootstrap>,
+    /// The group, once it runs.
+    pub raft: OnceLock<SiteRaft>,
+    /// Transfers to this node.
+    pub yard: Arc<ShipYard>,
+}
+
+fn protocol(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+impl PeerServer {
+    /// Accepts connections until the listener breaks for good.
+    pub async fn run(self: Arc<Self>, mut listener: Box<dyn Listener>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok(connection) => {
+                    let server = self.clone();
+                    task::spawn(async move {
+                        let _permit = permit;
+                        if let Err(error) = server.serve(connection).await {
+                            tracing::debug!(%error, "a peer connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a peer failed");
+                    time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, connection: Connection) -> Result<(), DialError> {
+        let (connection, hello) = welcome(&self.context, connection).await?;
+        match hello.purpose {
+            Purpose::Control => self.control(connection).await?,
+            Purpose::Append => self.append_stream(connection).await?,
+            Purpose::Ship => self.ship(connection).await?,
+        }
+        Ok(())
+    }
+
+    fn raft(&self) -> io::Result<&SiteRaft> {
+        self.raft.get().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    async fn next_frame(connection: &mut PeerConnection) -> io::Result<Option<Frame>> {
+        match time::timeout(IDLE_TIMEOUT, connection.reader.next()).await {
+            Ok(frame) => frame,
+            Err(time::Elapsed) => Ok(None),
+        }
+    }
+
+    async fn control(&self, mut connection: PeerConnection) -> io::Result<()> {
+        while let Some(frame) = Self::next_frame(&mut connection).await? {
+            match frame.kind {
+                kind::VOTE => {
+                    let answer = self.vote(message::decode(&frame.head)?).await?;
+                    connection.send(kind::VOTE, &answer, &[]).await?;
+                }
+                kind::APPEND => {
+                    let request = message::append_from_wire(frame)?;
+                    let answer = self.append_once(request).await?;
+                    connection.send(kind::APPEND, &answer, &[]).await?;
+                }
+                kind::TRANSFER => {
+                    let done = self.transfer(message::decode(&frame.head)?).await;
+                    connection.send(kind::TRANSFER, &done, &[]).await?;
+                }
+                kind::INTRODUCE => {
+                    let answer = self.bootstrap.introduction();
+                    connection.send(kind::INTRODUCE, &answer, &[]).await?;
+                }
+                _ => return Err(protocol("an unknown request on a control connection")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn vote(&self, question: message::VoteRequest) -> io::Result<VoteAnswer> {
+        let mut request =
+            openraft::raft::VoteRequest::new(question.vote.to_vote(), question.last.map(log_id));
+        request.leadership_transfer = question.transfer;
+        let raft = self.raft()?;
+        let answer =
+            if question.pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+        let answer = answer.map_err(io::Error::other)?;
+        Ok(VoteAnswer {
+            vote: WireVote::from(&answer.vote),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(position),
+        })
+    }
+
+    async fn append_once(
+        &self,
+        request: AppendEntriesRequest<crate::types::TypeConfig>,
+    ) -> io::Result<message::AppendAnswer> {
+        let previous = request.prev_log_id;
+        let last = request.entries.last().map(openraft::entry::RaftEntry::log_id).or(previous);
+        let answer = self.raft()?.append_entries(request).await.map_err(io::Error::other)?;
+        use openraft::raft::AppendEntriesResponse as Answer;
+        Ok(message::answer_to_wire(match answer {
+            Answer::Success => Ok(last),
+            Answer::PartialSuccess(flushed) => Ok(flushed),
+            Answer::Conflict => {
+                let at = previous.ok_or_else(|| protocol("a conflict before the first entry"))?;
+                Err(StreamAppendError::Conflict(at))
+            }
+            Answer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
+        }))
+    }
+
+    async fn transfer(&self, order: Transfer) -> Done {
+        let request =
+            TransferLeaderRequest::new(order.from.to_vote(), order.to, order.last.map(log_id));
+        let outcome = match self.raft() {
+            Err(error) => Err(error.to_string()),
+            Ok(raft) => match raft.handle_transfer_leader(request).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(refused)) => Err(refused.to_string()),
+                Err(fatal) => Err(fatal.to_string()),
+            },
+        };
+        Done { problem: outcome.err() }
+    }
+
+    /// Entries in, answers out, in the same order; openraft works on several at a time.
+    async fn append_stream(&self, connection: PeerConnection) -> io::Result<()> {
+        let PeerConnection { mut reader, mut writer } = connection;
+        let (queue, requests) = mpsc::channel(APPEND_QUEUE);
+        let _reading = task::spawn_owned(async move {
+            while let Ok(Some(frame)) = reader.next().await {
+                if frame.kind != kind::APPEND {
+                    return;
+                }
+                let Ok(request) = message::append_from_wire(frame) else { return };
+                if queue.send(request).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let requests = futures_util::stream::unfold(requests, |mut requests| async move {
+            requests.recv().await.map(|request| (request, requests))
+        });
+        let answers = self.raft()?.stream_append(requests);
+        let mut answers = std::pin::pin!(answers);
+        while let Some(answer) = answers.next().await {
+            let answer = message::answer_to_wire(answer.map_err(io::Error::other)?);
+            let head = message::encode(&answer);
+            super::frame::write(&mut writer, kind::APPEND, &head, &[]).await?;
+        }
+        Ok(())
+    }
+
+    async fn ship(&self, mut connection: PeerConnection) -> io::Result<()> {
+        let mut receiver = Receiver::new(&self.yard, &self.store);
+        while let Some(frame) = Self::next_frame(&mut connection).await? {
+            match frame.kind {
+                kind::OFFER => {
+                    let offer: Offer = message::decode(&frame.head)?;
+                    let wanted = receiver.offer(offer).await?;
+                    connection.send(kind::OFFER, &wanted, &[]).await?;
+                }
+                kind::CHUNK => {
+                    let chunk: Chunk = message::decode(&frame.head)?;
+                    let problem =
+                        receiver.chunk(&chunk, frame.body).await.err().map(|e| e.to_string());
+                    connection.send(kind::CHUNK, &Done { problem }, &[]).await?;
+                }
+                kind::INSTALL => {
+                    let order: Install = message::decode(&frame.head)?;
+                    let installed = self.install(&mut receiver, &order).await?;
+                    connection.send(kind::INSTALL, &installed, &[]).await?;
+                }
+                _ => return Err(protocol("an unknown request on a shipping connection")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn install(
+        &self,
+        receiver: &mut Receiver,
+        order: &Install,
+    ) -> io::Result<impl Serialize + use<>> {
+        let data = receiver.complete(order.snapshot)?;
+        let response = self
+            .raft()?
+            .install_full_snapshot(order.vote.to_vote(), to_openraft(data)?)
+            .await
+            .map_err(io::Error::other)?;
+        if response.vote == order.vote.to_vote() {
+            receiver.installed(&self.context);
+        }
+        Ok(Receiver::answer(&response.vote))
+    }
+}

@@ -1,0 +1,359 @@
+//! Snapshots and whole segments on their way to a node behind the purge point.
+//!
+//! Sealed segments are byte-identical on all nodes, so the sender offers its list, the receiver
+//! names those that it has not, and takes them as plain files. What has arrived stays staged on
+//! disk: if the leader changes half way, the next leader's offer is answered with the rest only.
+//!
+//! ```text
+//! leader                                  node behind
+//!   offer {snapshot, segments}      -->
+//!                                   <--   wanted {first indexes}
+//!   chunk {segment, at, last} ...   -->
+//!                                   <--   done                     (per chunk)
+//!   chunk {snapshot, at, last} ...  -->
+//!                                   <--   done
+//!   install {vote, snapshot}        -->
+//!                                   <--   installed {vote}
+//! ```
+//!
+//! Invariants: nothing staged takes effect before its hash is verified and openraft has accepted
+//! the snapshot; one transfer at a time writes to the staging area.
+
+use super::connection::{PeerConnection, PeerContext, dial};
+use super::message::{
+    Chunk, ChunkOf, Done, Install, Installed, Offer, Purpose, SegmentOffer, Wanted, WireVote, kind,
+};
+use crate::snapshot_data::SnapshotData;
+use crate::types::{TypeConfig, Vote};
+use bytes::Bytes;
+use fulmar_store::{SealedInfo, Snapshot, Store};
+use fulmar_types::limits::SHIP_CHUNK_BYTES;
+use fulmar_types::{LogIndex, LogPosition, NodeId, Probe, Term};
+use openraft::errors::{NetworkError, StreamingError, Timeout, Unreachable};
+use openraft::network::RPCTypes;
+use openraft::raft::SnapshotResponse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The largest snapshot that is taken from a peer.
+pub const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
+
+/// Installing moves files and restores the machine, which takes longer than an answer usually may.
+const INSTALL_PATIENCE: u32 = 20;
+
+type ShipError = StreamingError<TypeConfig>;
+
+fn network(error: &io::Error) -> ShipError {
+    StreamingError::Network(NetworkError::new(error))
+}
+
+/// Sends a snapshot with everything below it.
+pub(crate) async fn send(
+    context: &PeerContext,
+    store: &Store,
+    target: NodeId,
+    what: (Vote, SnapshotData),
+) -> Result<SnapshotResponse<TypeConfig>, ShipError> {
+    let connection = dial(context, target, Purpose::Ship)
+        .await
+        .map_err(|error| StreamingError::Unreachable(Unreachable::new(&error)))?;
+    let (vote, data) = what;
+    let mut sender = Sender { connection, store, limit: context.stall_timeout };
+    match sender.run(&vote, &data).await {
+        Ok(installed) => Ok(SnapshotResponse::new(installed.vote.to_vote())),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(StreamingError::Timeout(Timeout {
+                action: RPCTypes::InstallSnapshot,
+                id: context.node,
+                target,
+                timeout: context.stall_timeout,
+            }))
+        }
+        Err(error) => Err(network(&error)),
+    }
+}
+
+struct Sender<'a> {
+    connection: PeerConnection,
+    store: &'a Store,
+    limit: Duration,
+}
+
+impl Sender<'_> {
+    async fn run(&mut self, vote: &Vote, data: &SnapshotData) -> io::Result<Installed> {
+        let snapshot = data.snapshot.encode();
+        let offer = Offer {
+            vote: WireVote::from(vote),
+            snapshot: data.snapshot.last,
+            snapshot_bytes: snapshot.len() as u64,
+            segments: data.segments.iter().map(to_offer).collect(),
+        };
+        let wanted: Wanted = self.connection.ask(kind::OFFER, &offer, self.limit).await?;
+        for (base, from) in wanted.segments {
+            let segment = data.segments.iter().find(|segment| segment.base == base);
+            let Some(segment) = segment else {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a peer wants a segment that was not offered",
+                ));
+            };
+            self.segment(segment, from).await?;
+        }
+        self.chunks(ChunkOf::Snapshot, &snapshot).await?;
+        let install = Install { vote: WireVote::from(vote), snapshot: data.snapshot.last };
+        self.connection.ask(kind::INSTALL, &install, self.limit * INSTALL_PATIENCE).await
+    }
+
+    async fn segment(&mut self, segment: &SealedInfo, from: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < segment.file_bytes {
+            let want = usize::try_from(segment.file_bytes - at)
+                .unwrap_or(SHIP_CHUNK_BYTES)
+                .min(SHIP_CHUNK_BYTES);
+            let bytes = self.store.read_sealed_chunk(segment.base, at, want).await?;
+            // The segment may have been given back in the meantime; the next offer has it not.
+            let bytes = bytes.filter(|bytes| bytes.len() == want);
+            let bytes = bytes.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let end = at + want as u64;
+            let chunk =
+                Chunk { of: ChunkOf::Segment(segment.base), at, last: end == segment.file_bytes };
+            self.chunk(&chunk, bytes).await?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    async fn chunks(&mut self, of: ChunkOf, bytes: &Bytes) -> io::Result<()> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let end = bytes.len().min(at + SHIP_CHUNK_BYTES);
+            let chunk = Chunk { of, at: at as u64, last: end == bytes.len() };
+            self.chunk(&chunk, bytes.slice(at..end)).await?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self, chunk: &Chunk, bytes: Bytes) -> io::Result<()> {
+        let done: Done = self.connection.ask_with(kind::CHUNK, chunk, &[bytes], self.limit).await?;
+        match done.problem {
+            None => Ok(()),
+            Some(problem) => Err(io::Error::other(problem)),
+        }
+    }
+}
+
+fn to_offer(segment: &SealedInfo) -> SegmentOffer {
+    SegmentOffer {
+        base: segment.base,
+        last: segment.last,
+        len_bytes: segment.file_bytes,
+        hash: segment.hash,
+    }
+}
+
+fn from_offer(offer: &SegmentOffer) -> SealedInfo {
+    SealedInfo { base: offer.base, last: offer.last, file_bytes: offer.len_bytes, hash: offer.hash }
+}
+
+/// What arrived so far, kept across connections and leaders.
+#[derive(Default)]
+struct Staged {
+    /// Complete and verified, with the term of the leader that sent them.
+    complete: BTreeMap<LogIndex, (SealedInfo, Term)>,
+}
+
+/// The receiving side of a node: one for all connections.
+#[derive(Default)]
+pub struct ShipYard {
+    staged: Mutex<Staged>,
+    /// Counts transfers: a newer one makes an older one give up.
+    current: Mutex<u64>,
+}
+
+/// One transfer to this node.
+pub struct Receiver {
+    yard: Arc<ShipYard>,
+    store: Arc<Store>,
+    number: u64,
+    offer: Option<Offer>,
+    wanted: BTreeSet<LogIndex>,
+    snapshot: Vec<u8>,
+    snapshot_complete: bool,
+}
+
+fn refuse(problem: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem.into())
+}
+
+impl Receiver {
+    /// Begins a transfer; one that was under way gives up.
+    pub fn new(yard: &Arc<ShipYard>, store: &Arc<Store>) -> Self {
+        let number = {
+            let mut current = yard.current.lock().expect("no holder of this lock panics");
+            *current += 1;
+            *current
+        };
+        Self {
+            yard: yard.clone(),
+            store: store.clone(),
+            number,
+            offer: None,
+            wanted: BTreeSet::new(),
+            snapshot: Vec::new(),
+            snapshot_complete: false,
+        }
+    }
+
+    fn still_current(&self) -> io::Result<()> {
+        if *self.yard.current.lock().expect("no holder of this lock panics") == self.number {
+            Ok(())
+        } else {
+            Err(refuse("another transfer has begun"))
+        }
+    }
+
+    /// Looks at an offer and names what is missing here.
+    ///
+    /// # Errors
+    /// If the offer makes no sense, or a newer transfer has begun.
+    pub async fn offer(&mut self, offer: Offer) -> io::Result<Wanted> {
+        self.still_current()?;
+        if offer.snapshot_bytes > SNAPSHOT_BYTES_MAX {
+            return Err(refuse("the snapshot on offer is over the limit"));
+        }
+        let mut previous_end: Option<LogIndex> = None;
+        for segment in &offer.segments {
+            let in_order = previous_end.is_none_or(|end| segment.base > end);
+            if !in_order || segment.last.index < segment.base || segment.last > offer.snapshot {
+                return Err(refuse("the segments on offer are not in order"));
+            }
+            previous_end = Some(segment.last.index);
+        }
+        let mut wanted = Vec::new();
+        for segment in &offer.segments {
+            let info = from_offer(segment);
+            if self.is_here(&info) {
+                continue;
+            }
+            // What an earlier transfer left behind is gone on with.
+            let from =
+                self.store.begin_incoming(info.clone()).await.map_err(io::Error::other)?;
+            if from < info.file_bytes {
+                wanted.push((segment.base, from));
+            } else {
+                self.finish(info, offer.vote.term()).await?;
+            }
+        }
+        self.wanted = wanted.iter().map(|(base, _)| *base).collect();
+        self.offer = Some(offer);
+        self.snapshot.clear();
+        self.snapshot_complete = false;
+        Ok(Wanted { segments: wanted })
+    }
+
+    /// Whether a segment is in place, or staged and verified. What is staged under its name and is
+    /// not it, is forgotten.
+    fn is_here(&self, info: &SealedInfo) -> bool {
+        if self.store.sealed().contains(info) {
+            return true;
+        }
+        let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
+        match staged.complete.get(&info.base) {
+            Some((have, _)) if have == info => true,
+            Some(_) => {
+                staged.complete.remove(&info.base);
+                false
+            }
+            None => false,
+        }
+    }
+
+    async fn finish(&mut self, info: SealedInfo, term: Term) -> io::Result<()> {
+        self.store.finish_incoming(info.base).await.map_err(io::Error::other)?;
+        self.wanted.remove(&info.base);
+        let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
+        staged.complete.insert(info.base, (info, term));
+        Ok(())
+    }
+
+    /// Takes some bytes.
+    ///
+    /// # Errors
+    /// If they are not what was agreed on, do not match their hash, or a newer transfer has begun.
+    pub async fn chunk(&mut self, chunk: &Chunk, bytes: Bytes) -> io::Result<()> {
+        self.still_current()?;
+        let offer = self.offer.as_ref().ok_or_else(|| refuse("a chunk came without an offer"))?;
+        match chunk.of {
+            ChunkOf::Snapshot => {
+                let room = offer.snapshot_bytes - self.snapshot.len() as u64;
+                if chunk.at != self.snapshot.len() as u64 || bytes.len() as u64 > room {
+                    return Err(refuse("a chunk of the snapshot is out of place"));
+                }
+                self.snapshot.extend_from_slice(&bytes);
+                self.snapshot_complete = chunk.last;
+                Ok(())
+            }
+            ChunkOf::Segment(base) => {
+                let segment = offer
+                    .segments
+                    .iter()
+                    .find(|segment| segment.base == base && self.wanted.contains(&base))
+                    .ok_or_else(|| refuse("a chunk of a segment that was not asked for"))?;
+                if chunk.at + bytes.len() as u64 > segment.len_bytes {
+                    return Err(refuse("a chunk is beyond the end of its segment"));
+                }
+                let info = from_offer(segment);
+                let term = offer.vote.term();
+                let end = chunk.at + bytes.len() as u64;
+                self.store
+                    .write_incoming(base, chunk.at, bytes)
+                    .await
+                    .map_err(io::Error::other)?;
+                if end == info.file_bytes {
+                    self.finish(info, term).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything is here: what openraft is to install.
+    ///
+    /// # Errors
+    /// If something is missing, or the snapshot does not decode.
+    pub fn complete(&mut self, last: LogPosition) -> io::Result<SnapshotData> {
+        self.still_current()?;
+        let offer = self.offer.as_ref().ok_or_else(|| refuse("nothing was offered"))?;
+        if offer.snapshot != last || !self.wanted.is_empty() || !self.snapshot_complete {
+            return Err(refuse("the transfer is not complete"));
+        }
+        let snapshot = Snapshot::decode(&Bytes::from(std::mem::take(&mut self.snapshot)))
+            .map_err(|error| refuse(error.to_string()))?;
+        if snapshot.last != last {
+            return Err(refuse("the snapshot is another one than was offered"));
+        }
+        let segments = offer.segments.iter().map(from_offer).collect();
+        Ok(SnapshotData { snapshot, segments })
+    }
+
+    /// The snapshot is installed: notes what it took, and forgets what was staged for it.
+    pub fn installed(&self, context: &PeerContext) {
+        let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
+        let terms: BTreeSet<Term> = staged.complete.values().map(|(_, term)| *term).collect();
+        if terms.len() > 1 {
+            context.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
+        }
+        if !terms.is_empty() {
+            context.host.probe(Probe::SegmentsInstalled);
+        }
+        staged.complete.clear();
+    }
+
+    /// The answer to an install order.
+    pub(crate) fn answer(vote: &Vote) -> Installed {
+        Installed { vote: WireVote::from(vote) }
+    }
+}

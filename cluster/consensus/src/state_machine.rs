@@ -1,0 +1,269 @@
+//! openraft's state machine: it drives a [`Machine`] and keeps its snapshots.
+//!
+//! A snapshot is taken at each seal, that is: before the first entry of a segment is applied, the
+//! state as of the last entry of the segment before is saved. Segments are cut by a pure function
+//! of the log, so all nodes take the same snapshots.
+//!
+//! Invariants: entries are applied in order, each once; a snapshot holds the state as of exactly
+//! its last entry; what the snapshot's hash promises is what restoring it gives, or the node
+//! stops.
+
+use crate::machine::{Applied, SharedMachine, locked};
+use crate::membership;
+use crate::snapshot_data::{SnapshotData, membership_bytes, membership_of, to_openraft};
+use crate::types::{LogId, Outcome, StoredMembership, TypeConfig, log_id, position};
+use fulmar_host::{Host, planted};
+use fulmar_store::{Snapshot, Store, content_hash};
+use fulmar_types::{Event, ExitCode, LogPosition, Plant};
+use futures_util::{Stream, TryStreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, OptionalSend};
+use std::io;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+/// How far the machine has come, for everyone who waits for it.
+#[derive(Default)]
+pub struct Progress {
+    applied: Mutex<Option<LogPosition>>,
+    moved: Notify,
+    /// A new snapshot is on disk.
+    pub snapshot_taken: Notify,
+}
+
+impl Progress {
+    /// The last entry that was applied.
+    pub fn applied(&self) -> Option<LogPosition> {
+        *self.applied.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits until more has been applied than `seen`.
+    pub async fn wait_beyond(&self, seen: Option<LogPosition>) {
+        loop {
+            let moved = self.moved.notified();
+            let mut moved = std::pin::pin!(moved);
+            // Registered before looking, so that a step in between is not missed.
+            moved.as_mut().enable();
+            if self.applied() > seen {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    fn set(&self, position: LogPosition) {
+        *self.applied.lock().expect("no holder of this lock panics") = Some(position);
+        self.moved.notify_waiters();
+    }
+}
+
+/// Drives the machine of this node.
+pub struct StateMachine {
+    host: Host,
+    store: Arc<Store>,
+    machine: SharedMachine,
+    membership: StoredMembership,
+    progress: Arc<Progress>,
+}
+
+fn broken(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+impl StateMachine {
+    /// A driver for a machine that is restored from the newest snapshot of the store.
+    ///
+    /// # Errors
+    /// If that snapshot cannot be restored.
+    pub async fn recover(
+        host: Host,
+        store: Arc<Store>,
+        machine: SharedMachine,
+    ) -> io::Result<(Self, Arc<Progress>)> {
+        let progress = Arc::new(Progress::default());
+        let mut this = Self {
+            host,
+            store,
+            machine,
+            membership: StoredMembership::default(),
+            progress: progress.clone(),
+        };
+        if let Some(snapshot) = this.store.latest_snapshot().await {
+            this.restore(&snapshot)?;
+            this.reconcile_streams();
+        }
+        Ok((this, progress))
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        {
+            let mut machine = locked(&self.machine);
+            machine
+                .restore(snapshot.last, &snapshot.sections)
+                .map_err(|error| broken(error.to_string()))?;
+            let got = machine.state_hash();
+            // A snapshot that forgot something would be refused here; planted, it has to be
+            // found by what it does to the site.
+            if got != snapshot.state && !planted(Plant::ForgetProducers) {
+                return Err(broken(format!(
+                    "snapshot {} promises state {:032x}, and restoring it gives {got:032x}",
+                    snapshot.last, snapshot.state
+                )));
+            }
+        }
+        self.membership = membership_of(snapshot)?;
+        self.progress.set(snapshot.last);
+        Ok(())
+    }
+
+    /// Tells the store which streams there are: footers still name those that were dropped.
+    fn reconcile_streams(&self) {
+        let (streams, next) = {
+            let machine = locked(&self.machine);
+            (machine.streams(), machine.next_stream())
+        };
+        self.store.retain_streams(|stream| {
+            stream >= next || streams.binary_search_by_key(&stream, |(known, _)| *known).is_ok()
+        });
+        for (stream, start) in streams {
+            self.store.advance_start(stream, start);
+        }
+    }
+
+    /// Saves the state as of the last applied entry.
+    async fn take_snapshot(&mut self) -> io::Result<()> {
+        let Some(last) = self.progress.applied() else { return Ok(()) };
+        let snapshot = {
+            let machine = locked(&self.machine);
+            Snapshot {
+                last,
+                membership: membership_bytes(&self.membership),
+                wall_ms: machine.wall_ms(),
+                state: machine.state_hash(),
+                sections: machine.snapshot(),
+            }
+        };
+        self.store.save_snapshot(snapshot).await?;
+        self.progress.snapshot_taken.notify_one();
+        Ok(())
+    }
+
+    async fn apply_one(&mut self, entry: crate::types::Entry) -> io::Result<Outcome> {
+        let at = position(&entry.log_id());
+        if let Some(applied) = self.progress.applied() {
+            assert_eq!(at.index, applied.index.next(), "entries are applied in order, each once");
+            assert!(at.term >= applied.term, "terms never decrease along the log");
+            if self.store.is_segment_first(at.index) {
+                self.take_snapshot().await?;
+            }
+        }
+        let (payload, content) = match entry.payload {
+            EntryPayload::Blank => (None, content_hash(&[])),
+            EntryPayload::Normal(proposal) => {
+                let content = content_hash(&proposal.payload);
+                (Some(proposal.payload), content)
+            }
+            EntryPayload::Membership(membership) => {
+                let content = content_hash(&membership::encode(&membership));
+                self.membership = StoredMembership::new(Some(log_id(at)), membership);
+                (None, content)
+            }
+        };
+        let outcome = {
+            let mut machine = locked(&self.machine);
+            let applied = match &payload {
+                None => {
+                    machine.pass(at);
+                    Ok(Applied::default())
+                }
+                Some(payload) => machine.apply(at, payload),
+            };
+            applied.map(|applied| (applied, machine.state_hash()))
+        };
+        let (applied, state) = match outcome {
+            Ok(applied) => applied,
+            Err(error) => self.host.fatal(ExitCode::UnknownEntry, error.to_string()).await,
+        };
+        for stream in &applied.dropped_streams {
+            self.store.drop_stream(*stream);
+        }
+        for (stream, start) in &applied.moved_starts {
+            self.store.advance_start(*stream, *start);
+        }
+        self.store.applied(at.index, &applied.outcome, &applied.rows);
+        self.host.report(Event::Applied { position: at, content, state });
+        self.progress.set(at);
+        Ok(Outcome(applied.outcome))
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SavedSnapshot;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.progress.applied().map(log_id), self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let outcome = self.apply_one(entry).await?;
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SavedSnapshot {
+        SavedSnapshot { store: self.store.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _: &SnapshotMetaOf<TypeConfig>,
+        data: SnapshotData,
+    ) -> Result<(), io::Error> {
+        // The machine first: a snapshot that it cannot read must not replace what is on disk.
+        self.restore(&data.snapshot)?;
+        self.store.install(data.snapshot, data.segments).await.map_err(io::Error::other)?;
+        self.reconcile_streams();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+        current(&self.store).await.transpose()
+    }
+}
+
+async fn current(store: &Store) -> Option<io::Result<SnapshotOf<TypeConfig, SnapshotData>>> {
+    let snapshot = store.latest_snapshot().await?;
+    let segments = store
+        .sealed()
+        .into_iter()
+        .filter(|segment| segment.last.index <= snapshot.last.index)
+        .collect();
+    Some(to_openraft(SnapshotData { snapshot, segments }))
+}
+
+/// "Builds" a snapshot by finding the newest one on disk: they are taken at seals, not on demand.
+pub struct SavedSnapshot {
+    store: Arc<Store>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SavedSnapshot {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        current(&self.store)
+            .await
+            .unwrap_or_else(|| Err(broken("no snapshot has been taken yet".to_owned())))
+    }
+}
