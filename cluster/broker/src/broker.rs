@@ -82,9 +82,13 @@ async fn wake_at_leader_change(group: Arc<dyn GroupHandle>, site: Site) {
 /// Proposes to forget idle producers, while this node leads.
 async fn expire_producers(broker: std::sync::Weak<Broker>) {
     loop {
-        let Some(expiry) = broker.upgrade().map(|b| b.settings.producer_expiry) else { return };
+        let Some(expiry) = broker.upgrade().map(|b| b.settings.producer_expiry) else {
+            return;
+        };
         time::sleep((expiry / 8).clamp(Duration::from_millis(100), EXPIRY_PAUSE_MAX)).await;
-        let Some(broker) = broker.upgrade() else { return };
+        let Some(broker) = broker.upgrade() else {
+            return;
+        };
         let idle_ms = u64::try_from(expiry.as_millis()).unwrap_or(u64::MAX);
         while broker.group.leadership().is_me && broker.has_idle_producer(idle_ms) {
             let unit = Unit::of(Operation::ExpireProducers { idle_ms });

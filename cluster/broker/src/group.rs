@@ -10,56 +10,10 @@
 use bytes::Bytes;
 use fulmar_host::BoxFuture;
 use fulmar_store::{Row, StoredBatch, StreamId};
-use fulmar_types::{LogPosition, NodeId, Offset, Term};
+use fulmar_types::{LogPosition, Offset};
 use std::ops::Range;
 
-/// Who leads, as far as this node knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leadership {
-    /// The current term.
-    pub term: Term,
-    /// Its leader, where it is known.
-    pub leader: Option<NodeId>,
-    /// Whether that is this node.
-    pub is_me: bool,
-}
-
-/// A committed and applied proposal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proposed {
-    /// Where it lies in the log.
-    pub position: LogPosition,
-    /// What the machine said of it.
-    pub outcome: Bytes,
-}
-
-/// Why a proposal was not answered with an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// It was certainly not done: this node does not lead.
-    #[error("this node does not lead")]
-    NotLeader,
-    /// It may or may not be done, now or later.
-    #[error("the leader changed before the outcome was known")]
-    Unknown,
-}
-
-/// Why a read cannot be served here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// This node does not lead, or cannot prove that it still does.
-    #[error("this node cannot prove that it leads")]
-    NotLeader,
-}
-
-/// Proof that this node led at the moment of the call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadPoint {
-    /// The term that it leads.
-    pub term: Term,
-    /// Everything up to here was committed, and has been applied.
-    pub applied: LogPosition,
-}
+pub use fulmar_consensus::{Leadership, ProposeError, Proposed, ReadError, ReadPoint};
 
 /// The Raft group of the site.
 pub trait GroupHandle: Send + Sync + 'static {

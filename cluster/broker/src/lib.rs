@@ -5,7 +5,7 @@
 //! | [`machine`] | what the entries of the log mean: topics, offsets, duplicates |
 //! | [`site`] | the state machine as the apply loop and the handlers share it |
 //! | [`group`] | what is needed of the Raft group and of the stored records |
-//! | [`stored`] | the records of this node's store |
+//! | [`raft`], [`stored`] | the two of them, out of the consensus crate and the store |
 //! | [`proposer`] | units into entries: group commit without a timer |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |
@@ -23,6 +23,7 @@ pub mod handlers;
 pub mod limits;
 pub mod machine;
 pub mod proposer;
+pub mod raft;
 pub mod server;
 pub mod settings;
 pub mod site;

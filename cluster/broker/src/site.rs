@@ -7,11 +7,12 @@
 //! whose batch cannot be read yet.
 
 use crate::machine::state::State;
-use crate::machine::{Applied, RestoreError, Section};
+use crate::machine::{self, Section};
 use bytes::Bytes;
+use fulmar_consensus::{Applied, ApplyError, Machine, RestoreError};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Entry, EntryError};
-use fulmar_types::LogPosition;
+use fulmar_types::{LogPosition, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -31,31 +32,6 @@ impl SiteMachine {
         &self.state
     }
 
-    /// Applies the payload of a committed entry.
-    ///
-    /// # Errors
-    /// If it is no entry that this build knows; nothing has changed then.
-    pub fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, EntryError> {
-        let entry = Entry::decode(payload.clone())?;
-        let applied = self.state.apply(position, &entry);
-        let appended = applied.rows.iter().map(|row| row.stream);
-        let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
-        for stream in appended.chain(moved).chain(applied.dropped_streams.iter().copied()) {
-            self.wake(stream);
-        }
-        Ok(applied)
-    }
-
-    /// Replaces the state by one that was saved.
-    ///
-    /// # Errors
-    /// [`RestoreError`]; the state is as it was before.
-    pub fn restore(&mut self, sections: &[Section]) -> Result<(), RestoreError> {
-        self.state.replace(State::restore(sections)?);
-        self.wake_all();
-        Ok(())
-    }
-
     fn wake(&self, stream: StreamId) {
         for watcher in self.by_stream.get(&stream).into_iter().flatten() {
             if let Some(notify) = self.watchers.get(watcher) {
@@ -66,6 +42,65 @@ impl SiteMachine {
 
     fn wake_all(&self) {
         self.watchers.values().for_each(|notify| notify.notify_one());
+    }
+}
+
+impl Machine for SiteMachine {
+    fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, ApplyError> {
+        let entry = Entry::decode(payload.clone()).map_err(|error| refused(position, &error))?;
+        let applied = self.state.apply(position, &entry);
+        let appended = applied.rows.iter().map(|row| row.stream);
+        let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
+        for stream in appended.chain(moved).chain(applied.dropped_streams.iter().copied()) {
+            self.wake(stream);
+        }
+        Ok(applied)
+    }
+
+    fn pass(&mut self, _: LogPosition) {}
+
+    fn snapshot(&self) -> Vec<Section> {
+        self.state.snapshot()
+    }
+
+    fn restore(&mut self, _: LogPosition, sections: &[Section]) -> Result<(), RestoreError> {
+        let state = State::restore(sections).map_err(|error| match error {
+            machine::RestoreError::Unknown { .. } => {
+                RestoreError::UnknownSection(error.to_string())
+            }
+            machine::RestoreError::Missing { .. }
+            | machine::RestoreError::Damaged { .. }
+            | machine::RestoreError::Inconsistent(_) => RestoreError::Malformed(error.to_string()),
+        })?;
+        self.state.replace(state);
+        self.wake_all();
+        Ok(())
+    }
+
+    fn streams(&self) -> Vec<(StreamId, Offset)> {
+        self.state.streams().collect()
+    }
+
+    fn next_stream(&self) -> StreamId {
+        self.state.next_stream()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.state.entry_ms()
+    }
+
+    fn state_hash(&self) -> u128 {
+        self.state.hash()
+    }
+}
+
+fn refused(position: LogPosition, error: &EntryError) -> ApplyError {
+    let what = error.to_string();
+    match error {
+        EntryError::UnknownVersion(_)
+        | EntryError::UnknownPrecondition { .. }
+        | EntryError::UnknownOperation { .. } => ApplyError::UnknownOperation { position, what },
+        EntryError::Malformed { .. } => ApplyError::Malformed { position, what },
     }
 }
 

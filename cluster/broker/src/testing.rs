@@ -8,6 +8,7 @@ use crate::group::{
 use crate::settings::{BrokerSettings, Endpoint};
 use crate::site::Site;
 use bytes::Bytes;
+use fulmar_consensus::Machine;
 use fulmar_host::{BoxFuture, Host, Observer};
 use fulmar_store::{Row, StoredBatch, StreamId};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Probe, Term};

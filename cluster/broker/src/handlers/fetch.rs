@@ -213,7 +213,9 @@ async fn read_partition(
 
 /// Appends a batch with its base offset and leader epoch; everything behind the header is shared.
 fn push_placed(records: &mut Records, batch: &StoredBatch) {
-    let Some(header) = batch.bytes.get(..HEADER_BYTES) else { return };
+    let Some(header) = batch.bytes.get(..HEADER_BYTES) else {
+        return;
+    };
     let mut header = BytesMut::from(header);
     place(&mut header, batch.base_offset, batch.term);
     records.push(header.freeze());
@@ -231,13 +233,19 @@ async fn push_unapplied(
     let term = broker.group.leadership().term;
     let mut next = high_watermark;
     for payload in broker.records.unapplied(broker.group.applied()).await {
-        let Ok(entry) = Entry::decode(payload) else { continue };
+        let Ok(entry) = Entry::decode(payload) else {
+            continue;
+        };
         for unit in entry.units() {
             for operation in unit.operations() {
-                let Operation::Append { topic, partition, batch } = operation else { continue };
+                let Operation::Append { topic, partition, batch } = operation else {
+                    continue;
+                };
                 let found = broker.site.read(|s| s.topics().get(topic)?.stream(partition));
                 let bytes: Bytes = batch.bytes().clone();
-                let Ok(header) = BatchHeader::read(&bytes) else { continue };
+                let Ok(header) = BatchHeader::read(&bytes) else {
+                    continue;
+                };
                 if found == Some(stream) {
                     let count = u32::try_from(header.record_count).unwrap_or(0);
                     let base_offset = next;

@@ -29,8 +29,7 @@ mod tests;
 
 use bytes::Bytes;
 use codec::{Reader, Writer};
-use fulmar_store::{Row, StreamId};
-use fulmar_types::{ExitCode, Offset, Plant};
+use fulmar_types::{ExitCode, Plant};
 use producers::Producers;
 use state::State;
 use table::{Element, Table, TableError};
@@ -38,18 +37,7 @@ use topics::Topics;
 
 pub use fulmar_store::snapshot::Section;
 
-/// What an entry brought about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// One compact outcome per unit, for the footer of the segment.
-    pub outcome: Bytes,
-    /// The batches that were appended, for the index, in the order of their places in the entry.
-    pub rows: Vec<Row>,
-    /// Streams whose topic was deleted.
-    pub dropped_streams: Vec<StreamId>,
-    /// Streams whose first readable offset moved, and where to.
-    pub moved_starts: Vec<(StreamId, Offset)>,
-}
+pub use fulmar_consensus::Applied;
 
 /// Why sections could not be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -78,10 +78,19 @@ impl State {
         self.partitions.get(&stream)
     }
 
-    /// Whether the records of a stream are still wanted: it belongs to a topic, or was never
-    /// handed out as far as this state knows.
-    pub fn keeps_stream(&self, stream: StreamId) -> bool {
-        stream.0 >= self.meta.current().next_stream || self.partitions.get(&stream).is_some()
+    /// The streams that exist, with the first offset that can be read in each, in order.
+    pub fn streams(&self) -> impl Iterator<Item = (StreamId, Offset)> {
+        self.partitions.iter().map(|partition| (partition.stream, partition.log_start))
+    }
+
+    /// The stream that the next new partition gets.
+    pub fn next_stream(&self) -> StreamId {
+        StreamId(self.meta.current().next_stream)
+    }
+
+    /// The first offset that can be read in each stream that exists, in ascending order.
+    pub fn starts(&self) -> Vec<(StreamId, Offset)> {
+        self.partitions.iter().map(|partition| (partition.stream, partition.log_start)).collect()
     }
 
     /// The producers.

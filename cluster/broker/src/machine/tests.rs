@@ -4,8 +4,10 @@
 use super::outcome::{OperationResult, Refusal, UnitResult};
 use super::producers::ProducerId;
 use super::*;
+use bytes::Bytes;
+use fulmar_store::StreamId;
 use fulmar_store::entry::{Entry, EntryBuilder, EntryHeader, Operation, Precondition, Unit};
-use fulmar_types::{LogIndex, LogPosition, PartitionIndex, Term, TopicId, Uuid};
+use fulmar_types::{LogIndex, LogPosition, Offset, PartitionIndex, Term, TopicId, Uuid};
 use proptest::prelude::*;
 
 /// A batch as a producer sends it; only the header matters to the state machine.

@@ -146,7 +146,9 @@ impl Input<'_> {
     async fn read_all(&mut self, queue: mpsc::Sender<Queued>) -> End {
         loop {
             // The slot first: a client that sends more than may be in flight is not read.
-            let Ok(slot) = queue.reserve().await else { return End::Closed };
+            let Ok(slot) = queue.reserve().await else {
+                return End::Closed;
+            };
             match self.next().await {
                 Ok(queued) => {
                     self.vitals.change(|pulse| pulse.in_flight += 1);
