@@ -23,7 +23,7 @@ pub mod handlers;
 pub mod limits;
 pub mod machine;
 pub mod proposer;
-pub mod raft;
+mod raft;
 pub mod server;
 pub mod settings;
 pub mod site;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::{Host, planted};
 use fulmar_store::{OpenError, Store, StoreSettings};
-use fulmar_types::{Event, ExitCode, LogIndex, LogPosition, NodeId, Plant, Role, Term};
+use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Plant, Role, SiteId, Term};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
@@ -153,6 +153,7 @@ pub(crate) struct Shared {
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
     node: NodeId,
+    site: SiteId,
 }
 
 /// A handle to the group of this node. The group ends when the last clone is dropped.
@@ -224,6 +225,7 @@ impl Group {
         });
         let mut tasks = vec![task::spawn_owned(server.clone().run(listener))];
         bootstrap.run().await.map_err(core)?;
+        let site = context.acquaintance().site.unwrap_or_default();
 
         let (driver, progress) =
             StateMachine::recover(host.clone(), store.clone(), machine).await.map_err(core)?;
@@ -247,6 +249,7 @@ impl Group {
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
             node: settings.node,
+            site,
         });
         tasks.push(task::spawn_owned(watch_role(shared.clone())));
         tasks.push(task::spawn_owned(watch_core(shared.clone())));
@@ -339,9 +342,9 @@ impl Group {
         self.shared.progress.wait_beyond(seen).await;
     }
 
-    /// The first index that the log of this node holds in Raft's sense.
-    pub fn floor(&self) -> Option<LogIndex> {
-        self.shared.store.floor().map(|at| at.index)
+    /// The site that this node belongs to.
+    pub fn site(&self) -> SiteId {
+        self.shared.site
     }
 
     /// Where records are read from.

@@ -1,0 +1,117 @@
+//! Starting a node: store and group first, then the broker on top of them, the listener last.
+//!
+//! Invariant: nobody is served before the node belongs to its site and has recovered its state.
+
+use fulmar_broker::settings::SettingsError;
+use fulmar_broker::{Broker, BrokerSettings, Site, server::Server, stored::StoredRecords};
+use fulmar_consensus::{Group, GroupSettings, Leadership};
+use fulmar_host::Host;
+use fulmar_types::config::Config;
+use fulmar_types::{Event, ExitCode, NodeId};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How long a planned stop waits for another node to take over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The store, the peers or the consensus core.
+    #[error(transparent)]
+    Group(#[from] fulmar_consensus::StartError),
+    /// The configuration does not fit this node.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The Kafka address cannot be listened on.
+    #[error("cannot listen for clients on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// The exit code of a process that meets this at its start.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Group(error) => error.exit_code(),
+            Self::Settings(_) => ExitCode::Usage,
+            Self::Bind { .. } => ExitCode::Bind,
+        }
+    }
+}
+
+/// A node that runs. Dropping it stops it where it is, as a crash would; see [`RunningNode::stop`].
+pub struct RunningNode {
+    group: Group,
+    node: NodeId,
+    peers: Vec<NodeId>,
+    server: Server,
+    _broker: Arc<Broker>,
+}
+
+/// Starts a node. Returns when clients can connect.
+///
+/// # Errors
+/// If the directory cannot be recovered, an address cannot be bound, or the configuration does not
+/// fit.
+pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningNode, StartError> {
+    let own = config.node(node).ok_or(SettingsError::UnknownNode(node))?;
+    let settings = GroupSettings {
+        node,
+        peers: config.nodes.iter().map(|node| (node.id, node.peer)).collect(),
+        directory: own.data.clone(),
+        segment_bytes: config.log.segment_bytes.0,
+        spare_segments: config.log.spare_segments,
+        purge_lag_segments: config.log.purge_lag_segments,
+        heartbeat: config.consensus.heartbeat().0,
+        election_timeout_min: config.consensus.election_timeout_min().0,
+        election_timeout_max: config.consensus.election_timeout_max().0,
+    };
+    let site = Site::new();
+    let group = Group::start(host.clone(), settings, site.machine()).await?;
+    let broker = Broker::start(
+        host.clone(),
+        Arc::new(group.clone()),
+        Arc::new(StoredRecords(group.store().clone())),
+        site,
+        BrokerSettings::from_config(config, node, group.site())?,
+    );
+    let address = own.kafka;
+    let server = Server::start(broker.clone())
+        .await
+        .map_err(|error| StartError::Bind { address, error })?;
+    host.report(Event::Ready);
+    let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();
+    Ok(RunningNode { group, node, peers, server, _broker: broker })
+}
+
+impl RunningNode {
+    /// Where clients connect.
+    pub fn kafka_address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Who leads the site, as far as this node knows.
+    pub fn leadership(&self) -> Leadership {
+        self.group.leadership()
+    }
+
+    /// Stops the node in an orderly way: another one takes over first, if this one leads.
+    pub async fn stop(self) {
+        let seen = self.group.leadership();
+        if seen.is_me && let Some(peer) = self.peers.first() {
+            tracing::info!(node = %self.node, to = %peer, "handing over the leadership");
+            self.group.hand_over(*peer).await;
+            let changed = self.group.wait_leadership_change(seen);
+            let _ = fulmar_host::time::timeout(HAND_OVER_PATIENCE, changed).await;
+        }
+        self.group.shutdown().await;
+        let _ = self.group.store().close().await;
+    }
+}
