@@ -18,7 +18,8 @@ pub fn is_there(program: &str) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok();
-    let in_ci = std::env::var_os("FULMAR_CI").is_some();
+    let is_set = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    let in_ci = is_set("FULMAR_CI");
     assert!(found || !in_ci, "`{program}` is not installed, and FULMAR_CI is set");
     if !found {
         println!("skipped: `{program}` is not installed");

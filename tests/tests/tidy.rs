@@ -73,6 +73,17 @@ fn crates_depend_downwards_only() {
 }
 
 #[test]
+fn every_dependency_is_a_decision() {
+    let repository = Repository::read();
+    let page = repository.ending("docs/decisions/dependencies.md").next();
+    let page = page.expect("the page of decisions about dependencies");
+    let manifests = repository.ending("Cargo.toml");
+    assert_clean(
+        manifests.flat_map(|m| layers::unexplained(&m.path, &m.text, &page.text)).collect(),
+    );
+}
+
+#[test]
 fn every_module_says_what_it_is() {
     assert_clean(sources(&Repository::read()).iter().filter_map(markers::header).collect());
 }

@@ -144,6 +144,26 @@ fn dependencies(manifest: &Table) -> Vec<(String, bool)> {
     found
 }
 
+/// Dependencies of the workspace that the page of decisions does not explain.
+pub fn unexplained(path: &str, text: &str, page: &str) -> Vec<Finding> {
+    let manifest: Table = text.parse().unwrap_or_default();
+    let workspace = manifest.get("workspace").and_then(|workspace| workspace.as_table());
+    let mut names = dependencies(&manifest);
+    names.extend(workspace.map(dependencies).unwrap_or_default());
+    let mut findings = Vec::new();
+    for (name, _) in names {
+        if !name.starts_with("fulmar-") && !page.contains(&format!("\n| `{name}` |")) {
+            let line = text.lines().position(|l| l.starts_with(&name)).map_or(1, |at| at + 1);
+            let message = format!(
+                "`{name}` has no line in docs/decisions/dependencies.md: say what it is for and why \
+                 we do not write it ourselves"
+            );
+            findings.push(Finding::new(path, line, message));
+        }
+    }
+    findings
+}
+
 /// Settings that would make a build depend on one machine's registry.
 pub fn registry(path: &str, text: &str) -> Vec<Finding> {
     let public = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
@@ -191,6 +211,15 @@ mod tests {
     fn an_unknown_crate_is_refused() {
         assert!(found("fulmar-extra", "")[0].contains("has no layer"));
         assert_eq!(layers("Cargo.toml", "[workspace]\nmembers = []"), []);
+    }
+
+    #[test]
+    fn an_unexplained_dependency_is_found() {
+        let page = "# Dependencies\n\n| `bytes` | buffers |\n";
+        let found = |text: &str| unexplained("Cargo.toml", text, page).len();
+        assert_eq!(found("[workspace.dependencies]\nbytes = \"1\"\nfulmar-x = \"1\""), 0);
+        assert_eq!(found("[workspace.dependencies]\nserde = \"1\""), 1);
+        assert_eq!(found("[target.'cfg(madsim)'.dependencies]\nmadsim = \"1\""), 1);
     }
 
     #[test]
