@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use fulmar_host::BoxFuture;
 use fulmar_store::{Row, StoredBatch, StreamId};
-use fulmar_types::{LogPosition, Offset};
+use fulmar_types::{LogIndex, LogPosition, Offset};
 use std::ops::Range;
 
 pub use fulmar_consensus::{Leadership, ProposeError, Proposed, ReadError, ReadPoint};
@@ -20,8 +20,13 @@ pub trait GroupHandle: Send + Sync + 'static {
     /// Proposes an entry and waits until it is applied here.
     fn propose(&self, payload: Bytes) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
 
-    /// Waits until nothing that was proposed here before the call waits for its flush on this node.
-    fn wait_flushed(&self) -> BoxFuture<'static, ()>;
+    /// The index that the next entry of this node's log gets.
+    fn log_end(&self) -> LogIndex;
+
+    /// Waits until this node's log is flushed up to an index and including it, or will not be
+    /// flushed any more. Whoever waits for an index that may never be taken waits for something
+    /// else as well.
+    fn wait_flushed(&self, through: LogIndex) -> BoxFuture<'static, ()>;
 
     /// Who leads, as far as this node knows.
     fn leadership(&self) -> Leadership;

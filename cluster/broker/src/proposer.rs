@@ -169,17 +169,26 @@ async fn drive(shared: Arc<Shared>) {
             }
         };
         shared.report_depth();
+        // The least index that the entry can have: the core appends it a little later.
+        let index = shared.group.log_end();
         let mut proposal = shared.group.propose(payload);
         // The first poll settles the order of the entries; a spawned task would be polled whenever
         // the runtime likes.
         match first_poll(&mut proposal).await {
             Poll::Ready(proposed) => conclude(units, proposed),
-            Poll::Pending => drop(task::spawn(async move {
-                conclude(units, proposal.await);
-                drop(slot);
-            })),
+            Poll::Pending => {
+                let concluded = task::spawn(async move {
+                    conclude(units, proposal.await);
+                    drop(slot);
+                });
+                tokio::select! {
+                    biased;
+                    () = shared.group.wait_flushed(index) => {}
+                    // Refused, or committed by the others while the disk here was slow.
+                    _ = concluded => {}
+                }
+            }
         }
-        shared.group.wait_flushed().await;
     }
 }
 

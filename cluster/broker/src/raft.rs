@@ -4,7 +4,7 @@ use crate::group::{GroupHandle, Leadership, ProposeError, Proposed, ReadError, R
 use bytes::Bytes;
 use fulmar_consensus::Group;
 use fulmar_host::BoxFuture;
-use fulmar_types::LogPosition;
+use fulmar_types::{LogIndex, LogPosition};
 
 impl GroupHandle for Group {
     fn propose(&self, payload: Bytes) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
@@ -12,9 +12,22 @@ impl GroupHandle for Group {
         Box::pin(async move { Group::propose(&group, payload).await })
     }
 
-    fn wait_flushed(&self) -> BoxFuture<'static, ()> {
-        let group = self.clone();
-        Box::pin(async move { Group::wait_flushed(&group).await })
+    fn log_end(&self) -> LogIndex {
+        self.store().last().map_or(LogIndex(0), |last| last.index.next())
+    }
+
+    fn wait_flushed(&self, through: LogIndex) -> BoxFuture<'static, ()> {
+        let store = self.store().clone();
+        Box::pin(async move {
+            let mut flushed = store.flushed();
+            while flushed.is_none_or(|flushed| flushed.index < through) {
+                match store.flush_progress(flushed).await {
+                    Ok(progress) => flushed = Some(progress),
+                    // A store that is closed ends the process.
+                    Err(_) => return,
+                }
+            }
+        })
     }
 
     fn leadership(&self) -> Leadership {

@@ -152,7 +152,11 @@ impl GroupHandle for FakeGroup {
         })
     }
 
-    fn wait_flushed(&self) -> BoxFuture<'static, ()> {
+    fn log_end(&self) -> LogIndex {
+        LogIndex(self.locked().log.len() as u64)
+    }
+
+    fn wait_flushed(&self, _: LogIndex) -> BoxFuture<'static, ()> {
         let this = self.clone();
         Box::pin(async move { this.wait_until(|inner| (!inner.flushing).then_some(())).await })
     }

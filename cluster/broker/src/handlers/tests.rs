@@ -157,6 +157,7 @@ fn pipelined_batches_keep_their_order_and_share_entries() {
         let fixture = Fixture::new();
         create(&fixture, "t", 1).await;
         fixture.group.set_flushing(true);
+        fixture.group.hold(true);
         let entries = fixture.group.entries();
         let mut replies = Vec::new();
         for n in 0..20 {
@@ -165,6 +166,7 @@ fn pipelined_batches_keep_their_order_and_share_entries() {
             settle().await;
         }
         fixture.group.set_flushing(false);
+        fixture.group.hold(false);
         for (n, reply) in (0..).zip(replies) {
             let Response::Produce(response) = written(reply.await, 9) else { panic!("produce") };
             assert_eq!(produced(&response), (ErrorCode::None, n));

@@ -88,11 +88,6 @@ impl State {
         StreamId(self.meta.current().next_stream)
     }
 
-    /// The first offset that can be read in each stream that exists, in ascending order.
-    pub fn starts(&self) -> Vec<(StreamId, Offset)> {
-        self.partitions.iter().map(|partition| (partition.stream, partition.log_start)).collect()
-    }
-
     /// The producers.
     pub fn producers(&self) -> &Producers {
         &self.producers
