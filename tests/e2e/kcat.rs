@@ -66,9 +66,9 @@ fn the_death_of_a_leader_loses_and_doubles_nothing() {
     site.create_topic("orders", 3);
     let count = 6_000;
     let bootstrap = site.bootstrap();
-    let arguments = ["-C", "-t", "orders", "-o", "beginning", "-q", "-c", "6000", "-K:"];
+    let arguments = ["-C", "-t", "orders", "-o", "beginning", "-q", "-E", "-c", "6000", "-K:"];
     let follower = Kcat::start(&bootstrap, &arguments);
-    let arguments = ["-P", "-t", "orders", "-K:", "-X", "enable.idempotence=true"];
+    let arguments = ["-P", "-t", "orders", "-E", "-K:", "-X", "enable.idempotence=true"];
     let mut writer = Kcat::start(&bootstrap, &arguments);
     for chunk in 0..60 {
         let numbers = chunk * count / 60..(chunk + 1) * count / 60;
