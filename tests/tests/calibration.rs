@@ -94,6 +94,7 @@ fn our_client_and_kcat_understand_one_another() {
     }
     let mut read: Vec<String> = read.into_iter().map(|text| text.expect("text")).collect();
     let mut written = written;
-    (read.sort(), written.sort());
+    read.sort();
+    written.sort();
     assert_eq!(read, written);
 }
