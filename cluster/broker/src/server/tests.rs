@@ -1,4 +1,4 @@
-//! Connections over real TCP, against a group in memory.
+//! Connections, against a group in memory.
 
 use super::*;
 use crate::testing::{Fixture, batch, run, settle};
@@ -208,13 +208,19 @@ fn connections_beyond_the_limit_are_closed() {
     run(async {
         let (fixture, server) = started().await;
         let mut clients = Vec::new();
-        // Half of this process's descriptors are the clients'.
-        for _ in 0..CLIENT_CONNECTIONS_MAX.min(200) {
+        for _ in 0..CLIENT_CONNECTIONS_MAX {
             clients.push(Client::connect(&fixture, &server).await);
         }
         let last = clients.last_mut().expect("some");
         last.request(&metadata(), 4, 1).await;
         let _: MetadataResponse = last.response(4, 1).await;
+        let mut refused = Client::connect(&fixture, &server).await;
+        assert_eq!(refused.frame().await, None);
+        drop(clients);
+        settle().await;
+        let mut again = Client::connect(&fixture, &server).await;
+        again.request(&metadata(), 4, 1).await;
+        let _: MetadataResponse = again.response(4, 1).await;
     });
 }
 

@@ -1,6 +1,8 @@
 //! A group of one node in memory, for the tests of this crate: it applies what is proposed, at
 //! once or when a test lets it, and can lose its leadership or its lease at any moment.
 
+mod host;
+
 use crate::broker::Broker;
 use crate::group::{
     GroupHandle, Leadership, ProposeError, Proposed, ReadError, ReadPoint, Records, RecordsError,
@@ -9,10 +11,11 @@ use crate::settings::{BrokerSettings, Endpoint};
 use crate::site::Site;
 use bytes::Bytes;
 use fulmar_consensus::Machine;
-use fulmar_host::{BoxFuture, Host, Observer};
+use fulmar_host::{BoxFuture, Observer};
 use fulmar_store::{Row, StoredBatch, StreamId};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Probe, Term};
 use fulmar_wire::batch::BatchBuilder;
+pub(crate) use host::Pipes;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -285,10 +288,15 @@ impl Fixture {
     }
 
     pub(crate) fn with(settings: BrokerSettings) -> Self {
+        Self::on(Pipes::default(), settings)
+    }
+
+    /// A broker that shares a network with others.
+    pub(crate) fn on(network: Pipes, settings: BrokerSettings) -> Self {
         let site = Site::new();
         let group = FakeGroup::new(settings.node, site.clone());
         let events = Arc::new(Events::default());
-        let host = Host::real(events.clone()).expect("threads for I/O");
+        let host = host::host(network, events.clone());
         let (handle, records) = (Arc::new(group.clone()), Arc::new(group.clone()));
         let broker = Broker::start(host, handle, records, site, settings);
         Self { broker, group, events }
