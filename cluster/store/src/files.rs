@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use fulmar_host::disk::{Disk, File, Flush, Open, Write};
 use fulmar_host::planted;
 use fulmar_types::Plant;
+use fulmar_types::limits::SECTOR_BYTES;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -120,7 +121,8 @@ pub(crate) async fn read_small(
 /// torn one.
 ///
 /// # Errors
-/// The disk's, if no sector at all could be read: then it is not about single sectors.
+/// The disk's, if neither a sector of the range nor the first one of the file could be read: then
+/// it is not about single sectors.
 pub(crate) async fn read_around(file: &dyn File, at: u64, len: usize) -> io::Result<Bytes> {
     let first = match file.read(at, len).await {
         Ok(bytes) => return Ok(bytes),
@@ -141,5 +143,5 @@ pub(crate) async fn read_around(file: &dyn File, at: u64, len: usize) -> io::Res
         }
         position += piece as u64;
     }
-    if readable { Ok(out.freeze()) } else { Err(first) }
+    if readable || file.read(0, SECTOR_BYTES).await.is_ok() { Ok(out.freeze()) } else { Err(first) }
 }

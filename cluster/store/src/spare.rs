@@ -29,7 +29,7 @@ const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Spares {
     /// Of full size.
     ready: VecDeque<u64>,
-    /// Not looked at yet.
+    /// Files of earlier segments; perhaps not of full size.
     raw: VecDeque<u64>,
     next: u64,
 }
@@ -87,14 +87,15 @@ fn next_task(inner: &Inner) -> Option<Task> {
     }
     let wanted = inner.settings.spare_segments as usize;
     let spares = &mut core.spares;
-    match spares.raw.pop_front() {
-        Some(number) if spares.ready.len() < wanted => Some(Task::Fill { number, is_new: false }),
-        Some(number) => Some(Task::Remove(number)),
-        None if spares.ready.len() < wanted => {
-            Some(Task::Fill { number: spares.next_number(), is_new: true })
-        }
-        None => None,
+    if spares.ready.len() < wanted {
+        return Some(match spares.raw.pop_front() {
+            Some(number) => Task::Fill { number, is_new: false },
+            None => Task::Fill { number: spares.next_number(), is_new: true },
+        });
     }
+    // Some files of removed segments are kept for later, or a steady log would write zeros for
+    // every new segment and recycle none.
+    if spares.raw.len() > wanted { spares.raw.pop_front().map(Task::Remove) } else { None }
 }
 
 /// Keeps as many spares ready as the settings say, until the store is dropped or fails.

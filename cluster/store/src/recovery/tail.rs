@@ -22,7 +22,7 @@ use fulmar_types::limits::SECTOR_BYTES;
 use fulmar_types::{LogIndex, LogPosition, Plant, Probe};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is known before the unsealed segments are read.
 pub(super) struct Known<'a> {
@@ -97,7 +97,7 @@ impl Tail {
                 TailVerdict::Stop(stop) => {
                     if !planted(Plant::CutAtAnyDamage) {
                         report_stop(host, &stop);
-                        return Err(stopped(&path, &scanned, &stop).into());
+                        return Err(stopped(paths, &path, &scanned, &stop).into());
                     }
                     tail.dropped = opened.map(|(_, _, header, _)| header.base).collect();
                     let wipe_to = Some(segment_bytes);
@@ -227,9 +227,16 @@ fn seen(
     }
 }
 
-fn stopped(path: &std::path::Path, scanned: &Scanned, stop: &Stop) -> Damage {
+fn stopped(paths: &Paths, path: &Path, scanned: &Scanned, stop: &Stop) -> Damage {
     let segment: &OpenSegment = &scanned.segment;
-    let what = format!("entry {}: {stop}", segment.next());
+    let mut what = format!("entry {}: {stop}", segment.next());
+    if let Stop::CompletedFrame(_) = stop
+        && !matches!(scanned.behind, Behind::Bad(_))
+    {
+        // Where a segment ends is not written in it, so one that is missing looks like this too.
+        let missing = paths.segment(segment.next());
+        what = format!("{what}; or a segment is missing, {}", missing.display());
+    }
     Damage::new(path, Some(segment.end()), what)
 }
 

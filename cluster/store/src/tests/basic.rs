@@ -80,17 +80,7 @@ fn streams_read_their_batches_from_memory_files_and_sealed_segments() {
         node.apply(50, false).await;
         let check = async |node: &Node| {
             for stream in 0..3u64 {
-                let id = StreamId(stream as u32);
-                let mut from = Offset(0);
-                let mut read = Vec::new();
-                loop {
-                    let end = Offset(u64::MAX);
-                    let batches =
-                        node.store.read_stream(id, from..end, 20_000).await.expect("reads");
-                    let Some(last) = batches.last() else { break };
-                    from = last.base_offset.plus(1);
-                    read.extend(batches);
-                }
+                let read = node.read_all(StreamId(stream as u32)).await;
                 let expected: Vec<_> = (0..50).filter(|index| index % 3 == stream).collect();
                 assert_eq!(read.len(), expected.len() * 2);
                 for (at, batch) in read.iter().enumerate() {

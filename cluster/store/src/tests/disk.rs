@@ -67,6 +67,8 @@ struct World {
     dice: u64,
     trace: Vec<String>,
     fail_reads: bool,
+    /// Only the process dies: the page cache stays.
+    only_process: bool,
 }
 
 /// The disk.
@@ -116,6 +118,9 @@ impl World {
         self.dead = true;
         self.life += 1;
         self.locked.clear();
+        if std::mem::take(&mut self.only_process) {
+            return;
+        }
         for inode in self.inodes.values_mut() {
             if inode.live.len() != inode.durable.len() && dice.below(2) == 0 {
                 inode.durable.resize(inode.live.len(), 0);
@@ -130,7 +135,7 @@ impl World {
                 let fate = if fate_of_all < 2 { fate_of_all } else { dice.below(5) };
                 match fate {
                     0 => {}
-                    1 | 2 | 3 => {
+                    1..=3 => {
                         let end = to.min(inode.live.len());
                         if from < end {
                             inode.durable[from..end].copy_from_slice(&inode.live[from..end]);
@@ -187,6 +192,13 @@ impl TestDisk {
         world.dice = seed;
     }
 
+    /// The process dies at this point; what it wrote stays in the page cache.
+    pub fn kill_at(&self, point: u64) {
+        let mut world = self.world();
+        world.cut_at = Some(point);
+        world.only_process = true;
+    }
+
     /// This point answers with an error.
     pub fn fail_at(&self, point: u64) {
         self.world().fail_at = Some(point);
@@ -219,8 +231,9 @@ impl TestDisk {
         world.cut_at = None;
         world.fail_at = None;
         world.fail_reads = false;
-        // What never reached a directory entry is gone.
-        let named: BTreeSet<u64> = world.durable.values().copied().collect();
+        // What has no name is gone.
+        let names = world.durable.values().chain(world.live.values());
+        let named: BTreeSet<u64> = names.copied().collect();
         world.inodes.retain(|inode, _| named.contains(inode));
     }
 
@@ -247,6 +260,17 @@ impl TestDisk {
         change(&mut inode.live);
         inode.durable = inode.live.clone();
         inode.dirty.clear();
+    }
+
+    /// Puts a file there.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut world = self.world();
+        world.next_inode += 1;
+        let inode = world.next_inode;
+        let (live, durable) = (bytes.to_vec(), bytes.to_vec());
+        world.inodes.insert(inode, Inode { live, durable, ..Inode::default() });
+        world.live.insert(path.to_owned(), inode);
+        world.durable.insert(path.to_owned(), inode);
     }
 
     /// Loses a file: it was there, and is no more.

@@ -3,7 +3,8 @@
 use super::disk::TestDisk;
 use crate::error::OpenError;
 use crate::{
-    EntryKind, Identity, LogEntry, Recovered, Row, Snapshot, Store, StoreSettings, StreamId,
+    EntryKind, Identity, LogEntry, Recovered, Row, Snapshot, Store, StoreSettings, StoredBatch,
+    StreamId,
 };
 use bytes::Bytes;
 use fulmar_host::clock::Clock;
@@ -220,6 +221,18 @@ impl Node {
             return Vec::new();
         };
         self.store.entries(first..last.index.next(), usize::MAX).await.expect("reads")
+    }
+
+    /// Every batch of a stream.
+    pub async fn read_all(&self, stream: StreamId) -> Vec<StoredBatch> {
+        let (mut all, mut from): (Vec<StoredBatch>, _) = (Vec::new(), Offset(0));
+        loop {
+            let offsets = from..Offset(u64::MAX);
+            let read = self.store.read_stream(stream, offsets, 20_000).await.expect("reads");
+            let Some(last) = read.last() else { return all };
+            from = last.base_offset.plus(u64::from(last.records));
+            all.extend(read);
+        }
     }
 
     /// Applies entries up to `below`, with a snapshot at the first entry of a segment if wanted.

@@ -1,0 +1,266 @@
+//! Taking over a snapshot and segments of a peer: what arrives is verified, what agrees is kept,
+//! and a crash at any point leaves the old state or the new one.
+
+use super::disk::TestDisk;
+use super::fixture::*;
+use crate::{IncomingError, LogEntry, SealedInfo, Snapshot, StreamId};
+use fulmar_types::{Event, LogIndex, Offset, Probe};
+
+const LEN: usize = 8000;
+
+/// A peer with 50 entries in four segments, the last snapshot at 44.
+async fn peer(disk: &TestDisk) -> Node {
+    let node = fresh(disk).await;
+    node.fill(1, 0..10, LEN).await;
+    node.fill(2, 10..50, LEN).await;
+    node.apply(50, true).await;
+    node.store.close().await.expect("works");
+    node
+}
+
+/// The log of the peer.
+fn due() -> Vec<LogEntry> {
+    (0..50).map(|index| entry(if index < 10 { 1 } else { 2 }, index, LEN)).collect()
+}
+
+/// Takes the segments that are not here already. Returns how many came.
+async fn ship(from: &Node, to: &Node) -> Result<usize, IncomingError> {
+    let mut came = 0;
+    for info in from.store.sealed() {
+        if to.store.sealed().contains(&info) {
+            continue;
+        }
+        let mut at = to.store.begin_incoming(info).await?;
+        while at < info.file_bytes {
+            let read = from.store.read_sealed_chunk(info.base, at, 50_000).await;
+            let bytes = read.expect("works").expect("there");
+            to.store.write_incoming(info.base, at, bytes.clone()).await?;
+            at += bytes.len() as u64;
+        }
+        to.store.finish_incoming(info.base).await?;
+        came += 1;
+    }
+    Ok(came)
+}
+
+async fn newest(node: &Node) -> (Snapshot, Vec<SealedInfo>) {
+    (node.store.latest_snapshot().await.expect("there is one"), node.store.sealed())
+}
+
+/// Takes everything over, goes on with the log of the peer, and compares.
+async fn catch_up(from: &Node, to: &Node) {
+    ship(from, to).await.expect("arrives");
+    let (snapshot, segments) = newest(from).await;
+    to.store.install(snapshot, segments).await.expect("installs");
+    go_on(from, to).await;
+}
+
+async fn go_on(from: &Node, to: &Node) {
+    let next = to.store.last().map_or(0, |last| last.index.0 + 1);
+    to.write(due().split_off(next as usize)).await;
+    to.apply(50, true).await;
+    to.store.close().await.expect("works");
+    assert_eq!(to.store.sealed(), from.store.sealed());
+    let (mine, theirs) = (to.all().await, from.all().await);
+    assert_eq!(mine.last(), theirs.last());
+    from.apply(50, false).await;
+    for stream in 0..3 {
+        let mine = to.read_all(StreamId(stream)).await;
+        assert!(mine == from.read_all(StreamId(stream)).await && mine.len() >= 20);
+    }
+}
+
+#[test]
+fn an_empty_node_takes_everything() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        catch_up(&from, &to).await;
+        assert!(to.seen.probes().contains(&Probe::SegmentsInstalled));
+        let installed =
+            |event: &Event| matches!(event, Event::SnapshotInstalled { segments: 3, .. });
+        assert_eq!(to.seen.count(installed), 1);
+        assert_eq!(to.store.floor().map(|p| p.index), Some(LogIndex(44)));
+        for info in from.store.sealed() {
+            let path = segment(info.base.0);
+            assert!(theirs.bytes(&path) == mine.bytes(&path), "byte by byte");
+        }
+        drop(to);
+        let to = open(&mine).await;
+        assert_eq!(to.recovered.last.map(|p| p.index), Some(LogIndex(49)));
+        assert_eq!(to.recovered.snapshot.map(|s| s.last.index), Some(LogIndex(44)));
+    });
+}
+
+#[test]
+fn entries_that_contradict_the_snapshot_go_and_those_that_agree_stay() {
+    run(async {
+        let theirs = TestDisk::default();
+        let from = peer(&theirs).await;
+        // Never heard of term 2.
+        let mine = TestDisk::default();
+        let to = fresh(&mine).await;
+        to.fill(1, 0..60, LEN).await;
+        catch_up(&from, &to).await;
+
+        // Has all of it and some more, and was asked to take the snapshot all the same: what lies
+        // behind may have been acknowledged.
+        let mine = TestDisk::default();
+        let to = fresh(&mine).await;
+        to.write(due()).await;
+        let ahead = to.store.last();
+        to.apply(20, true).await;
+        ship(&from, &to).await.expect("arrives");
+        let (snapshot, segments) = newest(&from).await;
+        to.store.install(snapshot, segments).await.expect("installs");
+        assert_eq!(to.store.last(), ahead, "nothing behind the snapshot is lost");
+        assert_eq!(to.store.flushed(), ahead);
+        assert_eq!(to.all().await, due()[45..]);
+        drop(to);
+        let to = open(&mine).await;
+        assert_eq!(to.recovered.last, ahead);
+        go_on(&from, &to).await;
+    });
+}
+
+#[test]
+fn segments_that_are_here_already_do_not_travel_again() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        to.write(due()[..35].to_vec()).await;
+        to.apply(35, true).await;
+        to.store.close().await.expect("works");
+        assert_eq!(to.store.sealed().len(), 2);
+        assert_eq!(ship(&from, &to).await, Ok(1));
+        let (snapshot, segments) = newest(&from).await;
+        to.store.install(snapshot, segments).await.expect("installs");
+        go_on(&from, &to).await;
+    });
+}
+
+#[test]
+fn a_peer_that_removed_segments_leaves_a_gap() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        let floor = from.store.entries(LogIndex(20)..LogIndex(21), 1).await.expect("reads");
+        from.store.purge_to(floor[0].position).await.expect("moved");
+        (0..3).for_each(|stream| from.store.advance_start(StreamId(stream), Offset(10)));
+        assert_eq!(from.store.collect_garbage().await, Ok(1));
+        catch_up(&from, &to).await;
+        drop(to);
+        let to = open(&mine).await;
+        assert_eq!(to.store.sealed().len(), 2);
+    });
+}
+
+#[test]
+fn what_is_damaged_or_does_not_belong_together_is_refused() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        let (snapshot, segments) = newest(&from).await;
+        let incomplete = |result| matches!(result, Err(IncomingError::Incomplete(_)));
+        assert!(incomplete(to.store.install(snapshot.clone(), segments.clone()).await));
+        let info = segments[1];
+        let bytes = theirs.bytes(&segment(info.base.0)).expect("there");
+        let late = to.store.finish_incoming(info.base).await;
+        assert_eq!(late, Err(IncomingError::NotBegun(info.base)));
+        for at in [30, 700, 4096 + 3000, bytes.len() - 900, bytes.len() - 500] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 4;
+            assert_eq!(to.store.begin_incoming(info).await, Ok(0));
+            to.store.write_incoming(info.base, 0, bytes.into()).await.expect("takes it");
+            let finished = to.store.finish_incoming(info.base).await;
+            assert!(matches!(finished, Err(IncomingError::Refused { .. })), "byte {at}");
+        }
+        assert_eq!(to.store.begin_incoming(info).await, Ok(0));
+        let chunk = bytes::Bytes::from(bytes[..1000].to_vec());
+        let skipped = to.store.write_incoming(info.base, 5, chunk.clone()).await;
+        assert!(matches!(skipped, Err(IncomingError::OutOfOrder { expected: 0, .. })));
+        to.store.write_incoming(info.base, 0, chunk).await.expect("takes it");
+        let early = to.store.finish_incoming(info.base).await;
+        assert!(matches!(early, Err(IncomingError::OutOfOrder { expected: 1000, .. })));
+        // Another peer offers the same segment: it goes on where the first one stopped.
+        assert_eq!(to.store.begin_incoming(info).await, Ok(1000));
+
+        ship(&from, &to).await.expect("arrives");
+        let without_last = segments[..2].to_vec();
+        assert!(incomplete(to.store.install(snapshot.clone(), without_last).await));
+        assert!(to.seen.exit_code().is_none(), "a bad peer does not end this node");
+        to.store.install(snapshot, segments).await.expect("installs");
+    });
+}
+
+/// The three kinds of nodes that take a snapshot.
+async fn taker(disk: &TestDisk, kind: u64) -> Node {
+    let node = fresh(disk).await;
+    match kind {
+        0 => {}
+        1 => node.fill(1, 0..60, LEN).await,
+        _ => {
+            node.write(due()).await;
+            node.apply(20, true).await;
+        }
+    }
+    node.store.close().await.expect("works");
+    node
+}
+
+#[test]
+fn the_power_goes_at_every_point_of_an_installation() {
+    let theirs = TestDisk::default();
+    // Pristine bytes; each run opens a copy, because a peer's files do not change here.
+    run(async { drop(peer(&theirs).await) });
+    let (mut old, mut new) = (0, 0);
+    for kind in 0..3 {
+        for (point, seed) in (1..200).flat_map(|point| (0..3).map(move |seed| (point, seed))) {
+            let mine = TestDisk::default();
+            let reached_end = run(async {
+                let from = open(&theirs.copy()).await;
+                let to = taker(&mine, kind).await;
+                let before = to.all().await;
+                ship(&from, &to).await.expect("arrives");
+                let (snapshot, segments) = newest(&from).await;
+                mine.cut_at(mine.points() + point, point * 10 + seed);
+                let installed = to.store.install(snapshot.clone(), segments).await;
+                drop(to);
+                let was_confirmed = installed.is_ok();
+                if was_confirmed {
+                    mine.cut_now(seed);
+                }
+                mine.restore_power();
+                if seed == 1 {
+                    // The power goes again during the restart.
+                    mine.cut_at(mine.points() + 1 + point % 25, seed);
+                    drop(try_open(&mine).await);
+                    mine.cut_now(seed);
+                    mine.restore_power();
+                }
+                let to = open(&mine).await;
+                let has_new = to.recovered.snapshot.as_ref() == Some(&snapshot);
+                assert!(has_new || !was_confirmed, "point {point}: it was confirmed");
+                if has_new {
+                    new += 1;
+                    assert_eq!(to.store.sealed(), from.store.sealed());
+                } else {
+                    old += 1;
+                    assert!(to.all().await == before, "the old state is whole");
+                    ship(&from, &to).await.expect("arrives");
+                    let (snapshot, segments) = newest(&from).await;
+                    to.store.install(snapshot, segments).await.expect("installs");
+                }
+                if kind == 2 {
+                    assert_eq!(to.store.last().map(|p| p.index), Some(LogIndex(49)));
+                }
+                go_on(&from, &to).await;
+                was_confirmed
+            });
+            if reached_end {
+                break;
+            }
+        }
+    }
+    assert!(old > 30 && new > 30, "{old} old, {new} new");
+}
