@@ -9,9 +9,11 @@
 //! | [`scenario`] | scenario files: reading, drawing, the timetable of the faults |
 //! | [`trace`], [`spread`] | the hash over everything that happens; how long things take |
 //! | `machine` | in a simulator build: the machines, each with a `Host` |
+//! | `world` | in a simulator build: one run, from the first election to the verdict |
+//! | [`report`], [`runner`] | what a run says of itself; runs as processes of their own |
 //! | `net`, `disk`, `clock` | in a simulator build: what the hosts are made of |
 //!
-//! Invariant: the modules of every build are pure. They read strings and values, draw only from
+//! Invariant: the modules of every build, apart from the runner, are pure. They read strings and values, draw only from
 //! the seed that they are given, and touch no clock, file, socket or task.
 
 pub mod check;
@@ -26,9 +28,13 @@ pub mod machine;
 #[cfg(madsim)]
 pub mod net;
 pub mod prng;
+pub mod report;
+pub mod runner;
 pub mod scenario;
 pub mod spread;
 pub mod trace;
+#[cfg(madsim)]
+pub mod world;
 
 #[cfg(all(test, madsim))]
 mod testing;

@@ -11,8 +11,12 @@ use fulmar_types::LogIndex;
 use std::sync::Arc;
 
 pub(crate) async fn run(shared: Arc<Shared>, purge_lag_segments: u32) {
-    // Once at the start, for the snapshot that recovery found.
+    // Once at the start, for the snapshot that recovery found, if there is one.
     loop {
+        if shared.store.latest_snapshot().await.is_none() {
+            shared.progress.snapshot_taken.notified().await;
+            continue;
+        }
         if shared.raft.trigger().snapshot().await.is_err() {
             return;
         }

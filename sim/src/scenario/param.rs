@@ -317,7 +317,7 @@ macro_rules! words {
         }
     ) => {
         $(#[doc = $about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $Name {
             $($(#[doc = $doc])* $Word,)*
         }

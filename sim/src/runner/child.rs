@@ -1,0 +1,214 @@
+//! Runs as processes of their own, several at a time.
+//!
+//! A child is this very program with `run … --report FILE`. There are no threads: the parent looks
+//! after its children in turn.
+
+use crate::report::{RunReport, Verdict};
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often the parent looks after its children.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A run that takes longer than this in real time hangs: a minute of chaos takes a few seconds.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A run to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The scenario file.
+    pub scenario: PathBuf,
+    /// The seed.
+    pub seed: u64,
+    /// The bug to plant.
+    pub plant: Option<String>,
+    /// Where to leave a failure folder.
+    pub failures: Option<PathBuf>,
+    /// Environment variables in which this run differs.
+    pub environment: Vec<(String, String)>,
+    /// Working directory in which this run differs.
+    pub directory: Option<PathBuf>,
+}
+
+impl Job {
+    /// A plain run of a seed.
+    pub fn new(scenario: &Path, seed: u64) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            seed,
+            plant: None,
+            failures: None,
+            environment: Vec::new(),
+            directory: None,
+        }
+    }
+}
+
+struct Running {
+    job: Job,
+    child: Child,
+    report: PathBuf,
+    errors: PathBuf,
+    since: Instant,
+}
+
+/// Children under way.
+pub struct Pool {
+    program: PathBuf,
+    scratch: PathBuf,
+    at_once: usize,
+    number: u64,
+    running: Vec<Running>,
+    waiting: VecDeque<Job>,
+}
+
+impl Pool {
+    /// Room for this many runs at a time.
+    ///
+    /// # Errors
+    /// If this program's own path or a temporary directory cannot be had.
+    pub fn new(at_once: usize) -> io::Result<Self> {
+        let scratch = std::env::temp_dir().join(format!("fulmar-sim-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch)?;
+        Ok(Self {
+            program: std::env::current_exe()?,
+            scratch,
+            at_once: at_once.max(1),
+            number: 0,
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// Queues a run.
+    pub fn push(&mut self, job: Job) {
+        self.waiting.push_back(job);
+    }
+
+    /// Forgets what has not been started.
+    pub fn cancel_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// How many runs are queued and not started.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The next run that ends; `None` when all have.
+    ///
+    /// # Errors
+    /// If a process cannot be started.
+    pub fn next(&mut self) -> io::Result<Option<(Job, RunReport)>> {
+        loop {
+            while self.running.len() < self.at_once {
+                let Some(job) = self.waiting.pop_front() else { break };
+                self.start(job)?;
+            }
+            if self.running.is_empty() {
+                return Ok(None);
+            }
+            for at in 0..self.running.len() {
+                if let Some(ended) = self.look(at)? {
+                    return Ok(Some(ended));
+                }
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn start(&mut self, job: Job) -> io::Result<()> {
+        self.number += 1;
+        let report = self.scratch.join(format!("{}.json", self.number));
+        let errors = self.scratch.join(format!("{}.err", self.number));
+        let mut command = Command::new(&self.program);
+        command
+            .arg("run")
+            .arg(std::fs::canonicalize(&job.scenario)?)
+            .args(["--seed", &job.seed.to_string()])
+            .arg("--name")
+            .arg(&job.scenario)
+            .arg("--report")
+            .arg(&report)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&errors)?);
+        if let Some(plant) = &job.plant {
+            command.args(["--plant", plant]);
+        }
+        if let Some(failures) = &job.failures {
+            std::fs::create_dir_all(failures)?;
+            command.arg("--failures").arg(std::fs::canonicalize(failures)?);
+        }
+        for (name, value) in &job.environment {
+            command.env(name, value);
+        }
+        if let Some(directory) = &job.directory {
+            command.current_dir(directory);
+        }
+        let child = command.spawn()?;
+        self.running.push(Running { job, child, report, errors, since: Instant::now() });
+        Ok(())
+    }
+
+    fn look(&mut self, at: usize) -> io::Result<Option<(Job, RunReport)>> {
+        let running = &mut self.running[at];
+        let ended = match running.child.try_wait()? {
+            Some(status) => status.to_string(),
+            None if running.since.elapsed() > PATIENCE => {
+                running.child.kill()?;
+                running.child.wait()?;
+                format!("no end after {} s of real time", PATIENCE.as_secs())
+            }
+            None => return Ok(None),
+        };
+        let Running { job, report, errors, .. } = self.running.swap_remove(at);
+        let parsed = std::fs::read_to_string(&report)
+            .ok()
+            .and_then(|text| serde_json::from_str::<RunReport>(&text).ok());
+        let said = std::fs::read_to_string(&errors).unwrap_or_default();
+        let _ = std::fs::remove_file(&report);
+        let _ = std::fs::remove_file(&errors);
+        let report = parsed.unwrap_or_else(|| crashed(&job, &ended, &said));
+        Ok(Some((job, report)))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for running in &mut self.running {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// A report for a process that left none.
+fn crashed(job: &Job, ended: &str, said: &str) -> RunReport {
+    let tail: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let shown = tail.iter().take(6).copied().collect::<Vec<_>>().join(" | ");
+    RunReport {
+        scenario: job.scenario.display().to_string(),
+        title: String::new(),
+        seed: job.seed,
+        plant: job.plant.clone(),
+        verdict: Verdict::Crash { text: format!("{ended}: {shown}") },
+        trace_hash: String::new(),
+        trace_events: 0,
+        simulated_ms: 0,
+        cpu_ms: 0,
+        faults: Default::default(),
+        leader_changes: 0,
+        acked_records: 0,
+        unknown: 0,
+        not_done: 0,
+        read_records: 0,
+        exits: Default::default(),
+        probes: Default::default(),
+        compared: Default::default(),
+    }
+}

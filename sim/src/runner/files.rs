@@ -1,0 +1,132 @@
+//! Scenario files, and the folders that failures leave behind.
+//!
+//! ```text
+//! FAILURES/leader_loss-seed-7/
+//!   report.json      the report, with seed, verdict and trace hash
+//!   scenario.toml    the scenario as the seed drew it: it replays without the original file
+//!   history.jsonl    what every client saw
+//!   trace.txt        every event of every node, with its virtual time
+//!   replay.txt       the command that runs it again, and the revision of the build
+//! ```
+
+use crate::report::RunReport;
+use crate::scenario::Scenario;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The revision that this build was made from, or "unknown".
+pub fn revision() -> &'static str {
+    option_env!("FULMAR_REVISION").unwrap_or("unknown")
+}
+
+/// Every scenario file among these files and directories, sorted.
+///
+/// # Errors
+/// If a path does not exist or cannot be listed, or there is no scenario at all.
+pub fn find(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in paths {
+        collect(path, &mut found)?;
+    }
+    found.sort();
+    found.dedup();
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no scenario file there"));
+    }
+    Ok(found)
+}
+
+fn collect(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if !std::fs::metadata(path).map_err(named)?.is_dir() {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(named)? {
+        let path = entry.map_err(named)?.path();
+        if path.is_dir() || path.extension().is_some_and(|extension| extension == "toml") {
+            collect(&path, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads and parses a scenario file.
+///
+/// # Errors
+/// For people: what is wrong, with file, line and column.
+pub fn load(path: &Path) -> Result<Scenario, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    Scenario::parse(&path.display().to_string(), &text).map_err(|error| error.to_string())
+}
+
+/// The name of a scenario file without directory and extension.
+pub fn stem(path: &Path) -> String {
+    path.file_stem()
+        .map_or_else(|| "scenario".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// What a failure folder holds.
+pub struct Failure<'a> {
+    /// The report.
+    pub report: &'a RunReport,
+    /// The drawn scenario as TOML.
+    pub scenario: &'a str,
+    /// The client history as JSON lines.
+    pub history: &'a str,
+}
+
+/// The folder for a run below `parent`.
+pub fn folder(parent: &Path, scenario: &Path, seed: u64, plant: Option<&str>) -> PathBuf {
+    let plant = plant.map_or_else(String::new, |plant| format!("-{plant}"));
+    parent.join(format!("{}{plant}-seed-{seed}", stem(scenario)))
+}
+
+/// Writes a failure folder; the trace is added by the run that recorded it.
+///
+/// # Errors
+/// The file system's.
+pub fn write_failure(folder: &Path, failure: &Failure<'_>) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let report = serde_json::to_string_pretty(failure.report).map_err(io::Error::other)?;
+    std::fs::write(folder.join("report.json"), report + "\n")?;
+    std::fs::write(folder.join("scenario.toml"), failure.scenario)?;
+    std::fs::write(folder.join("history.jsonl"), failure.history)?;
+    let replay = format!(
+        "{}\n\nAgain:     cargo sim replay {}\nRevision:  {}\nSeed:      {}\nScenario:  {}\n",
+        failure.report.verdict,
+        folder.display(),
+        revision(),
+        failure.report.seed,
+        failure.report.scenario,
+    );
+    std::fs::write(folder.join("replay.txt"), replay)
+}
+
+/// Reads the report of a failure folder.
+///
+/// # Errors
+/// For people.
+pub fn read_failure(folder: &Path) -> Result<RunReport, String> {
+    let path = folder.join("report.json");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Processor time of this process so far, in milliseconds.
+pub fn cpu_ms() -> u64 {
+    // Fields 14 and 15 of /proc/self/stat, counted behind the name in parentheses; a tick is 10 ms
+    // on every Linux that Fulmar runs on.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = behind
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    ticks * 10
+}

@@ -1,0 +1,186 @@
+//! Many seeds of many scenarios.
+//!
+//! Seeds are the outer loop, so a sweep that is stopped early has seen all scenarios alike.
+
+use super::child::{Job, Pool};
+use super::files;
+use crate::report::{RunReport, Verdict};
+use fulmar_types::{ExitCode, Probe};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Probes of the issue's kind must be seen this often in a sweep, or it proves little about them.
+pub const PROBE_HITS_MIN: u64 = 20;
+
+/// What to sweep.
+#[derive(Clone, Debug)]
+pub struct SweepOptions {
+    /// Scenario files and directories.
+    pub paths: Vec<PathBuf>,
+    /// How many seeds of each.
+    pub seeds: u64,
+    /// The first seed.
+    pub first_seed: u64,
+    /// Runs at a time.
+    pub jobs: usize,
+    /// Start no further run after this long.
+    pub limit: Option<Duration>,
+    /// Where failures leave their folders.
+    pub failures: PathBuf,
+    /// Stop at the first failure.
+    pub stop_at_failure: bool,
+}
+
+/// What a sweep found.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Runs that ended.
+    pub runs: u64,
+    /// Those that did not pass.
+    pub failed: Vec<RunReport>,
+    /// Probes and how often they were hit, over all runs.
+    pub probes: BTreeMap<String, u64>,
+    /// Probes that the scenarios demand and that were not hit often enough.
+    pub missed: BTreeSet<String>,
+    faults: u64,
+    leader_changes: u64,
+    acked: u64,
+    unknown: u64,
+    read: u64,
+    simulated_ms: u64,
+    cpu_ms: u64,
+    wall: Duration,
+    hashes: BTreeSet<String>,
+}
+
+impl Summary {
+    fn add(&mut self, report: RunReport) {
+        self.runs += 1;
+        for (probe, hits) in &report.probes {
+            *self.probes.entry(probe.clone()).or_default() += hits;
+        }
+        self.faults += report.faults.values().sum::<u64>();
+        self.leader_changes += report.leader_changes;
+        self.acked += report.acked_records;
+        self.unknown += report.unknown;
+        self.read += report.read_records;
+        self.simulated_ms += report.simulated_ms;
+        self.cpu_ms += report.cpu_ms;
+        self.hashes.insert(report.trace_hash.clone());
+        if report.verdict != Verdict::Pass {
+            self.failed.push(report);
+        }
+    }
+
+    /// The exit code of the sweep: of the worst failure, or of a missed probe.
+    pub fn exit_code(&self) -> ExitCode {
+        let rank = |verdict: &Verdict| match verdict {
+            Verdict::Safety { .. } => 4,
+            Verdict::Crash { .. } => 3,
+            Verdict::Liveness { .. } => 2,
+            Verdict::Harness { .. } => 1,
+            Verdict::Pass => 0,
+        };
+        let worst = self.failed.iter().map(|report| &report.verdict).max_by_key(|v| rank(v));
+        match worst {
+            Some(verdict) => verdict.exit_code(),
+            None if self.missed.is_empty() => ExitCode::Ok,
+            None => ExitCode::ProbeMissed,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wall = self.wall.as_secs_f64().max(0.001);
+        writeln!(
+            f,
+            "{} runs, {} failed, {} distinct traces",
+            self.runs,
+            self.failed.len(),
+            self.hashes.len()
+        )?;
+        writeln!(
+            f,
+            "  {} faults, {} leader changes, {} records acknowledged, {} appends unknown, {} \
+             records read",
+            self.faults, self.leader_changes, self.acked, self.unknown, self.read
+        )?;
+        writeln!(
+            f,
+            "  {:.1} s of real time, {:.2} seeds per second, {:.1} simulated seconds per processor \
+             second",
+            wall,
+            self.runs as f64 / wall,
+            self.simulated_ms as f64 / self.cpu_ms.max(1) as f64
+        )?;
+        writeln!(f, "probes")?;
+        for probe in Probe::ALL {
+            let hits = self.probes.get(probe.name()).copied().unwrap_or(0);
+            let mark = if self.missed.contains(probe.name()) { "  MISSED" } else { "" };
+            writeln!(f, "  {hits:>8}  {}{mark}", probe.name())?;
+        }
+        for report in self.failed.iter().take(20) {
+            writeln!(f, "failed: {} --seed {}: {}", report.scenario, report.seed, report.verdict)?;
+        }
+        if self.failed.len() > 20 {
+            writeln!(f, "and {} more", self.failed.len() - 20)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a sweep. Progress goes to standard error.
+///
+/// # Errors
+/// If a scenario is bad (with the text for people) or a process cannot be started.
+pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
+    let scenarios = files::find(&options.paths)?;
+    let mut demanded = BTreeSet::new();
+    for path in &scenarios {
+        let scenario =
+            files::load(path).map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+        demanded.extend(scenario.must_hit.iter().map(|probe| probe.name().to_owned()));
+    }
+    let mut pool = Pool::new(options.jobs)?;
+    for seed in options.first_seed..options.first_seed.saturating_add(options.seeds) {
+        for path in &scenarios {
+            pool.push(Job { failures: Some(options.failures.clone()), ..Job::new(path, seed) });
+        }
+    }
+    let total = pool.waiting();
+    let mut summary = Summary::default();
+    let begun = Instant::now();
+    let mut said = begun;
+    while let Some((_, report)) = pool.next()? {
+        if report.verdict != Verdict::Pass {
+            eprintln!("{} --seed {}: {}", report.scenario, report.seed, report.verdict);
+            if options.stop_at_failure {
+                pool.cancel_waiting();
+            }
+        }
+        summary.add(report);
+        if options.limit.is_some_and(|limit| begun.elapsed() > limit) {
+            pool.cancel_waiting();
+        }
+        if said.elapsed() > Duration::from_secs(10) {
+            said = Instant::now();
+            eprintln!(
+                "{} of {total} runs, {} failed, {:.0} s",
+                summary.runs,
+                summary.failed.len(),
+                begun.elapsed().as_secs_f64()
+            );
+        }
+    }
+    summary.wall = begun.elapsed();
+    for probe in demanded {
+        if summary.probes.get(&probe).copied().unwrap_or(0) < PROBE_HITS_MIN {
+            summary.missed.insert(probe);
+        }
+    }
+    Ok(summary)
+}

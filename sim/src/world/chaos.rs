@@ -1,0 +1,382 @@
+//! Fires the faults of a scenario and takes them back.
+//!
+//! Every fault is a task of the harness: it waits for its trigger, fires if the chaos still lasts,
+//! and heals when its time is over. A fault that finds nobody to hit (no leader, the node is down
+//! already) is not counted.
+
+use super::sink::Sink;
+use super::stage::{Death, Overlay, Stage};
+use crate::disk::{DiskOp, PathMatch};
+use crate::scenario::fault::{Others, RotPlace};
+use crate::scenario::{
+    Between, Direction, Drawn, Fault, FixedTrigger, NodeAddress, ScheduledFault,
+    Target,
+};
+use fulmar_types::Probe;
+use madsim::task::NodeId as Machine;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A directed way between two machines.
+type Way = (Machine, Machine);
+
+/// The chaos of one run.
+pub struct Chaos {
+    stage: Arc<Stage>,
+    over: AtomicBool,
+}
+
+impl Chaos {
+    /// Starts the timetable. Times count from now.
+    pub fn begin(stage: Arc<Stage>) -> Arc<Self> {
+        let chaos = Arc::new(Self { stage, over: AtomicBool::new(false) });
+        for scheduled in chaos.stage.drawn.faults.clone() {
+            drop(madsim::task::spawn(chaos.clone().wait_and_fire(scheduled)));
+        }
+        chaos
+    }
+
+    /// No fault fires any more; those under way are healed by the stage.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn sink(&self) -> &Sink {
+        &self.stage.sink
+    }
+
+    async fn wait_and_fire(self: Arc<Self>, scheduled: ScheduledFault) {
+        match &scheduled.trigger {
+            FixedTrigger::At(at) => madsim::time::sleep(at.0).await,
+            FixedTrigger::After(after) => {
+                let site = after.site.as_ref().map(|site| self.stage.site_number(site));
+                let kind = after.of;
+                // Events count from the start of the chaos.
+                let before = self.sink().counted(kind, site);
+                let target = before + u64::from(after.events.get());
+                self.sink().wait_counted(kind, site, target).await;
+            }
+        }
+        if !self.is_over() {
+            self.fire(&scheduled.fault).await;
+        }
+    }
+
+    fn took_effect(&self, fault: &Fault<Drawn>, what: &str) {
+        self.sink().fault(fault.kind(), self.stage.machines.now_ns(), what);
+    }
+
+    async fn last(&self, time: Duration) {
+        madsim::time::sleep(time).await;
+    }
+
+    async fn fire(&self, fault: &Fault<Drawn>) {
+        match fault {
+            Fault::Crash(crash) => {
+                self.die(
+                    fault,
+                    &crash.target,
+                    Death::Crash,
+                    (crash.down.0, crash.stagger.0),
+                )
+                .await;
+            }
+            Fault::PowerCut(cut) => {
+                self.die(
+                    fault,
+                    &cut.target,
+                    Death::PowerCut,
+                    (cut.down.0, cut.stagger.0),
+                )
+                .await;
+            }
+            Fault::Pause(pause) => self.pause(fault, &pause.target, pause.lasts.0).await,
+            Fault::Cut(cut) => {
+                let ways = self.ways(&cut.between, cut.direction);
+                self.cut_leader_probe(&ways, cut.direction);
+                self.cut(fault, &ways, cut.lasts.0).await;
+            }
+            Fault::Isolate(isolate) => {
+                let ways = self.isolating(&isolate.target, isolate.others, isolate.direction);
+                self.cut_leader_probe(&ways, isolate.direction);
+                self.cut(fault, &ways, isolate.lasts.0).await;
+            }
+            Fault::LatencySpike(spike) => {
+                let ways = self.ways(&spike.between, spike.direction);
+                let overlay = Overlay { delay: spike.by.0, loss_ppm: 0 };
+                self.overlay(fault, &ways, overlay, spike.lasts.0).await;
+            }
+            Fault::Loss(loss) => {
+                let ways = self.ways(&loss.between, loss.direction);
+                let overlay = Overlay { delay: Duration::ZERO, loss_ppm: loss.share.ppm() };
+                self.overlay(fault, &ways, overlay, loss.lasts.0).await;
+            }
+            Fault::Reset(reset) => self.reset(fault, &reset.between),
+            Fault::Refuse(refuse) => {
+                let ways = self.ways(&refuse.between, refuse.direction);
+                self.refuse(fault, &ways, refuse.lasts.0).await;
+            }
+            Fault::HalfOpen(half_open) => self.half_open(fault, &half_open.between),
+            Fault::SlowDisk(slow) => {
+                self.slow_disk(fault, &slow.target, (slow.by.0, slow.lasts.0)).await;
+            }
+            Fault::FsyncError(error) => {
+                self.fail_next(fault, &error.target, DiskOp::Sync, (1, error.down.0));
+            }
+            Fault::ReadError(error) => {
+                let reads = error.reads.get();
+                self.fail_next(fault, &error.target, DiskOp::Read, (reads, error.down.0));
+            }
+            Fault::ClockStep(step) => {
+                let by_ms = step.by.as_nanos() / 1_000_000;
+                let lasts = step.lasts.map(|lasts| lasts.0);
+                self.clock_step(fault, &step.target, by_ms, lasts).await;
+            }
+            Fault::Rot(rot) => {
+                let many = (rot.bits.get(), rot.down.0);
+                self.rot(fault, &rot.target, rot.file, many);
+            }
+        }
+    }
+
+    async fn die(
+        &self,
+        fault: &Fault<Drawn>,
+        target: &Target,
+        death: Death,
+        times: (Duration, Duration),
+    ) {
+        let (down, stagger) = times;
+        let mut fallen = Vec::new();
+        for node in self.stage.resolve(target) {
+            if self.stage.take_down(&node, death) {
+                self.took_effect(fault, &node.to_string());
+                fallen.push(node);
+            }
+        }
+        let mut wait = down;
+        for node in fallen {
+            self.last(wait).await;
+            self.stage.bring_up(&node).await;
+            wait = stagger;
+        }
+    }
+
+    async fn pause(&self, fault: &Fault<Drawn>, target: &Target, lasts: Duration) {
+        let mut paused: Vec<NodeAddress> = Vec::new();
+        for node in self.stage.resolve(target) {
+            if self.stage.pause(&node) {
+                self.took_effect(fault, &node.to_string());
+                paused.push(node);
+            }
+        }
+        self.last(lasts).await;
+        for node in paused {
+            self.stage.resume(&node);
+        }
+    }
+
+    /// The directed ways between two ends.
+    fn ways(&self, between: &Between, direction: Direction) -> Vec<Way> {
+        let from = self.stage.resolve_end(&between.from);
+        let to = self.stage.resolve_end(&between.to);
+        directed(&from, &to, direction)
+    }
+
+    fn isolating(&self, target: &Target, others: Others, direction: Direction) -> Vec<Way> {
+        let nodes = self.stage.resolve(target);
+        let cut_off: Vec<Machine> = nodes.iter().map(|node| self.stage.machine(node)).collect();
+        let clients = self.stage.client_machine(target.site());
+        let rest = self.stage.all_machines_but(&cut_off);
+        let others = match others {
+            Others::Everyone => rest,
+            Others::Clients => vec![clients],
+            Others::Peers => rest.into_iter().filter(|machine| *machine != clients).collect(),
+        };
+        directed(&cut_off, &others, direction)
+    }
+
+    /// A leader that can send and not receive, or the other way round.
+    fn cut_leader_probe(&self, ways: &[Way], direction: Direction) {
+        if direction == Direction::Both {
+            return;
+        }
+        for site in self.stage.sites() {
+            let Some(leader) = self.sink().leader(self.stage.site_number(site)) else { continue };
+            let leader = NodeAddress { site: site.clone(), node: leader };
+            let machine = self.stage.machine(&leader);
+            let clients = self.stage.client_machine(site);
+            let touches_a_peer = ways.iter().any(|(from, to)| {
+                (*from == machine && *to != clients) || (*to == machine && *from != clients)
+            });
+            if touches_a_peer {
+                self.sink().probe(Probe::LeaderCutOneWay);
+            }
+        }
+    }
+
+    async fn cut(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
+        if ways.is_empty() {
+            return;
+        }
+        self.took_effect(fault, &format!("{} ways", ways.len()));
+        for (from, to) in ways {
+            self.stage.machines.network().cut(*from, *to);
+        }
+        self.last(lasts).await;
+        if !self.is_over() {
+            for (from, to) in ways {
+                self.stage.machines.network().heal(*from, *to);
+            }
+        }
+    }
+
+    async fn overlay(&self, fault: &Fault<Drawn>, ways: &[Way], overlay: Overlay, lasts: Duration) {
+        if ways.is_empty() {
+            return;
+        }
+        self.took_effect(fault, &format!("{} ways", ways.len()));
+        self.stage.overlay(ways, overlay);
+        self.last(lasts).await;
+        self.stage.lift(ways, overlay);
+    }
+
+    fn reset(&self, fault: &Fault<Drawn>, between: &Between) {
+        let mut broken = 0;
+        for (from, to) in self.ways(between, Direction::Out) {
+            broken += self.stage.machines.network().reset(from, to);
+        }
+        if broken > 0 {
+            self.took_effect(fault, &format!("{broken} ends"));
+        }
+    }
+
+    async fn refuse(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
+        if ways.is_empty() {
+            return;
+        }
+        self.took_effect(fault, &format!("{} ways", ways.len()));
+        for (from, to) in ways {
+            self.stage.machines.network().refuse(*from, *to);
+        }
+        self.last(lasts).await;
+        if !self.is_over() {
+            for (from, to) in ways {
+                self.stage.machines.network().allow(*from, *to);
+            }
+        }
+    }
+
+    fn half_open(&self, fault: &Fault<Drawn>, between: &Between) {
+        let mut forgotten = 0;
+        for (from, to) in self.ways(between, Direction::Out) {
+            forgotten += self.stage.machines.network().forget(from, to);
+        }
+        if forgotten > 0 {
+            self.took_effect(fault, &format!("{forgotten} ends"));
+        }
+    }
+
+    async fn slow_disk(&self, fault: &Fault<Drawn>, target: &Target, times: (Duration, Duration)) {
+        let (by, lasts) = times;
+        let nodes = self.stage.resolve(target);
+        for node in &nodes {
+            self.took_effect(fault, &node.to_string());
+            self.stage.slow_disk(node, by);
+        }
+        self.last(lasts).await;
+        for node in &nodes {
+            self.stage.fast_disk(node, by);
+        }
+    }
+
+    fn fail_next(
+        &self,
+        fault: &Fault<Drawn>,
+        target: &Target,
+        operation: DiskOp,
+        many: (u32, Duration),
+    ) {
+        let (count, down) = many;
+        for node in self.stage.resolve(target) {
+            if !self.stage.is_up(&node) {
+                continue;
+            }
+            self.took_effect(fault, &node.to_string());
+            self.stage.restart_after(&node, down);
+            let machine = self.stage.machine(&node);
+            self.stage.machines.disks().fail_next(machine, operation, count, any_path());
+        }
+    }
+
+    async fn clock_step(
+        &self,
+        fault: &Fault<Drawn>,
+        target: &Target,
+        by_ms: i64,
+        lasts: Option<Duration>,
+    ) {
+        let nodes = self.stage.resolve(target);
+        for node in &nodes {
+            self.took_effect(fault, &node.to_string());
+            self.stage.machines.clocks().step_ms(self.stage.machine(node), by_ms);
+        }
+        let Some(lasts) = lasts else { return };
+        self.last(lasts).await;
+        for node in &nodes {
+            self.stage.machines.clocks().step_ms(self.stage.machine(node), -by_ms);
+        }
+    }
+
+    fn rot(&self, fault: &Fault<Drawn>, target: &Target, place: RotPlace, many: (u32, Duration)) {
+        let (bits, down) = many;
+        for node in self.stage.resolve(target) {
+            let machine = self.stage.machine(&node);
+            let rotten = self.stage.machines.disks().rot(machine, bits, files_of(place));
+            if let Some(first) = rotten.first() {
+                self.took_effect(fault, &format!("{node}, {}", first.path.display()));
+                self.stage.restart_after(&node, down);
+            }
+        }
+    }
+}
+
+fn directed(from: &[Machine], to: &[Machine], direction: Direction) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for a in from {
+        for b in to.iter().filter(|b| *b != a) {
+            if direction != Direction::In {
+                ways.push((*a, *b));
+            }
+            if direction != Direction::Out {
+                ways.push((*b, *a));
+            }
+        }
+    }
+    ways.sort();
+    ways.dedup();
+    ways
+}
+
+fn any_path() -> PathMatch {
+    Arc::new(|_: &Path| true)
+}
+
+/// The files that a place stands for, by the names that the store gives them.
+fn files_of(place: RotPlace) -> PathMatch {
+    let extension = |path: &Path, wanted: &str| path.extension().is_some_and(|e| e == wanted);
+    match place {
+        RotPlace::Anywhere => any_path(),
+        RotPlace::SealedSegment | RotPlace::ActiveSegment => {
+            Arc::new(move |path: &Path| extension(path, "seg"))
+        }
+        RotPlace::Snapshot => Arc::new(move |path: &Path| extension(path, "snap")),
+        RotPlace::Vote => Arc::new(|path: &Path| path.ends_with("vote")),
+    }
+}

@@ -1,0 +1,230 @@
+//! The end of a run: the site must make progress, its nodes must become equal, everything is read
+//! back, and then it is judged.
+//!
+//! Liveness is asked for only here, after everything has been healed: while the faults last a site
+//! may well stand still.
+
+use super::Shared;
+use super::stage::Stage;
+use super::workload::Workloads;
+use crate::history::{self, Action, History, ProduceOutcome, Time};
+use crate::report::{RunReport, Verdict};
+use crate::scenario::{Check, NodeAddress, SiteName};
+use fulmar_types::LogPosition;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// How often the harness looks whether the sites have converged.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Waits for progress and convergence, reads everything back and judges.
+pub(super) async fn finish(
+    stage: &Arc<Stage>,
+    shared: &Arc<Shared>,
+    workloads: &Workloads,
+) -> Verdict {
+    let healed = Time(stage.machines.now_ns());
+    let within = stage.drawn.run.heal_within.0;
+    let deadline = healed.0 + u64::try_from(within.as_nanos()).unwrap_or(u64::MAX / 2);
+    if let Some(verdict) = progress(stage, shared, workloads, (healed, deadline)).await {
+        return verdict;
+    }
+    if madsim::time::timeout(within, workloads.stop()).await.is_err() {
+        return liveness("clients_end", format!("clients still wait {} s after", within.as_secs()));
+    }
+    if let Some(verdict) = equal(stage, shared, deadline).await {
+        return verdict;
+    }
+    if let Some(verdict) = judge(stage, shared) {
+        return verdict;
+    }
+    if let Err(text) = workloads.read_back().await {
+        return liveness("read_back", text);
+    }
+    stage.sink.say(stage.machines.now_ns(), || "everything is read back".to_owned());
+    judge(stage, shared).unwrap_or(Verdict::Pass)
+}
+
+fn liveness(check: &str, text: String) -> Verdict {
+    Verdict::Liveness { check: check.to_owned(), text }
+}
+
+/// Every topic must have a record acknowledged that was sent after the healing.
+async fn progress(
+    stage: &Stage,
+    shared: &Shared,
+    workloads: &Workloads,
+    times: (Time, u64),
+) -> Option<Verdict> {
+    let (healed, deadline) = times;
+    loop {
+        let missing = {
+            let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut missing = workloads.topics();
+            for operation in history.operations().iter().rev() {
+                if operation.invoked < healed {
+                    break;
+                }
+                let acked = matches!(
+                    &operation.action,
+                    Action::Produce { outcome: ProduceOutcome::Acked(_), .. }
+                );
+                if acked {
+                    missing.retain(|(site, topic), _| {
+                        site.as_str() != operation.partition.site
+                            || *topic != operation.partition.topic
+                    });
+                }
+            }
+            missing
+        };
+        if missing.is_empty() {
+            return None;
+        }
+        if stage.sink.violation().is_some() {
+            return judge(stage, shared);
+        }
+        if stage.machines.now_ns() > deadline {
+            let ((site, topic), _) = missing.into_iter().next()?;
+            return judge(stage, shared).or_else(|| {
+                Some(liveness(
+                    "progress",
+                    format!("topic {topic} of {site} took no record within the time to heal"),
+                ))
+            });
+        }
+        madsim::time::sleep(LOOK).await;
+    }
+}
+
+/// Where each living node of a site stands.
+fn standing(stage: &Stage, site: &SiteName) -> BTreeMap<NodeAddress, (Option<LogPosition>, u128)> {
+    let nodes = stage.nodes().filter(|node| node.site == *site && !stage.is_gone(node));
+    nodes
+        .map(|node| {
+            let view = stage.sink.view(stage.site_node(node));
+            (node.clone(), (view.applied, view.state))
+        })
+        .collect()
+}
+
+/// Without work, all nodes of a site must come to the same entry and the same state.
+async fn equal(stage: &Stage, shared: &Shared, deadline: u64) -> Option<Verdict> {
+    for site in stage.sites() {
+        loop {
+            let standing = standing(stage, site);
+            let first = standing.values().next().copied();
+            // A node that took a snapshot has reported no state since; the check of applied
+            // entries compares its next one.
+            let same_place = standing.values().all(|at| Some(at.0) == first.map(|at| at.0));
+            if same_place {
+                break;
+            }
+            if stage.machines.now_ns() > deadline {
+                let text: Vec<String> = standing
+                    .iter()
+                    .map(|(node, (applied, _))| {
+                        let at = applied.map_or("nothing".to_owned(), |at| at.to_string());
+                        format!("{node} applied {at}")
+                    })
+                    .collect();
+                return judge(stage, shared)
+                    .or_else(|| Some(liveness("equal_replicas", text.join(", "))));
+            }
+            madsim::time::sleep(LOOK).await;
+        }
+    }
+    None
+}
+
+/// What is wrong, if anything is: the harness first, then what the nodes reported, then what the
+/// clients saw, then what the scenario asks for.
+pub(super) fn judge(stage: &Stage, shared: &Shared) -> Option<Verdict> {
+    if let Some(text) = shared.sink.failure() {
+        return Some(Verdict::Harness { text });
+    }
+    if let Some(violation) = shared.sink.violation() {
+        let text = violation.to_string();
+        return Some(Verdict::Safety { check: violation.check.to_owned(), text });
+    }
+    let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(violation) = history::checks::check(&history).into_iter().next() {
+        return Some(Verdict::Safety {
+            check: violation.check().to_owned(),
+            text: violation.to_string(),
+        });
+    }
+    if history.read_backs().is_empty() {
+        return None;
+    }
+    stage.drawn.checks.iter().find_map(|check| asked_for(stage, &history, check))
+}
+
+fn asked_for(
+    stage: &Stage,
+    history: &History,
+    check: &Check<crate::scenario::Drawn>,
+) -> Option<Verdict> {
+    match check {
+        Check::AckedAtLeast(asked) => {
+            let acked = acked_of(history, &asked.site, asked.topic.as_str());
+            let count: u64 = acked.iter().map(|(_, records)| records).sum();
+            let wanted = u64::from(asked.records.get());
+            (count < wanted).then(|| {
+                let topic = &asked.topic;
+                liveness(check.kind(), format!("{count} records of {topic}, {wanted} wanted"))
+            })
+        }
+        Check::SilenceAtMost(asked) => {
+            let acked = acked_of(history, &asked.site, asked.topic.as_str());
+            let gaps = acked.windows(2).map(|pair| pair[1].0.0 - pair[0].0.0);
+            let longest = Duration::from_nanos(gaps.max().unwrap_or(0));
+            (longest > asked.lasts.0).then(|| {
+                liveness(
+                    check.kind(),
+                    format!(
+                        "no record for {} ms, {} allowed",
+                        longest.as_millis(),
+                        asked.lasts
+                    ),
+                )
+            })
+        }
+        Check::LeaderChangesAtLeast(asked) => {
+            let changes = stage.sink.leader_changes(stage.site_number(&asked.site));
+            let wanted = u64::from(asked.times.get());
+            (changes < wanted)
+                .then(|| liveness(check.kind(), format!("{changes} changes, {wanted} wanted")))
+        }
+    }
+}
+
+/// The acknowledgements of a topic in the order of their times, with their numbers of records.
+fn acked_of(history: &History, site: &SiteName, topic: &str) -> Vec<(Time, u64)> {
+    let mut acked: Vec<(Time, u64)> = history
+        .operations()
+        .iter()
+        .filter(|o| o.partition.site == site.as_str() && o.partition.topic == topic)
+        .filter_map(|operation| {
+            let (batch, _) = operation.acked()?;
+            Some((operation.returned?, batch.count()))
+        })
+        .collect();
+    acked.sort();
+    acked
+}
+
+/// Counts what the clients did.
+pub(super) fn fill(history: &History, report: &mut RunReport) {
+    report.acked_records = history.acked_records();
+    report.unknown = history.unknown_outcomes();
+    for operation in history.operations() {
+        report.read_records += operation.seen().len() as u64;
+        if matches!(&operation.action, Action::Produce { outcome: ProduceOutcome::Failed, .. }) {
+            report.not_done += 1;
+        }
+    }
+    let read_back: usize = history.read_backs().values().map(Vec::len).sum();
+    report.read_records += read_back as u64;
+}

@@ -1,0 +1,264 @@
+//! One run of a scenario: real nodes on simulated machines, from the first election to the verdict.
+//!
+//! ```text
+//! start ─► ready ─► warm-up ─► chaos ─► heal ─► converge ─► read back ─► judge
+//!            │         └─ workloads run ──────────────┘
+//!            └─ safety is checked from the first event to the last
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`sink`] | where all events arrive: checks, counters, trace |
+//! | [`stage`] | machines, nodes, clients and what state they are in |
+//! | [`chaos`] | firing faults and taking them back |
+//! | [`workload`] | clients, over real Kafka bytes |
+//! | [`ending`] | healing, converging, reading back, judging |
+//!
+//! Invariants: a simulation has a thread of its own, because the standard library keeps random
+//! keys per thread; the runtime and every stream draw from the scenario's stream seed and from
+//! nothing else, so a drawn scenario gives the same run whatever seed it was drawn with.
+
+pub mod chaos;
+pub mod ending;
+pub mod sink;
+pub mod stage;
+pub mod workload;
+
+use crate::history::History;
+use crate::machine::Machines;
+use crate::report::{RunReport, Verdict};
+use crate::scenario::DrawnScenario;
+use crate::trace::TraceHash;
+use chaos::Chaos;
+use fulmar_types::Plant;
+use madsim::runtime::Runtime;
+use sink::Sink;
+use stage::Stage;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use workload::Workloads;
+
+/// How long the sites may take to be ready at the start.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A planted source of nondeterminism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leak {
+    /// The order of a map with random keys decides something.
+    Map,
+    /// A select without a fixed order decides something.
+    Select,
+}
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A bug to plant.
+    pub plant: Option<Plant>,
+    /// Write every event to this file.
+    pub trace: Option<PathBuf>,
+    /// A source of nondeterminism to plant.
+    pub leak: Option<Leak>,
+    /// Run another, short simulation before, in the same process.
+    pub after_another: bool,
+}
+
+/// A run that has ended.
+pub struct Finished {
+    /// The scenario that was run.
+    pub drawn: DrawnScenario,
+    /// What it says of itself.
+    pub report: RunReport,
+    /// The drawn scenario as a file.
+    pub scenario: String,
+    /// What the clients saw, as JSON lines.
+    pub history: String,
+}
+
+/// What a run shares between its thread and whoever waits for it, so that a panic loses nothing.
+struct Shared {
+    sink: Arc<Sink>,
+    history: Arc<Mutex<History>>,
+}
+
+fn empty_report(drawn: &DrawnScenario, plant: Option<Plant>) -> RunReport {
+    RunReport {
+        scenario: String::new(),
+        title: drawn.title.clone(),
+        seed: 0,
+        plant: plant.map(|plant| plant.name().to_owned()),
+        verdict: Verdict::Pass,
+        trace_hash: String::new(),
+        trace_events: 0,
+        simulated_ms: 0,
+        cpu_ms: 0,
+        faults: Default::default(),
+        leader_changes: 0,
+        acked_records: 0,
+        unknown: 0,
+        not_done: 0,
+        read_records: 0,
+        exits: Default::default(),
+        probes: Default::default(),
+        compared: Default::default(),
+    }
+}
+
+/// Runs a scenario on a thread of its own.
+pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
+    if options.after_another {
+        another();
+    }
+    fulmar_host::clear_plants();
+    if let Some(plant) = options.plant {
+        fulmar_host::plant(plant);
+    }
+    let trace = Arc::new(TraceHash::default());
+    let shared = Arc::new(Shared {
+        sink: Arc::new(Sink::new(trace.clone(), options.trace.is_some())),
+        history: Arc::new(Mutex::new(History::default())),
+    });
+    let mut report = empty_report(drawn, options.plant);
+    let ended = {
+        let (drawn, shared, leak) = (drawn.clone(), shared.clone(), options.leak);
+        on_a_thread(move || run(&drawn, &shared, trace, leak))
+    };
+    match ended {
+        Ok(ended) => {
+            report.verdict = ended.verdict;
+            report.simulated_ms = ended.simulated_ms;
+        }
+        Err(panic) => report.verdict = Verdict::Crash { text: panic },
+    }
+    shared.sink.fill(&mut report);
+    let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+    ending::fill(&history, &mut report);
+    if let (Some(path), Some(text)) = (&options.trace, shared.sink.take_text())
+        && let Err(error) = std::fs::write(path, text)
+    {
+        report.verdict = Verdict::Harness { text: format!("{}: {error}", path.display()) };
+    }
+    Finished {
+        drawn: drawn.clone(),
+        report,
+        scenario: drawn.to_string(),
+        history: history.to_json_lines(),
+    }
+}
+
+struct Ended {
+    verdict: Verdict,
+    simulated_ms: u64,
+}
+
+/// Runs something on a fresh thread; the text of the panic, if it panics.
+fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let thread = std::thread::Builder::new()
+        .name("simulation".to_owned())
+        .stack_size(64 << 20)
+        .spawn(work)
+        .map_err(|error| format!("no thread: {error}"))?;
+    thread.join().map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "a panic without a text".to_owned())
+    })
+}
+
+/// A short simulation of nothing much, whose only purpose is to have been there.
+fn another() {
+    let ran = on_a_thread(|| {
+        let runtime = Runtime::with_seed_and_config(99, Default::default());
+        runtime.block_on(async {
+            let (sender, mut receiver) = tokio::sync::mpsc::channel::<u64>(1);
+            let task = madsim::task::spawn(async move {
+                for number in 0..100 {
+                    madsim::time::sleep(Duration::from_millis(1)).await;
+                    if sender.send(number).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            while receiver.recv().await.is_some() {
+                let keys: std::collections::hash_map::RandomState = Default::default();
+                std::hint::black_box(keys);
+            }
+            drop(task);
+        });
+    });
+    assert!(ran.is_ok(), "nothing in it can fail");
+}
+
+fn run(
+    drawn: &DrawnScenario,
+    shared: &Arc<Shared>,
+    trace: Arc<TraceHash>,
+    leak: Option<Leak>,
+) -> Ended {
+    let runtime = Runtime::with_seed_and_config(drawn.stream_seed, Default::default());
+    Machines::install(&runtime);
+    runtime.block_on(async {
+        let sink = shared.sink.clone();
+        let machines = Machines::new(drawn.stream_seed, trace.clone(), sink.clone());
+        let verdict = match Stage::build(drawn, machines.clone(), sink.clone()) {
+            Err(text) => Verdict::Harness { text },
+            Ok(stage) => play(&stage, shared, leak).await,
+        };
+        trace.generator(machines.now_ns(), machines.network().generator_position());
+        trace.generator(machines.now_ns(), machines.disks().generator_position());
+        trace.generator(machines.now_ns(), fulmar_host::random::random_u64());
+        let simulated_ms = machines.now_ns() / 1_000_000;
+        machines.shut_down().await;
+        Ended { verdict, simulated_ms }
+    })
+}
+
+async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> Verdict {
+    drop(madsim::task::spawn(stage.clone().supervise()));
+    if let Some(leak) = leak {
+        drop(madsim::task::spawn(spring(leak)));
+    }
+    let workloads = Workloads::new(stage.clone(), shared.history.clone());
+    let ready = madsim::time::timeout(READY_WITHIN, workloads.prepare()).await;
+    if ready.is_err() {
+        return ending::judge(stage, shared).unwrap_or_else(|| Verdict::Liveness {
+            check: "ready".to_owned(),
+            text: format!("the sites were not ready after {} s", READY_WITHIN.as_secs()),
+        });
+    }
+    workloads.begin();
+    madsim::time::sleep(stage.drawn.run.warmup.0).await;
+    let chaos = Chaos::begin(stage.clone());
+    madsim::time::sleep(stage.drawn.run.chaos.0).await;
+    chaos.end();
+    stage.sink.say(stage.machines.now_ns(), || "the chaos is over".to_owned());
+    stage.heal().await;
+    ending::finish(stage, shared, &workloads).await
+}
+
+/// A planted leak: something that no seed decides takes simulated time.
+async fn spring(leak: Leak) {
+    match leak {
+        Leak::Map => {
+            // What a map with keys from the operating system does to a program that iterates over
+            // it: here the order is taken from an address, which differs between processes.
+            let somewhere = Box::new(0u8);
+            let key = std::ptr::from_ref::<u8>(&somewhere).addr() as u64;
+            let keys = xxhash_rust::xxh3::xxh3_64(&key.to_le_bytes());
+            madsim::time::sleep(Duration::from_micros(10_000 + keys % 1_000)).await;
+        }
+        Leak::Select => {
+            for _ in 0..32 {
+                tokio::select! {
+                    () = madsim::task::yield_now() => {
+                        madsim::time::sleep(Duration::from_micros(1_001)).await;
+                    }
+                    () = madsim::task::yield_now() => {
+                        madsim::time::sleep(Duration::from_micros(1_002)).await;
+                    }
+                }
+            }
+        }
+    }
+}

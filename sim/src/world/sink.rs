@@ -1,0 +1,326 @@
+//! Where the events of all machines arrive: checks, counters, the trace, and whoever waits for a
+//! number of events.
+//!
+//! What must survive a crash of a node is remembered here, outside the node: its last appended
+//! entry, whether it led, what it had applied.
+//!
+//! Invariant: nothing here draws a random number, and nothing that a node does depends on it.
+
+use crate::check::{Checks, Observation, SiteNode, Violation};
+use crate::machine::MachineSink;
+use crate::scenario::EventKind;
+use crate::trace::{Kind, Record, TraceHash, TraceSink};
+use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Probe, Role, Term};
+use madsim::task::NodeId as Machine;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What is known of one node from its events.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NodeView {
+    /// The last entry that it appended.
+    pub appended: Option<LogPosition>,
+    /// The last entry that it applied.
+    pub applied: Option<LogPosition>,
+    /// The hash of its state after that entry.
+    pub state: u128,
+    /// Whether its last role was leader, and of which term.
+    pub leads: Option<Term>,
+    /// It ended while it led, and has not come back yet.
+    died_leading: bool,
+}
+
+/// A process that ended by itself.
+#[derive(Clone, Debug)]
+pub struct Exit {
+    /// The machine.
+    pub machine: Machine,
+    /// Why.
+    pub code: ExitCode,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<Machine, SiteNode>,
+    views: BTreeMap<SiteNode, NodeView>,
+    checks: Checks,
+    probes: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<&'static str, u64>,
+    stops: BTreeMap<String, u64>,
+    counted: BTreeMap<(EventKind, u16), u64>,
+    leaders: BTreeMap<u16, (Term, NodeId)>,
+    leader_changes: BTreeMap<u16, u64>,
+    exits: VecDeque<Exit>,
+    text: Option<String>,
+    harness_error: Option<String>,
+}
+
+/// Everything that the harness learns.
+pub struct Sink {
+    state: Mutex<State>,
+    trace: Arc<TraceHash>,
+    counted: Notify,
+    exited: Notify,
+}
+
+impl Sink {
+    /// A sink that feeds this trace; it writes every event as text too, if asked to.
+    pub fn new(trace: Arc<TraceHash>, with_text: bool) -> Self {
+        let state = State { text: with_text.then(String::new), ..State::default() };
+        Self { state: Mutex::new(state), trace, counted: Notify::new(), exited: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere must not hide what led to it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says which node runs on a machine.
+    pub fn introduce(&self, machine: Machine, node: SiteNode) {
+        self.state().nodes.insert(machine, node);
+    }
+
+    /// What is known of a node.
+    pub fn view(&self, node: SiteNode) -> NodeView {
+        self.state().views.get(&node).copied().unwrap_or_default()
+    }
+
+    /// The node that became leader last, in the highest term, if it still says that it leads.
+    pub fn leader(&self, site: u16) -> Option<NodeId> {
+        let state = self.state();
+        let (term, node) = *state.leaders.get(&site)?;
+        let view = state.views.get(&SiteNode { site, node })?;
+        (view.leads == Some(term)).then_some(node)
+    }
+
+    /// A node was killed by the harness.
+    pub fn killed(&self, node: SiteNode) {
+        let mut state = self.state();
+        let view = state.views.entry(node).or_default();
+        view.died_leading |= view.leads.is_some();
+        view.leads = None;
+    }
+
+    /// Counts an event for the triggers.
+    pub fn count(&self, kind: EventKind, site: u16, by: u64) {
+        *self.state().counted.entry((kind, site)).or_default() += by;
+        self.counted.notify_waiters();
+    }
+
+    /// How often an event has happened, at one site or everywhere.
+    pub fn counted(&self, kind: EventKind, site: Option<u16>) -> u64 {
+        let state = self.state();
+        let of_kind = state
+            .counted
+            .iter()
+            .filter(|((counted, at), _)| *counted == kind && site.is_none_or(|site| site == *at));
+        of_kind.map(|(_, count)| count).sum()
+    }
+
+    /// Waits until an event has happened this often.
+    pub async fn wait_counted(&self, kind: EventKind, site: Option<u16>, count: u64) {
+        loop {
+            let changed = self.counted.notified();
+            let mut changed = std::pin::pin!(changed);
+            changed.as_mut().enable();
+            if self.counted(kind, site) >= count {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Notes that a fault took effect.
+    pub fn fault(&self, kind: &'static str, at_ns: u64, what: &str) {
+        let mut state = self.state();
+        *state.faults.entry(kind).or_default() += 1;
+        if let Some(text) = &mut state.text {
+            let _ = writeln!(text, "[{} harness] fault {kind}: {what}", Stamp(at_ns));
+        }
+        drop(state);
+        let record = Record {
+            kind: Kind::Fault,
+            machine: 0,
+            at_ns,
+            place: 0,
+            detail: 0,
+            bytes: kind.as_bytes(),
+        };
+        self.trace.record(&record);
+    }
+
+    /// Notes that a rare state was reached, seen by the harness and not by a node.
+    pub fn probe(&self, probe: Probe) {
+        *self.state().probes.entry(probe.name()).or_default() += 1;
+    }
+
+    /// Writes a line into the text of the trace, if there is one.
+    pub fn say(&self, at_ns: u64, line: impl FnOnce() -> String) {
+        if let Some(text) = &mut self.state().text {
+            let _ = writeln!(text, "[{} harness] {}", Stamp(at_ns), line());
+        }
+    }
+
+    /// The next process that ended by itself.
+    pub async fn next_exit(&self) -> Exit {
+        loop {
+            let exited = self.exited.notified();
+            let mut exited = std::pin::pin!(exited);
+            exited.as_mut().enable();
+            if let Some(exit) = self.state().exits.pop_front() {
+                return exit;
+            }
+            exited.await;
+        }
+    }
+
+    /// The first violation that a check found.
+    pub fn violation(&self) -> Option<Violation> {
+        self.state().checks.violation().cloned()
+    }
+
+    /// The harness cannot go on.
+    pub fn fail(&self, why: String) {
+        self.state().harness_error.get_or_insert(why);
+    }
+
+    /// Why the harness could not go on.
+    pub fn failure(&self) -> Option<String> {
+        self.state().harness_error.clone()
+    }
+
+    /// Moves what was counted into a report.
+    pub fn fill(&self, report: &mut crate::report::RunReport) {
+        let mut state = self.state();
+        let owned = |map: &BTreeMap<&'static str, u64>| {
+            map.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        report.faults = owned(&state.faults);
+        report.probes = owned(&state.probes);
+        report.exits = std::mem::take(&mut state.stops);
+        report.leader_changes = state.leader_changes.values().sum();
+        report.compared = state
+            .checks
+            .compared()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect();
+        report.trace_hash = self.trace.digest().to_string();
+        report.trace_events = self.trace.records();
+    }
+
+    /// How often a site changed its leader.
+    pub fn leader_changes(&self, site: u16) -> u64 {
+        self.state().leader_changes.get(&site).copied().unwrap_or(0)
+    }
+
+    /// The text of the trace.
+    pub fn take_text(&self) -> Option<String> {
+        self.state().text.take()
+    }
+}
+
+/// A virtual time for people.
+struct Stamp(u64);
+
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>4}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+}
+
+impl State {
+    fn follow(&mut self, at: SiteNode, event: &Event) {
+        let view = self.views.entry(at).or_default();
+        match event {
+            Event::Appended { position, .. } => view.appended = Some(*position),
+            Event::Applied { position, state, .. } => {
+                view.applied = Some(*position);
+                view.state = *state;
+            }
+            Event::SnapshotInstalled { last, .. } => view.applied = Some(*last),
+            Event::RoleChanged { role: Role::Leader, term, .. } => {
+                view.leads = Some(*term);
+                self.new_leader(at, *term);
+            }
+            Event::RoleChanged { .. } => view.leads = None,
+            Event::Recovered { last, .. } => {
+                let lost = view.appended.is_some_and(|appended| *last < Some(appended));
+                let led = std::mem::take(&mut view.died_leading);
+                view.appended = *last;
+                if lost && led {
+                    self.hit(Probe::LeaderUnflushedTailLost);
+                }
+            }
+            Event::Probe(probe) => self.hit(*probe),
+            _ => {}
+        }
+    }
+
+    fn hit(&mut self, probe: Probe) {
+        *self.probes.entry(probe.name()).or_default() += 1;
+    }
+
+    fn new_leader(&mut self, at: SiteNode, term: Term) {
+        let before = self.leaders.get(&at.site).copied();
+        if before.is_none_or(|(known, _)| term > known) {
+            self.leaders.insert(at.site, (term, at.node));
+            if before.is_some_and(|(_, node)| node != at.node) {
+                *self.leader_changes.entry(at.site).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// The event that triggers count this one as, if they do.
+fn trigger_kind(event: &Event) -> Option<EventKind> {
+    match event {
+        Event::Flushed { .. } => Some(EventKind::Flushes),
+        Event::RoleChanged { role: Role::Leader, .. } => Some(EventKind::Elections),
+        Event::SegmentSealed { .. } => Some(EventKind::Seals),
+        Event::SnapshotSaved { .. } => Some(EventKind::Snapshots),
+        _ => None,
+    }
+}
+
+impl MachineSink for Sink {
+    fn observed(&self, machine: Machine, at_ns: u64, event: &Event) {
+        let mut state = self.state();
+        let Some(at) = state.nodes.get(&machine).copied() else { return };
+        if let Event::Applied { position, state: hash, .. } = event {
+            let number = u64::from(at.site) << 32 | at.node.get();
+            self.trace.state(number, at_ns, position.index.get(), *hash);
+        }
+        tracing::debug!("{} {at}: {event:?}", Stamp(at_ns));
+        if let Some(text) = &mut state.text {
+            let _ = writeln!(text, "[{} s{} n{}] {event:?}", Stamp(at_ns), at.site, at.node);
+        }
+        state.follow(at, event);
+        state.checks.observe(&Observation { at, time_ns: at_ns, event });
+        drop(state);
+        if let Some(kind) = trigger_kind(event) {
+            self.count(kind, at.site, 1);
+        }
+    }
+
+    fn exited(&self, machine: Machine, at_ns: u64, code: ExitCode, message: &str) {
+        let mut state = self.state();
+        let Some(at) = state.nodes.get(&machine).copied() else { return };
+        *state.stops.entry(format!("{code:?}")).or_default() += 1;
+        if let Some(text) = &mut state.text {
+            let line = message.replace('\n', " ");
+            let _ = writeln!(
+                text,
+                "[{} s{} n{}] exit {code:?}: {line}",
+                Stamp(at_ns),
+                at.site,
+                at.node
+            );
+        }
+        state.exits.push_back(Exit { machine, code });
+        drop(state);
+        self.exited.notify_waiters();
+    }
+}

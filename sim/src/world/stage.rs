@@ -1,0 +1,528 @@
+//! The stage: the machines of a scenario, their nodes, and what state they are in.
+//!
+//! ```text
+//! site 0: nodes 10.1.0.1, 10.1.0.2, ...   clients 10.1.1.1
+//! site 1: nodes 10.2.0.1, ...             clients 10.2.1.1
+//! ```
+//!
+//! A node is started by the function that `main` uses, on a host made of simulated parts.
+//!
+//! Invariants: a machine that is down is started by one task only; between the end of a process
+//! and its next start at least a millisecond passes.
+
+use super::sink::Sink;
+use crate::check::SiteNode;
+use crate::disk::{DiskConfig, PowerLoss};
+use crate::machine::Machines;
+use crate::net::Link;
+use crate::scenario::{DrawnScenario, End, Mix, NodeAddress, Place, SiteName, Target, lay_over};
+use crate::spread::Spread;
+use fulmar_types::config::Config;
+use fulmar_types::units::{HumanDuration, HumanSize};
+use fulmar_types::{ExitCode, NodeId};
+use madsim::runtime::Handle;
+use madsim::task::NodeId as Machine;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const KAFKA_PORT: u16 = 9092;
+const PEER_PORT: u16 = 9192;
+
+/// Small segments, so that a minute of a scenario seals, ships and recycles many of them.
+const SEGMENT_BYTES: u64 = 256 << 10;
+
+/// Nobody runs here right after a kill: madsim drops the old tasks in this time.
+const REST: Duration = Duration::from_millis(2);
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The process is killed; the machine goes on.
+    Crash,
+    /// The machine loses power.
+    PowerCut,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Status {
+    down: bool,
+    /// It ended with damage and stays down.
+    gone: bool,
+    pauses: u32,
+    /// How long after it ends by itself it is started again.
+    restart_after: Option<Duration>,
+}
+
+/// What changes a link while a fault lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overlay {
+    /// Longer by this.
+    pub delay: Duration,
+    /// Lost this often, in millionths, if that is more than the link loses anyway.
+    pub loss_ppm: u32,
+}
+
+#[derive(Default)]
+struct Mutable {
+    status: BTreeMap<NodeAddress, Status>,
+    overlays: BTreeMap<(Machine, Machine), Vec<Overlay>>,
+    slow: BTreeMap<NodeAddress, Vec<Duration>>,
+}
+
+/// Machines, nodes and clients of a run.
+pub struct Stage {
+    /// The scenario.
+    pub drawn: DrawnScenario,
+    /// The machines.
+    pub machines: Machines,
+    /// What is known.
+    pub sink: Arc<Sink>,
+    sites: Vec<SiteName>,
+    nodes: BTreeMap<NodeAddress, Machine>,
+    clients: BTreeMap<SiteName, Machine>,
+    mutable: Mutex<Mutable>,
+}
+
+fn address(site: usize, host: [u8; 2]) -> IpAddr {
+    let site = u8::try_from(site + 1).expect("a scenario has fewer than 255 sites");
+    IpAddr::V4(Ipv4Addr::new(10, site, host[0], host[1]))
+}
+
+fn spread(mix: &Mix<HumanDuration>) -> Spread {
+    let span = mix.span();
+    Spread::new(span.low().0, span.high().0)
+}
+
+/// The configuration of one site, the scenario's overrides included.
+///
+/// # Errors
+/// If the overrides do not fit.
+pub fn site_config(
+    drawn: &DrawnScenario,
+    number: usize,
+    site: &SiteName,
+) -> Result<Config, String> {
+    let mut nodes = String::new();
+    for node in 1..=drawn.sites.node_count(site) {
+        let ip = address(number, [0, u8::try_from(node).map_err(|_| "too many nodes")?]);
+        nodes.push_str(&format!(
+            "[[node]]\nid = {node}\ndata = \"/data\"\nkafka = \"{ip}:{KAFKA_PORT}\"\npeer = \
+             \"{ip}:{PEER_PORT}\"\n"
+        ));
+    }
+    let text = format!(
+        "site = \"{site}\"\n[log]\nsegment_bytes = \"{}\"\n{nodes}",
+        HumanSize(SEGMENT_BYTES)
+    );
+    let mut table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
+    lay_over(&mut table, &drawn.config);
+    let text = toml::to_string(&table).map_err(|error| error.to_string())?;
+    Config::parse(&text).map_err(|error| format!("the configuration of site {site}: {error}"))
+}
+
+impl Stage {
+    /// Builds all machines and starts all nodes.
+    ///
+    /// # Errors
+    /// If the configuration of a site is not valid.
+    pub fn build(
+        drawn: &DrawnScenario,
+        machines: Machines,
+        sink: Arc<Sink>,
+    ) -> Result<Arc<Self>, String> {
+        let sites: Vec<SiteName> = drawn.sites.iter().map(|(site, _)| site.clone()).collect();
+        let mut stage = Self {
+            drawn: drawn.clone(),
+            machines,
+            sink,
+            sites: sites.clone(),
+            nodes: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            mutable: Mutex::default(),
+        };
+        for (number, site) in sites.iter().enumerate() {
+            let config = Arc::new(site_config(drawn, number, site)?);
+            for node in config.nodes.iter().map(|node| node.id) {
+                stage.build_node(number, site, node, &config);
+            }
+            let ip = address(number, [1, 1]);
+            let clients =
+                Handle::current().create_node().name(format!("clients of {site}")).ip(ip).build();
+            stage.machines.attach(clients.id(), ip);
+            stage.clients.insert(site.clone(), clients.id());
+        }
+        stage.set_links();
+        stage.set_disks();
+        for clock in &drawn.clocks {
+            let machine = stage.machine(&clock.node);
+            let offset_ms = clock.offset.as_nanos() / 1_000_000;
+            stage.machines.clocks().set_offset_ms(machine, offset_ms);
+        }
+        Ok(Arc::new(stage))
+    }
+
+    fn build_node(&mut self, number: usize, site: &SiteName, node: NodeId, config: &Arc<Config>) {
+        let ip = address(number, [0, u8::try_from(node.get()).expect("few nodes")]);
+        let machines = self.machines.clone();
+        let config = config.clone();
+        let built = Handle::current()
+            .create_node()
+            .name(format!("node {node} of {site}"))
+            .ip(ip)
+            .init(move || {
+                let machines = machines.clone();
+                let config = config.clone();
+                async move {
+                    let host = machines.boot(madsim::plugin::node());
+                    match fulmar_node::start(&config, node, host.clone()).await {
+                        Ok(running) => {
+                            let _running = running;
+                            std::future::pending::<()>().await;
+                        }
+                        Err(error) => host.fatal(error.exit_code(), error.to_string()).await,
+                    }
+                }
+            })
+            .build();
+        self.machines.attach(built.id(), ip);
+        let site_number = u16::try_from(number).expect("few sites");
+        self.sink.introduce(built.id(), SiteNode { site: site_number, node });
+        self.nodes.insert(NodeAddress { site: site.clone(), node }, built.id());
+    }
+
+    fn mutable(&self) -> MutexGuard<'_, Mutable> {
+        self.mutable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of a site, by which events name it.
+    pub fn site_number(&self, site: &SiteName) -> u16 {
+        let at = self.sites.iter().position(|known| known == site);
+        u16::try_from(at.expect("targets name sites of the scenario")).expect("few sites")
+    }
+
+    /// A node as events name it.
+    pub fn site_node(&self, node: &NodeAddress) -> SiteNode {
+        SiteNode { site: self.site_number(&node.site), node: node.node }
+    }
+
+    /// The sites in the order of their numbers.
+    pub fn sites(&self) -> &[SiteName] {
+        &self.sites
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeAddress> {
+        self.nodes.keys()
+    }
+
+    /// The machine of a node.
+    pub fn machine(&self, node: &NodeAddress) -> Machine {
+        *self.nodes.get(node).expect("targets name nodes of the scenario")
+    }
+
+    /// The machine of the clients of a site.
+    pub fn client_machine(&self, site: &SiteName) -> Machine {
+        *self.clients.get(site).expect("targets name sites of the scenario")
+    }
+
+    /// Where clients of a site find its nodes.
+    pub fn bootstrap(&self, site: &SiteName) -> Vec<SocketAddr> {
+        let number = usize::from(self.site_number(site));
+        (1..=self.drawn.sites.node_count(site))
+            .map(|node| {
+                let host = u8::try_from(node).expect("few nodes");
+                SocketAddr::new(address(number, [0, host]), KAFKA_PORT)
+            })
+            .collect()
+    }
+
+    /// The nodes that are meant, as of now.
+    pub fn resolve(&self, target: &Target) -> Vec<NodeAddress> {
+        let site = target.site();
+        let leader = self.sink.leader(self.site_number(site));
+        let at = |node: NodeId| NodeAddress { site: site.clone(), node };
+        match target {
+            Target::Nodes(_, nodes) => nodes.iter().copied().map(at).collect(),
+            Target::Leader(_) => leader.into_iter().map(at).collect(),
+            Target::Follower(_, position) => {
+                let followers: Vec<NodeAddress> = self
+                    .nodes
+                    .keys()
+                    .filter(|node| node.site == *site && Some(node.node) != leader)
+                    .cloned()
+                    .collect();
+                let index = (*position as usize).saturating_sub(1) % followers.len().max(1);
+                followers.get(index).cloned().into_iter().collect()
+            }
+            Target::All(_) => {
+                self.nodes.keys().filter(|node| node.site == *site).cloned().collect()
+            }
+        }
+    }
+
+    /// The machines at an end of links, as of now.
+    pub fn resolve_end(&self, end: &End) -> Vec<Machine> {
+        match end {
+            End::Nodes(target) => {
+                self.resolve(target).iter().map(|node| self.machine(node)).collect()
+            }
+            End::Clients(site) => vec![self.client_machine(site)],
+            End::Site(site) => {
+                let nodes = self.nodes.iter().filter(|(node, _)| node.site == *site);
+                let mut machines: Vec<Machine> = nodes.map(|(_, machine)| *machine).collect();
+                machines.push(self.client_machine(site));
+                machines
+            }
+        }
+    }
+
+    /// Every machine but these.
+    pub fn all_machines_but(&self, without: &[Machine]) -> Vec<Machine> {
+        let all = self.nodes.values().chain(self.clients.values());
+        all.copied().filter(|machine| !without.contains(machine)).collect()
+    }
+
+    /// Whether a node is up.
+    pub fn is_up(&self, node: &NodeAddress) -> bool {
+        !self.mutable().status.get(node).copied().unwrap_or_default().down
+    }
+
+    /// Whether a node has ended for good, with damage that it refuses to go on with.
+    pub fn is_gone(&self, node: &NodeAddress) -> bool {
+        self.mutable().status.get(node).copied().unwrap_or_default().gone
+    }
+
+    /// Ends the process of a node. `false` if it is down already.
+    pub fn take_down(&self, node: &NodeAddress, death: Death) -> bool {
+        {
+            let mut mutable = self.mutable();
+            let status = mutable.status.entry(node.clone()).or_default();
+            if status.down {
+                return false;
+            }
+            status.down = true;
+            if std::mem::take(&mut status.pauses) > 0 {
+                self.machines.resume(self.machine(node));
+            }
+        }
+        self.sink.killed(self.site_node(node));
+        match death {
+            Death::Crash => self.machines.crash(self.machine(node)),
+            Death::PowerCut => self.machines.power_cut(self.machine(node)),
+        }
+        true
+    }
+
+    /// Starts a node that is down, unless it is gone for good.
+    pub async fn bring_up(&self, node: &NodeAddress) {
+        madsim::time::sleep(REST).await;
+        {
+            let mut mutable = self.mutable();
+            let status = mutable.status.entry(node.clone()).or_default();
+            if !status.down || status.gone {
+                return;
+            }
+            status.down = false;
+        }
+        self.sink.say(self.machines.now_ns(), || format!("{node} starts"));
+        self.machines.restart(self.machine(node));
+    }
+
+    /// Says how long after it ends by itself a node is to be started again.
+    pub fn restart_after(&self, node: &NodeAddress, after: Duration) {
+        self.mutable().status.entry(node.clone()).or_default().restart_after = Some(after);
+    }
+
+    /// Looks after the processes that end by themselves, like a supervisor would: it starts them
+    /// again, unless they ended because of damage that people have to look at.
+    pub async fn supervise(self: Arc<Self>) {
+        loop {
+            let exit = self.sink.next_exit().await;
+            let found = self.nodes.iter().find(|(_, machine)| **machine == exit.machine);
+            let Some((node, _)) = found.map(|(node, machine)| (node.clone(), *machine)) else {
+                continue;
+            };
+            if !self.take_down(&node, Death::Crash) {
+                continue;
+            }
+            let stays_down =
+                matches!(exit.code, ExitCode::Damaged | ExitCode::Identity | ExitCode::Diverged);
+            let after = {
+                let mut mutable = self.mutable();
+                let status = mutable.status.entry(node.clone()).or_default();
+                status.gone = stays_down;
+                status.restart_after.take().unwrap_or(Duration::from_secs(1))
+            };
+            // The operation that failed does so once: the disk works when the node comes back.
+            self.machines.disks().repair(exit.machine);
+            if !stays_down {
+                let stage = self.clone();
+                drop(madsim::task::spawn(async move {
+                    madsim::time::sleep(after).await;
+                    stage.bring_up(&node).await;
+                }));
+            }
+        }
+    }
+
+    /// Lets a node stand still. `false` if it is down.
+    pub fn pause(&self, node: &NodeAddress) -> bool {
+        let mut mutable = self.mutable();
+        let status = mutable.status.entry(node.clone()).or_default();
+        if status.down {
+            return false;
+        }
+        status.pauses += 1;
+        if status.pauses == 1 {
+            self.machines.pause(self.machine(node));
+        }
+        true
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume(&self, node: &NodeAddress) {
+        let mut mutable = self.mutable();
+        let status = mutable.status.entry(node.clone()).or_default();
+        if status.pauses > 0 {
+            status.pauses -= 1;
+            if status.pauses == 0 {
+                self.machines.resume(self.machine(node));
+            }
+        }
+    }
+
+    fn place_of(&self, machine: Machine) -> Option<Place> {
+        let node = self.nodes.iter().find(|(_, known)| **known == machine);
+        node.map(|(node, _)| Place::Node(node.clone())).or_else(|| {
+            let clients = self.clients.iter().find(|(_, known)| **known == machine);
+            clients.map(|(site, _)| Place::Clients(site.clone()))
+        })
+    }
+
+    fn base_link(&self, from: Machine, to: Machine) -> Option<Link> {
+        let (from, to) = (self.place_of(from)?, self.place_of(to)?);
+        let drawn = self.drawn.net.link(&from, &to)?;
+        let shape = &self.drawn.net.shape;
+        Some(Link {
+            latency: spread(&drawn.latency),
+            tail_ppm: shape.tail.ppm(),
+            tail: spread(&shape.tail_latency),
+            loss_ppm: drawn.loss.ppm(),
+            retransmit: spread(&shape.retransmit),
+        })
+    }
+
+    fn set_link(&self, from: Machine, to: Machine) {
+        let Some(mut link) = self.base_link(from, to) else { return };
+        if let Some(overlays) = self.mutable().overlays.get(&(from, to)) {
+            for overlay in overlays {
+                link.latency = link.latency.longer_by(overlay.delay);
+                link.loss_ppm = link.loss_ppm.max(overlay.loss_ppm);
+            }
+        }
+        self.machines.network().set_link(from, to, link);
+    }
+
+    fn set_links(&self) {
+        let all = self.all_machines_but(&[]);
+        for from in &all {
+            for to in all.iter().filter(|to| *to != from) {
+                self.set_link(*from, *to);
+            }
+        }
+    }
+
+    /// Changes links for as long as a fault lasts.
+    pub fn overlay(&self, ways: &[(Machine, Machine)], overlay: Overlay) {
+        for (from, to) in ways {
+            self.mutable().overlays.entry((*from, *to)).or_default().push(overlay);
+            self.set_link(*from, *to);
+        }
+    }
+
+    /// Takes a change of links back.
+    pub fn lift(&self, ways: &[(Machine, Machine)], overlay: Overlay) {
+        for (from, to) in ways {
+            if let Some(overlays) = self.mutable().overlays.get_mut(&(*from, *to))
+                && let Some(at) = overlays.iter().position(|known| *known == overlay)
+            {
+                overlays.remove(at);
+            }
+            self.set_link(*from, *to);
+        }
+    }
+
+    fn base_disk(&self, node: &NodeAddress) -> DiskConfig {
+        let shape = &self.drawn.disk.shape;
+        let mut config = DiskConfig {
+            tail_ppm: shape.tail.ppm(),
+            tail: spread(&shape.tail_sync),
+            power_loss: PowerLoss {
+                torn_file_ppm: shape.torn_tail.ppm(),
+                torn_sector_ppm: shape.torn_sector.ppm(),
+                lost_name_ppm: shape.lost_names.ppm(),
+            },
+            ..DiskConfig::default()
+        };
+        if let Some(disk) = self.drawn.disk.node(node) {
+            config.read = spread(&disk.read);
+            config.write = spread(&disk.write);
+            config.sync = spread(&disk.sync);
+        }
+        config
+    }
+
+    fn set_disk(&self, node: &NodeAddress) {
+        let mut config = self.base_disk(node);
+        if let Some(slow) = self.mutable().slow.get(node) {
+            config.slow_sync = slow.iter().sum();
+        }
+        self.machines.disks().set_config(self.machine(node), config);
+    }
+
+    fn set_disks(&self) {
+        for node in self.nodes.keys() {
+            self.set_disk(node);
+        }
+    }
+
+    /// Makes every flush of a node take longer.
+    pub fn slow_disk(&self, node: &NodeAddress, by: Duration) {
+        self.mutable().slow.entry(node.clone()).or_default().push(by);
+        self.set_disk(node);
+    }
+
+    /// Takes [`Stage::slow_disk`] back.
+    pub fn fast_disk(&self, node: &NodeAddress, by: Duration) {
+        if let Some(slow) = self.mutable().slow.get_mut(node)
+            && let Some(at) = slow.iter().position(|known| *known == by)
+        {
+            slow.remove(at);
+        }
+        self.set_disk(node);
+    }
+
+    /// Heals everything and starts every node that is down.
+    pub async fn heal(&self) {
+        {
+            let mut mutable = self.mutable();
+            mutable.overlays.clear();
+            mutable.slow.clear();
+        }
+        self.machines.network().heal_all();
+        self.set_links();
+        self.set_disks();
+        for (node, machine) in &self.nodes {
+            self.machines.disks().repair(*machine);
+            while self.mutable().status.get(node).is_some_and(|status| status.pauses > 0) {
+                self.resume(node);
+            }
+        }
+        let nodes: Vec<NodeAddress> = self.nodes.keys().cloned().collect();
+        for node in nodes {
+            self.bring_up(&node).await;
+        }
+    }
+}

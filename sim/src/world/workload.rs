@@ -1,0 +1,487 @@
+//! What the clients do: real Kafka bytes to the same listener that every client meets.
+//!
+//! The clients of a site run on one machine of their own. Each has connections of its own and a
+//! stream of random numbers of its own. What they call and what they are answered goes into the
+//! history, with virtual times.
+//!
+//! Invariants: every record is unique, because its value names its producer and its number; an
+//! outcome that the client does not know is written down as unknown.
+
+use super::stage::Stage;
+use crate::history::{
+    Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag,
+    ReadAnswer, ReadOutcome, SeenRecord, Time,
+};
+use crate::prng::Prng;
+use crate::scenario::workload::{Acks, Produce, Read, ReadFrom, TopicChurn};
+use crate::scenario::{Drawn, EventKind, SiteName, Workload};
+use bytes::Bytes;
+use fulmar_client::admin::CreateTopicError;
+use fulmar_client::fetch::Fetch;
+use fulmar_client::offsets::OffsetAt;
+use fulmar_client::{
+    Cluster, FetchError, Outcome, Producer, ProducerSettings, Settings, Target, TopicPartition,
+    WriteRecord,
+};
+use fulmar_host::Host;
+use fulmar_types::{Offset, PartitionIndex};
+use fulmar_wire::ErrorCode;
+use madsim::runtime::Handle;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Batches of one client that may be without an outcome.
+const IN_FLIGHT: usize = 8;
+
+/// How long a client waits for the answer to a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Topics of one site and their number of partitions.
+pub type Topics = BTreeMap<(SiteName, String), u32>;
+
+/// All clients of a run.
+pub struct Workloads {
+    stage: Arc<Stage>,
+    history: Arc<Mutex<History>>,
+    hosts: Mutex<BTreeMap<SiteName, Host>>,
+    stop: Arc<AtomicBool>,
+    busy: Arc<Semaphore>,
+    next_client: AtomicU32,
+}
+
+/// More clients than any scenario has: each holds a permit while it works.
+const CLIENTS_MAX: u32 = 100_000;
+
+impl Workloads {
+    /// The clients of a scenario; none has begun.
+    pub fn new(stage: Arc<Stage>, history: Arc<Mutex<History>>) -> Self {
+        Self {
+            stage,
+            history,
+            hosts: Mutex::default(),
+            stop: Arc::default(),
+            busy: Arc::new(Semaphore::new(CLIENTS_MAX as usize)),
+            next_client: AtomicU32::new(0),
+        }
+    }
+
+    /// Every topic that clients produce to.
+    pub fn topics(&self) -> Topics {
+        let mut topics = Topics::new();
+        for workload in &self.stage.drawn.workloads {
+            if let Workload::Produce(produce) = workload {
+                let key = (produce.site.clone(), produce.topic.as_str().to_owned());
+                let partitions = topics.entry(key).or_insert(1);
+                *partitions = (*partitions).max(produce.partitions.get());
+            }
+        }
+        topics
+    }
+
+    /// Boots the client machines and creates the topics.
+    pub async fn prepare(&self) {
+        for site in self.stage.sites() {
+            let host = self.boot(site).await;
+            self.hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), host);
+        }
+        for ((site, topic), partitions) in self.topics() {
+            let cluster = self.cluster(&site);
+            loop {
+                match cluster.create_topic(&topic, partitions, Duration::from_secs(2)).await {
+                    Ok(_) | Err(CreateTopicError::Exists) => break,
+                    Err(_) => madsim::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        }
+    }
+
+    async fn boot(&self, site: &SiteName) -> Host {
+        let machine = self.stage.client_machine(site);
+        let node = Handle::current().get_node(machine).expect("the stage built it");
+        let machines = self.stage.machines.clone();
+        let (sender, receiver) = oneshot::channel();
+        drop(node.spawn(async move {
+            let _ = sender.send(machines.boot(machine));
+        }));
+        receiver.await.expect("the client machine is up")
+    }
+
+    /// A client of a site, with connections of its own.
+    pub fn cluster(&self, site: &SiteName) -> Cluster {
+        let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let host = hosts.get(site).expect("the client machines are booted first");
+        let settings = Settings {
+            client_id: "sim".to_owned(),
+            request_timeout: Duration::from_secs(3),
+            ..Settings::default()
+        };
+        Cluster::new(host.network.clone(), self.stage.bootstrap(site), settings)
+    }
+
+    /// Starts all clients.
+    pub fn begin(&self) {
+        let workloads = self.stage.drawn.workloads.clone();
+        for (number, workload) in workloads.iter().enumerate() {
+            let (site, clients) = match workload {
+                Workload::Produce(produce) => (&produce.site, produce.clients.get()),
+                Workload::Read(read) => (&read.site, read.clients.get()),
+                Workload::ListOffsets(list) => (&list.site, list.clients.get()),
+                Workload::TopicChurn(churn) => (&churn.site, 1),
+            };
+            for index in 0..clients.max(1) {
+                self.start(workload.clone(), site, (number, index, clients.max(1)));
+            }
+        }
+    }
+
+    fn start(&self, workload: Workload<Drawn>, site: &SiteName, place: (usize, u32, u32)) {
+        let (number, index, clients) = place;
+        let seed = self.stage.drawn.stream_seed;
+        let client = Client {
+            id: ClientId(self.next_client.fetch_add(1, Ordering::Relaxed)),
+            site: site.clone(),
+            clients,
+            cluster: self.cluster(site),
+            stage: self.stage.clone(),
+            history: self.history.clone(),
+            stop: self.stop.clone(),
+            prng: Prng::new(seed, &format!("workload/{number}/{index}")),
+        };
+        let permit = self.busy.clone().try_acquire_owned().expect("no scenario has so many");
+        let partitions = self.topics();
+        let machine = self.stage.client_machine(site);
+        let node = Handle::current().get_node(machine).expect("the stage built it");
+        drop(node.spawn(async move {
+            let _permit = permit;
+            let of = |topic: &str| {
+                partitions.get(&(client.site.clone(), topic.to_owned())).copied().unwrap_or(1)
+            };
+            match &workload {
+                Workload::Produce(produce) => client.produce(produce).await,
+                Workload::Read(read) => {
+                    let partitions = of(read.topic.as_str());
+                    client.read(read, partitions).await;
+                }
+                Workload::ListOffsets(list) => {
+                    let partitions = of(list.topic.as_str());
+                    let interval = list.rate.interval();
+                    client.list_offsets(list.topic.as_str(), partitions, interval).await;
+                }
+                Workload::TopicChurn(churn) => client.churn(churn).await,
+            }
+        }));
+    }
+
+    /// Tells the clients to stop, and waits until the last one has the outcome of its last call.
+    pub async fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _all = self.busy.acquire_many(CLIENTS_MAX).await;
+    }
+
+    /// Reads every partition from its first offset to its end, and writes it into the history.
+    ///
+    /// # Errors
+    /// The partition that could not be read, and why.
+    pub async fn read_back(&self) -> Result<(), String> {
+        for ((site, topic), partitions) in self.topics() {
+            let cluster = self.cluster(&site);
+            for partition in 0..partitions {
+                let partition = PartitionIndex(partition);
+                let records = read_all(&cluster, &topic, partition)
+                    .await
+                    .map_err(|error| format!("{topic}/{partition} at {site}: {error}"))?;
+                let name = PartitionName {
+                    site: site.as_str().to_owned(),
+                    topic: topic.clone(),
+                    partition,
+                };
+                let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+                history.read_back(name, records);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn read_all(
+    cluster: &Cluster,
+    topic: &str,
+    partition: PartitionIndex,
+) -> Result<Vec<SeenRecord>, String> {
+    let mut records = Vec::new();
+    let mut at = Offset(0);
+    let mut failures = 0;
+    loop {
+        let fetch = Fetch {
+            max_wait: Duration::from_millis(100),
+            ..Fetch::new(TopicPartition::new(topic, partition), at)
+        };
+        match cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await {
+            Ok(fetched) => {
+                let read = fetched.records().map_err(|error| error.to_string())?;
+                records.extend(read.iter().map(|record| SeenRecord {
+                    offset: record.offset,
+                    payload: payload(record.key.as_deref(), record.value.as_deref()),
+                }));
+                at = fetched.next_offset();
+                if at >= fetched.high_watermark {
+                    return Ok(records);
+                }
+            }
+            Err(error) => {
+                failures += 1;
+                if failures > 100 {
+                    return Err(error.to_string());
+                }
+                madsim::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn payload(key: Option<&[u8]>, value: Option<&[u8]>) -> Payload {
+    let key = key.unwrap_or_default();
+    let mut bytes = Vec::with_capacity(8 + key.len() + value.map_or(0, <[u8]>::len));
+    bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(key);
+    bytes.extend_from_slice(value.unwrap_or_default());
+    Payload(xxh3_64(&bytes))
+}
+
+struct Client {
+    id: ClientId,
+    site: SiteName,
+    clients: u32,
+    cluster: Cluster,
+    stage: Arc<Stage>,
+    history: Arc<Mutex<History>>,
+    stop: Arc<AtomicBool>,
+    prng: Prng,
+}
+
+impl Client {
+    fn now(&self) -> Time {
+        Time(self.stage.machines.now_ns())
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&self, topic: &str, partition: PartitionIndex) -> PartitionName {
+        PartitionName { site: self.site.as_str().to_owned(), topic: topic.to_owned(), partition }
+    }
+
+    fn interval(&self, of_all: Duration) -> Duration {
+        of_all * self.clients
+    }
+
+    /// Waits for the next turn; the turns of a client are spread around the interval.
+    async fn turn(&mut self, interval: Duration) {
+        let ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 4);
+        let wait = self.prng.between(ns / 2, ns + ns / 2);
+        madsim::time::sleep(Duration::from_nanos(wait)).await;
+    }
+
+    async fn produce(mut self, produce: &Produce<Drawn>) {
+        let idempotent = produce.idempotent && produce.acks == Acks::All;
+        let settings = ProducerSettings {
+            acks: match produce.acks {
+                Acks::None => fulmar_client::Acks::None,
+                Acks::Leader => fulmar_client::Acks::Leader,
+                Acks::All => fulmar_client::Acks::All,
+            },
+            idempotent,
+            delivery_timeout: Duration::from_secs(20),
+            in_flight_max: if idempotent { 5 } else { 1 },
+        };
+        let producer = Producer::new(self.cluster.clone(), settings);
+        let room = Arc::new(Semaphore::new(IN_FLIGHT));
+        let batch_records = produce.batch_records.get().max(1);
+        let interval = self.interval(produce.rate.interval()) * batch_records;
+        let mut sequence = 0;
+        while !self.stopped() {
+            self.turn(interval).await;
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let (partition, records, batch) = self.batch(produce, sequence, idempotent);
+            sequence += u64::from(batch_records);
+            let count = batch.count();
+            let topic = produce.topic.as_str();
+            let to = TopicPartition::new(topic, partition);
+            let id = {
+                let (now, name) = (self.now(), self.name(topic, partition));
+                self.history().begin(self.id, name, now, Action::produce(batch))
+            };
+            let ticket = producer.enqueue(&to, records).await;
+            let (history, stage, site) =
+                (self.history.clone(), self.stage.clone(), self.stage.site_number(&self.site));
+            fulmar_host::task::spawn(async move {
+                let outcome = match ticket.await {
+                    Outcome::Done { base_offset: Some(base), .. } => ProduceOutcome::Acked(base),
+                    // Written, but nobody remembers where.
+                    Outcome::Done { base_offset: None, .. } | Outcome::Unknown(_) => {
+                        ProduceOutcome::Unknown
+                    }
+                    Outcome::NotDone(_) => ProduceOutcome::Failed,
+                };
+                let now = Time(stage.machines.now_ns());
+                history.lock().unwrap_or_else(PoisonError::into_inner).produced(id, now, outcome);
+                if matches!(outcome, ProduceOutcome::Acked(_)) {
+                    stage.sink.count(EventKind::Acked, site, count);
+                }
+                drop(permit);
+            });
+        }
+        // Every batch has its outcome before the producer goes.
+        let _all = room.acquire_many(u32::try_from(IN_FLIGHT).expect("a handful")).await;
+    }
+
+    /// The next batch: all of its records have one key, and so one partition.
+    fn batch(
+        &mut self,
+        produce: &Produce<Drawn>,
+        sequence: u64,
+        idempotent: bool,
+    ) -> (PartitionIndex, Vec<WriteRecord>, Batch) {
+        let key = self.prng.below(u64::from(produce.keys.get().max(1)));
+        let partitions = u64::from(produce.partitions.get().max(1));
+        let partition = u32::try_from(key % partitions).expect("partitions are numbered by a u32");
+        let key = Bytes::from(format!("key-{key}"));
+        let count = u64::from(produce.batch_records.get().max(1));
+        let records: Vec<WriteRecord> = (0..count)
+            .map(|at| {
+                let bytes = produce.value_bytes.sample(&mut self.prng).0;
+                let mut value = format!("{}/{} ", self.id, sequence + at).into_bytes();
+                let padding = usize::try_from(bytes).unwrap_or(0).saturating_sub(value.len());
+                value.resize(value.len() + padding, b'.');
+                WriteRecord {
+                    timestamp_ms: i64::try_from(self.stage.machines.clocks().true_ms())
+                        .unwrap_or(i64::MAX),
+                    key: Some(key.clone()),
+                    value: Some(Bytes::from(value)),
+                    headers: Vec::new(),
+                }
+            })
+            .collect();
+        let payloads =
+            records.iter().map(|r| payload(r.key.as_deref(), r.value.as_deref())).collect();
+        let producer = ProducerTag(self.id.0);
+        (PartitionIndex(partition), records, Batch { producer, sequence, payloads, idempotent })
+    }
+
+    async fn read(mut self, read: &Read<Drawn>, partitions: u32) {
+        let interval = self.interval(read.rate.interval());
+        let mut next: BTreeMap<u32, Offset> = BTreeMap::new();
+        while !self.stopped() {
+            self.turn(interval).await;
+            let number = u32::try_from(self.prng.below(u64::from(partitions))).unwrap_or(0);
+            let known = next.get(&number).copied();
+            let from = match read.from {
+                ReadFrom::Start | ReadFrom::End => known.unwrap_or_default(),
+                ReadFrom::Anywhere => Offset(self.prng.between(0, known.unwrap_or_default().get())),
+            };
+            let topic = read.topic.as_str();
+            let partition = PartitionIndex(number);
+            let fetch = Fetch {
+                max_wait: read.wait.0,
+                max_bytes: i32::try_from(read.max_bytes.0).unwrap_or(i32::MAX),
+                ..Fetch::new(TopicPartition::new(topic, partition), from)
+            };
+            let id = {
+                let (now, name) = (self.now(), self.name(topic, partition));
+                self.history().begin(self.id, name, now, Action::read(from))
+            };
+            let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
+            let outcome = match answer {
+                Ok(fetched) => match fetched.records() {
+                    Err(_) => ReadOutcome::Nothing,
+                    Ok(records) => {
+                        let at_end = fetched.next_offset() >= fetched.high_watermark;
+                        let begin_again = read.from == ReadFrom::Start && at_end;
+                        let goes_on = if begin_again { Offset(0) } else { fetched.next_offset() };
+                        let furthest = match read.from {
+                            ReadFrom::Anywhere => fetched.high_watermark,
+                            ReadFrom::Start | ReadFrom::End => goes_on,
+                        };
+                        next.insert(number, furthest);
+                        ReadOutcome::Answer(ReadAnswer {
+                            high_watermark: fetched.high_watermark,
+                            records: records
+                                .iter()
+                                .map(|record| SeenRecord {
+                                    offset: record.offset,
+                                    payload: payload(
+                                        record.key.as_deref(),
+                                        record.value.as_deref(),
+                                    ),
+                                })
+                                .collect(),
+                        })
+                    }
+                },
+                Err(FetchError::Refused(ErrorCode::OffsetOutOfRange)) => ReadOutcome::OutOfRange,
+                Err(_) => ReadOutcome::Nothing,
+            };
+            let now = self.now();
+            self.history().read(id, now, outcome);
+        }
+    }
+
+    async fn list_offsets(mut self, topic: &str, partitions: u32, of_all: Duration) {
+        let interval = self.interval(of_all);
+        while !self.stopped() {
+            self.turn(interval).await;
+            let number = u32::try_from(self.prng.below(u64::from(partitions))).unwrap_or(0);
+            let partition = PartitionIndex(number);
+            let id = {
+                let (now, name) = (self.now(), self.name(topic, partition));
+                self.history().begin(self.id, name, now, Action::latest())
+            };
+            let of = TopicPartition::new(topic, partition);
+            let found =
+                self.cluster.list_offset(Target::Leader, &of, OffsetAt::Latest, READ_TIMEOUT).await;
+            let end = found.ok().and_then(|found| found.offset);
+            let now = self.now();
+            self.history().latest(id, now, end);
+        }
+    }
+
+    /// Topics come and go, so that segments lose their last live record and are recycled.
+    async fn churn(mut self, churn: &TopicChurn<Drawn>) {
+        let interval = churn.rate.interval();
+        let limit = Duration::from_secs(3);
+        let mut living: VecDeque<String> = VecDeque::new();
+        let mut number = 0u64;
+        let settings =
+            ProducerSettings { idempotent: false, in_flight_max: 1, ..Default::default() };
+        let producer = Producer::new(self.cluster.clone(), settings);
+        while !self.stopped() {
+            self.turn(interval).await;
+            number += 1;
+            let name = format!("{}-{number}", churn.prefix.as_str());
+            let partitions = churn.partitions.get().max(1);
+            if self.cluster.create_topic(&name, partitions, limit).await.is_ok() {
+                let record = WriteRecord {
+                    value: Some(Bytes::from(vec![b'x'; 1_000])),
+                    ..WriteRecord::default()
+                };
+                let to = TopicPartition::new(&name, PartitionIndex(0));
+                let _ = producer.send(&to, vec![record]).await;
+            }
+            living.push_back(name);
+            if living.len() > churn.topics_max.get() as usize
+                && let Some(oldest) = living.pop_front()
+            {
+                let _ = self.cluster.delete_topic(&oldest, limit).await;
+            }
+        }
+    }
+}
