@@ -90,6 +90,9 @@ pub(crate) struct Inner {
     /// Wakes the task that seals.
     pub seal_due: Notify,
     pub snapshots: tokio::sync::Mutex<Snapshots>,
+    /// Held while a segment is sealed and while a snapshot is taken over: the one writes to a file
+    /// that the other may make a spare.
+    pub sealing: tokio::sync::Mutex<()>,
     pub handles: Handles,
 }
 
@@ -115,6 +118,7 @@ impl Inner {
             spare_taken: Notify::new(),
             seal_due: Notify::new(),
             snapshots: tokio::sync::Mutex::new(parts.snapshots),
+            sealing: tokio::sync::Mutex::new(()),
             handles: Handles::default(),
         }
     }
@@ -186,6 +190,13 @@ impl Core {
         self.log.as_ref().and_then(OpenLog::last)
     }
 
+    /// Lets go of old entries once everything up to `last` is on disk. What was appended anew at
+    /// these indexes since then is above `flushed`.
+    pub fn evict(&mut self, last: LogPosition) {
+        let flushed = self.flushed.map_or(LogIndex(0), |p| p.index.next());
+        self.cache.evict(flushed.min(last.index.next()));
+    }
+
     /// Notes that everything up to `last` is flushed, as far as it was not taken back meanwhile.
     pub fn note_flushed(&mut self, last: LogPosition) {
         let cut = self.cutting.iter().min().copied();
@@ -197,8 +208,6 @@ impl Core {
         if reached.map(|p| p.index) > self.flushed.map(|p| p.index) {
             self.flushed = reached;
         }
-        let keep_from = self.flushed.map_or(LogIndex(0), |p| p.index.next());
-        self.cache.evict(keep_from);
     }
 
     /// Adds an entry to the log in memory.

@@ -20,6 +20,10 @@ pub(crate) struct Removal {
 
 /// What can be removed now. `oldest_snapshot` is the oldest good one that is kept.
 pub(crate) fn removable(core: &Core, oldest_snapshot: Option<LogIndex>) -> Removal {
+    if core.installing {
+        // The installation counts on the segments that are here.
+        return Removal { bases: Vec::new() };
+    }
     let covered = if planted(Plant::PurgeBeforeSnapshot) {
         core.floor.map(|floor| floor.index)
     } else {

@@ -26,9 +26,6 @@ use std::io;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The largest file that is taken: the largest segment, and a footer as large.
-const FILE_BYTES_MAX: u64 = 2 << 30;
-
 /// Other tasks run after this many bytes were verified.
 const YIELD_BYTES: u64 = 1 << 20;
 
@@ -46,7 +43,9 @@ impl Inner {
     /// Begins, or goes on with, a segment. Returns where the next chunk goes; at the end of the
     /// file the segment is finished already.
     pub async fn begin_incoming(&self, info: SealedInfo) -> Result<u64, IncomingError> {
-        if info.file_bytes > FILE_BYTES_MAX || info.file_bytes < FRAMES_AT {
+        // A footer is much smaller than the frames it is about.
+        let most = 2 * self.settings.segment_bytes;
+        if info.file_bytes > most || info.file_bytes < FRAMES_AT {
             let what = format!("a file of {} bytes", info.file_bytes);
             return Err(IncomingError::Refused { base: info.base, what });
         }
@@ -176,6 +175,9 @@ async fn verify(
     let Some(trailer) = Trailer::decode(&sector, info.file_bytes) else {
         return Ok(Err("no trailer".to_owned()));
     };
+    if trailer.footer_len > identity.segment_bytes {
+        return Ok(Err("the footer is too large".to_owned()));
+    }
     if trailer.base != info.base || trailer.last != info.last || trailer.hash != info.hash {
         return Ok(Err("the trailer is of another segment".to_owned()));
     }

@@ -269,7 +269,6 @@ impl Writer {
         core.sealed = segments.into_iter().map(|s| (s.info.base, s)).collect();
         core.files = self.files.iter().map(|(base, open)| (*base, open.file.clone())).collect();
         core.rolled = core.files.keys().next_back().copied();
-        core.installing = false;
     }
 }
 

@@ -48,7 +48,7 @@ mod writer;
 
 pub use crate::core::FlushCallback;
 pub use error::{IncomingError, OpenError, Poisoned, ReadError};
-pub use format::frame::{EntryKind, LogEntry};
+pub use format::frame::{EntryKind, LogEntry, content_hash};
 pub use format::identity::Identity;
 pub use format::life::Life;
 pub use format::manifest::SealedInfo;

@@ -15,6 +15,7 @@ use crate::recovery::scan::Window;
 use crate::row::{Row, StreamId};
 use bytes::Bytes;
 use fulmar_host::disk::File;
+use fulmar_host::task::yield_now;
 use fulmar_types::{LogIndex, Offset, Term};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -219,7 +220,11 @@ impl Inner {
             let mut batches = Vec::with_capacity(rows.len());
             let mut rows = rows.as_slice();
             while let Some(row) = rows.first() {
-                let Some(located) = self.locate(row).await? else { continue 'again };
+                let Some(located) = self.locate(row).await? else {
+                    // Taken away meanwhile; whoever does that gets to finish it.
+                    yield_now().await;
+                    continue 'again;
+                };
                 let (source, at) = match located {
                     Located::Cached(bytes) => {
                         batches.push(self.checked(row, bytes, None)?.ok_or(Poisoned)?);

@@ -69,8 +69,10 @@ fn next_due(core: &mut Core) -> Option<Due> {
 /// Seals what can be sealed, until the store is dropped or fails.
 pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
+        let sealing = inner.sealing.lock().await;
         let due = next_due(&mut inner.core());
         let Some(due) = due else {
+            drop(sealing);
             inner.seal_due.notified().await;
             if inner.core().poisoned {
                 return;

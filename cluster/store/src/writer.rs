@@ -240,7 +240,7 @@ impl Writer {
         }
         assert!(bytes <= GROUP_BYTES_MAX, "a group of {bytes} bytes");
         if planted(Plant::AckBeforeFlush) {
-            self.acknowledge(last, bytes, std::mem::take(&mut callbacks));
+            self.acknowledge(last, std::mem::take(&mut callbacks));
         }
         let written = async {
             if let Some(header) = starts {
@@ -259,22 +259,23 @@ impl Writer {
         match written.await {
             Ok(written) => {
                 self.inner.host.report(Event::Flushed { last, entries, bytes: written });
-                self.acknowledge(last, bytes, callbacks);
+                {
+                    let mut core = self.inner.core();
+                    core.note_flushed(last);
+                    core.evict(last);
+                    core.queue_bytes -= bytes;
+                }
+                self.inner.room.notify_waiters();
+                self.acknowledge(last, callbacks);
                 Ok(())
             }
             Err(failure) => Err((failure, callbacks)),
         }
     }
 
-    fn acknowledge(&self, last: LogPosition, bytes: u64, callbacks: Vec<FlushCallback>) {
-        {
-            let mut core = self.inner.core();
-            core.note_flushed(last);
-            // With the planted bug this runs twice for a group.
-            core.queue_bytes = core.queue_bytes.saturating_sub(bytes);
-        }
+    fn acknowledge(&self, last: LogPosition, callbacks: Vec<FlushCallback>) {
+        self.inner.core().note_flushed(last);
         self.inner.progress.notify_waiters();
-        self.inner.room.notify_waiters();
         for callback in callbacks {
             callback(Ok(()));
         }

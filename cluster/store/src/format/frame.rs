@@ -49,7 +49,8 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    const fn from_byte(byte: u8) -> Option<Self> {
+    /// The kind with this number, which frames and messages carry.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Blank),
             2 => Some(Self::Normal),
@@ -70,6 +71,11 @@ pub struct LogEntry {
     pub claim: u64,
     /// What it carries.
     pub payload: Bytes,
+}
+
+/// The hash by which a payload is known: in its frame, in the chain, and in events.
+pub fn content_hash(payload: &[u8]) -> u64 {
+    xxh3_64(payload)
 }
 
 /// The hash chain over the entries of a log: equal values mean equal logs up to there.

@@ -74,11 +74,8 @@ mod tests {
 
     #[test]
     fn lives_read_back_and_damage_is_refused() {
-        let young = Life {
-            incarnation: Incarnation(Uuid([2; 16])),
-            site: None,
-            known: BTreeMap::new(),
-        };
+        let young =
+            Life { incarnation: Incarnation(Uuid([2; 16])), site: None, known: BTreeMap::new() };
         let known = (1..=3).map(|node| (NodeId(node), Incarnation(Uuid([7; 16])))).collect();
         let grown = Life { site: Some(SiteId(Uuid([1; 16]))), known, ..young.clone() };
         for life in [young, grown] {

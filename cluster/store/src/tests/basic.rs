@@ -2,7 +2,8 @@
 
 use super::disk::TestDisk;
 use super::fixture::*;
-use crate::{ReadError, SavedVote, StreamId};
+use crate::writer::GROUP_BYTES_MAX;
+use crate::{Identity, ReadError, SavedVote, Store, StoreSettings, StreamId};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Term};
 
 #[test]
@@ -216,5 +217,33 @@ fn a_directory_is_locked_and_belongs_to_one_node() {
         other.segment_bytes *= 2;
         let error = crate::Store::open(host, other).await.err().expect("another size");
         assert!(error.to_string().contains("log.segment_bytes"), "{error}");
+    });
+}
+
+#[test]
+fn a_large_append_goes_in_bounded_groups() {
+    run(async {
+        let disk = TestDisk::default();
+        let (host, seen) = host(&disk);
+        let large = StoreSettings { segment_bytes: 16 << 20, ..settings() };
+        let (store, recovered) = Store::open(host.clone(), large.clone()).await.expect("opens");
+        let node = Node { store, recovered, seen };
+        let identity = Identity { segment_bytes: 16 << 20, ..identity() };
+        node.store.initialise(identity).await.expect("initialises");
+        let entries: Vec<_> = (0..300).map(|index| entry(1, index, 100_000)).collect();
+        node.write(entries.clone()).await;
+        let bound = GROUP_BYTES_MAX + 512;
+        let events = node.seen.events.lock().unwrap().clone();
+        let sizes = events.iter().filter_map(|event| match event {
+            Event::Flushed { bytes, .. } => Some(*bytes),
+            _ => None,
+        });
+        let sizes: Vec<u64> = sizes.collect();
+        assert!(sizes.len() >= 6 && sizes.iter().all(|bytes| *bytes <= bound), "{sizes:?}");
+        assert!(node.all().await == entries);
+        drop(node);
+        let (store, recovered) = Store::open(host, large).await.expect("opens");
+        let node = Node { store, recovered, seen: std::sync::Arc::default() };
+        assert!(node.all().await == entries);
     });
 }

@@ -6,3 +6,5 @@ mod damage;
 pub mod disk;
 pub mod fixture;
 mod install;
+#[cfg(not(madsim))]
+mod speed;

@@ -1,0 +1,143 @@
+//! Whole segments on their way to and from peers, and taking over what came.
+
+use super::Store;
+use crate::error::{DiskError, Failure, IncomingError, Poisoned};
+use crate::format::manifest::SealedInfo;
+use crate::install::{self, Installation};
+use crate::recovery::open_sealed;
+use crate::snapshot::Snapshot;
+use crate::writer::Job;
+use bytes::Bytes;
+use fulmar_host::disk::Open;
+use fulmar_types::{LogIndex, LogPosition};
+
+impl Store {
+    /// Every sealed segment that is kept, in order.
+    pub fn sealed(&self) -> Vec<SealedInfo> {
+        self.inner.core().sealed_infos()
+    }
+
+    /// Bytes of a sealed segment, for a peer. Fewer than `len` only at the end of the file; `None`
+    /// if the segment is not there any more.
+    ///
+    /// # Errors
+    /// If the store is closed.
+    pub async fn read_sealed_chunk(
+        &self,
+        base: LogIndex,
+        at: u64,
+        len: usize,
+    ) -> Result<Option<Bytes>, Poisoned> {
+        self.inner.read_sealed_chunk(base, at, len).await
+    }
+
+    /// Begins a segment that comes from a peer, or goes on with it. Returns where the next chunk
+    /// goes: at the end of the file it is there already.
+    ///
+    /// # Errors
+    /// If the segment cannot be one, or the store is closed.
+    pub async fn begin_incoming(&self, info: SealedInfo) -> Result<u64, IncomingError> {
+        self.inner.begin_incoming(info).await
+    }
+
+    /// Writes the next chunk of a segment that comes from a peer.
+    ///
+    /// # Errors
+    /// If it was not begun, the chunk is not the next one, or the store is closed.
+    pub async fn write_incoming(
+        &self,
+        base: LogIndex,
+        at: u64,
+        bytes: Bytes,
+    ) -> Result<(), IncomingError> {
+        self.inner.write_incoming(base, at, bytes).await
+    }
+
+    /// Verifies a segment that has arrived whole: hash, every frame, footer and trailer.
+    ///
+    /// # Errors
+    /// If it is not what it should be (it begins anew then), or the store is closed.
+    pub async fn finish_incoming(&self, base: LogIndex) -> Result<(), IncomingError> {
+        self.inner.finish_incoming(base).await
+    }
+
+    /// Replaces everything up to the end of a snapshot by the segments of a peer, those that came
+    /// in and those that are here already; `segments` are all that the peer keeps up to there. The
+    /// log goes on behind the snapshot: with the local entries if they agree with it, else empty.
+    /// A crash leaves the old state or the new one. Durable on return.
+    ///
+    /// # Errors
+    /// If a segment is missing or they do not belong together (nothing has changed then), or the
+    /// store is closed.
+    pub async fn install(
+        &self,
+        snapshot: Snapshot,
+        segments: Vec<SealedInfo>,
+    ) -> Result<(), IncomingError> {
+        let _sealing = self.inner.sealing.lock().await;
+        self.inner.usable()?.installing = true;
+        let installed = self.install_alone(snapshot, segments).await;
+        let mut core = self.inner.usable()?;
+        core.installing = false;
+        if installed.is_ok() {
+            core.incoming.clear();
+        }
+        installed
+    }
+
+    async fn install_alone(
+        &self,
+        snapshot: Snapshot,
+        segments: Vec<SealedInfo>,
+    ) -> Result<(), IncomingError> {
+        // Removals that were asked for before have happened then.
+        self.close().await?;
+        let installation = self.gather(snapshot.last, segments).await?;
+        let staged = install::stage_snapshot(&self.inner, &snapshot).await;
+        if let Err(error) = staged {
+            self.inner.fail(&Failure::Disk(error), Vec::new());
+            return Err(Poisoned.into());
+        }
+        let installation = Box::new(installation);
+        Ok(self.wait(|done| Job::Install { installation, done }).await?)
+    }
+
+    /// Finds the segments of an installation, here or among those that came in.
+    async fn gather(
+        &self,
+        last: LogPosition,
+        infos: Vec<SealedInfo>,
+    ) -> Result<Installation, IncomingError> {
+        let mut segments = Vec::with_capacity(infos.len());
+        let mut moved = 0;
+        for info in infos {
+            let local = self.inner.usable()?.sealed.get(&info.base).cloned();
+            if let Some(segment) = local.filter(|segment| segment.info == info) {
+                segments.push(segment);
+                continue;
+            }
+            let came = self.inner.usable()?.incoming.get(&info.base).cloned();
+            if !came.is_some_and(|incoming| incoming.finished && incoming.info == info) {
+                let what = format!("segment {} is not here", info.base);
+                return Err(IncomingError::Incomplete(what));
+            }
+            let path = self.inner.paths.incoming_segment(info.base);
+            let opened = async {
+                let disk = self.inner.host.disk.as_ref();
+                let file = disk.open(&path, Open::Existing).await;
+                let file = file.map_err(DiskError::with("open", &path))?;
+                open_sealed(file.as_ref(), &path, &info).await
+            };
+            match opened.await {
+                Ok(segment) => segments.push(segment),
+                Err(failure) => {
+                    self.inner.fail(&failure, Vec::new());
+                    return Err(Poisoned.into());
+                }
+            }
+            moved += 1;
+        }
+        install::check(last, &segments)?;
+        Ok(Installation { snapshot: last, segments, moved })
+    }
+}
