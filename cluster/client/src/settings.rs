@@ -34,7 +34,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             leader_check: Duration::from_millis(400),
             backoff_min: Duration::from_millis(10),
-            backoff_max: Duration::from_millis(160),
+            backoff_max: Duration::from_millis(80),
             in_flight_max: 32,
             response_bytes_max: 64 << 20,
         }

@@ -96,7 +96,7 @@ impl Lane {
             let Some(batch) = self.window.take_next() else { continue };
             let Some(leader) = &self.leader else { return };
             let connection = leader.connection.clone();
-            let request = produce_request(&self.partition, &self.settings, batch);
+            let request = self.produce_request(batch);
             let sent_deadline = self.window.sent_deadline().unwrap_or(deadline);
             let until = sent_deadline.min(time::now() + self.cluster.settings().request_timeout);
             if self.settings.acks == Acks::None {
@@ -165,27 +165,25 @@ impl Lane {
         self.window.answered(answered);
     }
 
+    fn produce_request(&self, batch: Bytes) -> ProduceRequest {
+        // The broker need not go on waiting for its majority when we have given the request up.
+        let patience = self.cluster.settings().request_timeout.min(self.settings.delivery_timeout);
+        let data =
+            PartitionProduceData { index: self.partition.wire_index(), records: Some(batch) };
+        let name = self.partition.topic.to_string();
+        ProduceRequest {
+            transactional_id: None,
+            acks: self.settings.acks.code(),
+            timeout_ms: i32::try_from(patience.as_millis()).unwrap_or(i32::MAX),
+            topic_data: vec![TopicProduceData { name, partition_data: vec![data] }],
+        }
+    }
+
     fn forget_leader(&mut self) {
         self.leader_is_stale = true;
         if let Some(leader) = &self.leader {
             self.cluster.forget_leader(&self.partition, leader.epoch);
         }
-    }
-}
-
-fn produce_request(
-    partition: &TopicPartition,
-    settings: &ProducerSettings,
-    batch: Bytes,
-) -> ProduceRequest {
-    let timeout_ms = i32::try_from(settings.delivery_timeout.as_millis()).unwrap_or(i32::MAX);
-    let data = PartitionProduceData { index: partition.wire_index(), records: Some(batch) };
-    let topic = TopicProduceData { name: partition.topic.to_string(), partition_data: vec![data] };
-    ProduceRequest {
-        transactional_id: None,
-        acks: settings.acks.code(),
-        timeout_ms,
-        topic_data: vec![topic],
     }
 }
 

@@ -1,0 +1,224 @@
+//! `fulmar bench`: throughput, latency, and what they cost.
+//!
+//! Three nodes and the load are processes of their own. What a node used is read before and after
+//! each load, from `/proc` and from the counters that it writes; the measured latencies leave the
+//! first seconds out, the costs do not.
+
+mod load;
+mod report;
+
+pub use load::{LoadOptions, run as load};
+
+use super::child::{self, OnParentDeath};
+use super::counters::{self, Counters};
+use super::node::StopSignal;
+use super::output::{complain, say};
+use super::site::Site;
+use super::stats::REWRITE_EVERY;
+use super::{Stop, client};
+use clap::Args;
+use fulmar_client::Cluster;
+use fulmar_host::time::{self, Duration};
+use fulmar_types::{ExitCode, NodeId};
+use load::Measured;
+use report::{Figures, Report};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+/// Partitions of the topic; connections are spread over them.
+const PARTITIONS: u32 = 8;
+
+/// Seconds of load before the measurement.
+const WARM_UP_SECONDS: u64 = 2;
+
+/// How long the site may take for anything but load.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After this long an idle node has written its counters and has nothing left to do.
+const QUIET: Duration = REWRITE_EVERY.saturating_mul(2);
+
+/// Segments that are filled and given back before a bench on recycled segments.
+const RECYCLED_SEGMENTS: u64 = 8;
+
+/// The value bytes of the records that fill them.
+const FILL_RECORD_BYTES: usize = 256 << 10;
+
+/// Measure throughput, latency and what they cost.
+///
+/// Starts a site of three nodes on this machine and puts load on it from a process of its own:
+/// first one connection, then many, each with one incompressible record in flight.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Connections of the second load.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    connections: u32,
+    /// Bytes of the value of a record.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    record_bytes: usize,
+    /// Seconds that each load is measured.
+    #[arg(long, value_name = "S", default_value_t = 10)]
+    seconds: u64,
+    /// Where the site lives, a new or empty directory on the disk to be measured. Without it the
+    /// site lives in the directory for temporary files, and is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Fill segments and give them back first, so that the load writes to recycled ones.
+    #[arg(long)]
+    recycled: bool,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the bench.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    if options.connections == 0 || options.seconds == 0 {
+        return Err(Stop::usage("--connections and --seconds must be at least 1."));
+    }
+    let mut stop = StopSignal::listen()?;
+    tokio::select! {
+        biased;
+        () = stop.wait() => Err(Stop::failed("the bench was interrupted.")),
+        measured = measure(&options) => {
+            let report = measured?;
+            if options.json {
+                let text = serde_json::to_string_pretty(&report);
+                say(text.map_err(|error| Stop::failed(format!("cannot print: {error}.")))?);
+            } else {
+                say(report.text().trim_end());
+            }
+            Ok(ExitCode::Ok)
+        }
+    }
+}
+
+async fn measure(options: &Options) -> Result<Report, Stop> {
+    let mut site = Site::temporary(options.dir.as_deref(), "bench").await?;
+    if is_memory(&site.dir) {
+        complain(format!(
+            "{} lies in memory, where a flush costs nothing. Choose a directory on a disk with \
+             --dir.",
+            site.dir.display()
+        ));
+    }
+    site.start_all()?;
+    let cluster = client::cluster(site.bootstrap(), "fulmar-bench");
+    client::wait_for_leader(&cluster, TIMEOUT).await?;
+    time::sleep(QUIET).await;
+    site.check()?;
+    let idle = read_counters(&site)?;
+    if options.recycled {
+        fill_and_give_back(&site, &cluster).await?;
+    }
+    create_topic(&cluster, "bench", PARTITIONS).await?;
+    let mut loads = Vec::new();
+    for connections in [1, options.connections] {
+        site.check()?;
+        let load = Load {
+            topic: "bench",
+            partitions: PARTITIONS,
+            connections,
+            record_bytes: options.record_bytes,
+            seconds: options.seconds,
+            records_max: None,
+        };
+        time::sleep(QUIET).await;
+        let before = read_counters(&site)?;
+        let measured = load.run(&site).await?;
+        time::sleep(QUIET).await;
+        let after = read_counters(&site)?;
+        let leader = client::wait_for_leader(&cluster, TIMEOUT).await.ok();
+        let used = before.iter().zip(&after);
+        let used = used.map(|((id, before), (_, after))| (*id, after.since(before)));
+        loads.push(Figures::new(connections, measured, leader, &used.collect::<Vec<_>>()));
+    }
+    site.stop().await?;
+    Ok(Report {
+        record_bytes: options.record_bytes,
+        seconds: options.seconds,
+        recycled: options.recycled,
+        idle_resident_bytes: idle.iter().map(|(_, counters)| counters.resident_bytes).collect(),
+        loads,
+    })
+}
+
+fn read_counters(site: &Site) -> Result<Vec<(NodeId, Counters)>, Stop> {
+    let read = |node: &child::ChildNode| {
+        let counters = counters::read(node.pid(), &site.stats_file(node.id));
+        let counters = counters.map_err(|error| {
+            Stop::failed(format!("cannot read what node {} used: {error}.", node.id))
+        })?;
+        Ok((node.id, counters))
+    };
+    site.nodes().iter().map(read).collect()
+}
+
+async fn create_topic(cluster: &Cluster, name: &str, partitions: u32) -> Result<(), Stop> {
+    let created = cluster.create_topic(name, partitions, TIMEOUT).await;
+    created.map_err(|error| Stop::failed(format!("cannot create the topic {name}: {error}.")))?;
+    Ok(())
+}
+
+/// Fills some segments with a topic and deletes it, and waits until the nodes have had the time to
+/// take the segments back.
+async fn fill_and_give_back(site: &Site, cluster: &Cluster) -> Result<(), Stop> {
+    let bytes = RECYCLED_SEGMENTS * site.config.log.segment_bytes.0;
+    create_topic(cluster, "fill", 1).await?;
+    let load = Load {
+        topic: "fill",
+        partitions: 1,
+        connections: 8,
+        record_bytes: FILL_RECORD_BYTES,
+        seconds: 600,
+        records_max: Some(bytes / FILL_RECORD_BYTES as u64),
+    };
+    load.run(site).await?;
+    let deleted = cluster.delete_topic("fill", TIMEOUT).await;
+    deleted.map_err(|error| Stop::failed(format!("cannot delete the topic: {error}.")))?;
+    time::sleep(QUIET).await;
+    Ok(())
+}
+
+/// A run of the load process.
+struct Load<'a> {
+    topic: &'a str,
+    partitions: u32,
+    connections: u32,
+    record_bytes: usize,
+    seconds: u64,
+    records_max: Option<u64>,
+}
+
+impl Load<'_> {
+    async fn run(&self, site: &Site) -> Result<Measured, Stop> {
+        let mut command = tokio::process::Command::new(child::this_program()?);
+        command.args(["bench-load", "--bootstrap", &site.bootstrap_text()]);
+        command.args(["--topic", self.topic]);
+        command.args(["--partitions", &self.partitions.to_string()]);
+        command.args(["--connections", &self.connections.to_string()]);
+        command.args(["--record-bytes", &self.record_bytes.to_string()]);
+        command.args(["--seconds", &self.seconds.to_string()]);
+        let warm_up = if self.records_max.is_some() { 0 } else { WARM_UP_SECONDS };
+        command.args(["--warm-up-seconds", &warm_up.to_string()]);
+        if let Some(records_max) = self.records_max {
+            command.args(["--records-max", &records_max.to_string()]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        child::die_with_parent(&mut command, OnParentDeath::Kill);
+        let cannot = |error| Stop::failed(format!("cannot run the load: {error}."));
+        let output = command.spawn().map_err(cannot)?.wait_with_output().await.map_err(cannot)?;
+        serde_json::from_slice(&output.stdout)
+            .map_err(|_| Stop::failed("the load failed; its own message is above."))
+    }
+}
+
+/// Whether a directory lies on a file system in memory.
+fn is_memory(dir: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(dir.as_os_str().as_bytes()) else { return false };
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero byte, and the struct is ours to write to.
+    let status = unsafe { libc::statfs(path.as_ptr(), &raw mut found) };
+    status == 0 && found.f_type == libc::TMPFS_MAGIC
+}

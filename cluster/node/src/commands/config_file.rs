@@ -1,0 +1,151 @@
+//! The configuration as a file: read with errors for people, and written for a site on loopback.
+//!
+//! Invariant: a relative data directory is meant relative to the file, so that a directory with a
+//! site in it can be moved.
+
+use super::Stop;
+use fulmar_types::NodeId;
+use fulmar_types::config::{Config, NodeConfig};
+use std::fmt::Write;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Reads the configuration of a site.
+pub fn read(path: &Path) -> Result<Config, Stop> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        Stop::usage(format!(
+            "cannot read the configuration {}: {error}. \
+             `fulmar up --dir DIR` writes one for three nodes on this machine.",
+            path.display()
+        ))
+    })?;
+    let mut config = parse(&text, &path.display().to_string())?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    for node in &mut config.nodes {
+        node.data = base.join(&node.data);
+    }
+    Ok(config)
+}
+
+fn parse(text: &str, name: &str) -> Result<Config, Stop> {
+    let refused = |error| Stop::usage(format!("the configuration {name} is not valid.\n{error}"));
+    Config::parse(text).map_err(refused)
+}
+
+/// The node with this number.
+pub fn node<'a>(config: &'a Config, id: NodeId, path: &Path) -> Result<&'a NodeConfig, Stop> {
+    config.node(id).ok_or_else(|| {
+        let ids = config.nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>();
+        Stop::usage(format!(
+            "{} has no node {id}. Its nodes are {}; choose one with --id.",
+            path.display(),
+            ids.join(", ")
+        ))
+    })
+}
+
+/// A name for a site, made of the name of its directory: lower-case letters, digits and `-`.
+fn site_name(dir: &Path) -> String {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let name = name.chars().map(plain).take(64).collect::<String>();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "site".to_owned() } else { name.to_owned() }
+}
+
+/// The addresses of a node on loopback: for Kafka clients and for the other nodes.
+pub type Addresses = (SocketAddr, SocketAddr);
+
+/// Addresses from a base port on: Kafka clients at the base, the nodes among themselves 100 above.
+pub fn addresses_from(base_port: u16) -> Result<[Addresses; 3], Stop> {
+    let at = |offset: u16| {
+        let port = base_port.checked_add(offset).ok_or_else(|| {
+            let highest = u16::MAX - 102;
+            Stop::usage(format!("--base-port {base_port} is too high; use at most {highest}."))
+        })?;
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    };
+    Ok([(at(0)?, at(100)?), (at(1)?, at(101)?), (at(2)?, at(102)?)])
+}
+
+/// The text of a configuration for three nodes on loopback, with their data beside it.
+fn text(dir: &Path, addresses: &[Addresses; 3]) -> String {
+    let mut text = format!(
+        "# A Fulmar site of three nodes on one machine, written by `fulmar up`.\n\
+         # Change it as you like; it is not written again.\n\
+         site = \"{}\"\n",
+        site_name(dir)
+    );
+    for (id, (kafka, peer)) in (1..).zip(addresses) {
+        write!(
+            text,
+            "\n[[node]]\nid = {id}\ndata = \"node-{id}\"\nkafka = \"{kafka}\"\npeer = \"{peer}\"\n"
+        )
+        .expect("a string takes everything");
+    }
+    text
+}
+
+/// The configuration in a directory; written first if there is none.
+pub fn read_or_write(
+    dir: &Path,
+    addresses: impl FnOnce() -> Result<[Addresses; 3], Stop>,
+) -> Result<(PathBuf, Config), Stop> {
+    let dir = &absolute(dir)?;
+    let path = dir.join("site.toml");
+    if !path.exists() {
+        let written = fs::write(&path, text(dir, &addresses()?));
+        written.map_err(|error| {
+            Stop::usage(format!("cannot write {}: {error}. Choose another --dir.", path.display()))
+        })?;
+    }
+    let config = read(&path)?;
+    Ok((path, config))
+}
+
+/// Makes a directory, and its path absolute, because child processes are told of it.
+pub fn absolute(dir: &Path) -> Result<PathBuf, Stop> {
+    let made = fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+    made.map_err(|error| {
+        Stop::usage(format!("cannot use the directory {}: {error}.", dir.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let addresses = addresses_from(9092).expect("low enough");
+        let text = text(Path::new("/srv/Plant 7"), &addresses);
+        let config = parse(&text, "site.toml").expect("valid");
+        assert_eq!(config.nodes.len(), 3);
+        assert_eq!(config.site, "plant-7");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn site_names_are_plain() {
+        assert_eq!(site_name(Path::new("/")), "site");
+        assert_eq!(site_name(Path::new("/a/--x--")), "x");
+        assert_eq!(site_name(Path::new(&"a".repeat(80))).len(), 64);
+    }
+
+    #[test]
+    fn errors_name_what_to_do() {
+        let unreadable = read(Path::new("/does/not/exist.toml")).expect_err("not there").message;
+        insta::assert_snapshot!(unreadable);
+        let addresses = addresses_from(9092).expect("low enough");
+        let good = text(Path::new("/srv/plant"), &addresses);
+        let unknown = parse(&format!("{good}kafak = 1\n"), "site.toml").expect_err("unknown key");
+        insta::assert_snapshot!(unknown.message);
+        let clash = parse(&good.replace("9192", "9092"), "site.toml").expect_err("twice");
+        insta::assert_snapshot!(clash.message);
+        let config = parse(&good, "site.toml").expect("valid");
+        let missing = node(&config, NodeId(7), Path::new("site.toml")).expect_err("no node 7");
+        insta::assert_snapshot!(missing.message);
+        insta::assert_snapshot!(addresses_from(65_500).expect_err("too high").message);
+    }
+}

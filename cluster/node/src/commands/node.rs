@@ -1,0 +1,87 @@
+//! `fulmar node`: one node, until it is told to stop.
+
+use super::stats::{self, CountingObserver};
+use super::{Stop, config_file};
+use clap::Args;
+use fulmar_host::Host;
+use fulmar_host::task;
+use fulmar_types::{ExitCode, NodeId};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run one node of a site until Ctrl-C or SIGTERM.
+///
+/// What it says goes to standard error; the environment variable FULMAR_LOG chooses how much
+/// (error, warn, info, debug, trace; `warn` by default).
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// The configuration of the site, the same file for all of its nodes.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which of the nodes in it this is.
+    #[arg(long, value_name = "N")]
+    id: u64,
+    /// Write counters to this file every second.
+    #[arg(long, value_name = "FILE", hide = true)]
+    stats_file: Option<PathBuf>,
+}
+
+/// Runs the node.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    let id = NodeId(options.id);
+    let config = config_file::read(&options.config)?;
+    config_file::node(&config, id, &options.config)?;
+    let observer = Arc::new(CountingObserver::default());
+    let host = Host::real(Arc::clone(&observer) as Arc<dyn fulmar_host::Observer>);
+    let host = host.map_err(|error| {
+        Stop::failed(format!("the system gives no threads for input and output: {error}."))
+    })?;
+    // Before the start, so that a signal during a long recovery is not lost.
+    let mut stop = StopSignal::listen()?;
+    let starting = fulmar_node::start(&config, id, host);
+    let node = tokio::select! {
+        biased;
+        started = starting => started.map_err(|error| Stop {
+            code: error.exit_code(),
+            message: format!("node {id} cannot start: {error}."),
+        })?,
+        () = stop.wait() => return Ok(ExitCode::Ok),
+    };
+    let _writing = options
+        .stats_file
+        .map(|path| task::spawn_owned(async move { stats::keep_writing(observer, &path).await }));
+    stop.wait().await;
+    tracing::info!("stopping");
+    node.stop().await;
+    Ok(ExitCode::Ok)
+}
+
+/// Ctrl-C, SIGTERM, or the end of the terminal.
+pub struct StopSignal([tokio::signal::unix::Signal; 3]);
+
+impl StopSignal {
+    /// Listens from now on.
+    pub fn listen() -> Result<Self, Stop> {
+        let on = |kind| {
+            signal(kind)
+                .map_err(|error| Stop::failed(format!("cannot listen for signals: {error}.")))
+        };
+        Ok(Self([
+            on(SignalKind::interrupt())?,
+            on(SignalKind::terminate())?,
+            on(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// Waits for one of them.
+    pub async fn wait(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Three nodes of this program as child processes: for a demonstration or a measurement in a
+//! directory of its own, or for a site that is to stay.
+//!
+//! Invariant: a temporary directory is removed when the site is dropped, after its nodes are dead.
+
+use super::child::{ChildNode, NodeCommand, OnParentDeath, log_tail};
+use super::config_file::{self, Addresses};
+use super::{Stop, client, exit_text};
+use fulmar_host::time::Duration;
+use fulmar_types::NodeId;
+use fulmar_types::config::Config;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// How long a node may take to stop in order.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A site of child processes.
+pub struct Site {
+    /// The directory of the site.
+    pub dir: PathBuf,
+    /// Its configuration.
+    pub config: Config,
+    config_path: PathBuf,
+    with_stats: bool,
+    on_parent_death: OnParentDeath,
+    nodes: Vec<ChildNode>,
+    remove: bool,
+}
+
+impl Site {
+    /// The site in a directory, with a new configuration if there is none. Nothing is started.
+    pub fn lasting(dir: &Path, base_port: u16) -> Result<Self, Stop> {
+        let addresses = || config_file::addresses_from(base_port);
+        let (config_path, config) = config_file::read_or_write(dir, addresses)?;
+        Ok(Self {
+            dir: config_file::absolute(dir)?,
+            config,
+            config_path,
+            with_stats: false,
+            on_parent_death: OnParentDeath::Stop,
+            nodes: Vec::new(),
+            remove: false,
+        })
+    }
+
+    /// A site on free ports, in an empty directory that is removed at the end unless it was
+    /// chosen by the user.
+    pub async fn temporary(chosen: Option<&Path>, purpose: &str) -> Result<Self, Stop> {
+        let name = format!("fulmar-{purpose}-{}", std::process::id());
+        let dir = chosen.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
+        let dir = config_file::absolute(&dir)?;
+        let is_empty = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none());
+        if !is_empty {
+            return Err(Stop::usage(format!(
+                "the directory {} is not empty; choose a new one.",
+                dir.display()
+            )));
+        }
+        let addresses = free_addresses().await?;
+        let (config_path, config) = config_file::read_or_write(&dir, || Ok(addresses))?;
+        Ok(Self {
+            dir,
+            config,
+            config_path,
+            with_stats: true,
+            on_parent_death: OnParentDeath::Kill,
+            nodes: Vec::new(),
+            remove: chosen.is_none(),
+        })
+    }
+
+    /// The addresses for Kafka clients.
+    pub fn bootstrap(&self) -> Vec<SocketAddr> {
+        self.config.nodes.iter().map(|node| node.kafka).collect()
+    }
+
+    /// The addresses for Kafka clients, as an argument.
+    pub fn bootstrap_text(&self) -> String {
+        let addresses = self.bootstrap().iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        addresses.join(",")
+    }
+
+    /// Where a node writes its counters.
+    pub fn stats_file(&self, id: NodeId) -> PathBuf {
+        self.dir.join(format!("node-{id}.stats"))
+    }
+
+    /// Starts a node.
+    pub fn start(&mut self, id: NodeId) -> Result<(), Stop> {
+        let command = NodeCommand {
+            config: self.config_path.clone(),
+            id,
+            log: self.dir.join(format!("node-{id}.log")),
+            stats_file: self.with_stats.then(|| self.stats_file(id)),
+            on_parent_death: self.on_parent_death,
+        };
+        let node = ChildNode::start(&command)?;
+        self.nodes.retain(|other| other.id != id);
+        self.nodes.push(node);
+        self.nodes.sort_by_key(|node| node.id);
+        Ok(())
+    }
+
+    /// Starts every node.
+    pub fn start_all(&mut self) -> Result<(), Stop> {
+        for id in self.config.nodes.iter().map(|node| node.id).collect::<Vec<_>>() {
+            self.start(id)?;
+        }
+        Ok(())
+    }
+
+    /// The nodes that were started.
+    pub fn nodes(&self) -> &[ChildNode] {
+        &self.nodes
+    }
+
+    /// The nodes that were started.
+    pub fn nodes_mut(&mut self) -> &mut [ChildNode] {
+        &mut self.nodes
+    }
+
+    /// A node that was started.
+    pub fn node_mut(&mut self, id: NodeId) -> Result<&mut ChildNode, Stop> {
+        let found = self.nodes.iter_mut().find(|node| node.id == id);
+        found.ok_or_else(|| Stop::failed(format!("node {id} does not run.")))
+    }
+
+    /// Whether every node that was started runs.
+    pub fn check(&mut self) -> Result<(), Stop> {
+        for node in &mut self.nodes {
+            if let Some(status) = node.ended() {
+                return Err(Stop::failed(format!(
+                    "node {} {}.\n  The end of {}:\n{}",
+                    node.id,
+                    exit_text::describe(status),
+                    node.log.display(),
+                    log_tail(&node.log)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops every node that runs, one after the other.
+    ///
+    /// # Errors
+    /// If one had to be killed, or ended in another way than it should.
+    pub async fn stop(&mut self) -> Result<(), Stop> {
+        let mut result = Ok(());
+        for mut node in std::mem::take(&mut self.nodes) {
+            if node.ended().is_some() {
+                continue;
+            }
+            let problem = match node.stop(STOP_TIMEOUT).await {
+                Ok(status) if status.success() => continue,
+                Ok(status) => exit_text::describe(status),
+                Err(error) => format!("cannot be stopped: {error}"),
+            };
+            result = Err(Stop::failed(format!("node {} {problem}.", node.id)));
+        }
+        result
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // Children are killed when they are dropped.
+        self.nodes.clear();
+        if self.remove {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Loopback addresses that nobody listens on. All are held until all are found.
+async fn free_addresses() -> Result<[Addresses; 3], Stop> {
+    let network = client::network();
+    let mut held = Vec::new();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for _ in 0..6 {
+        let listener = network.listen(any).await;
+        held.push(listener.map_err(|error| {
+            Stop::failed(format!("there is no free port on loopback: {error}."))
+        })?);
+    }
+    let at = |index: usize| held[index].local_address();
+    Ok([(at(0), at(3)), (at(1), at(4)), (at(2), at(5))])
+}

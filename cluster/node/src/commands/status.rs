@@ -1,0 +1,120 @@
+//! `fulmar status`: who leads, and what is in the topics.
+
+use super::client::{self, Bootstrap};
+use super::output::{count, grouped, say};
+use super::{Stop, client::parse_bootstrap};
+use clap::Args;
+use fulmar_client::{Cluster, Metadata, OffsetAt, TopicPartition};
+use fulmar_host::time::Duration;
+use fulmar_types::{ExitCode, PartitionIndex};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// How long each question may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Show who leads a site and the offsets of its topics.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// The addresses of some of its nodes, with commas between.
+    #[arg(long, value_name = "HOST:PORT,...", value_parser = parse_bootstrap)]
+    bootstrap: Bootstrap,
+}
+
+/// The first and the next offset of each partition, or why they are not known.
+type Offsets = BTreeMap<(String, PartitionIndex), Result<(u64, u64), String>>;
+
+/// Asks and prints.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    let cluster = client::cluster(options.bootstrap.0, "fulmar-status");
+    let metadata = cluster.refresh_all(TIMEOUT).await.map_err(|error| {
+        Stop::failed(format!(
+            "no node of the site answers: {error}. Check --bootstrap, and that the nodes run."
+        ))
+    })?;
+    let mut offsets = Offsets::new();
+    for (name, topic) in &metadata.topics {
+        for partition in topic.partitions.keys() {
+            let found = offsets_of(&cluster, &TopicPartition::new(name, *partition)).await;
+            offsets.insert((name.clone(), *partition), found);
+        }
+    }
+    say(render(&metadata, &offsets).trim_end());
+    Ok(ExitCode::Ok)
+}
+
+async fn offsets_of(cluster: &Cluster, of: &TopicPartition) -> Result<(u64, u64), String> {
+    let find = async |at| {
+        let found = cluster.find_offset(of, at, TIMEOUT).await.map_err(|error| error.to_string());
+        found.map(|found| found.offset.unwrap_or_default().get())
+    };
+    Ok((find(OffsetAt::Earliest).await?, find(OffsetAt::Latest).await?))
+}
+
+fn render(metadata: &Metadata, offsets: &Offsets) -> String {
+    let mut text = String::new();
+    let site = metadata.site.as_deref().unwrap_or("without a name");
+    let leader = match metadata.controller {
+        Some(leader) => format!("node {leader} leads"),
+        None => "no node leads".to_owned(),
+    };
+    let line = |text: &mut String, line: String| {
+        writeln!(text, "{line}").expect("a string takes everything");
+    };
+    line(&mut text, format!("site {site}: {leader}"));
+    for (id, address) in &metadata.nodes {
+        let leads = if metadata.controller == Some(*id) { "  leads" } else { "" };
+        line(&mut text, format!("  node {id}  {address}{leads}"));
+    }
+    if metadata.topics.is_empty() {
+        line(&mut text, "no topics".to_owned());
+    }
+    for (name, topic) in &metadata.topics {
+        let of_topic = offsets.iter().filter(|((of, _), _)| of == name);
+        let records = of_topic.clone().filter_map(|(_, found)| found.as_ref().ok());
+        let records = records.map(|(first, next)| next.saturating_sub(*first)).sum();
+        let partitions = count(topic.partitions.len() as u64, "partition");
+        let records = count(records, "record");
+        line(&mut text, format!("topic {name}: {partitions}, {records}"));
+        for ((_, partition), found) in of_topic {
+            let found = match found {
+                Ok((first, next)) => format!("{} to {}", grouped(*first), grouped(*next)),
+                Err(error) => error.clone(),
+            };
+            line(&mut text, format!("  {partition:>4}  {found}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_client::metadata::{PartitionMetadata, TopicMetadata};
+    use fulmar_types::{NodeId, Uuid};
+    use fulmar_wire::ErrorCode;
+
+    #[test]
+    fn the_status_of_a_site() {
+        let partition =
+            PartitionMetadata { leader: Some(NodeId(2)), leader_epoch: 5, error: ErrorCode::None };
+        let topic = TopicMetadata {
+            id: Uuid::NIL,
+            error: ErrorCode::None,
+            partitions: (0..2).map(|at| (PartitionIndex(at), partition.clone())).collect(),
+        };
+        let metadata = Metadata {
+            site: Some("plant-7".to_owned()),
+            nodes: (1..=3).map(|id| (NodeId(id), format!("127.0.0.1:{}", 9091 + id))).collect(),
+            controller: Some(NodeId(2)),
+            topics: BTreeMap::from([("readings".to_owned(), topic)]),
+        };
+        let of = |at| ("readings".to_owned(), PartitionIndex(at));
+        let offsets = Offsets::from([
+            (of(0), Ok((0, 1_234_567))),
+            (of(1), Err("no answer within the time for it".to_owned())),
+        ]);
+        insta::assert_snapshot!(render(&metadata, &offsets));
+        insta::assert_snapshot!(render(&Metadata::default(), &Offsets::new()));
+    }
+}

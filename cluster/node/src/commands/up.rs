@@ -1,0 +1,137 @@
+//! `fulmar up`: a site of three nodes on this machine.
+//!
+//! Never: start a node again by itself. A node that ended has a reason that somebody should read.
+
+use super::child::log_tail;
+use super::node::StopSignal;
+use super::output::{complain, say, seconds};
+use super::site::Site;
+use super::{Stop, client, exit_text};
+use clap::Args;
+use fulmar_host::time::{self, Duration};
+use fulmar_types::{ExitCode, NodeId};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// How long the first start may take.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the nodes are looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Run a site of three nodes on this machine until Ctrl-C, each in a process of its own.
+///
+/// The directory keeps everything: the configuration (site.toml, written if it is missing), the
+/// data of the nodes and their logs. The same command starts the same site again.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Where the site lives.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The port of the first node for Kafka clients, if site.toml is to be written; the others get
+    /// the next two, and talk to each other 100 above.
+    #[arg(long, value_name = "PORT", default_value_t = 9092)]
+    base_port: u16,
+}
+
+/// Runs the site.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    let mut stop = StopSignal::listen()?;
+    let mut site = Site::lasting(&options.dir, options.base_port)?;
+    say(format!("Site `{}` in {}", site.config.site, site.dir.display()));
+    site.start_all()?;
+    for (child, node) in site.nodes().iter().zip(&site.config.nodes) {
+        say(format!(
+            "  node {}  kafka {}  process {}  log {}",
+            child.id,
+            node.kafka,
+            child.pid(),
+            child.log.display()
+        ));
+    }
+    tokio::select! {
+        biased;
+        () = stop.wait() => {}
+        ended = attend(&mut site) => {
+            complain("every node has ended.");
+            return Ok(ended);
+        }
+    }
+    say("stopping");
+    site.stop().await?;
+    Ok(ExitCode::Ok)
+}
+
+/// Says when the site is ready, and when a node ends. Returns when all have ended.
+async fn attend(site: &mut Site) -> ExitCode {
+    let bootstrap = site.bootstrap();
+    let text = site.bootstrap_text();
+    let announce = async move {
+        let began = time::now();
+        let cluster = client::cluster(bootstrap, "fulmar-up");
+        match client::wait_for_leader(&cluster, READY_TIMEOUT).await {
+            Ok(leader) => {
+                let took = seconds(time::now() - began);
+                say(format!("Ready after {took}, node {leader} leads. Bootstrap addresses:"));
+                say(&text);
+                say("Ctrl-C stops the site.");
+            }
+            Err(stop) => complain(&stop.message),
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        code = look_after(site) => code,
+        () = announce => ExitCode::Ok,
+    }
+}
+
+async fn look_after(site: &mut Site) -> ExitCode {
+    let mut ended: Vec<NodeId> = Vec::new();
+    loop {
+        let all = site.nodes().len();
+        for node in site.nodes_mut() {
+            if ended.contains(&node.id) {
+                continue;
+            }
+            let Some(status) = node.ended() else { continue };
+            ended.push(node.id);
+            let left = all - ended.len();
+            complain(ended_message(node.id, status, left, &log_tail(&node.log)));
+        }
+        if ended.len() == all {
+            return ExitCode::Failed;
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn ended_message(id: NodeId, status: ExitStatus, left: usize, log: &str) -> String {
+    let how = exit_text::describe(status);
+    let site = match left {
+        2 => "The site goes on with the other two.",
+        1 => "One node is left; the site takes nothing more until a second one runs.",
+        _ => "No node is left.",
+    };
+    let log = if log.is_empty() { String::new() } else { format!("  It last said:\n{log}") };
+    format!(
+        "node {id} {how}. {site} It is not started again by itself: stop with Ctrl-C, see to the \
+         cause, and run `fulmar up` again.\n{log}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn the_end_of_a_node_is_told() {
+        let log = "    fulmar: the address 127.0.0.1:9092 is in use\n";
+        let bind = ExitStatus::from_raw(i32::from(ExitCode::Bind.code()) << 8);
+        insta::assert_snapshot!(ended_message(NodeId(2), bind, 2, log));
+        let killed = ExitStatus::from_raw(libc::SIGKILL);
+        insta::assert_snapshot!(ended_message(NodeId(3), killed, 1, ""));
+    }
+}
