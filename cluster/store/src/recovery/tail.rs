@@ -125,6 +125,13 @@ impl Tail {
         if cut_bytes > 0 {
             host.probe(Probe::TornTailCut);
         }
+        if planted(Plant::TrustRecycledTail)
+            && let Some(read) = self.read.last_mut()
+        {
+            let adopted =
+                adopt_all(read.file.as_ref(), &mut read.scanned.segment, self.segment_bytes);
+            adopted.await.map_err(DiskError::with("write", &read.path))?;
+        }
         let mut drop: Vec<LogIndex> = std::mem::take(&mut self.dropped);
         drop.reverse();
         // A segment without a frame has no reason to be there, and the next entry may fit into the
@@ -148,13 +155,12 @@ impl Tail {
         }
         let mut files = BTreeMap::new();
         let mut segments = BTreeMap::new();
-        for mut read in self.read {
+        for read in self.read {
             let base = read.scanned.segment.header.base;
             let mut sequence = read.mark.map_or(0, |mark| mark.sequence);
             if base == active {
-                sequence = settle_active(&mut read, self.segment_bytes)
-                    .await
-                    .map_err(DiskError::with("write", &read.path))?;
+                sequence =
+                    settle_active(&read).await.map_err(DiskError::with("write", &read.path))?;
             }
             files.insert(base, OpenFile { file: read.file, sequence });
             segments.insert(base, read.scanned.segment);
@@ -242,11 +248,8 @@ fn stopped(paths: &Paths, path: &Path, scanned: &Scanned, stop: &Stop) -> Damage
 
 /// Wipes what was cut, flushes what was read, and only then says so in a mark. Returns the
 /// sequence number of that mark.
-async fn settle_active(read: &mut Read, segment_bytes: u64) -> io::Result<u64> {
+async fn settle_active(read: &Read) -> io::Result<u64> {
     let file = read.file.as_ref();
-    if planted(Plant::TrustRecycledTail) && read.wipe_to.is_none() {
-        adopt_all(file, &mut read.scanned.segment, segment_bytes).await?;
-    }
     let segment = &read.scanned.segment;
     if let Some(wipe_to) = read.wipe_to {
         let end = file.len_bytes().await?.min(wipe_to);

@@ -247,6 +247,11 @@ fn guarded(what: String, disk: &TestDisk, test: impl FnOnce()) {
 
 #[test]
 fn the_power_goes_at_every_point_of_a_life() {
+    cut_everywhere();
+}
+
+/// Panics where the store breaks a promise.
+pub fn cut_everywhere() {
     let disk = TestDisk::default();
     let (model, finished) = run(live(&disk));
     assert!(finished, "the script runs to its end: {}", disk.trace().join("\n"));

@@ -6,5 +6,7 @@ mod damage;
 pub mod disk;
 pub mod fixture;
 mod install;
+#[cfg(madsim)]
+mod plants;
 #[cfg(not(madsim))]
 mod speed;

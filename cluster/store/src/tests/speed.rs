@@ -119,6 +119,10 @@ fn speed() {
         write(&store, from..total, 4096, len).await;
         let seconds = start.elapsed().as_secs_f64();
         println!("4096 in flight: {:.0} MiB/s", (total - from) as f64 * len as f64 / MIB / seconds);
+        drop(store);
+        let start = time::now();
+        let (store, _) = open(&directory).await;
+        println!("restart with nothing sealed: {:.2} s", start.elapsed().as_secs_f64());
         let start = time::now();
         apply(&store, 0, total, len).await;
         println!("apply and seal: {:.2} s", start.elapsed().as_secs_f64());
