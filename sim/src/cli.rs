@@ -213,7 +213,7 @@ mod simulate {
     /// Set for the second run of a pair: another simulation runs before it in the same process.
     const AFTER: &str = "FULMAR_SIM_AFTER_ANOTHER";
 
-    fn options(plant: Option<&str>, trace: Option<PathBuf>) -> Result<Options, String> {
+    fn options(plant: Option<&str>, trace: bool) -> Result<Options, String> {
         let plant = match plant {
             None => None,
             Some(name) => Some(Plant::by_name(name).ok_or_else(|| {
@@ -254,7 +254,7 @@ mod simulate {
     pub fn run(arguments: &RunArguments) -> ExitCode {
         log();
         let plant = arguments.plant.as_deref();
-        let options = match options(plant, arguments.trace.clone()) {
+        let options = match options(plant, arguments.trace.is_some()) {
             Ok(options) => options,
             Err(text) => return usage(&text),
         };
@@ -264,8 +264,13 @@ mod simulate {
             Err(text) => return usage(&text),
         };
         let report = &finished.report;
+        if let (Some(path), Some(text)) = (&arguments.trace, &finished.trace)
+            && let Err(error) = std::fs::write(path, text)
+        {
+            return usage(&format!("{} cannot be written: {error}", path.display()));
+        }
         let wants_folder = arguments.report.is_none() || plant.is_none();
-        if report.verdict != Verdict::Pass && wants_folder && options.trace.is_none() {
+        if report.verdict != Verdict::Pass && wants_folder && !options.trace {
             let folder = files::folder(&arguments.failures, name, arguments.seed, plant);
             if let Err(error) = leave(&folder, &finished, &options) {
                 eprintln!("fulmar-sim: {} cannot be written: {error}", folder.display());
@@ -295,8 +300,9 @@ mod simulate {
             history: &finished.history,
         };
         files::write_failure(folder, &failure)?;
-        let again = Options { trace: Some(folder.join("trace.txt")), ..options.clone() };
+        let again = Options { trace: true, ..options.clone() };
         let traced = world::simulate(&finished.drawn, &again);
+        std::fs::write(folder.join("trace.txt"), traced.trace.as_deref().unwrap_or_default())?;
         if traced.report.trace_hash != finished.report.trace_hash {
             eprintln!("fulmar-sim: the run did not repeat itself while its trace was recorded");
         }
@@ -327,7 +333,7 @@ mod simulate {
             Ok(recorded) => recorded,
             Err(text) => return usage(&text),
         };
-        let options = match options(recorded.plant.as_deref(), None) {
+        let options = match options(recorded.plant.as_deref(), false) {
             Ok(options) => options,
             Err(text) => return usage(&text),
         };

@@ -222,6 +222,7 @@ impl Group {
             bootstrap: bootstrap.clone(),
             raft: OnceLock::new(),
             yard: Arc::new(ShipYard::default()),
+            serving: Mutex::default(),
         });
         let mut tasks = vec![task::spawn_owned(server.clone().run(listener))];
         bootstrap.run().await.map_err(core)?;
@@ -232,7 +233,7 @@ impl Group {
         let raft = SiteRaft::new(
             settings.node,
             Arc::new(raft_config(&settings)?),
-            PeerNetwork { context, store: store.clone() },
+            PeerNetwork::new(context, store.clone()),
             LogStore::new(store.clone()),
             driver,
         )

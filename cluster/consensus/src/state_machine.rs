@@ -186,13 +186,14 @@ impl StateMachine {
             Ok(applied) => applied,
             Err(error) => self.host.fatal(ExitCode::UnknownEntry, error.to_string()).await,
         };
+        // The rows first: one entry may append to a topic and delete it.
+        self.store.applied(at.index, &applied.outcome, &applied.rows);
         for stream in &applied.dropped_streams {
             self.store.drop_stream(*stream);
         }
         for (stream, start) in &applied.moved_starts {
             self.store.advance_start(*stream, *start);
         }
-        self.store.applied(at.index, &applied.outcome, &applied.rows);
         self.host.report(Event::Applied { position: at, content, state });
         self.progress.set(at);
         Ok(Outcome(applied.outcome))

@@ -1,6 +1,10 @@
-//! Votes never regress: the term that a node has voted in never decreases, and it votes once per
-//! term (Ongaro 2014, section 3.4, rule of the persistent `votedFor`). The harness remembers what
-//! a node promised; the node itself may have lost it, and that is the violation.
+//! Votes never regress: the term that a node has voted in never decreases, and it votes for one
+//! candidate per term (Ongaro 2014, section 3.4, rule of the persistent `votedFor`). The harness
+//! remembers what a node promised; the node itself may have lost it, and that is the violation.
+//!
+//! What is saved as a vote is also whom a node follows: a vote that is *committed* belongs to a
+//! leader that a majority has elected. A node that voted for another candidate of that term takes
+//! it over, which promises nothing to anybody; from then on only that leader can stand there.
 
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, NodeId, Term};
@@ -9,7 +13,7 @@ use std::collections::BTreeMap;
 /// The last vote of each node.
 #[derive(Default)]
 pub struct VotesKept {
-    votes: BTreeMap<SiteNode, (Term, NodeId)>,
+    votes: BTreeMap<SiteNode, (Term, NodeId, bool)>,
     compared: u64,
 }
 
@@ -19,16 +23,20 @@ impl Check for VotesKept {
     }
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
-        let Event::VoteSaved { term, voted_for, .. } = seen.event else { return Ok(()) };
+        let Event::VoteSaved { term, voted_for, committed } = seen.event else {
+            return Ok(());
+        };
         self.compared += 1;
-        if let Some((old_term, old_for)) = self.votes.insert(seen.at, (*term, *voted_for)) {
+        let vote = (*term, *voted_for, *committed);
+        if let Some((old_term, old_for, old_committed)) = self.votes.insert(seen.at, vote) {
             if *term < old_term {
                 return Err(format!(
                     "{} voted in term {old_term}, and now votes in term {term}",
                     seen.at
                 ));
             }
-            if *term == old_term && *voted_for != old_for {
+            let follows_the_elected = *committed && !old_committed;
+            if *term == old_term && *voted_for != old_for && !follows_the_elected {
                 return Err(format!(
                     "{} voted for node {old_for} in term {term}, and now for node {voted_for}",
                     seen.at
@@ -50,6 +58,21 @@ mod tests {
 
     fn vote(term: u64, node: u64) -> Event {
         Event::VoteSaved { term: Term(term), voted_for: NodeId(node), committed: false }
+    }
+
+    fn follows(term: u64, node: u64) -> Event {
+        Event::VoteSaved { term: Term(term), voted_for: NodeId(node), committed: true }
+    }
+
+    #[test]
+    fn an_elected_leader_may_be_followed_by_who_voted_for_another() {
+        let good = [(1, vote(2, 1)), (1, follows(2, 3)), (1, follows(2, 3))];
+        assert_eq!(run(&mut VotesKept::default(), &good), None);
+        for bad in [follows(2, 1), vote(2, 1)] {
+            let mut check = VotesKept::default();
+            assert_eq!(run(&mut check, &good), None);
+            assert!(run(&mut check, &[(1, bad)]).is_some(), "another leader, or a vote after it");
+        }
     }
 
     #[test]

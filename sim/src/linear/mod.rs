@@ -7,22 +7,18 @@
 //! (Herlihy, Wing 1990). An append of unknown outcome has its point at any time after its call, or
 //! none; a failed one has none.
 //!
-//! For objects in general the question is NP-complete (Gibbons, Korach 1997) and checkers search
-//! over orders (Wing, Gong 1993; Lowe 2017). A log gives its order away, because its answers hold
-//! offsets:
+//! For objects in general the question is NP-complete (Gibbons, Korach 1997; checkers search over
+//! orders: Wing, Gong 1993; Lowe 2017). A log gives its order away, because answers hold offsets:
 //!
 //! 1. An acknowledged append has its offsets, and so has every append of which a record was read
-//!    (`place`). Two appends on one offset, one append on two, a record that nobody produced: no
-//!    order exists.
+//!    (`place`). Two appends on one offset, or one on two, or an unknown record: no order exists.
 //! 2. All other operations told an end: they stand between the append that reaches it and the next
 //!    one. So the order is known up to operations that told the same end, which commute.
 //! 3. With the order known, the earliest points are forced: each operation takes the later of its
-//!    call and the point before it. The order is possible if and only if none of these points lies
-//!    after the operation's answer (`order`). One pass decides.
-//! 4. What remains open are offsets that no read covered and no acknowledgement names: unknown
-//!    appends must fill them. Which, is searched by dynamic programming; among those of one size
-//!    the one called earliest goes first, since any solution can be exchanged into that one. Runs
-//!    end with a reader of the whole log, which leaves no such offsets.
+//!    call and the point before it. None of these may lie after the answer (`order`). One pass.
+//! 4. Offsets that no read covers and no acknowledgement names must be filled by unknown appends;
+//!    which, is searched by dynamic programming, among those of one size the earliest call first,
+//!    since any solution can be exchanged into that one.
 //!
 //! So the check is exact, and takes n log n time when every offset was read or acknowledged.
 //!

@@ -9,8 +9,7 @@ use super::stage::{Death, Overlay, Stage};
 use crate::disk::{DiskOp, PathMatch};
 use crate::scenario::fault::{Others, RotPlace};
 use crate::scenario::{
-    Between, Direction, Drawn, Fault, FixedTrigger, NodeAddress, ScheduledFault,
-    Target,
+    Between, Direction, Drawn, Fault, FixedTrigger, NodeAddress, ScheduledFault, Target,
 };
 use fulmar_types::Probe;
 use madsim::task::NodeId as Machine;
@@ -79,22 +78,10 @@ impl Chaos {
     async fn fire(&self, fault: &Fault<Drawn>) {
         match fault {
             Fault::Crash(crash) => {
-                self.die(
-                    fault,
-                    &crash.target,
-                    Death::Crash,
-                    (crash.down.0, crash.stagger.0),
-                )
-                .await;
+                self.die(fault, &crash.target, Death::Crash, (crash.down.0, crash.stagger.0)).await;
             }
             Fault::PowerCut(cut) => {
-                self.die(
-                    fault,
-                    &cut.target,
-                    Death::PowerCut,
-                    (cut.down.0, cut.stagger.0),
-                )
-                .await;
+                self.die(fault, &cut.target, Death::PowerCut, (cut.down.0, cut.stagger.0)).await;
             }
             Fault::Pause(pause) => self.pause(fault, &pause.target, pause.lasts.0).await,
             Fault::Cut(cut) => {

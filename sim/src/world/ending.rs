@@ -183,11 +183,7 @@ fn asked_for(
             (longest > asked.lasts.0).then(|| {
                 liveness(
                     check.kind(),
-                    format!(
-                        "no record for {} ms, {} allowed",
-                        longest.as_millis(),
-                        asked.lasts
-                    ),
+                    format!("no record for {} ms, {} allowed", longest.as_millis(), asked.lasts),
                 )
             })
         }

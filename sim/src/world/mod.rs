@@ -34,7 +34,6 @@ use fulmar_types::Plant;
 use madsim::runtime::Runtime;
 use sink::Sink;
 use stage::Stage;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use workload::Workloads;
@@ -56,8 +55,8 @@ pub enum Leak {
 pub struct Options {
     /// A bug to plant.
     pub plant: Option<Plant>,
-    /// Write every event to this file.
-    pub trace: Option<PathBuf>,
+    /// Keep every event as text.
+    pub trace: bool,
     /// A source of nondeterminism to plant.
     pub leak: Option<Leak>,
     /// Run another, short simulation before, in the same process.
@@ -74,6 +73,8 @@ pub struct Finished {
     pub scenario: String,
     /// What the clients saw, as JSON lines.
     pub history: String,
+    /// Every event of every node as text, if it was asked for.
+    pub trace: Option<String>,
 }
 
 /// What a run shares between its thread and whoever waits for it, so that a panic loses nothing.
@@ -116,7 +117,7 @@ pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
     }
     let trace = Arc::new(TraceHash::default());
     let shared = Arc::new(Shared {
-        sink: Arc::new(Sink::new(trace.clone(), options.trace.is_some())),
+        sink: Arc::new(Sink::new(trace.clone(), options.trace)),
         history: Arc::new(Mutex::new(History::default())),
     });
     let mut report = empty_report(drawn, options.plant);
@@ -134,16 +135,12 @@ pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
     shared.sink.fill(&mut report);
     let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
     ending::fill(&history, &mut report);
-    if let (Some(path), Some(text)) = (&options.trace, shared.sink.take_text())
-        && let Err(error) = std::fs::write(path, text)
-    {
-        report.verdict = Verdict::Harness { text: format!("{}: {error}", path.display()) };
-    }
     Finished {
         drawn: drawn.clone(),
         report,
         scenario: drawn.to_string(),
         history: history.to_json_lines(),
+        trace: shared.sink.take_text(),
     }
 }
 
@@ -181,6 +178,7 @@ fn another() {
                 }
             });
             while receiver.recv().await.is_some() {
+                // random on purpose: it moves counters that the next simulation must not see
                 let keys: std::collections::hash_map::RandomState = Default::default();
                 std::hint::black_box(keys);
             }
@@ -250,6 +248,7 @@ async fn spring(leak: Leak) {
         }
         Leak::Select => {
             for _ in 0..32 {
+                // unbiased on purpose: `meta` has to notice it
                 tokio::select! {
                     () = madsim::task::yield_now() => {
                         madsim::time::sleep(Duration::from_micros(1_001)).await;

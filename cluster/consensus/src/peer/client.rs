@@ -1,8 +1,9 @@
 //! openraft's network: how a node speaks to one of its peers.
 //!
 //! openraft makes one client for entries, one for heartbeats and one for snapshots per peer, and
-//! a fresh one for each election; each has a connection of its own, opened when first needed and
-//! given up at the first error.
+//! fresh ones for each election. Entries and snapshots have connections of their own; heartbeats
+//! have one that stays open, and everything else shares another, so that a vote which waits for a
+//! flush never delays a heartbeat.
 //!
 //! Entries are pipelined: a writer task sends them as fast as they come, up to
 //! [`APPENDS_IN_FLIGHT_MAX`] without an answer, while the answers are read in order.
@@ -10,7 +11,8 @@
 //! Invariants: every exchange has a deadline; an answer is never matched with a question of an
 //! earlier connection.
 
-use super::connection::{DialError, PeerConnection, PeerContext, dial};
+use super::connection::{PeerConnection, PeerContext, dial};
+use super::control::{Control, ControlError};
 use super::frame::{self, FrameReader};
 use super::message::{self, AppendAnswer, Done, Purpose, Transfer, VoteAnswer, WireVote, kind};
 use super::ship;
@@ -32,6 +34,7 @@ use openraft::raft::{
     StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -44,22 +47,40 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 64;
 /// Makes a client for each peer.
 #[derive(Clone)]
 pub struct PeerNetwork {
-    /// What all connections share.
-    pub context: Arc<PeerContext>,
-    /// What the segments are read from.
-    pub store: Arc<Store>,
+    context: Arc<PeerContext>,
+    store: Arc<Store>,
+    /// One for each peer, for everything but heartbeats.
+    shared: BTreeMap<NodeId, Control>,
+}
+
+impl PeerNetwork {
+    /// The network of a node, whose segments are read from this store.
+    pub fn new(context: Arc<PeerContext>, store: Arc<Store>) -> Self {
+        let peers = context.addresses.keys().copied().filter(|peer| *peer != context.node);
+        let shared = peers.map(|peer| (peer, Control::new(context.clone(), peer))).collect();
+        Self { context, store, shared }
+    }
+
+    fn client(&self, target: NodeId, control: Control, heartbeats: bool) -> PeerClient {
+        let (context, store) = (self.context.clone(), self.store.clone());
+        PeerClient { context, store, target, control, heartbeats }
+    }
 }
 
 impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> PeerClient {
-        PeerClient {
-            context: self.context.clone(),
-            store: self.store.clone(),
-            target,
-            control: None,
-        }
+        let control = match self.shared.get(&target) {
+            Some(control) => control.clone(),
+            // Not configured: every attempt to dial it says so.
+            None => Control::new(self.context.clone(), target),
+        };
+        self.client(target, control, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, _: &EmptyNode) -> PeerClient {
+        self.client(target, Control::new(self.context.clone(), target), true)
     }
 }
 
@@ -68,52 +89,53 @@ pub struct PeerClient {
     context: Arc<PeerContext>,
     store: Arc<Store>,
     target: NodeId,
-    control: Option<PeerConnection>,
+    control: Control,
+    /// Whether its append streams are heartbeats: one request each, over the control connection.
+    heartbeats: bool,
 }
 
-fn unreachable_error(error: &DialError) -> RPCError<TypeConfig> {
+fn unreachable_error(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::new(error))
 }
 
-fn broken(error: &io::Error) -> RPCError<TypeConfig> {
+fn broken(error: &(impl std::error::Error + 'static)) -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::new(error))
 }
 
 impl PeerClient {
-    fn timed_out(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
-        RPCError::Timeout(Timeout { action, id: self.context.node, target: self.target, timeout })
-    }
-
-    /// Asks over the control connection. It is taken out while in use, so that a call which is
-    /// dropped half way leaves no connection behind that has an answer outstanding.
     async fn ask<T: serde::Serialize, A: serde::de::DeserializeOwned>(
-        &mut self,
+        &self,
         what: (u8, RPCTypes),
         message: &T,
-        body: &[bytes::Bytes],
+        body: Vec<bytes::Bytes>,
         limit: Duration,
     ) -> Result<A, RPCError<TypeConfig>> {
         let (kind, action) = what;
-        let mut connection = match self.control.take() {
-            Some(connection) => connection,
-            None => dial(&self.context, self.target, Purpose::Control)
-                .await
-                .map_err(|error| unreachable_error(&error))?,
-        };
-        match connection.ask_with(kind, message, body, limit).await {
-            Ok(answer) => {
-                self.control = Some(connection);
-                Ok(answer)
-            }
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                Err(self.timed_out(action, limit))
-            }
-            Err(error) => Err(broken(&error)),
-        }
+        self.control.ask(kind, message, body, limit).await.map_err(|error| match error {
+            ControlError::Unreachable(_) => unreachable_error(&error),
+            ControlError::Broken(_) => broken(&error),
+            ControlError::Timeout => RPCError::Timeout(Timeout {
+                action,
+                id: self.context.node,
+                target: self.target,
+                timeout: limit,
+            }),
+        })
+    }
+
+    async fn append_once(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+        limit: Duration,
+    ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+        let (head, body) = message::append_to_wire(request);
+        let what = (kind::APPEND, RPCTypes::AppendEntries);
+        let answer: AppendAnswer = self.ask(what, &head, body, limit).await?;
+        Ok(message::answer_from_wire(answer))
     }
 
     async fn ask_for_vote(
-        &mut self,
+        &self,
         request: VoteRequest<TypeConfig>,
         pre_vote: bool,
         option: RPCOption,
@@ -124,11 +146,27 @@ impl PeerClient {
             last: request.last_log_id.as_ref().map(position),
             transfer: request.leadership_transfer,
         };
-        let answer: VoteAnswer =
-            self.ask((kind::VOTE, RPCTypes::Vote), &question, &[], option.hard_ttl()).await?;
+        let what = (kind::VOTE, RPCTypes::Vote);
+        let answer: VoteAnswer = self.ask(what, &question, Vec::new(), option.hard_ttl()).await?;
         Ok(VoteResponse::new(answer.vote.to_vote(), answer.last.map(log_id), answer.granted))
     }
+
+    /// Sends the requests one by one over the control connection.
+    fn one_by_one<'s, S>(&'s self, input: S, limit: Duration) -> AnswerStream<'s>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        Box::pin(stream::unfold(Some(input), move |input| async move {
+            let mut input = input?;
+            let request = input.next().await?;
+            let answer = self.append_once(request, limit).await;
+            let goes_on = matches!(answer, Ok(Ok(_)));
+            Some((answer, goes_on.then_some(input)))
+        }))
+    }
 }
+
+type AnswerStream<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 impl RaftNetworkV2<TypeConfig> for PeerClient {
     type SnapshotData = SnapshotData;
@@ -138,11 +176,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let (head, body) = message::append_to_wire(request);
-        let answer: AppendAnswer = self
-            .ask((kind::APPEND, RPCTypes::AppendEntries), &head, &body, option.hard_ttl())
-            .await?;
-        Ok(match message::answer_from_wire(answer) {
+        Ok(match self.append_once(request, option.hard_ttl()).await? {
             Ok(flushed) => AppendEntriesResponse::PartialSuccess(flushed),
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
             Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
@@ -152,18 +186,15 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
-    ) -> BoxFuture<
-        's,
-        Result<
-            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
-            RPCError<TypeConfig>,
-        >,
-    >
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AnswerStream<'s>, RPCError<TypeConfig>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.heartbeats {
+                return Ok(self.one_by_one(input, option.hard_ttl()));
+            }
             let PeerConnection { reader, writer } =
                 dial(&self.context, self.target, Purpose::Append)
                     .await
@@ -175,7 +206,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 stall: self.context.stall_timeout,
                 _writer: task::spawn_owned(send_all(input, writer, sent)),
             };
-            let answers: BoxStream<'s, _> =
+            let answers: AnswerStream<'s> =
                 Box::pin(stream::unfold(Some(pipeline), |pipeline| async move {
                     pipeline?.next().await
                 }));
@@ -231,7 +262,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             last: request.last_log_id().map(position),
         };
         let done: Done = self
-            .ask((kind::TRANSFER, RPCTypes::TransferLeader), &order, &[], option.hard_ttl())
+            .ask((kind::TRANSFER, RPCTypes::TransferLeader), &order, Vec::new(), option.hard_ttl())
             .await?;
         // The leader only wants to know that the order arrived: if the other node did not obey,
         // the next election decides.

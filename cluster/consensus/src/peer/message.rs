@@ -82,7 +82,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
 
 /// What a connection is for. One connection serves one purpose, so that a long transfer never
 /// delays a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Purpose {
     /// Votes, heartbeats, leadership transfer, introductions: one question, one answer.
     Control,

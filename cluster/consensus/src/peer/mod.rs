@@ -5,6 +5,7 @@
 //! | [`frame`] | how a message lies in the byte stream |
 //! | [`message`] | the messages, and the codec that openraft's types never reach |
 //! | [`connection`] | a connection after its handshake |
+//! | [`control`] | questions over one connection that stays open |
 //! | [`client`] | openraft's network on top of it: votes, pipelined appends, shipping |
 //! | [`server`] | the listening side |
 //! | [`ship`] | snapshots and whole segments on their way to a node behind the purge point |
@@ -16,6 +17,7 @@
 
 pub mod client;
 pub mod connection;
+pub mod control;
 pub mod frame;
 pub mod message;
 pub mod server;

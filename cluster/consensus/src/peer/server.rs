@@ -3,30 +3,36 @@
 //! Invariants: a connection is served for the purpose it declared and no other; the number of
 //! connections is bounded; a peer that breaks the protocol loses its connection and nothing else.
 
-use super::connection::{DialError, PeerConnection, PeerContext, welcome};
+use super::connection::{PeerConnection, PeerContext, welcome};
 use super::frame::Frame;
 use super::message::{
-    self, Chunk, Done, Install, Offer, Purpose, Transfer, VoteAnswer, WireVote, kind,
+    self, Chunk, Done, Hello, Install, Offer, Purpose, Transfer, VoteAnswer, WireVote, kind,
 };
 use super::ship::{Receiver, ShipYard};
 use crate::bootstrap::Bootstrap;
 use crate::group::SiteRaft;
 use crate::snapshot_data::to_openraft;
 use crate::types::{log_id, position};
-use fulmar_host::net::{Connection, Listener};
-use fulmar_host::{task, time};
+use fulmar_host::net::Listener;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::time;
 use fulmar_store::Store;
+use fulmar_types::NodeId;
 use futures_util::StreamExt;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest};
 use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Connections from peers at one time. Two peers need about six; the rest is room for those that
-/// died without a word.
-const CONNECTIONS_MAX: usize = 128;
+/// Connections that have not shaken hands yet, at one time.
+const GREETINGS_MAX: usize = 64;
+
+/// Connections of one peer for one purpose, at one time. One is in use; the others died without a
+/// word, and the oldest is given up when another comes.
+const CONNECTIONS_PER_PURPOSE_MAX: usize = 4;
 
 /// A connection on which nothing was said for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,6 +52,8 @@ pub struct PeerServer {
     pub raft: OnceLock<SiteRaft>,
     /// Transfers to this node.
     pub yard: Arc<ShipYard>,
+    /// The tasks that serve each peer, the newest last.
+    pub serving: Mutex<BTreeMap<(NodeId, Purpose), VecDeque<Owned<()>>>>,
 }
 
 fn protocol(text: &'static str) -> io::Error {
@@ -55,17 +63,18 @@ fn protocol(text: &'static str) -> io::Error {
 impl PeerServer {
     /// Accepts connections until the listener breaks for good.
     pub async fn run(self: Arc<Self>, mut listener: Box<dyn Listener>) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let room = Arc::new(Semaphore::new(GREETINGS_MAX));
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok(connection) => {
                     let server = self.clone();
                     task::spawn(async move {
-                        let _permit = permit;
-                        if let Err(error) = server.serve(connection).await {
-                            tracing::debug!(%error, "a peer connection ended");
+                        match welcome(&server.context, connection).await {
+                            Ok((connection, hello)) => server.begin(connection, hello),
+                            Err(error) => tracing::debug!(%error, "a peer was not welcome"),
                         }
+                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -76,14 +85,28 @@ impl PeerServer {
         }
     }
 
-    async fn serve(&self, connection: Connection) -> Result<(), DialError> {
-        let (connection, hello) = welcome(&self.context, connection).await?;
-        match hello.purpose {
-            Purpose::Control => self.control(connection).await?,
-            Purpose::Append => self.append_stream(connection).await?,
-            Purpose::Ship => self.ship(connection).await?,
+    fn begin(self: Arc<Self>, connection: PeerConnection, hello: Hello) {
+        let key = (hello.from, hello.purpose);
+        let server = self.clone();
+        let task = task::spawn_owned(async move {
+            if let Err(error) = server.serve(connection, hello.purpose).await {
+                tracing::debug!(%error, "a peer connection ended");
+            }
+        });
+        let mut serving = self.serving.lock().expect("no holder of this lock panics");
+        let tasks = serving.entry(key).or_default();
+        if tasks.len() == CONNECTIONS_PER_PURPOSE_MAX {
+            tasks.pop_front();
         }
-        Ok(())
+        tasks.push_back(task);
+    }
+
+    async fn serve(&self, connection: PeerConnection, purpose: Purpose) -> io::Result<()> {
+        match purpose {
+            Purpose::Control => self.control(connection).await,
+            Purpose::Append => self.append_stream(connection).await,
+            Purpose::Ship => self.ship(connection).await,
+        }
     }
 
     fn raft(&self) -> io::Result<&SiteRaft> {

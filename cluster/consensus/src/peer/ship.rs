@@ -239,8 +239,7 @@ impl Receiver {
                 continue;
             }
             // What an earlier transfer left behind is gone on with.
-            let from =
-                self.store.begin_incoming(info.clone()).await.map_err(io::Error::other)?;
+            let from = self.store.begin_incoming(info.clone()).await.map_err(io::Error::other)?;
             if from < info.file_bytes {
                 wanted.push((segment.base, from));
             } else {
@@ -308,10 +307,7 @@ impl Receiver {
                 let info = from_offer(segment);
                 let term = offer.vote.term();
                 let end = chunk.at + bytes.len() as u64;
-                self.store
-                    .write_incoming(base, chunk.at, bytes)
-                    .await
-                    .map_err(io::Error::other)?;
+                self.store.write_incoming(base, chunk.at, bytes).await.map_err(io::Error::other)?;
                 if end == info.file_bytes {
                     self.finish(info, term).await?;
                 }
