@@ -213,7 +213,8 @@ impl Config {
         self.validate_nodes()?;
         self.validate_consensus()?;
         let segment = self.log.segment_bytes.0;
-        if segment < SEGMENT_BYTES_MIN || segment > 1 << 30 || !segment.is_multiple_of(4096) {
+        let sizes = SEGMENT_BYTES_MIN..=1 << 30;
+        if !sizes.contains(&segment) || !segment.is_multiple_of(4096) {
             return Err(invalid(
                 "log.segment_bytes",
                 format!(

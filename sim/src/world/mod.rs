@@ -181,6 +181,7 @@ fn another() {
                 // random on purpose: it moves counters that the next simulation must not see
                 let keys: std::collections::hash_map::RandomState = Default::default();
                 std::hint::black_box(keys);
+                std::hint::black_box(either().await);
             }
             drop(task);
         });
@@ -215,7 +216,7 @@ fn run(
 async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> Verdict {
     drop(madsim::task::spawn(stage.clone().supervise()));
     if let Some(leak) = leak {
-        drop(madsim::task::spawn(spring(leak)));
+        drop(madsim::task::spawn(spring(leak, stage.clone())));
     }
     let workloads = Workloads::new(stage.clone(), shared.history.clone());
     let ready = madsim::time::timeout(READY_WITHIN, workloads.prepare()).await;
@@ -236,28 +237,30 @@ async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> V
 }
 
 /// A planted leak: something that no seed decides takes simulated time.
-async fn spring(leak: Leak) {
+async fn spring(leak: Leak, stage: Arc<Stage>) {
     match leak {
         Leak::Map => {
             // What a map with keys from the operating system does to a program that iterates over
             // it: here the order is taken from an address, which differs between processes.
             let somewhere = Box::new(0u8);
-            let key = std::ptr::from_ref::<u8>(&somewhere).addr() as u64;
-            let keys = xxhash_rust::xxh3::xxh3_64(&key.to_le_bytes());
-            madsim::time::sleep(Duration::from_micros(10_000 + keys % 1_000)).await;
+            let address = std::ptr::from_ref::<u8>(&somewhere).addr() as u64;
+            let key = xxhash_rust::xxh3::xxh3_64(&address.to_le_bytes());
+            madsim::time::sleep(Duration::from_micros(10_000 + key % 1_000)).await;
         }
         Leak::Select => {
             for _ in 0..32 {
-                // unbiased on purpose: `meta` has to notice it
-                tokio::select! {
-                    () = madsim::task::yield_now() => {
-                        madsim::time::sleep(Duration::from_micros(1_001)).await;
-                    }
-                    () = madsim::task::yield_now() => {
-                        madsim::time::sleep(Duration::from_micros(1_002)).await;
-                    }
-                }
+                madsim::time::sleep(either().await).await;
             }
         }
+    }
+    stage.sink.timer(stage.machines.now_ns());
+}
+
+/// One of two durations, as a select without a fixed order has it.
+async fn either() -> Duration {
+    // unbiased on purpose: `meta` has to notice it
+    tokio::select! {
+        () = std::future::ready(()) => Duration::from_micros(1_001),
+        () = std::future::ready(()) => Duration::from_micros(1_002),
     }
 }

@@ -132,6 +132,11 @@ impl Sink {
         }
     }
 
+    /// Notes that a timer of the harness fired.
+    pub fn timer(&self, at_ns: u64) {
+        self.trace.timer(0, at_ns, 0);
+    }
+
     /// Notes that a fault took effect.
     pub fn fault(&self, kind: &'static str, at_ns: u64, what: &str) {
         let mut state = self.state();

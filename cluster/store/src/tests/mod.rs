@@ -6,7 +6,3 @@ mod damage;
 pub mod disk;
 pub mod fixture;
 mod install;
-#[cfg(madsim)]
-mod plants;
-#[cfg(not(madsim))]
-mod speed;
