@@ -102,7 +102,7 @@ impl Pool {
     ///
     /// # Errors
     /// If a process cannot be started.
-    pub fn next(&mut self) -> io::Result<Option<(Job, RunReport)>> {
+    pub fn next_ended(&mut self) -> io::Result<Option<(Job, RunReport)>> {
         loop {
             while self.running.len() < self.at_once {
                 let Some(job) = self.waiting.pop_front() else { break };

@@ -95,7 +95,7 @@ pub fn meta(
     }
     let mut half: BTreeMap<(PathBuf, u64), RunReport> = BTreeMap::new();
     let mut summary = MetaSummary::default();
-    while let Some((job, report)) = pool.next()? {
+    while let Some((job, report)) = pool.next_ended()? {
         let key = (job.scenario.clone(), job.seed);
         let Some(other) = half.remove(&key) else {
             half.insert(key, report);

@@ -113,7 +113,7 @@ pub fn plants(
             pool.push(Job::new(path, seed));
         }
     }
-    while let Some((_, report)) = pool.next()? {
+    while let Some((_, report)) = pool.next_ended()? {
         table.clean.0 += 1;
         table.clean.1 += u64::from(report.verdict != Verdict::Pass);
     }
@@ -131,7 +131,7 @@ fn one(plant: Plant, pool: &mut Pool) -> io::Result<Row> {
         runs: 0,
     };
     let mut found: Vec<(u64, String)> = Vec::new();
-    while let Some((job, report)) = pool.next()? {
+    while let Some((job, report)) = pool.next_ended()? {
         row.runs += 1;
         match report.verdict.check() {
             Some(check) => {

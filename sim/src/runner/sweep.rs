@@ -155,7 +155,7 @@ pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
     let mut summary = Summary::default();
     let begun = Instant::now();
     let mut said = begun;
-    while let Some((_, report)) = pool.next()? {
+    while let Some((_, report)) = pool.next_ended()? {
         if report.verdict != Verdict::Pass {
             eprintln!("{} --seed {}: {}", report.scenario, report.seed, report.verdict);
             if options.stop_at_failure {

@@ -40,6 +40,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Appends that wait for openraft to take them.
 const APPEND_QUEUE: usize = 16;
 
+/// The tasks that serve each peer for each purpose, the newest last.
+pub type Serving = BTreeMap<(NodeId, Purpose), VecDeque<Owned<()>>>;
+
 /// What the listening side of a node works with.
 pub struct PeerServer {
     /// What all connections share.
@@ -52,8 +55,8 @@ pub struct PeerServer {
     pub raft: OnceLock<SiteRaft>,
     /// Transfers to this node.
     pub yard: Arc<ShipYard>,
-    /// The tasks that serve each peer, the newest last.
-    pub serving: Mutex<BTreeMap<(NodeId, Purpose), VecDeque<Owned<()>>>>,
+    /// Who is being served.
+    pub serving: Mutex<Serving>,
 }
 
 fn protocol(text: &'static str) -> io::Error {

@@ -239,7 +239,7 @@ impl Receiver {
                 continue;
             }
             // What an earlier transfer left behind is gone on with.
-            let from = self.store.begin_incoming(info.clone()).await.map_err(io::Error::other)?;
+            let from = self.store.begin_incoming(info).await.map_err(io::Error::other)?;
             if from < info.file_bytes {
                 wanted.push((segment.base, from));
             } else {
