@@ -4,7 +4,7 @@
 //! of a lone produce, and the other takes away what was not flushed after killing all three nodes.
 
 use fulmar_tests::kafka::{Client, read_all};
-use fulmar_tests::site::{How, NODES, Site};
+use fulmar_tests::site::{How, NODES, Site, eventually};
 use fulmar_tests::strace::{Call, calls};
 use fulmar_tests::tools;
 use std::collections::BTreeMap;
@@ -112,8 +112,20 @@ fn write(mut client: Client, partition: i32, round: u32, stop: &AtomicBool) -> A
     acknowledged
 }
 
+/// Waits until the leader of the moment takes a record: right after an election it may still have
+/// to prove that it leads, and says so.
+fn settle(site: &Site) {
+    let took = eventually(|| {
+        let (mut client, _) = site.connect_to_leader(TOPIC);
+        (0..WRITERS)
+            .try_for_each(|partition| client.produce(TOPIC, partition, &[b"settled"]).map(|_| ()))
+    });
+    took.expect("a leader takes records");
+}
+
 /// Kills all nodes under load, cuts the power, and returns what had been acknowledged.
 fn round_of_load(site: &mut Site, round: u32) -> Acknowledged {
+    settle(site);
     let stop = AtomicBool::new(false);
     let clients: Vec<Client> = (0..WRITERS).map(|_| site.connect_to_leader(TOPIC).0).collect();
     thread::scope(|scope| {
@@ -136,8 +148,11 @@ fn round_of_load(site: &mut Site, round: u32) -> Acknowledged {
 fn missing(site: &Site, acknowledged: &Acknowledged) -> Vec<(i32, i64)> {
     let mut there = Acknowledged::new();
     for partition in 0..WRITERS {
-        let (mut client, _) = site.connect_to_leader(TOPIC);
-        let records = read_all(&mut client, TOPIC, partition).expect("a partition can be read");
+        let records = eventually(|| {
+            let (mut client, _) = site.connect_to_leader(TOPIC);
+            read_all(&mut client, TOPIC, partition)
+        });
+        let records = records.expect("a partition can be read");
         there.extend(records.into_iter().map(|record| ((partition, record.offset), record.value)));
     }
     let is_missing = |(place, value): &(&(i32, i64), &Vec<u8>)| there.get(place) != Some(value);

@@ -120,10 +120,10 @@ impl Up {
             let status = self.0.try_wait()?;
             assert!(status.is_none(), "the site has ended: {status:?}");
             let text = fs::read_to_string(output)?;
-            let line = text.lines().find(|line| line.to_lowercase().contains("bootstrap"));
-            let line = line.ok_or_else(|| io::Error::other(format!("not in: {text}")))?;
+            // Alone on a line, behind the words "Bootstrap addresses".
             let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':' | ',');
-            let addresses = line.split(|c| !is_part(c)).find(|word| word.contains("127.0.0.1:"));
+            let is_list = |line: &&str| line.contains(':') && line.chars().all(is_part);
+            let addresses = text.lines().map(str::trim).find(is_list);
             Ok(addresses.ok_or_else(|| io::Error::other("no address"))?.to_owned())
         });
         printed.unwrap_or_else(|error| panic!("`fulmar up` prints no bootstrap: {error}"))

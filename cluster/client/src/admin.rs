@@ -1,14 +1,14 @@
-//! Topics: create and delete.
+//! What the controller does: topics are created and deleted, producer ids handed out.
 //!
-//! Both are tried until the deadline. After an attempt without an answer, "exists already" and "no
-//! such topic" may be the trace of our own first attempt; the errors say so, and the caller decides.
+//! Everything here is tried until the deadline. After an attempt without an answer, "exists already"
+//! and "no such topic" may be the trace of our own first attempt; the errors say so, and the caller decides.
 
 use crate::cluster::{Cluster, ControllerReason};
-use fulmar_host::time::{self, Duration};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
 use fulmar_wire::{
     CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
-    DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
+    DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode, InitProducerIdRequest,
 };
 
 /// Why a topic was not created.
@@ -53,6 +53,26 @@ pub enum DeleteTopicError {
     /// It may have been deleted.
     #[error("it is not known whether the topic was deleted: {0}")]
     Unknown(ControllerReason),
+}
+
+/// A producer id with its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerIdentity {
+    /// The producer id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub epoch: i16,
+}
+
+/// Why there is no producer id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProducerIdError {
+    /// The site refused.
+    #[error("the site refused: {0}")]
+    Refused(ErrorCode),
+    /// None came in time.
+    #[error("no producer id came in time: {0}")]
+    NoAnswer(ControllerReason),
 }
 
 fn explain(message: &Option<String>) -> String {
@@ -138,6 +158,27 @@ impl Cluster {
             ErrorCode::None => Ok(()),
             ErrorCode::ResourceNotFound => Err(DeleteTopicError::NoTopic),
             code => Err(DeleteTopicError::Refused { code, message: result.error_message }),
+        }
+    }
+
+    /// Asks for a producer id that nobody else has. It is an entry of the site's log, so an answer
+    /// also shows that the site takes entries.
+    ///
+    /// # Errors
+    /// Why none was handed out. One that was handed out without an answer is of no harm.
+    pub async fn init_producer_id(
+        &self,
+        deadline: Instant,
+    ) -> Result<ProducerIdentity, ProducerIdError> {
+        let request = InitProducerIdRequest::default();
+        let asked = self.ask_controller(&request, |answer| answer.error_code, deadline);
+        let answer = asked.await.map_err(|error| ProducerIdError::NoAnswer(error.reason))?;
+        match answer.error_code {
+            ErrorCode::None => Ok(ProducerIdentity {
+                producer_id: answer.producer_id,
+                epoch: answer.producer_epoch,
+            }),
+            code => Err(ProducerIdError::Refused(code)),
         }
     }
 }

@@ -83,9 +83,8 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
         BrokerSettings::from_config(config, node, group.site())?,
     );
     let address = own.kafka;
-    let server = Server::start(broker.clone())
-        .await
-        .map_err(|error| StartError::Bind { address, error })?;
+    let server =
+        Server::start(broker.clone()).await.map_err(|error| StartError::Bind { address, error })?;
     host.report(Event::Ready);
     let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();
     Ok(RunningNode { group, node, peers, server, _broker: broker })
@@ -105,7 +104,9 @@ impl RunningNode {
     /// Stops the node in an orderly way: another one takes over first, if this one leads.
     pub async fn stop(self) {
         let seen = self.group.leadership();
-        if seen.is_me && let Some(peer) = self.peers.first() {
+        if seen.is_me
+            && let Some(peer) = self.peers.first()
+        {
             tracing::info!(node = %self.node, to = %peer, "handing over the leadership");
             self.group.hand_over(*peer).await;
             let changed = self.group.wait_leadership_change(seen);

@@ -17,6 +17,7 @@ mod identity;
 mod lane;
 mod window;
 
+use crate::admin::ProducerIdError;
 use crate::cluster::Cluster;
 use crate::error::{CallError, LeaderError};
 use crate::metadata::TopicPartition;
@@ -129,8 +130,8 @@ pub enum SendError {
     #[error(transparent)]
     Leader(#[from] LeaderError),
     /// The site gave no producer id.
-    #[error("the site gave no producer id: {0}")]
-    NoProducerId(crate::cluster::ControllerReason),
+    #[error(transparent)]
+    NoProducerId(#[from] ProducerIdError),
     /// The records do not make a batch.
     #[error("the records do not make a batch: {0}")]
     Batch(#[from] BuildError),

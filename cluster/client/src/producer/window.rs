@@ -11,8 +11,8 @@
 //! slot is `uncertain` from the first attempt on that may have been carried out without an answer,
 //! for ever; it is then never numbered anew, and can only end as done or unknown.
 
-use super::identity::Identity;
 use super::{Outcome, SendError, WriteRecord, build};
+use crate::admin::ProducerIdentity;
 use crate::error::CallError;
 use bytes::Bytes;
 use fulmar_host::time::Instant;
@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 /// A batch as it is sent, and sent again.
 struct Numbered {
     bytes: Bytes,
-    identity: Option<Identity>,
+    identity: Option<ProducerIdentity>,
 }
 
 /// One batch.
@@ -123,9 +123,9 @@ pub(super) struct Window {
     in_flight_max: usize,
     slots: VecDeque<Slot>,
     /// The identity in use and its next sequence number; `None` if a new one is needed.
-    numbering: Option<(Identity, i32)>,
+    numbering: Option<(ProducerIdentity, i32)>,
     /// The identity that was used last, not to be used again once `numbering` is lost.
-    used: Option<Identity>,
+    used: Option<ProducerIdentity>,
     /// Something failed: nothing is sent until everything in flight is answered.
     draining: bool,
 }
@@ -194,14 +194,14 @@ impl Window {
     }
 
     /// Whether the next batch needs a producer id first; if so, another one than this.
-    pub(super) fn needs_identity(&self) -> Option<Option<Identity>> {
+    pub(super) fn needs_identity(&self) -> Option<Option<ProducerIdentity>> {
         let next = self.next()?;
         let needed =
             self.idempotent && self.slots[next].batch.is_none() && self.numbering.is_none();
         needed.then_some(self.used)
     }
 
-    pub(super) fn identify(&mut self, identity: Identity) {
+    pub(super) fn identify(&mut self, identity: ProducerIdentity) {
         assert_ne!(self.used, Some(identity), "an identity is begun twice");
         self.numbering = Some((identity, 0));
         self.used = Some(identity);

@@ -40,7 +40,18 @@ pub fn parse_bootstrap(text: &str) -> Result<Bootstrap, String> {
 #[derive(Clone, Debug)]
 pub struct Bootstrap(pub Vec<SocketAddr>);
 
-/// Waits until the site has a leader. Returns it.
+/// Waits until the site takes entries into its log. Returns who leads. A node that was just
+/// started may still name the leader of its last life, so the metadata alone would not do.
+pub async fn wait_until_serving(cluster: &Cluster, timeout: Duration) -> Result<NodeId, Stop> {
+    let deadline = time::now() + timeout;
+    cluster.init_producer_id(deadline).await.map_err(|error| {
+        let seconds = timeout.as_secs();
+        Stop::failed(format!("the site takes nothing after {seconds} s: {error}."))
+    })?;
+    wait_for_leader(cluster, deadline.saturating_duration_since(time::now())).await
+}
+
+/// Waits until a node of the site names a leader. Returns it.
 pub async fn wait_for_leader(cluster: &Cluster, timeout: Duration) -> Result<NodeId, Stop> {
     let deadline = time::now() + timeout;
     let mut last = "nobody answered".to_owned();

@@ -69,33 +69,41 @@ pub fn addresses_from(base_port: u16) -> Result<[Addresses; 3], Stop> {
     Ok([(at(0)?, at(100)?), (at(1)?, at(101)?), (at(2)?, at(102)?)])
 }
 
+/// What a new configuration says.
+pub struct Fresh {
+    /// Where the nodes listen.
+    pub addresses: [Addresses; 3],
+    /// Further tables, as TOML.
+    pub extra: String,
+}
+
 /// The text of a configuration for three nodes on loopback, with their data beside it.
-fn text(dir: &Path, addresses: &[Addresses; 3]) -> String {
+fn text(dir: &Path, fresh: &Fresh) -> String {
     let mut text = format!(
         "# A Fulmar site of three nodes on one machine, written by `fulmar up`.\n\
          # Change it as you like; it is not written again.\n\
          site = \"{}\"\n",
         site_name(dir)
     );
-    for (id, (kafka, peer)) in (1..).zip(addresses) {
+    for (id, (kafka, peer)) in (1..).zip(&fresh.addresses) {
         write!(
             text,
             "\n[[node]]\nid = {id}\ndata = \"node-{id}\"\nkafka = \"{kafka}\"\npeer = \"{peer}\"\n"
         )
         .expect("a string takes everything");
     }
-    text
+    text + &fresh.extra
 }
 
 /// The configuration in a directory; written first if there is none.
 pub fn read_or_write(
     dir: &Path,
-    addresses: impl FnOnce() -> Result<[Addresses; 3], Stop>,
+    fresh: impl FnOnce() -> Result<Fresh, Stop>,
 ) -> Result<(PathBuf, Config), Stop> {
     let dir = &absolute(dir)?;
     let path = dir.join("site.toml");
     if !path.exists() {
-        let written = fs::write(&path, text(dir, &addresses()?));
+        let written = fs::write(&path, text(dir, &fresh()?));
         written.map_err(|error| {
             Stop::usage(format!("cannot write {}: {error}. Choose another --dir.", path.display()))
         })?;
@@ -116,10 +124,13 @@ pub fn absolute(dir: &Path) -> Result<PathBuf, Stop> {
 mod tests {
     use super::*;
 
+    fn fresh() -> Fresh {
+        Fresh { addresses: addresses_from(9092).expect("low enough"), extra: String::new() }
+    }
+
     #[test]
     fn what_is_written_reads_back() {
-        let addresses = addresses_from(9092).expect("low enough");
-        let text = text(Path::new("/srv/Plant 7"), &addresses);
+        let text = text(Path::new("/srv/Plant 7"), &fresh());
         let config = parse(&text, "site.toml").expect("valid");
         assert_eq!(config.nodes.len(), 3);
         assert_eq!(config.site, "plant-7");
@@ -137,8 +148,7 @@ mod tests {
     fn errors_name_what_to_do() {
         let unreadable = read(Path::new("/does/not/exist.toml")).expect_err("not there").message;
         insta::assert_snapshot!(unreadable);
-        let addresses = addresses_from(9092).expect("low enough");
-        let good = text(Path::new("/srv/plant"), &addresses);
+        let good = text(Path::new("/srv/plant"), &fresh());
         let unknown = parse(&format!("{good}kafak = 1\n"), "site.toml").expect_err("unknown key");
         insta::assert_snapshot!(unknown.message);
         let clash = parse(&good.replace("9192", "9092"), "site.toml").expect_err("twice");

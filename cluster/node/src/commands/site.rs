@@ -4,7 +4,7 @@
 //! Invariant: a temporary directory is removed when the site is dropped, after its nodes are dead.
 
 use super::child::{ChildNode, NodeCommand, OnParentDeath, log_tail};
-use super::config_file::{self, Addresses};
+use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
 use fulmar_host::time::Duration;
 use fulmar_types::NodeId;
@@ -32,8 +32,11 @@ pub struct Site {
 impl Site {
     /// The site in a directory, with a new configuration if there is none. Nothing is started.
     pub fn lasting(dir: &Path, base_port: u16) -> Result<Self, Stop> {
-        let addresses = || config_file::addresses_from(base_port);
-        let (config_path, config) = config_file::read_or_write(dir, addresses)?;
+        let fresh = || {
+            let addresses = config_file::addresses_from(base_port)?;
+            Ok(Fresh { addresses, extra: String::new() })
+        };
+        let (config_path, config) = config_file::read_or_write(dir, fresh)?;
         Ok(Self {
             dir: config_file::absolute(dir)?,
             config,
@@ -46,8 +49,12 @@ impl Site {
     }
 
     /// A site on free ports, in an empty directory that is removed at the end unless it was
-    /// chosen by the user.
-    pub async fn temporary(chosen: Option<&Path>, purpose: &str) -> Result<Self, Stop> {
+    /// chosen by the user. `extra` is added to its configuration.
+    pub async fn temporary(
+        chosen: Option<&Path>,
+        purpose: &str,
+        extra: String,
+    ) -> Result<Self, Stop> {
         let name = format!("fulmar-{purpose}-{}", std::process::id());
         let dir = chosen.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
         let dir = config_file::absolute(&dir)?;
@@ -58,8 +65,8 @@ impl Site {
                 dir.display()
             )));
         }
-        let addresses = free_addresses().await?;
-        let (config_path, config) = config_file::read_or_write(&dir, || Ok(addresses))?;
+        let fresh = Fresh { addresses: free_addresses().await?, extra };
+        let (config_path, config) = config_file::read_or_write(&dir, || Ok(fresh))?;
         Ok(Self {
             dir,
             config,

@@ -69,7 +69,7 @@ async fn attend(site: &mut Site) -> ExitCode {
     let announce = async move {
         let began = time::now();
         let cluster = client::cluster(bootstrap, "fulmar-up");
-        match client::wait_for_leader(&cluster, READY_TIMEOUT).await {
+        match client::wait_until_serving(&cluster, READY_TIMEOUT).await {
             Ok(leader) => {
                 let took = seconds(time::now() - began);
                 say(format!("Ready after {took}, node {leader} leads. Bootstrap addresses:"));

@@ -32,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Three significant digits: a thousandth of the value is far below the noise.
 const DIGITS: u8 = 3;
 
+/// The highest latency that is told apart: what a request may take at most, twice.
+const LATENCY_US_MAX: u64 = 2 * TIMEOUT.as_micros() as u64;
+
 /// Put load on a site and print what was measured as JSON.
 #[derive(Clone, Debug, Args)]
 pub struct LoadOptions {
@@ -127,7 +130,7 @@ pub async fn run(options: LoadOptions) -> Result<ExitCode, Stop> {
         .map(|at| TopicPartition::new(&options.topic, PartitionIndex(at)))
         .collect::<Vec<_>>();
     let from = time::now() + Duration::from_secs(options.warm_up_seconds);
-    let histogram = Histogram::new(DIGITS)
+    let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS)
         .map_err(|error| Stop::failed(format!("cannot measure: {error}.")))?;
     let run = Arc::new(Run {
         requests: partitions.iter().map(|to| requests(to, &batches)).collect(),

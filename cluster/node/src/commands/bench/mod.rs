@@ -93,7 +93,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 }
 
 async fn measure(options: &Options) -> Result<Report, Stop> {
-    let mut site = Site::temporary(options.dir.as_deref(), "bench").await?;
+    let spares = if options.recycled { RECYCLED_SEGMENTS } else { 1 };
+    let extra = format!("\n[log]\nspare_segments = {spares}\n");
+    let mut site = Site::temporary(options.dir.as_deref(), "bench", extra).await?;
     if is_memory(&site.dir) {
         complain(format!(
             "{} lies in memory, where a flush costs nothing. Choose a directory on a disk with \
@@ -103,7 +105,7 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
     }
     site.start_all()?;
     let cluster = client::cluster(site.bootstrap(), "fulmar-bench");
-    client::wait_for_leader(&cluster, TIMEOUT).await?;
+    client::wait_until_serving(&cluster, TIMEOUT).await?;
     time::sleep(QUIET).await;
     site.check()?;
     let idle = read_counters(&site)?;
@@ -159,13 +161,22 @@ async fn create_topic(cluster: &Cluster, name: &str, partitions: u32) -> Result<
     Ok(())
 }
 
-/// Fills some segments with a topic and deletes it, and waits until the nodes have had the time to
-/// take the segments back.
+/// Fills segments with a topic, deletes it, and fills the next segment: nodes give segments back
+/// when they seal one.
 async fn fill_and_give_back(site: &Site, cluster: &Cluster) -> Result<(), Stop> {
-    let bytes = RECYCLED_SEGMENTS * site.config.log.segment_bytes.0;
-    create_topic(cluster, "fill", 1).await?;
+    fill(site, cluster, "fill", RECYCLED_SEGMENTS + 1).await?;
+    let deleted = cluster.delete_topic("fill", TIMEOUT).await;
+    deleted.map_err(|error| Stop::failed(format!("cannot delete the topic: {error}.")))?;
+    time::sleep(QUIET).await;
+    fill(site, cluster, "seal", 2).await
+}
+
+/// Writes so many segments to a topic of its own.
+async fn fill(site: &Site, cluster: &Cluster, topic: &str, segments: u64) -> Result<(), Stop> {
+    create_topic(cluster, topic, 1).await?;
+    let bytes = segments * site.config.log.segment_bytes.0;
     let load = Load {
-        topic: "fill",
+        topic,
         partitions: 1,
         connections: 8,
         record_bytes: FILL_RECORD_BYTES,
@@ -173,8 +184,6 @@ async fn fill_and_give_back(site: &Site, cluster: &Cluster) -> Result<(), Stop> 
         records_max: Some(bytes / FILL_RECORD_BYTES as u64),
     };
     load.run(site).await?;
-    let deleted = cluster.delete_topic("fill", TIMEOUT).await;
-    deleted.map_err(|error| Stop::failed(format!("cannot delete the topic: {error}.")))?;
     time::sleep(QUIET).await;
     Ok(())
 }

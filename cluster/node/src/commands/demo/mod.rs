@@ -83,7 +83,7 @@ struct Demo {
 
 impl Demo {
     async fn run(options: &Options) -> Result<ExitCode, Stop> {
-        let site = Site::temporary(options.keep.as_deref(), "demo").await?;
+        let site = Site::temporary(options.keep.as_deref(), "demo", String::new()).await?;
         let cluster = client::cluster(site.bootstrap(), "fulmar-demo");
         let mut demo = Self { site, cluster, began: time::now() };
         let report = demo.play(options).await?;
@@ -141,7 +141,7 @@ impl Demo {
         tokio::select! {
             biased;
             stop = dying => Err(stop),
-            leader = client::wait_for_leader(&cluster, READY_TIMEOUT) => leader,
+            leader = client::wait_until_serving(&cluster, READY_TIMEOUT) => leader,
         }
     }
 
