@@ -21,6 +21,15 @@ fn cargo() -> Command {
 /// # Panics
 /// If it cannot be started, or fails.
 pub fn run(arguments: &[&str]) {
+    let code = status_of(arguments);
+    assert_eq!(code, Some(0), "`cargo {}` failed", arguments.join(" "));
+}
+
+/// Runs an alias, with its output on ours, and returns its exit code; `None` if a signal ended it.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn status_of(arguments: &[&str]) -> Option<i32> {
     let mut command = cargo();
     // They would take precedence over those that the alias asks for, and the simulator would be
     // built as a node.
@@ -28,7 +37,7 @@ pub fn run(arguments: &[&str]) {
         command.env_remove(variable);
     }
     let status = command.args(arguments).stdin(Stdio::null()).status().expect("cargo starts");
-    assert!(status.success(), "`cargo {}` failed: {status}", arguments.join(" "));
+    status.code()
 }
 
 /// Builds a package and returns its binary, or its dynamic library where it is one.

@@ -5,7 +5,7 @@
 //! | [`machine`] | what the entries of the log mean: topics, offsets, duplicates |
 //! | [`site`] | the state machine as the apply loop and the handlers share it |
 //! | [`group`] | what is needed of the Raft group and of the stored records |
-//! | [`raft`], [`stored`] | the two of them, out of the consensus crate and the store |
+//! | `raft`, [`stored`] | the two of them, out of the consensus crate and the store |
 //! | [`proposer`] | units into entries: group commit without a timer |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |

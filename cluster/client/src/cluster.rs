@@ -26,7 +26,11 @@ const METADATA_TIMEOUT: Duration = Duration::from_millis(500);
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Metadata younger than this is not asked for again by a request that merely waits.
-const METADATA_AGE_MIN: Duration = Duration::from_millis(50);
+const METADATA_AGE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest pause while a leader is looked for. What the client adds to an election is this and
+/// a round trip.
+const LEADER_PAUSE_MAX: Duration = Duration::from_millis(40);
 
 /// Which node a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,7 +319,8 @@ impl Cluster {
             };
             // The first look at the metadata costs no pause: it is the usual way to begin.
             if failures > 0 {
-                self.pause(failures, deadline).await;
+                let soon = time::now() + LEADER_PAUSE_MAX;
+                self.pause(failures, deadline.min(soon)).await;
             }
             failures += 1;
             if time::now() >= deadline {

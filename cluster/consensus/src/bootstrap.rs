@@ -1,8 +1,8 @@
 //! How three empty nodes become a site, once.
 //!
-//! 1. Every node draws its incarnation at its first start and keeps it in its identity file.
+//! 1. Every node draws its incarnation at its first start and keeps it in its `life` file.
 //! 2. The node with the lowest id asks the others who they are. When all are empty it draws the
-//!    site id and writes both it and everybody's incarnation to its own identity file: from here
+//!    site id and writes both it and everybody's incarnation to its own `life` file: from here
 //!    on the site exists.
 //! 3. The others keep asking. Who meets a node of an existing site looks for its own incarnation
 //!    in that node's list: if it is there, it joins; if not, its directory was wiped or replaced

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 use fulmar_store::{Row, Section, StreamId};
-use fulmar_types::{LogPosition, Offset};
+use fulmar_types::{ExitCode, LogPosition, Offset};
 use std::sync::{Arc, Mutex, MutexGuard};
 use thiserror::Error;
 
@@ -49,6 +49,16 @@ pub enum ApplyError {
         /// What is wrong.
         what: String,
     },
+}
+
+impl ApplyError {
+    /// The code with which the node ends.
+    pub const fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::UnknownOperation { .. } => ExitCode::UnknownEntry,
+            Self::Malformed { .. } => ExitCode::Damaged,
+        }
+    }
 }
 
 /// Why a snapshot could not be restored. The node stops.

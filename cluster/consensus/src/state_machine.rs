@@ -14,7 +14,7 @@ use crate::snapshot_data::{SnapshotData, membership_bytes, membership_of, to_ope
 use crate::types::{LogId, Outcome, StoredMembership, TypeConfig, log_id, position};
 use fulmar_host::{Host, planted};
 use fulmar_store::{Snapshot, Store, content_hash};
-use fulmar_types::{Event, ExitCode, LogPosition, Plant};
+use fulmar_types::{Event, LogPosition, Plant};
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -184,7 +184,7 @@ impl StateMachine {
         };
         let (applied, state) = match outcome {
             Ok(applied) => applied,
-            Err(error) => self.host.fatal(ExitCode::UnknownEntry, error.to_string()).await,
+            Err(error) => self.host.fatal(error.exit_code(), error.to_string()).await,
         };
         // The rows first: one entry may append to a topic and delete it.
         self.store.applied(at.index, &applied.outcome, &applied.rows);

@@ -8,7 +8,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`net`], [`disk`], [`clock`], [`process`] | the traits |
-//! | [`real`] | the implementations for a real machine |
+//! | `real` | the implementations for a real machine |
 //! | [`conformance`] | one test body that the real and the simulated implementations must pass |
 //! | [`time`], [`task`], [`random`] | timers, tasks and randomness in both worlds |
 //! | [`planted`] | whether a bug is planted: never, outside the simulator |

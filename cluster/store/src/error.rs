@@ -37,8 +37,7 @@ impl fmt::Display for Damage {
             f,
             ": {}. It may have been acknowledged, so nothing was cut and nothing was deleted. \
              The site goes on without this node as long as the other two are up. Check the disk, \
-             move the data directory away and restore this node from the others with \
-             `fulmar node --rejoin`; docs/RUNBOOK.md, exit code {}",
+             keep this directory as it is, and see docs/RUNBOOK.md, exit code {}",
             self.what,
             ExitCode::Damaged.code()
         )

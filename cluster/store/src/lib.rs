@@ -4,7 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`store`] | what consensus and broker see: [`Store`] |
-//! | [`format`] | every layout of the log core |
+//! | [`mod@format`] | every layout of the log core |
 //! | [`entry`] | what an entry carries |
 //! | [`footer`], [`index`] | finding batches |
 //! | [`snapshot`] | the state of the machine |

@@ -31,6 +31,13 @@ pub enum Event {
         /// Bytes cut off behind it.
         cut_bytes: u64,
     },
+    /// The vote that the node found on its disk when it opened its store.
+    VoteRecovered {
+        /// The term voted in; 0 if it never voted.
+        term: Term,
+        /// The candidate, or the leader; `None` if it never voted.
+        voted_for: Option<NodeId>,
+    },
     /// The node is ready to serve.
     Ready,
     /// The role, term or known leader changed.

@@ -1,4 +1,4 @@
-//! What a node reported as flushed is still there when it comes back (DESIGN principle 2: an
+//! What a node reported as flushed is still there when it comes back (docs/ARCHITECTURE.md: an
 //! acknowledgement counts flushes, so a flush that did not happen is a lie to the whole site).
 //! Only a conflicting leader may remove a flushed entry.
 

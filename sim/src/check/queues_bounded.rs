@@ -1,4 +1,4 @@
-//! Bounded everything: no queue ever holds more than its declared bound (DESIGN principle 7).
+//! Bounded everything: no queue ever holds more than its declared bound (docs/ARCHITECTURE.md).
 
 use super::{Check, Observation};
 use fulmar_types::Event;

@@ -1,5 +1,5 @@
 //! Sealed segments are byte-identical on all nodes: same first index, same last index, same hash
-//! (DESIGN section 4; shipping and repair are "compare hashes, copy the file").
+//! (docs/design/store.md: shipping is "compare hashes, copy the file").
 
 use super::{Check, Observation};
 use fulmar_types::{Event, LogIndex, NodeId};

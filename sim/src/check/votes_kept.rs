@@ -17,14 +17,35 @@ pub struct VotesKept {
     compared: u64,
 }
 
+impl VotesKept {
+    /// What a node finds on its disk is its last vote, or a later one of which the power cut kept
+    /// us from hearing.
+    fn found(&mut self, at: SiteNode, term: Term, voted_for: Option<NodeId>) -> Result<(), String> {
+        let Some((last, last_for, _)) = self.votes.get(&at) else { return Ok(()) };
+        self.compared += 1;
+        let kept = term > *last || (term == *last && voted_for.is_some());
+        if kept {
+            return Ok(());
+        }
+        Err(format!(
+            "{at} voted for node {last_for} in term {last}, and found a vote of term {term} when it \
+             came back"
+        ))
+    }
+}
+
 impl Check for VotesKept {
     fn name(&self) -> &'static str {
         "votes_kept"
     }
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
-        let Event::VoteSaved { term, voted_for, committed } = seen.event else {
-            return Ok(());
+        let (term, voted_for, committed) = match seen.event {
+            Event::VoteSaved { term, voted_for, committed } => (term, voted_for, committed),
+            Event::VoteRecovered { term, voted_for } => {
+                return self.found(seen.at, *term, *voted_for);
+            }
+            _ => return Ok(()),
         };
         self.compared += 1;
         let vote = (*term, *voted_for, *committed);
@@ -73,6 +94,20 @@ mod tests {
             assert_eq!(run(&mut check, &good), None);
             assert!(run(&mut check, &[(1, bad)]).is_some(), "another leader, or a vote after it");
         }
+    }
+
+    #[test]
+    fn a_vote_that_is_forgotten_is_noticed_at_the_restart() {
+        let found = |term, node: Option<u64>| Event::VoteRecovered {
+            term: Term(term),
+            voted_for: node.map(NodeId),
+        };
+        let good = [(1, vote(2, 1)), (1, found(2, Some(1))), (1, found(3, Some(2)))];
+        assert_eq!(run(&mut VotesKept::default(), &good), None);
+        assert!(run(&mut VotesKept::default(), &[(1, vote(2, 1)), (1, found(0, None))]).is_some());
+        assert!(
+            run(&mut VotesKept::default(), &[(1, vote(2, 1)), (1, found(1, Some(3)))]).is_some()
+        );
     }
 
     #[test]

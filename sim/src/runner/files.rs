@@ -14,9 +14,18 @@ use crate::scenario::Scenario;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The revision that this build was made from, or "unknown".
-pub fn revision() -> &'static str {
-    option_env!("FULMAR_REVISION").unwrap_or("unknown")
+/// The revision of the sources in the working directory, or "unknown" where there is none.
+pub fn revision() -> String {
+    let described = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .stderr(std::process::Stdio::null())
+        .output();
+    match described {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
 }
 
 /// Every scenario file among these files and directories, sorted.

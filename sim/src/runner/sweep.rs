@@ -12,7 +12,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Probes of the kind must be seen this often in a sweep, or it proves little about them.
+/// A probe that a scenario demands must be seen this often in a sweep, or the sweep proves little
+/// about it.
 pub const PROBE_HITS_MIN: u64 = 20;
 
 /// What to sweep.

@@ -11,7 +11,7 @@ use crate::history::{self, Action, History, ProduceOutcome, Time};
 use crate::report::{RunReport, Verdict};
 use crate::scenario::{Check, NodeAddress, SiteName};
 use fulmar_types::LogPosition;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -99,7 +99,10 @@ async fn progress(
 }
 
 /// Where each living node of a site stands.
-fn standing(stage: &Stage, site: &SiteName) -> BTreeMap<NodeAddress, (Option<LogPosition>, u128)> {
+fn standing(
+    stage: &Stage,
+    site: &SiteName,
+) -> BTreeMap<NodeAddress, (Option<LogPosition>, Option<u128>)> {
     let nodes = stage.nodes().filter(|node| node.site == *site && !stage.is_gone(node));
     nodes
         .map(|node| {
@@ -115,10 +118,15 @@ async fn equal(stage: &Stage, shared: &Shared, deadline: u64) -> Option<Verdict>
         loop {
             let standing = standing(stage, site);
             let first = standing.values().next().copied();
-            // A node that took a snapshot has reported no state since; the check of applied
-            // entries compares its next one.
             let same_place = standing.values().all(|at| Some(at.0) == first.map(|at| at.0));
             if same_place {
+                // A node that took a snapshot has reported no state since; the check of applied
+                // entries compares its next one.
+                let states: BTreeSet<u128> = standing.values().filter_map(|at| at.1).collect();
+                if states.len() > 1 {
+                    let text = format!("the nodes of {site} are in {} states", states.len());
+                    return Some(Verdict::Safety { check: "equal_replicas".to_owned(), text });
+                }
                 break;
             }
             if stage.machines.now_ns() > deadline {

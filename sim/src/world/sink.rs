@@ -24,8 +24,8 @@ pub struct NodeView {
     pub appended: Option<LogPosition>,
     /// The last entry that it applied.
     pub applied: Option<LogPosition>,
-    /// The hash of its state after that entry.
-    pub state: u128,
+    /// The hash of its state after that entry; `None` right after a snapshot was installed.
+    pub state: Option<u128>,
     /// Whether its last role was leader, and of which term.
     pub leads: Option<Term>,
     /// It ended while it led, and has not come back yet.
@@ -243,9 +243,12 @@ impl State {
             Event::Appended { position, .. } => view.appended = Some(*position),
             Event::Applied { position, state, .. } => {
                 view.applied = Some(*position);
-                view.state = *state;
+                view.state = Some(*state);
             }
-            Event::SnapshotInstalled { last, .. } => view.applied = Some(*last),
+            Event::SnapshotInstalled { last, .. } => {
+                view.applied = Some(*last);
+                view.state = None;
+            }
             Event::RoleChanged { role: Role::Leader, term, .. } => {
                 view.leads = Some(*term);
                 self.new_leader(at, *term);

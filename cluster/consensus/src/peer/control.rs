@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait for their answers.
-const OUTSTANDING_MAX: usize = 32;
+pub const OUTSTANDING_MAX: usize = 32;
 
 /// Why there is no answer.
 #[derive(Debug, Error)]

@@ -116,14 +116,22 @@ impl ChildNode {
         self.child.kill().await
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: libc::c_int) -> io::Result<()> {
+        let pid = libc::pid_t::try_from(self.pid).map_err(io::Error::other)?;
+        // SAFETY: no memory is involved, and a child that was not waited for keeps its id.
+        match unsafe { libc::kill(pid, signal) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Asks it to stop, and kills it if it has not stopped in time. Returns how it ended.
     pub async fn stop(&mut self, timeout: Duration) -> io::Result<ExitStatus> {
         if let Some(status) = self.ended() {
             return Ok(status);
         }
-        let pid = libc::pid_t::try_from(self.pid).map_err(io::Error::other)?;
-        // SAFETY: no memory is involved, and a child that was not waited for keeps its id.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.signal(libc::SIGTERM)?;
         match time::timeout(timeout, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => {

@@ -6,7 +6,7 @@
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
-//! | [`bench`] | how fast, and at what cost |
+//! | [`mod@bench`] | how fast, and at what cost |
 //! | [`site`], [`child`] | nodes as child processes |
 //! | [`stats`], [`counters`] | what a node counts, and what the system counts about it |
 //!

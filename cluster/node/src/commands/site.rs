@@ -6,7 +6,8 @@
 use super::child::{ChildNode, NodeCommand, OnParentDeath, log_tail};
 use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
-use fulmar_host::time::Duration;
+use fulmar_client::{Connection, Settings};
+use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
 use fulmar_types::config::Config;
 use std::fs;
@@ -148,6 +149,26 @@ impl Site {
             }
         }
         Ok(())
+    }
+
+    /// Waits until a node answers its clients; fails at once if a node ends.
+    pub async fn wait_answering(&mut self, id: NodeId, timeout: Duration) -> Result<(), Stop> {
+        let address = self.config.node(id).map(|node| node.kafka);
+        let address = address.ok_or_else(|| Stop::failed(format!("there is no node {id}.")))?;
+        let deadline = time::now() + timeout;
+        let network = client::network();
+        loop {
+            let opened = Connection::open(network.as_ref(), address, &Settings::default()).await;
+            let error = match opened {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            self.check()?;
+            if time::now() > deadline {
+                return Err(Stop::failed(format!("node {id} does not answer: {error}.")));
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Stops every node that runs, one after the other.

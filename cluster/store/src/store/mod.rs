@@ -25,7 +25,7 @@ use crate::writer::{self, Job, Writer};
 use fulmar_host::Host;
 use fulmar_host::disk::{DirectoryLock, Open};
 use fulmar_host::task::{Owned, spawn_owned};
-use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe};
+use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe, Term};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -222,6 +222,10 @@ async fn lock(host: &Host, paths: &Paths) -> Result<Box<dyn DirectoryLock>, Open
 fn report_recovered(host: &Host, settings: &StoreSettings, recovered: &Recovered) {
     let Recovered { last, cut_bytes, .. } = *recovered;
     host.report(Event::Recovered { last, cut_bytes });
+    host.report(Event::VoteRecovered {
+        term: recovered.vote.map_or(Term(0), |vote| vote.term),
+        voted_for: recovered.vote.map(|vote| vote.voted_for),
+    });
     let led = recovered.vote.is_some_and(|vote| vote.committed && vote.voted_for == settings.node);
     if led && cut_bytes > 0 {
         host.probe(Probe::LeaderUnflushedTailLost);

@@ -49,7 +49,7 @@ fn stops(disk: &TestDisk, file: &Path) -> String {
     assert_eq!(error.exit_code(), ExitCode::Damaged, "{error}");
     let message = error.to_string();
     assert!(message.contains(file.to_str().expect("text")), "{message}");
-    assert!(message.contains("--rejoin"), "{message}");
+    assert!(message.contains("docs/RUNBOOK.md, exit code 42"), "{message}");
     assert!(everything(disk) == before, "a node that stops changes nothing");
     let rot = seen.probes().contains(&Probe::RotRefused);
     format!("{message} rot refused: {rot}")

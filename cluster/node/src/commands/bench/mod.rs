@@ -4,6 +4,7 @@
 //! each load, from `/proc` and from the counters that it writes; the measured latencies leave the
 //! first seconds out, the costs do not.
 
+mod failover;
 mod load;
 mod report;
 
@@ -65,6 +66,10 @@ pub struct Options {
     /// Fill segments and give them back first, so that the load writes to recycled ones.
     #[arg(long)]
     recycled: bool,
+    /// At the end kill the leader so many times, and pause it so many times, and measure how long
+    /// it takes until the next record is acknowledged.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    failovers: u32,
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
@@ -134,6 +139,10 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
         let used = used.map(|((id, before), (_, after))| (*id, after.since(before)));
         loads.push(Figures::new(connections, measured, leader, &used.collect::<Vec<_>>()));
     }
+    let failovers = match options.failovers {
+        0 => Vec::new(),
+        rounds => failover::measure(&mut site, &cluster, rounds).await?,
+    };
     site.stop().await?;
     Ok(Report {
         record_bytes: options.record_bytes,
@@ -141,6 +150,7 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
         recycled: options.recycled,
         idle_resident_bytes: idle.iter().map(|(_, counters)| counters.resident_bytes).collect(),
         loads,
+        failovers,
     })
 }
 

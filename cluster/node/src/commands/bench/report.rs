@@ -1,5 +1,6 @@
 //! What the bench says: the same figures as text and as JSON.
 
+use super::failover::{Blow, Failovers};
 use super::load::Measured;
 use crate::commands::counters::Counters;
 use crate::commands::output::grouped;
@@ -57,6 +58,8 @@ pub struct Report {
     pub idle_resident_bytes: Vec<u64>,
     /// The loads.
     pub loads: Vec<Figures>,
+    /// How long the site took nothing after its leader was gone.
+    pub failovers: Vec<Failovers>,
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
@@ -117,6 +120,20 @@ impl Report {
         let idle = self.idle_resident_bytes.iter().copied().max().unwrap_or(0);
         writeln!(text, "\nresident memory of an idle node: at most {} MiB", mib(idle))
             .expect("a string takes everything");
+        for failovers in &self.failovers {
+            let blow = match failovers.blow {
+                Blow::Kill => "killed (SIGKILL)",
+                Blow::Pause => "paused (SIGSTOP)",
+            };
+            writeln!(
+                text,
+                "leader {blow} {} times: next acknowledgement after p50 {:.2} s, worst {:.2} s",
+                failovers.until_next_ms.len(),
+                failovers.median_ms() as f64 / 1e3,
+                failovers.worst_ms() as f64 / 1e3
+            )
+            .expect("a string takes everything");
+        }
         text
     }
 }
@@ -202,6 +219,10 @@ mod tests {
             loads: vec![
                 Figures::new(1, quiet, None, &[(NodeId(1), Counters::default())]),
                 Figures::new(64, measured, Some(NodeId(2)), &used),
+            ],
+            failovers: vec![
+                Failovers { blow: Blow::Kill, until_next_ms: vec![900, 1_050, 1_400] },
+                Failovers { blow: Blow::Pause, until_next_ms: vec![1_200, 1_300, 1_800] },
             ],
         }
     }

@@ -22,7 +22,7 @@ use super::output::{grouped, say, seconds};
 use super::site::Site;
 use super::{Stop, client};
 use clap::Args;
-use fulmar_client::{Cluster, Connection};
+use fulmar_client::Cluster;
 use fulmar_host::task;
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::{ExitCode, NodeId};
@@ -229,21 +229,9 @@ impl Demo {
     async fn start_again(&mut self, id: NodeId) -> Result<(), Stop> {
         let began = time::now();
         self.site.start(id)?;
-        let address = self.site.config.node(id).map(|node| node.kafka);
-        let address = address.ok_or_else(|| Stop::failed(format!("there is no node {id}.")))?;
-        let network = client::network();
-        loop {
-            let opened = Connection::open(network.as_ref(), address, self.cluster.settings()).await;
-            if opened.is_ok() {
-                self.tell(format!("node {id} is back after {}", seconds(time::now() - began)));
-                return Ok(());
-            }
-            self.site.check()?;
-            if time::now() - began > READY_TIMEOUT {
-                return Err(Stop::failed(format!("node {id} does not come back.")));
-            }
-            time::sleep(Duration::from_millis(20)).await;
-        }
+        self.site.wait_answering(id, READY_TIMEOUT).await?;
+        self.tell(format!("node {id} is back after {}", seconds(time::now() - began)));
+        Ok(())
     }
 
     async fn read_back(&self, options: &Options) -> Result<Findings, Stop> {
