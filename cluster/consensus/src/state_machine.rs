@@ -186,6 +186,7 @@ impl StateMachine {
             Ok(applied) => applied,
             Err(error) => self.host.fatal(error.exit_code(), error.to_string()).await,
         };
+        self.host.report(Event::Applied { position: at, content, state });
         // The rows first: one entry may append to a topic and delete it.
         self.store.applied(at.index, &applied.outcome, &applied.rows);
         for stream in &applied.dropped_streams {
@@ -194,7 +195,6 @@ impl StateMachine {
         for (stream, start) in &applied.moved_starts {
             self.store.advance_start(*stream, *start);
         }
-        self.host.report(Event::Applied { position: at, content, state });
         self.progress.set(at);
         Ok(Outcome(applied.outcome))
     }

@@ -130,7 +130,15 @@ pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
             report.verdict = ended.verdict;
             report.simulated_ms = ended.simulated_ms;
         }
-        Err(panic) => report.verdict = Verdict::Crash { text: panic },
+        // What a check saw before says more than the assertion that failed after it.
+        Err(panic) => {
+            report.verdict = match shared.sink.violation() {
+                Some(seen) => {
+                    Verdict::Safety { check: seen.check.to_owned(), text: seen.to_string() }
+                }
+                None => Verdict::Crash { text: panic },
+            }
+        }
     }
     shared.sink.fill(&mut report);
     let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);

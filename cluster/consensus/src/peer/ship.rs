@@ -342,9 +342,6 @@ impl Receiver {
         if terms.len() > 1 {
             context.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
         }
-        if !terms.is_empty() {
-            context.host.probe(Probe::SegmentsInstalled);
-        }
         staged.complete.clear();
     }
 
