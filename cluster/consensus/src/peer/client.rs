@@ -185,7 +185,7 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<AnswerStream<'s>, RPCError<TypeConfig>>>
     where
@@ -195,6 +195,14 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
             if self.heartbeats {
                 return Ok(self.one_by_one(input, option.hard_ttl()));
             }
+            // The first request is taken before dialling: openraft pauses after an error when it is
+            // asked for the next request, and only then. Without this, a peer that is down would be
+            // dialled as fast as it refuses.
+            let Some(first) = input.next().await else {
+                let nothing: AnswerStream<'s> = Box::pin(stream::empty());
+                return Ok(nothing);
+            };
+            let input = Box::pin(stream::iter([first]).chain(input));
             let PeerConnection { reader, writer } =
                 dial(&self.context, self.target, Purpose::Append)
                     .await
