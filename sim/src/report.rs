@@ -115,6 +115,30 @@ pub struct RunReport {
 }
 
 impl RunReport {
+    /// The report of a run of which nothing is known yet but how it ended.
+    pub fn new(title: &str, plant: Option<String>, verdict: Verdict) -> Self {
+        Self {
+            scenario: String::new(),
+            title: title.to_owned(),
+            seed: 0,
+            plant,
+            verdict,
+            trace_hash: String::new(),
+            trace_events: 0,
+            simulated_ms: 0,
+            cpu_ms: 0,
+            faults: BTreeMap::new(),
+            leader_changes: 0,
+            acked_records: 0,
+            unknown: 0,
+            not_done: 0,
+            read_records: 0,
+            exits: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            compared: BTreeMap::new(),
+        }
+    }
+
     /// The same report without what may differ from one execution to the next.
     pub fn without_timing(&self) -> Self {
         Self { cpu_ms: 0, ..self.clone() }

@@ -191,24 +191,10 @@ impl Drop for Pool {
 fn crashed(job: &Job, ended: &str, said: &str) -> RunReport {
     let tail: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
     let shown = tail.iter().take(6).copied().collect::<Vec<_>>().join(" | ");
+    let verdict = Verdict::Crash { text: format!("{ended}: {shown}") };
     RunReport {
         scenario: job.scenario.display().to_string(),
-        title: String::new(),
         seed: job.seed,
-        plant: job.plant.clone(),
-        verdict: Verdict::Crash { text: format!("{ended}: {shown}") },
-        trace_hash: String::new(),
-        trace_events: 0,
-        simulated_ms: 0,
-        cpu_ms: 0,
-        faults: Default::default(),
-        leader_changes: 0,
-        acked_records: 0,
-        unknown: 0,
-        not_done: 0,
-        read_records: 0,
-        exits: Default::default(),
-        probes: Default::default(),
-        compared: Default::default(),
+        ..RunReport::new("", job.plant.clone(), verdict)
     }
 }

@@ -11,7 +11,7 @@ use super::files;
 use crate::report::RunReport;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Two runs of one seed that differ.
 #[derive(Clone, Debug)]
@@ -113,14 +113,6 @@ pub fn meta(
 /// For `replay`: whether a run repeats a recorded one.
 pub fn repeats(recorded: &RunReport, again: &RunReport) -> bool {
     recorded.trace_hash == again.trace_hash && recorded.verdict == again.verdict
-}
-
-/// The absolute path of a file, for children with another working directory.
-///
-/// # Errors
-/// If it does not exist.
-pub fn absolute(path: &Path) -> io::Result<PathBuf> {
-    std::fs::canonicalize(path)
 }
 
 #[cfg(test)]

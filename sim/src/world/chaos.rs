@@ -171,22 +171,11 @@ impl Chaos {
 
     /// The directed ways between two ends.
     fn ways(&self, between: &Between, direction: Direction) -> Vec<Way> {
-        let from = self.stage.resolve_end(&between.from);
-        let to = self.stage.resolve_end(&between.to);
-        directed(&from, &to, direction)
+        self.stage.ways(&self.stage.with_roles(|roles| roles.links(between, direction)))
     }
 
     fn isolating(&self, target: &Target, others: Others, direction: Direction) -> Vec<Way> {
-        let nodes = self.stage.resolve(target);
-        let cut_off: Vec<Machine> = nodes.iter().map(|node| self.stage.machine(node)).collect();
-        let clients = self.stage.client_machine(target.site());
-        let rest = self.stage.all_machines_but(&cut_off);
-        let others = match others {
-            Others::Everyone => rest,
-            Others::Clients => vec![clients],
-            Others::Peers => rest.into_iter().filter(|machine| *machine != clients).collect(),
-        };
-        directed(&cut_off, &others, direction)
+        self.stage.ways(&self.stage.with_roles(|roles| roles.links_to(target, others, direction)))
     }
 
     /// A leader that can send and not receive, or the other way round.
@@ -332,23 +321,6 @@ impl Chaos {
             }
         }
     }
-}
-
-fn directed(from: &[Machine], to: &[Machine], direction: Direction) -> Vec<Way> {
-    let mut ways = Vec::new();
-    for a in from {
-        for b in to.iter().filter(|b| *b != a) {
-            if direction != Direction::In {
-                ways.push((*a, *b));
-            }
-            if direction != Direction::Out {
-                ways.push((*b, *a));
-            }
-        }
-    }
-    ways.sort();
-    ways.dedup();
-    ways
 }
 
 fn any_path() -> PathMatch {

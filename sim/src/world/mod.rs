@@ -83,29 +83,6 @@ struct Shared {
     history: Arc<Mutex<History>>,
 }
 
-fn empty_report(drawn: &DrawnScenario, plant: Option<Plant>) -> RunReport {
-    RunReport {
-        scenario: String::new(),
-        title: drawn.title.clone(),
-        seed: 0,
-        plant: plant.map(|plant| plant.name().to_owned()),
-        verdict: Verdict::Pass,
-        trace_hash: String::new(),
-        trace_events: 0,
-        simulated_ms: 0,
-        cpu_ms: 0,
-        faults: Default::default(),
-        leader_changes: 0,
-        acked_records: 0,
-        unknown: 0,
-        not_done: 0,
-        read_records: 0,
-        exits: Default::default(),
-        probes: Default::default(),
-        compared: Default::default(),
-    }
-}
-
 /// Runs a scenario on a thread of its own.
 pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
     if options.after_another {
@@ -120,7 +97,8 @@ pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
         sink: Arc::new(Sink::new(trace.clone(), options.trace)),
         history: Arc::new(Mutex::new(History::default())),
     });
-    let mut report = empty_report(drawn, options.plant);
+    let plant = options.plant.map(|plant| plant.name().to_owned());
+    let mut report = RunReport::new(&drawn.title, plant, Verdict::Pass);
     let ended = {
         let (drawn, shared, leak) = (drawn.clone(), shared.clone(), options.leak);
         on_a_thread(move || run(&drawn, &shared, trace, leak))

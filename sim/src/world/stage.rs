@@ -15,7 +15,9 @@ use crate::check::SiteNode;
 use crate::disk::{DiskConfig, PowerLoss};
 use crate::machine::Machines;
 use crate::net::Link;
-use crate::scenario::{DrawnScenario, End, Mix, NodeAddress, Place, SiteName, Target, lay_over};
+use crate::scenario::{
+    DrawnScenario, Links, Mix, NodeAddress, Place, Roles, SiteName, Target, lay_over,
+};
 use crate::spread::Spread;
 use fulmar_types::config::Config;
 use fulmar_types::units::{HumanDuration, HumanSize};
@@ -238,50 +240,28 @@ impl Stage {
             .collect()
     }
 
+    /// Who has which role, as of now.
+    pub fn with_roles<T>(&self, look: impl FnOnce(&Roles<'_>) -> T) -> T {
+        let leads = |site: &SiteName| {
+            let leader = self.sink.leader(self.site_number(site))?;
+            Some((site.clone(), leader))
+        };
+        let leaders = self.sites.iter().filter_map(leads).collect();
+        look(&Roles { sites: &self.drawn.sites, leaders: &leaders })
+    }
+
     /// The nodes that are meant, as of now.
     pub fn resolve(&self, target: &Target) -> Vec<NodeAddress> {
-        let site = target.site();
-        let leader = self.sink.leader(self.site_number(site));
-        let at = |node: NodeId| NodeAddress { site: site.clone(), node };
-        match target {
-            Target::Nodes(_, nodes) => nodes.iter().copied().map(at).collect(),
-            Target::Leader(_) => leader.into_iter().map(at).collect(),
-            Target::Follower(_, position) => {
-                let followers: Vec<NodeAddress> = self
-                    .nodes
-                    .keys()
-                    .filter(|node| node.site == *site && Some(node.node) != leader)
-                    .cloned()
-                    .collect();
-                let index = (*position as usize).saturating_sub(1) % followers.len().max(1);
-                followers.get(index).cloned().into_iter().collect()
-            }
-            Target::All(_) => {
-                self.nodes.keys().filter(|node| node.site == *site).cloned().collect()
-            }
-        }
+        self.with_roles(|roles| roles.nodes(target))
     }
 
-    /// The machines at an end of links, as of now.
-    pub fn resolve_end(&self, end: &End) -> Vec<Machine> {
-        match end {
-            End::Nodes(target) => {
-                self.resolve(target).iter().map(|node| self.machine(node)).collect()
-            }
-            End::Clients(site) => vec![self.client_machine(site)],
-            End::Site(site) => {
-                let nodes = self.nodes.iter().filter(|(node, _)| node.site == *site);
-                let mut machines: Vec<Machine> = nodes.map(|(_, machine)| *machine).collect();
-                machines.push(self.client_machine(site));
-                machines
-            }
-        }
-    }
-
-    /// Every machine but these.
-    pub fn all_machines_but(&self, without: &[Machine]) -> Vec<Machine> {
-        let all = self.nodes.values().chain(self.clients.values());
-        all.copied().filter(|machine| !without.contains(machine)).collect()
+    /// The ways between machines that links stand for.
+    pub fn ways(&self, links: &Links) -> Vec<(Machine, Machine)> {
+        let machine = |place: &Place| match place {
+            Place::Node(node) => self.machine(node),
+            Place::Clients(site) | Place::Site(site) => self.client_machine(site),
+        };
+        links.iter().map(|(from, to)| (machine(from), machine(to))).collect()
     }
 
     /// Whether a node is up.
@@ -426,7 +406,7 @@ impl Stage {
     }
 
     fn set_links(&self) {
-        let all = self.all_machines_but(&[]);
+        let all: Vec<Machine> = self.nodes.values().chain(self.clients.values()).copied().collect();
         for from in &all {
             for to in all.iter().filter(|to| *to != from) {
                 self.set_link(*from, *to);
