@@ -64,6 +64,14 @@ refused! {
     partitions_disagree: "[[workload]]\nkind = \"produce_keyed\"\nsite = \"north\"\ntopic = \"a\"\n\
         rate = \"5/s\"\n[[workload]]\nkind = \"produce_keyed\"\nsite = \"north\"\ntopic = \"a\"\n\
         rate = \"5/s\"\npartitions = 2\n";
+    reads_a_renewed_topic: "[[workload]]\nkind = \"produce_keyed\"\nsite = \"north\"\ntopic = \"a\"\n\
+        rate = \"5/s\"\nrenew = \"3s\"\n[[workload]]\nkind = \"read\"\nsite = \"north\"\ntopic = \"a\"\n\
+        rate = \"5/s\"\n";
+    renews_a_shared_topic: "[[workload]]\nkind = \"produce_keyed\"\nsite = \"north\"\ntopic = \"a\"\n\
+        rate = \"5/s\"\nrenew = \"3s\"\n[[workload]]\nkind = \"produce_keyed\"\nsite = \"north\"\ntopic = \"a\"\n\
+        rate = \"5/s\"\n";
+    renews_too_often: "workload = [{ kind = \"produce_keyed\", site = \"north\", topic = \"a\", \
+        rate = \"5/s\", renew = \"10ms..3s\" }]\n";
     too_many_clients: "workload = [{ kind = \"produce_keyed\", site = \"north\", topic = \"a\", \
         rate = \"5/s\", clients = 100000 }]\n";
     bad_range_in_config: "config.consensus.heartbeat = \"100..200ms\"\n";

@@ -116,6 +116,11 @@ pub enum Event {
         /// How many segments came over the network for it.
         segments: u32,
     },
+    /// A segment came from a peer, whole, and its hash was verified; it is not in place yet.
+    SegmentReceived {
+        /// The first index in it.
+        base: LogIndex,
+    },
     /// A peer connection was refused at the handshake.
     PeerRefused {
         /// The node that the peer says it is, where it got that far.

@@ -30,6 +30,8 @@ words! {
         Seals = "seals",
         /// A node saved a snapshot.
         Snapshots = "snapshots",
+        /// A node that is behind took a whole segment from a peer.
+        Shipped = "shipped",
     }
 }
 

@@ -13,7 +13,7 @@ use super::source::Problem;
 use super::target::SiteName;
 use super::workload::{TopicName, Workload};
 use fulmar_types::units::HumanDuration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The shortest chaos of a chaos scenario.
 pub const CHAOS_MIN: HumanDuration = HumanDuration::from_millis(60_000);
@@ -22,6 +22,8 @@ pub const FAULTS_PER_MINUTE_MIN: u64 = 5;
 /// The fewest records that a chaos scenario offers to its sites while faults fire.
 pub const RECORDS_MIN: u64 = 2_000;
 
+/// Creating and deleting a topic takes some time even without faults.
+const RENEW_MIN: HumanDuration = HumanDuration::from_millis(500);
 const CLIENTS_MAX: u32 = 64;
 const PARTITIONS_MAX: u32 = 64;
 const BATCH_RECORDS_MAX: u32 = 1_000;
@@ -44,6 +46,10 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
             within("partitions", produce.partitions, PARTITIONS_MAX)?;
             within("batch_records", produce.batch_records, BATCH_RECORDS_MAX)?;
             within("keys", produce.keys, u32::MAX)?;
+            if produce.renew.is_some_and(|renew| renew.low() < RENEW_MIN) {
+                let message = format!("`renew` is {RENEW_MIN} at least");
+                return Err(Problem::new(fields.span_of("renew"), message));
+            }
             let records = u64::from(produce.batch_records.high().get());
             let bytes = produce.value_bytes.span().high().0;
             if bytes.saturating_mul(records) > BATCH_BYTES_MAX {
@@ -76,9 +82,19 @@ pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Pro
 /// agree on its partitions.
 fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
     let mut partitions: BTreeMap<(&SiteName, &TopicName), Span<Count>> = BTreeMap::new();
+    let mut renewed: BTreeSet<(&SiteName, &TopicName)> = BTreeSet::new();
     let entries = || scenario.workloads.iter().zip(file.list("workload").unwrap_or_default());
     for (workload, value) in entries() {
         let Workload::Produce(produce) = workload else { continue };
+        let is_shared = partitions.contains_key(&(&produce.site, &produce.topic));
+        if produce.renew.is_some() {
+            renewed.insert((&produce.site, &produce.topic));
+        }
+        if is_shared && renewed.contains(&(&produce.site, &produce.topic)) {
+            let message =
+                format!("`{}` is renewed, and several workloads produce to it", produce.topic);
+            return Err(Problem::new(value.span(), message).help("give each a topic of its own"));
+        }
         let known = partitions.entry((&produce.site, &produce.topic)).or_insert(produce.partitions);
         if *known != produce.partitions || known.low() != known.high() {
             let shared = entries().filter(|(other, _)| {
@@ -98,6 +114,11 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
         }
     }
     let produced = |site, topic, span| {
+        if renewed.contains(&(site, topic)) {
+            let message = format!("`{topic}` is renewed, so nobody can name its topics beforehand");
+            return Err(Problem::new(span, message)
+                .help("each is read back and compared before it is deleted"));
+        }
         if partitions.contains_key(&(site, topic)) {
             return Ok(());
         }

@@ -105,6 +105,9 @@ kinds! {
         idempotent = "idempotent": bool, or true;
         /// Records in one batch.
         batch_records = "batch_records": Span<Count>, or Span::fixed(Count::of(1));
+        /// How long a topic is produced to before the next one takes its place: `topic-1` after
+        /// `topic-0`. The old one is read back and deleted. For good if left out.
+        renew = "renew": Option<Span<HumanDuration>>, or None;
         /// How many keys there are.
         keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
     }

@@ -71,7 +71,7 @@ async fn progress(
                     Action::Produce { outcome: ProduceOutcome::Acked(_), .. }
                 );
                 if acked {
-                    missing.retain(|(site, topic), _| {
+                    missing.retain(|(site, topic)| {
                         site.as_str() != operation.partition.site
                             || *topic != operation.partition.topic
                     });
@@ -86,7 +86,7 @@ async fn progress(
             return judge(stage, shared);
         }
         if stage.machines.now_ns() > deadline {
-            let ((site, topic), _) = missing.into_iter().next()?;
+            let (site, topic) = missing.into_iter().next()?;
             return judge(stage, shared).or_else(|| {
                 Some(liveness(
                     "progress",

@@ -12,6 +12,7 @@
 //! | [`stage`] | machines, nodes, clients and what state they are in |
 //! | [`chaos`] | firing faults and taking them back |
 //! | [`workload`] | clients, over real Kafka bytes |
+//! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
 //!
 //! Invariants: a simulation has a thread of its own, because the standard library keeps random
@@ -20,6 +21,7 @@
 
 pub mod chaos;
 pub mod ending;
+pub mod series;
 pub mod sink;
 pub mod stage;
 pub mod workload;

@@ -289,6 +289,7 @@ fn trigger_kind(event: &Event) -> Option<EventKind> {
         Event::RoleChanged { role: Role::Leader, .. } => Some(EventKind::Elections),
         Event::SegmentSealed { .. } => Some(EventKind::Seals),
         Event::SnapshotSaved { .. } => Some(EventKind::Snapshots),
+        Event::SegmentReceived { .. } => Some(EventKind::Shipped),
         _ => None,
     }
 }

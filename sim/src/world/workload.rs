@@ -7,16 +7,17 @@
 //! Invariants: every record is unique, because its value names its producer and its number; an
 //! outcome that the client does not know is written down as unknown.
 
+use super::series::Series;
 use super::stage::Stage;
 use crate::history::{
     Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag,
     ReadAnswer, ReadOutcome, SeenRecord, Time,
 };
 use crate::prng::Prng;
-use crate::scenario::workload::{Acks, Produce, Read, ReadFrom, TopicChurn};
+use crate::scenario::workload::{Acks, ListOffsets, Produce, Read, ReadFrom, TopicChurn};
 use crate::scenario::{Drawn, EventKind, SiteName, Workload};
 use bytes::Bytes;
-use fulmar_client::admin::CreateTopicError;
+use fulmar_client::admin::{CreateTopicError, DeleteTopicError};
 use fulmar_client::fetch::Fetch;
 use fulmar_client::offsets::OffsetAt;
 use fulmar_client::{
@@ -27,7 +28,7 @@ use fulmar_host::Host;
 use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::ErrorCode;
 use madsim::runtime::Handle;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,8 +41,8 @@ const IN_FLIGHT: usize = 8;
 /// How long a client waits for the answer to a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Topics of one site and their number of partitions.
-pub type Topics = BTreeMap<(SiteName, String), u32>;
+/// A topic of a site.
+pub type SiteTopic = (SiteName, String);
 
 /// All clients of a run.
 pub struct Workloads {
@@ -51,6 +52,8 @@ pub struct Workloads {
     stop: Arc<AtomicBool>,
     busy: Arc<Semaphore>,
     next_client: AtomicU32,
+    /// By site and name, since several workloads may produce to one topic.
+    series: BTreeMap<SiteTopic, Arc<Series>>,
 }
 
 /// More clients than any scenario has: each holds a permit while it works.
@@ -59,9 +62,17 @@ const CLIENTS_MAX: u32 = 100_000;
 impl Workloads {
     /// The clients of a scenario; none has begun.
     pub fn new(stage: Arc<Stage>, history: Arc<Mutex<History>>) -> Self {
+        let mut series = BTreeMap::new();
+        for workload in &stage.drawn.workloads {
+            if let Workload::Produce(produce) = workload {
+                let key = (produce.site.clone(), produce.topic.as_str().to_owned());
+                series.entry(key).or_insert_with(|| Arc::new(Series::new(produce)));
+            }
+        }
         Self {
             stage,
             history,
+            series,
             hosts: Mutex::default(),
             stop: Arc::default(),
             busy: Arc::new(Semaphore::new(CLIENTS_MAX as usize)),
@@ -69,17 +80,9 @@ impl Workloads {
         }
     }
 
-    /// Every topic that clients produce to.
-    pub fn topics(&self) -> Topics {
-        let mut topics = Topics::new();
-        for workload in &self.stage.drawn.workloads {
-            if let Workload::Produce(produce) = workload {
-                let key = (produce.site.clone(), produce.topic.as_str().to_owned());
-                let partitions = topics.entry(key).or_insert(1);
-                *partitions = (*partitions).max(produce.partitions.get());
-            }
-        }
-        topics
+    /// Every topic that clients produce to at this moment.
+    pub fn topics(&self) -> BTreeSet<SiteTopic> {
+        self.series.values().map(|series| (series.site.clone(), series.current())).collect()
     }
 
     /// Boots the client machines and creates the topics.
@@ -88,13 +91,10 @@ impl Workloads {
             let host = self.boot(site).await;
             self.hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(site.clone(), host);
         }
-        for ((site, topic), partitions) in self.topics() {
-            let cluster = self.cluster(&site);
-            loop {
-                match cluster.create_topic(&topic, partitions, Duration::from_secs(2)).await {
-                    Ok(_) | Err(CreateTopicError::Exists) => break,
-                    Err(_) => madsim::time::sleep(Duration::from_millis(50)).await,
-                }
+        for series in self.series.values() {
+            let cluster = self.cluster(&series.site);
+            while !create(&cluster, &series.current(), series.partitions).await {
+                madsim::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
@@ -133,15 +133,20 @@ impl Workloads {
                 Workload::TopicChurn(churn) => (&churn.site, 1),
             };
             for index in 0..clients.max(1) {
-                self.start(workload.clone(), site, (number, index, clients.max(1)));
+                let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
+                self.start(workload.clone(), client);
+            }
+        }
+        for (key, series) in &self.series {
+            if let Some(renew) = series.renew {
+                let client = self.client(&series.site, 1, &format!("renew/{}", key.1));
+                self.on_client_machine(&series.site, client.renew(series.clone(), renew));
             }
         }
     }
 
-    fn start(&self, workload: Workload<Drawn>, site: &SiteName, place: (usize, u32, u32)) {
-        let (number, index, clients) = place;
-        let seed = self.stage.drawn.stream_seed;
-        let client = Client {
+    fn client(&self, site: &SiteName, clients: u32, stream: &str) -> Client {
+        Client {
             id: ClientId(self.next_client.fetch_add(1, Ordering::Relaxed)),
             site: site.clone(),
             clients,
@@ -149,31 +154,42 @@ impl Workloads {
             stage: self.stage.clone(),
             history: self.history.clone(),
             stop: self.stop.clone(),
-            prng: Prng::new(seed, &format!("workload/{number}/{index}")),
-        };
+            prng: Prng::new(self.stage.drawn.stream_seed, &format!("workload/{stream}")),
+        }
+    }
+
+    /// Runs something on the machine of the clients; the run waits for its end.
+    fn on_client_machine(&self, site: &SiteName, work: impl Future<Output = ()> + Send + 'static) {
         let permit = self.busy.clone().try_acquire_owned().expect("no scenario has so many");
-        let partitions = self.topics();
         let machine = self.stage.client_machine(site);
         let node = Handle::current().get_node(machine).expect("the stage built it");
         drop(node.spawn(async move {
             let _permit = permit;
-            let of = |topic: &str| {
-                partitions.get(&(client.site.clone(), topic.to_owned())).copied().unwrap_or(1)
-            };
-            match &workload {
-                Workload::Produce(produce) => client.produce(produce).await,
-                Workload::Read(read) => {
-                    let partitions = of(read.topic.as_str());
-                    client.read(read, partitions).await;
-                }
-                Workload::ListOffsets(list) => {
-                    let partitions = of(list.topic.as_str());
-                    let interval = list.rate.interval();
-                    client.list_offsets(list.topic.as_str(), partitions, interval).await;
-                }
-                Workload::TopicChurn(churn) => client.churn(churn).await,
-            }
+            work.await;
         }));
+    }
+
+    fn start(&self, workload: Workload<Drawn>, client: Client) {
+        let site = client.site.clone();
+        let series = |topic: &str| {
+            let series = self.series.get(&(site.clone(), topic.to_owned()));
+            series.expect("checked with the scenario: somebody produces to it").clone()
+        };
+        match workload {
+            Workload::Produce(produce) => {
+                let series = series(produce.topic.as_str());
+                self.on_client_machine(&site, client.produce(produce, series));
+            }
+            Workload::Read(read) => {
+                let partitions = series(read.topic.as_str()).partitions;
+                self.on_client_machine(&site, client.read(read, partitions));
+            }
+            Workload::ListOffsets(list) => {
+                let partitions = series(list.topic.as_str()).partitions;
+                self.on_client_machine(&site, client.list_offsets(list, partitions));
+            }
+            Workload::TopicChurn(churn) => self.on_client_machine(&site, client.churn(churn)),
+        }
     }
 
     /// Tells the clients to stop, and waits until the last one has the outcome of its last call.
@@ -187,24 +203,38 @@ impl Workloads {
     /// # Errors
     /// The partition that could not be read, and why.
     pub async fn read_back(&self) -> Result<(), String> {
-        for ((site, topic), partitions) in self.topics() {
-            let cluster = self.cluster(&site);
-            for partition in 0..partitions {
-                let partition = PartitionIndex(partition);
-                let records = read_all(&cluster, &topic, partition)
-                    .await
-                    .map_err(|error| format!("{topic}/{partition} at {site}: {error}"))?;
-                let name = PartitionName {
-                    site: site.as_str().to_owned(),
-                    topic: topic.clone(),
-                    partition,
-                };
-                let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-                history.read_back(name, records);
+        for series in self.series.values() {
+            let cluster = self.cluster(&series.site);
+            for topic in series.living() {
+                read_topic(&cluster, &self.history, (&series.site, &topic, series.partitions))
+                    .await?;
             }
         }
         Ok(())
     }
+}
+
+async fn create(cluster: &Cluster, topic: &str, partitions: u32) -> bool {
+    let created = cluster.create_topic(topic, partitions, Duration::from_secs(2)).await;
+    matches!(created, Ok(_) | Err(CreateTopicError::Exists))
+}
+
+/// Reads a topic from front to back into the history.
+async fn read_topic(
+    cluster: &Cluster,
+    history: &Mutex<History>,
+    of: (&SiteName, &str, u32),
+) -> Result<(), String> {
+    let (site, topic, partitions) = of;
+    for partition in (0..partitions).map(PartitionIndex) {
+        let records = read_all(cluster, topic, partition)
+            .await
+            .map_err(|error| format!("{topic}/{partition} at {site}: {error}"))?;
+        let (site, topic) = (site.as_str().to_owned(), topic.to_owned());
+        let name = PartitionName { site, topic, partition };
+        history.lock().unwrap_or_else(PoisonError::into_inner).read_back(name, records);
+    }
+    Ok(())
 }
 
 async fn read_all(
@@ -291,7 +321,7 @@ impl Client {
         madsim::time::sleep(Duration::from_nanos(wait)).await;
     }
 
-    async fn produce(mut self, produce: &Produce<Drawn>) {
+    async fn produce(mut self, produce: Produce<Drawn>, series: Arc<Series>) {
         let idempotent = produce.idempotent && produce.acks == Acks::All;
         let settings = ProducerSettings {
             acks: match produce.acks {
@@ -311,13 +341,14 @@ impl Client {
         while !self.stopped() {
             self.turn(interval).await;
             let Ok(permit) = room.clone().acquire_owned().await else { return };
-            let (partition, records, batch) = self.batch(produce, sequence, idempotent);
+            let (partition, records, batch) = self.batch(&produce, sequence, idempotent);
             sequence += u64::from(batch_records);
             let count = batch.count();
-            let topic = produce.topic.as_str();
-            let to = TopicPartition::new(topic, partition);
+            let underway = series.enter();
+            let topic = underway.topic();
+            let to = TopicPartition::new(&topic, partition);
             let id = {
-                let (now, name) = (self.now(), self.name(topic, partition));
+                let (now, name) = (self.now(), self.name(&topic, partition));
                 self.history().begin(self.id, name, now, Action::produce(batch))
             };
             let ticket = producer.enqueue(&to, records).await;
@@ -337,6 +368,7 @@ impl Client {
                 if matches!(outcome, ProduceOutcome::Acked(_)) {
                     stage.sink.count(EventKind::Acked, site, count);
                 }
+                drop(underway);
                 drop(permit);
             });
         }
@@ -377,7 +409,7 @@ impl Client {
         (PartitionIndex(partition), records, Batch { producer, sequence, payloads, idempotent })
     }
 
-    async fn read(mut self, read: &Read<Drawn>, partitions: u32) {
+    async fn read(mut self, read: Read<Drawn>, partitions: u32) {
         let interval = self.interval(read.rate.interval());
         let mut next: BTreeMap<u32, Offset> = BTreeMap::new();
         while !self.stopped() {
@@ -435,8 +467,9 @@ impl Client {
         }
     }
 
-    async fn list_offsets(mut self, topic: &str, partitions: u32, of_all: Duration) {
-        let interval = self.interval(of_all);
+    async fn list_offsets(mut self, list: ListOffsets<Drawn>, partitions: u32) {
+        let interval = self.interval(list.rate.interval());
+        let topic = list.topic.as_str();
         while !self.stopped() {
             self.turn(interval).await;
             let number = u32::try_from(self.prng.below(u64::from(partitions))).unwrap_or(0);
@@ -454,8 +487,37 @@ impl Client {
         }
     }
 
+    /// Renews a topic again and again: its successor is created, and when all that was sent to it
+    /// has an outcome it is read back and deleted.
+    async fn renew(mut self, series: Arc<Series>, every: Duration) {
+        let limit = Duration::from_secs(3);
+        while !self.stopped() {
+            self.turn(every).await;
+            while !create(&self.cluster, &series.next(), series.partitions).await {
+                if self.stopped() {
+                    return;
+                }
+            }
+            let generation = series.go_on();
+            let topic = series.settled(generation).await;
+            let of = (&self.site, topic.as_str(), series.partitions);
+            while read_topic(&self.cluster, &self.history, of).await.is_err() {
+                if self.stopped() {
+                    return;
+                }
+            }
+            series.forget(generation);
+            while !self.stopped() {
+                match self.cluster.delete_topic(&topic, limit).await {
+                    Ok(()) | Err(DeleteTopicError::NoTopic) => break,
+                    Err(_) => madsim::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        }
+    }
+
     /// Topics come and go, so that segments lose their last live record and are recycled.
-    async fn churn(mut self, churn: &TopicChurn<Drawn>) {
+    async fn churn(mut self, churn: TopicChurn<Drawn>) {
         let interval = churn.rate.interval();
         let limit = Duration::from_secs(3);
         let mut living: VecDeque<String> = VecDeque::new();

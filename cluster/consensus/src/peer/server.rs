@@ -226,7 +226,7 @@ impl PeerServer {
     }
 
     async fn ship(&self, mut connection: PeerConnection) -> io::Result<()> {
-        let mut receiver = Receiver::new(&self.yard, &self.store);
+        let mut receiver = Receiver::new(&self.context.host, &self.yard, &self.store);
         while let Some(frame) = Self::next_frame(&mut connection).await? {
             match frame.kind {
                 kind::OFFER => {
@@ -263,7 +263,7 @@ impl PeerServer {
             .await
             .map_err(io::Error::other)?;
         if response.vote == order.vote.to_vote() {
-            receiver.installed(&self.context);
+            receiver.installed();
         }
         Ok(Receiver::answer(&response.vote))
     }

@@ -26,9 +26,10 @@ use super::message::{
 use crate::snapshot_data::SnapshotData;
 use crate::types::{TypeConfig, Vote};
 use bytes::Bytes;
+use fulmar_host::Host;
 use fulmar_store::{SealedInfo, Snapshot, Store};
 use fulmar_types::limits::SHIP_CHUNK_BYTES;
-use fulmar_types::{LogIndex, LogPosition, NodeId, Probe, Term};
+use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe, Term};
 use openraft::errors::{NetworkError, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCTypes;
 use openraft::raft::SnapshotResponse;
@@ -175,6 +176,7 @@ pub struct ShipYard {
 
 /// One transfer to this node.
 pub struct Receiver {
+    host: Host,
     yard: Arc<ShipYard>,
     store: Arc<Store>,
     number: u64,
@@ -190,13 +192,14 @@ fn refuse(problem: impl Into<String>) -> io::Error {
 
 impl Receiver {
     /// Begins a transfer; one that was under way gives up.
-    pub fn new(yard: &Arc<ShipYard>, store: &Arc<Store>) -> Self {
+    pub fn new(host: &Host, yard: &Arc<ShipYard>, store: &Arc<Store>) -> Self {
         let number = {
             let mut current = yard.current.lock().expect("no holder of this lock panics");
             *current += 1;
             *current
         };
         Self {
+            host: host.clone(),
             yard: yard.clone(),
             store: store.clone(),
             number,
@@ -272,6 +275,7 @@ impl Receiver {
 
     async fn finish(&mut self, info: SealedInfo, term: Term) -> io::Result<()> {
         self.store.finish_incoming(info.base).await.map_err(io::Error::other)?;
+        self.host.report(Event::SegmentReceived { base: info.base });
         self.wanted.remove(&info.base);
         let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
         staged.complete.insert(info.base, (info, term));
@@ -336,11 +340,11 @@ impl Receiver {
     }
 
     /// The snapshot is installed: notes what it took, and forgets what was staged for it.
-    pub fn installed(&self, context: &PeerContext) {
+    pub fn installed(&self) {
         let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
         let terms: BTreeSet<Term> = staged.complete.values().map(|(_, term)| *term).collect();
         if terms.len() > 1 {
-            context.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
+            self.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
         }
         staged.complete.clear();
     }
