@@ -60,6 +60,7 @@ const EVERY_FAULT: &str = r#"
   { kind = "clock_step", target = "any of south", by = "5s", at = "9s", for = "3s" },
   { kind = "rot", target = "node 1 of south", at = "10s", file = "sealed_segment", bits = "1..8",
     down = "1s" },
+  { kind = "wipe", target = "node 2 of south", at = "11s", down = "1s" },
 "#;
 
 #[test]

@@ -125,7 +125,8 @@ impl Site {
         site
     }
 
-    fn config(&self) -> PathBuf {
+    /// The configuration of the site.
+    pub fn config(&self) -> PathBuf {
         self.scratch.path.join("site.toml")
     }
 

@@ -8,16 +8,21 @@
 //!    in that node's list: if it is there, it joins; if not, its directory was wiped or replaced
 //!    after the site began, and it refuses to start.
 //!
+//! A directory that was prepared by [`prepare_rejoin`] asks the leader for a new place instead
+//! (see the module `rejoin`).
+//!
 //! Invariants: only one node ever draws a site id, and it is durable before anybody hears of it,
 //! so two sites can never come out of one configuration; a node whose directory was emptied never
 //! votes with the identity of the old one, because what it had promised is gone.
 //!
 //! Never: go on without all nodes. A site that begins with two could begin twice.
 
+use crate::group::{GroupSettings, StartError, store_settings};
 use crate::peer::connection::{DialError, PeerContext, dial};
-use crate::peer::message::{Introduction, Purpose, Refusal, kind};
-use fulmar_host::{planted, random, time};
-use fulmar_store::{Identity, Life, Store};
+use crate::peer::message::{Introduction, Purpose, Refusal, Standing, kind};
+use crate::rejoin;
+use fulmar_host::{Host, planted, random, time};
+use fulmar_store::{Identity, Life, Poisoned, Store};
 use fulmar_types::{ExitCode, Incarnation, NodeId, Plant, SiteId, Uuid};
 use std::collections::BTreeMap;
 use std::io;
@@ -53,7 +58,7 @@ impl Bootstrap {
             Some(life) => life,
             None => {
                 let incarnation = Incarnation(Uuid::from_random(random::random_16()));
-                let life = Life { incarnation, site: None, known: BTreeMap::new() };
+                let life = Life::new(incarnation);
                 store.save_life(&life).await?;
                 life
             }
@@ -78,8 +83,11 @@ impl Bootstrap {
     /// # Errors
     /// The disk's.
     pub async fn run(&self) -> io::Result<()> {
+        let rejoins = self.context.acquaintance().rejoins && !planted(Plant::WipedNodeVotes);
+        let mut told = None;
         while self.context.acquaintance().site.is_none() {
-            match self.step().await? {
+            let step = if rejoins { self.rejoin(&mut told).await? } else { self.step().await? };
+            match step {
                 Step::Done => break,
                 Step::Again => time::sleep(PAUSE).await,
             }
@@ -108,6 +116,29 @@ impl Bootstrap {
             return Ok(Step::Done);
         }
         Ok(Step::Again)
+    }
+
+    /// Asks the leader for a new place in a site that exists.
+    async fn rejoin(&self, told: &mut Option<String>) -> io::Result<Step> {
+        match rejoin::ask(&self.context).await {
+            Some(Standing::Learner { site, known }) => {
+                self.begin(site, known.into_iter().collect()).await?;
+                Ok(Step::Done)
+            }
+            // A vote for a node that knows nothing of its site: somebody has its incarnation.
+            Some(Standing::Voter) => {
+                let message = format!(
+                    "node {} has an empty data directory, and the site says that it has a vote \
+                     already. Prepare another empty directory with `fulmar rejoin`.",
+                    self.context.node
+                );
+                self.context.host.fatal(ExitCode::Identity, message).await
+            }
+            answer => {
+                rejoin::tell(told, answer.as_ref());
+                Ok(Step::Again)
+            }
+        }
     }
 
     async fn ask(&self, node: NodeId) -> Option<Introduction> {
@@ -144,8 +175,7 @@ impl Bootstrap {
     }
 
     async fn begin(&self, site: SiteId, known: BTreeMap<NodeId, Incarnation>) -> io::Result<()> {
-        let incarnation = self.context.acquaintance().incarnation;
-        let life = Life { incarnation, site: Some(site), known };
+        let life = Life { site: Some(site), known, ..self.context.acquaintance() };
         self.store.save_life(&life).await?;
         initialise(&self.store, &life, self.context.node, self.context.segment_bytes).await?;
         self.context.acquaint(life);
@@ -156,12 +186,35 @@ impl Bootstrap {
     async fn refuse(&self, by: NodeId) {
         let message = format!(
             "node {} has an empty data directory, but the site exists: node {by} knows an earlier \
-             life of this node.\nIf the old directory can be found, put it back. Nothing was \
-             changed.",
+             life of this node.\nIf the old directory can be found, put it back. If it is lost, \
+             `fulmar rejoin` prepares an empty one. Nothing was changed.",
             self.context.node
         );
         self.context.host.fatal(ExitCode::Identity, message).await
     }
+}
+
+/// Prepares an empty directory for a node whose old one is lost: at its next start it asks the
+/// leader for a new place in the site. Durable on return; to do it again changes nothing. `false`
+/// if the directory is not empty.
+///
+/// # Errors
+/// If the directory cannot be opened, or the disk fails.
+pub async fn prepare_rejoin(host: Host, settings: &GroupSettings) -> Result<bool, StartError> {
+    let disk = |error: Poisoned| StartError::Core(error.to_string());
+    let (store, _) = Store::open(host, store_settings(settings)).await?;
+    let prepared = match store.life().await.map_err(disk)? {
+        Some(life) => life.rejoins && life.site.is_none(),
+        None if store.identity().is_some() => false,
+        None => {
+            let incarnation = Incarnation(Uuid::from_random(random::random_16()));
+            let life = Life { rejoins: true, ..Life::new(incarnation) };
+            store.save_life(&life).await.map_err(disk)?;
+            true
+        }
+    };
+    store.close().await.map_err(disk)?;
+    Ok(prepared)
 }
 
 /// Makes the directory that of a site's node, if the site is known and nobody has done it: a crash

@@ -14,16 +14,17 @@ use crate::peer::client::PeerNetwork;
 use crate::peer::connection::PeerContext;
 use crate::peer::server::PeerServer;
 use crate::peer::ship::ShipYard;
+use crate::rejoin;
 use crate::state_machine::{Progress, StateMachine};
-use crate::types::{Proposal, TypeConfig, position};
+use crate::types::{Member, Proposal, TypeConfig, position};
 use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::{Host, planted};
-use fulmar_store::{OpenError, Store, StoreSettings};
+use fulmar_store::{Life, OpenError, Store, StoreSettings};
 use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Plant, Role, SiteId, Term};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::{EmptyNode, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -198,18 +199,10 @@ impl Group {
             *settings.peers.get(&settings.node).ok_or(StartError::UnknownNode(settings.node))?;
         let (store, _) = Store::open(host.clone(), store_settings(&settings)).await?;
         let core = |error: std::io::Error| StartError::Core(error.to_string());
-        let acquaintance = Bootstrap::incarnate(&store, settings.node, settings.segment_bytes)
+        let life = Bootstrap::incarnate(&store, settings.node, settings.segment_bytes)
             .await
             .map_err(core)?;
-        let context = Arc::new(PeerContext {
-            host: host.clone(),
-            node: settings.node,
-            addresses: settings.peers.clone(),
-            segment_bytes: settings.segment_bytes,
-            dial_timeout: settings.election_timeout_max * DIAL_PATIENCE,
-            stall_timeout: settings.election_timeout_max * STALL_PATIENCE,
-            acquaintance: Mutex::new(acquaintance),
-        });
+        let context = Arc::new(peer_context(&host, &settings, life));
         let listener = host
             .network
             .listen(address)
@@ -233,13 +226,16 @@ impl Group {
         let raft = SiteRaft::new(
             settings.node,
             Arc::new(raft_config(&settings)?),
-            PeerNetwork::new(context, store.clone()),
+            PeerNetwork::new(context.clone(), store.clone()),
             LogStore::new(store.clone()),
             driver,
         )
         .await
         .map_err(|error| StartError::Core(error.to_string()))?;
-        begin_group(&raft, &store, &settings).await?;
+        let life = context.acquaintance();
+        if !life.rejoins {
+            begin_group(&raft, &store, &life).await?;
+        }
         server.raft.set(raft.clone()).map_err(|_| StartError::Core("started twice".to_owned()))?;
 
         let shared = Arc::new(Shared {
@@ -253,9 +249,14 @@ impl Group {
             site,
         });
         tasks.push(task::spawn_owned(watch_role(shared.clone())));
-        tasks.push(task::spawn_owned(watch_core(shared.clone())));
+        tasks.push(task::spawn_owned(watch_core(shared.clone(), context.clone())));
         tasks
             .push(task::spawn_owned(maintenance::run(shared.clone(), settings.purge_lag_segments)));
+        if life.rejoins {
+            let raft = shared.raft.clone();
+            let asking = async move { rejoin::until_voter(&context, &raft).await };
+            tasks.push(task::spawn_owned(asking));
+        }
         Ok(Self { shared, _tasks: Arc::new(tasks) })
     }
 
@@ -273,22 +274,6 @@ impl Group {
                 Err(ProposeError::NotLeader)
             }
             Err(_) => Err(ProposeError::Unknown),
-        }
-    }
-
-    /// Waits until the log on this node has nothing left to flush.
-    pub async fn wait_flushed(&self) {
-        let store = &self.shared.store;
-        let Some(target) = store.last() else { return };
-        let mut flushed = store.flushed();
-        // A truncation may take the target away; then the end of the log is the target.
-        while flushed.is_none_or(|flushed| {
-            flushed.index < target.index.min(store.last().map_or(target.index, |last| last.index))
-        }) {
-            match store.flush_progress(flushed).await {
-                Ok(progress) => flushed = Some(progress),
-                Err(_) => return,
-            }
         }
     }
 
@@ -338,11 +323,6 @@ impl Group {
         self.shared.progress.applied()
     }
 
-    /// Waits until more has been applied than `seen`.
-    pub async fn wait_applied_beyond(&self, seen: Option<LogPosition>) {
-        self.shared.progress.wait_beyond(seen).await;
-    }
-
     /// The site that this node belongs to.
     pub fn site(&self) -> SiteId {
         self.shared.site
@@ -365,7 +345,19 @@ impl Group {
     }
 }
 
-fn store_settings(settings: &GroupSettings) -> StoreSettings {
+fn peer_context(host: &Host, settings: &GroupSettings, life: Life) -> PeerContext {
+    PeerContext {
+        host: host.clone(),
+        node: settings.node,
+        addresses: settings.peers.clone(),
+        segment_bytes: settings.segment_bytes,
+        dial_timeout: settings.election_timeout_max * DIAL_PATIENCE,
+        stall_timeout: settings.election_timeout_max * STALL_PATIENCE,
+        acquaintance: Mutex::new(life),
+    }
+}
+
+pub(crate) fn store_settings(settings: &GroupSettings) -> StoreSettings {
     StoreSettings {
         directory: settings.directory.clone(),
         node: settings.node,
@@ -377,16 +369,12 @@ fn store_settings(settings: &GroupSettings) -> StoreSettings {
 
 /// Writes the first entry of the group, if nobody has: its members. Every node may do it, since
 /// all of them write the same entry.
-async fn begin_group(
-    raft: &SiteRaft,
-    store: &Store,
-    settings: &GroupSettings,
-) -> Result<(), StartError> {
+async fn begin_group(raft: &SiteRaft, store: &Store, life: &Life) -> Result<(), StartError> {
     if store.last().is_some() || store.floor().is_some() || store.vote().is_some() {
         return Ok(());
     }
-    let members: BTreeMap<NodeId, EmptyNode> =
-        settings.peers.keys().map(|node| (*node, EmptyNode::default())).collect();
+    let members: BTreeMap<NodeId, Member> =
+        life.known.iter().map(|(node, life)| (*node, Member { incarnation: *life })).collect();
     match raft.initialize(members).await {
         // Another node was faster, and its entries or its candidacy have already arrived.
         Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
@@ -426,11 +414,25 @@ async fn watch_role(shared: Arc<Shared>) {
     }
 }
 
-/// Ends the process when openraft's core has stopped by itself: half a node helps nobody.
-async fn watch_core(shared: Arc<Shared>) {
+/// Ends the process when openraft's core has stopped by itself: half a node helps nobody. Keeps the
+/// handshake in step with the membership, the last one in the log, committed or not, as Raft does.
+async fn watch_core(shared: Arc<Shared>, context: Arc<PeerContext>) {
     let mut metrics = shared.raft.metrics();
+    let mut seen = None;
     loop {
-        let dead = metrics.borrow_watched().running_state.clone().err();
+        let (dead, membership) = {
+            let now = metrics.borrow_watched();
+            (now.running_state.clone().err(), now.membership_config.clone())
+        };
+        if seen.as_ref() != Some(&membership) {
+            let lives = rejoin::lives(membership.membership());
+            // A node that catches up reads of lives that ended before its own began: until it meets
+            // itself, what the leader told it holds.
+            if lives.get(&shared.node) == Some(&context.acquaintance().incarnation) {
+                context.members(lives);
+            }
+            seen = Some(membership);
+        }
         match dead {
             Some(openraft::errors::Fatal::Stopped) => return,
             Some(error) => {

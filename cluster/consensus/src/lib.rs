@@ -23,11 +23,13 @@ pub mod machine;
 mod maintenance;
 mod membership;
 pub mod peer;
+mod rejoin;
 pub mod runtime;
 mod snapshot_data;
 mod state_machine;
 mod types;
 
+pub use bootstrap::prepare_rejoin;
 pub use group::{
     Group, GroupSettings, Leadership, ProposeError, Proposed, ReadError, ReadPoint, StartError,
 };

@@ -74,6 +74,16 @@ pub enum RestoreError {
     Malformed(String),
 }
 
+impl RestoreError {
+    /// The code with which the node ends.
+    pub const fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::UnknownSection(_) => ExitCode::UnknownEntry,
+            Self::Malformed(_) => ExitCode::Damaged,
+        }
+    }
+}
+
 /// A deterministic state machine.
 pub trait Machine: Send + 'static {
     /// Applies an entry.

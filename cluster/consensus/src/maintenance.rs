@@ -7,7 +7,8 @@
 //! Never: delete data because of a purge. Only segments without a live record go.
 
 use crate::group::Shared;
-use fulmar_types::LogIndex;
+use fulmar_host::planted;
+use fulmar_types::{LogIndex, Plant};
 use std::sync::Arc;
 
 pub(crate) async fn run(shared: Arc<Shared>, purge_lag_segments: u32) {
@@ -45,7 +46,10 @@ async fn purge_target(shared: &Shared, lag_segments: u32) -> Option<LogIndex> {
         .filter(|last| *last <= snapshot.last.index)
         .collect();
     // One segment behind at least: that is where the older snapshot was taken.
-    let behind = usize::try_from(lag_segments).unwrap_or(usize::MAX).max(1);
+    let behind = match usize::try_from(lag_segments).unwrap_or(usize::MAX).max(1) {
+        _ if planted(Plant::PurgeBeforeSnapshot) => 0,
+        behind => behind,
+    };
     let at = covered.len().checked_sub(1 + behind)?;
     covered.get(at).copied()
 }

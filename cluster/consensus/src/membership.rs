@@ -1,7 +1,9 @@
 //! The membership of the group, as it stands in the log and in snapshots.
 //!
 //! ```text
-//! version u8 = 1 | configs u8 | per config: voters u8, voter ids u64 LE ... | nodes u16 LE, ids u64 LE ...
+//! version u8 = 1
+//! configs u8     | per config: voters u8, voter ids u64 LE ...
+//! nodes u16 LE   | per node: id u64 LE, incarnation [u8; 16]
 //! ```
 //!
 //! More than one config is a change in progress (joint consensus, Ongaro 2014, section 4.3).
@@ -10,14 +12,14 @@
 //! Invariant: decoding accepts exactly what encoding produces. Never: trust a count before the
 //! bytes that it promises are there.
 
-use crate::types::Membership;
+use crate::types::{Member, Membership};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use fulmar_types::NodeId;
-use openraft::EmptyNode;
+use fulmar_types::{Incarnation, NodeId, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 const VERSION: u8 = 1;
+const NODE_BYTES: usize = 24;
 
 /// Why a membership could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -44,12 +46,27 @@ pub(crate) fn encode(membership: &Membership) -> Bytes {
             out.put_u64_le(voter.get());
         }
     }
-    let nodes: Vec<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
+    let nodes: Vec<(NodeId, Member)> = membership.nodes().map(|(id, m)| (*id, *m)).collect();
     out.put_u16_le(u16::try_from(nodes.len()).expect("a site has a handful of nodes"));
-    for node in nodes {
+    for (node, member) in nodes {
         out.put_u64_le(node.get());
+        out.put_slice(&member.incarnation.0.0);
     }
     out.freeze()
+}
+
+fn nodes(bytes: &mut &[u8], count: usize) -> Result<BTreeMap<NodeId, Member>, MembershipError> {
+    if bytes.remaining() < count * NODE_BYTES {
+        return Err(MembershipError::Length);
+    }
+    let mut nodes = BTreeMap::new();
+    for _ in 0..count {
+        let id = NodeId(bytes.get_u64_le());
+        let mut incarnation = [0; 16];
+        bytes.copy_to_slice(&mut incarnation);
+        nodes.insert(id, Member { incarnation: Incarnation(Uuid(incarnation)) });
+    }
+    if nodes.len() == count { Ok(nodes) } else { Err(MembershipError::Inconsistent) }
 }
 
 fn ids(bytes: &mut &[u8], count: usize) -> Result<Vec<NodeId>, MembershipError> {
@@ -73,10 +90,7 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Result<Membership, MembershipError> {
         configs.push(config);
     }
     let node_count = bytes.try_get_u16_le().map_err(|_| MembershipError::Length)?;
-    let nodes: BTreeMap<NodeId, EmptyNode> = ids(bytes, usize::from(node_count))?
-        .into_iter()
-        .map(|id| (id, EmptyNode::default()))
-        .collect();
+    let nodes = nodes(bytes, usize::from(node_count))?;
     if bytes.has_remaining() {
         return Err(MembershipError::Length);
     }
@@ -93,7 +107,14 @@ mod tests {
     fn membership(configs: &[&[u64]], nodes: &[u64]) -> Membership {
         let configs =
             configs.iter().map(|c| c.iter().map(|id| NodeId(*id)).collect()).collect::<Vec<_>>();
-        Membership::new_with_defaults(configs, nodes.iter().map(|id| NodeId(*id)))
+        let voters = configs.iter().flatten().copied();
+        let nodes: BTreeMap<NodeId, Member> = nodes
+            .iter()
+            .map(|id| NodeId(*id))
+            .chain(voters)
+            .map(|id| (id, Member { incarnation: Incarnation(Uuid([id.get() as u8; 16])) }))
+            .collect();
+        Membership::new(configs, nodes).expect("every voter is a node")
     }
 
     #[test]

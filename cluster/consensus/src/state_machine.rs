@@ -14,7 +14,7 @@ use crate::snapshot_data::{SnapshotData, membership_bytes, membership_of, to_ope
 use crate::types::{LogId, Outcome, StoredMembership, TypeConfig, log_id, position};
 use fulmar_host::{Host, planted};
 use fulmar_store::{Snapshot, Store, content_hash};
-use fulmar_types::{Event, LogPosition, Plant};
+use fulmar_types::{Event, ExitCode, LogPosition, Plant};
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -91,27 +91,32 @@ impl StateMachine {
             progress: progress.clone(),
         };
         if let Some(snapshot) = this.store.latest_snapshot().await {
-            this.restore(&snapshot)?;
+            this.restore(&snapshot).await?;
             this.reconcile_streams();
         }
         Ok((this, progress))
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        {
+    /// Replaces the state. What cannot be restored ends the process.
+    async fn restore(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let restored = {
             let mut machine = locked(&self.machine);
-            machine
-                .restore(snapshot.last, &snapshot.sections)
-                .map_err(|error| broken(error.to_string()))?;
-            let got = machine.state_hash();
+            let restored = machine.restore(snapshot.last, &snapshot.sections);
+            restored.map(|()| machine.state_hash())
+        };
+        match restored {
             // A snapshot that forgot something would be refused here; planted, it has to be
             // found by what it does to the site.
-            if got != snapshot.state && !planted(Plant::ForgetProducers) {
-                return Err(broken(format!(
-                    "snapshot {} promises state {:032x}, and restoring it gives {got:032x}",
+            Ok(got) if got == snapshot.state || planted(Plant::ForgetProducers) => {}
+            Ok(got) => {
+                let message = format!(
+                    "snapshot {} promises state {:032x}, and restoring it gives {got:032x}. Keep \
+                     the directory and report it.",
                     snapshot.last, snapshot.state
-                )));
+                );
+                self.host.fatal(ExitCode::Diverged, message).await
             }
+            Err(error) => self.host.fatal(error.exit_code(), error.to_string()).await,
         }
         self.membership = membership_of(snapshot)?;
         self.progress.set(snapshot.last);
@@ -231,7 +236,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         data: SnapshotData,
     ) -> Result<(), io::Error> {
         // The machine first: a snapshot that it cannot read must not replace what is on disk.
-        self.restore(&data.snapshot)?;
+        self.restore(&data.snapshot).await?;
         self.store.install(data.snapshot, data.segments).await.map_err(io::Error::other)?;
         self.reconcile_streams();
         Ok(())

@@ -7,11 +7,11 @@ use crate::membership;
 use crate::runtime::HostRuntime;
 use bytes::Bytes;
 use fulmar_store::{EntryKind, LogEntry, SavedVote};
-use fulmar_types::{LogIndex, LogPosition, NodeId, Term};
+use fulmar_types::{Incarnation, LogIndex, LogPosition, NodeId, Term};
+use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::impls::leader_id_std;
 use openraft::vote::RaftLeaderId;
-use openraft::{EmptyNode, EntryPayload};
 use std::fmt;
 use std::io;
 
@@ -22,7 +22,7 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Outcome,
         NodeId = NodeId,
-        Node = EmptyNode,
+        Node = Member,
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
         AsyncRuntime = HostRuntime,
 );
@@ -32,7 +32,15 @@ pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, NodeId>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
-pub(crate) type Membership = openraft::Membership<NodeId, EmptyNode>;
+pub(crate) type Membership = openraft::Membership<NodeId, Member>;
+
+/// What the membership says of a node. The site's log decides which life of a node it is that
+/// takes part, and so a directory that was emptied cannot take the place of the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which life of its data directory.
+    pub incarnation: Incarnation,
+}
 
 /// What is proposed: the payload of an entry, and the committed position that the leader knew.
 #[derive(Clone, PartialEq, Eq)]

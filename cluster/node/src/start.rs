@@ -55,14 +55,9 @@ pub struct RunningNode {
     _broker: Arc<Broker>,
 }
 
-/// Starts a node. Returns when clients can connect.
-///
-/// # Errors
-/// If the directory cannot be recovered, an address cannot be bound, or the configuration does not
-/// fit.
-pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningNode, StartError> {
+fn group_settings(config: &Config, node: NodeId) -> Result<GroupSettings, SettingsError> {
     let own = config.node(node).ok_or(SettingsError::UnknownNode(node))?;
-    let settings = GroupSettings {
+    Ok(GroupSettings {
         node,
         peers: config.nodes.iter().map(|node| (node.id, node.peer)).collect(),
         directory: own.data.clone(),
@@ -72,7 +67,51 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
         heartbeat: config.consensus.heartbeat().0,
         election_timeout_min: config.consensus.election_timeout_min().0,
         election_timeout_max: config.consensus.election_timeout_max().0,
-    };
+    })
+}
+
+/// Why an empty directory was not prepared for a node that takes part again.
+#[derive(Debug, Error)]
+pub enum RejoinError {
+    /// The configuration does not fit this node.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// There is nobody to get the log from.
+    #[error("node {0} is the only node of its site, so no other node has its data")]
+    OnlyNode(NodeId),
+    /// The directory holds a node, or the beginnings of one.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(fulmar_consensus::StartError),
+}
+
+/// Prepares the empty directory of a node whose old one is lost: at its next start the node takes
+/// part again, without a vote until it has caught up. To do it again changes nothing.
+///
+/// # Errors
+/// If the directory is not empty, the site has no other node, or the disk fails.
+pub async fn prepare_rejoin(config: &Config, node: NodeId, host: Host) -> Result<(), RejoinError> {
+    let settings = group_settings(config, node)?;
+    if settings.peers.len() == 1 {
+        return Err(RejoinError::OnlyNode(node));
+    }
+    match fulmar_consensus::prepare_rejoin(host, &settings).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(RejoinError::NotEmpty),
+        Err(error) => Err(RejoinError::Directory(error)),
+    }
+}
+
+/// Starts a node. Returns when clients can connect.
+///
+/// # Errors
+/// If the directory cannot be recovered, an address cannot be bound, or the configuration does not
+/// fit.
+pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningNode, StartError> {
+    let own = config.node(node).ok_or(SettingsError::UnknownNode(node))?;
+    let settings = group_settings(config, node)?;
     let site = Site::new();
     let group = Group::start(host.clone(), settings, site.machine()).await?;
     let broker = Broker::start(

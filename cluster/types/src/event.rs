@@ -128,6 +128,8 @@ pub enum Event {
         /// The name of the reason.
         reason: &'static str,
     },
+    /// The node, whose directory was empty when the site existed already, has its vote back.
+    Rejoined,
     /// A rare state was reached.
     Probe(Probe),
     /// A queue was measured; the simulator checks that it never exceeds its bound.

@@ -41,7 +41,8 @@ pub enum ExitCode {
     Locked = 46,
     /// Node: an address could not be bound.
     Bind = 47,
-    /// Node: the state of this node differs from the state that the log implies.
+    /// Node: the state of this node differs from the state that the log implies, or a snapshot from
+    /// the state that it was taken of.
     Diverged = 48,
 
     /// A bug: an assertion failed.

@@ -43,6 +43,8 @@ probes! {
     RotRefused = "rot refused",
     /// A node installed a snapshot and segments from a peer.
     SegmentsInstalled = "segments installed",
+    /// A node whose disk was lost got its vote back.
+    WipedNodeVotesAgain = "emptied node votes again",
     /// A producer was answered that its sequence number is out of order.
     SequenceRefused = "sequence out of order refused",
     /// A conflicting truncation reached back into an earlier segment.

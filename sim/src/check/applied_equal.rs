@@ -81,6 +81,10 @@ impl Check for AppliedEqual {
         ))
     }
 
+    fn wiped(&mut self, node: SiteNode) {
+        self.last.remove(&node);
+    }
+
     fn compared(&self) -> u64 {
         self.compared
     }

@@ -53,6 +53,10 @@ impl Check for FlushedSurvives {
         Ok(())
     }
 
+    fn wiped(&mut self, node: SiteNode) {
+        self.flushed.remove(&node);
+    }
+
     fn compared(&self) -> u64 {
         self.compared
     }

@@ -85,6 +85,10 @@ impl Check for LeaderCompleteness {
         Ok(())
     }
 
+    fn wiped(&mut self, node: SiteNode) {
+        self.logs.remove(&node);
+    }
+
     fn compared(&self) -> u64 {
         self.compared
     }

@@ -77,6 +77,10 @@ pub trait Check {
     /// What contradicts what.
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String>;
 
+    /// The disk of a node was emptied: what the node had promised is gone, and what is remembered
+    /// of its log does not hold any more.
+    fn wiped(&mut self, _node: SiteNode) {}
+
     /// How many comparisons it has made.
     fn compared(&self) -> u64;
 }
@@ -118,6 +122,13 @@ impl Checks {
                     Some(Violation { check: check.name(), time_ns: seen.time_ns, text });
                 return;
             }
+        }
+    }
+
+    /// Tells every check that the disk of a node was emptied.
+    pub fn wiped(&mut self, node: SiteNode) {
+        for check in &mut self.checks {
+            check.wiped(node);
         }
     }
 

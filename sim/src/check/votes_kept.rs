@@ -67,6 +67,10 @@ impl Check for VotesKept {
         Ok(())
     }
 
+    fn wiped(&mut self, node: SiteNode) {
+        self.votes.remove(&node);
+    }
+
     fn compared(&self) -> u64 {
         self.compared
     }

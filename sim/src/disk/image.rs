@@ -280,8 +280,9 @@ impl Image {
         }
     }
 
-    /// Flips bits at rest: in a byte that is on the disk as it is seen. Returns the offset and the
-    /// mask, or `None` if the file has no such byte.
+    /// Flips bits at rest: in a byte that is on the disk as it is seen, of a sector that holds more
+    /// than zeros where there is one. Returns the offset and the mask, or `None` if the file has no
+    /// such byte.
     pub fn rot(&mut self, prng: &mut Prng) -> Option<(u64, u8)> {
         let unsettled: BTreeSet<u64> = self
             .flushing
@@ -294,11 +295,18 @@ impl Image {
             .collect();
         let end = self.durable_len_bytes.min(self.len_bytes());
         let settled: Vec<u64> = sectors(0, end).filter(|at| !unsettled.contains(at)).collect();
-        let sector = *prng.pick(&settled)?;
+        let used: Vec<u64> = settled.iter().copied().filter(|at| self.is_used(*at)).collect();
+        let sector = *prng.pick(&used).or_else(|| prng.pick(&settled))?;
         let at = prng.between(sector * SECTOR, ((sector + 1) * SECTOR).min(end) - 1);
         let mask = 1 << prng.below(8);
         self.flip(at, mask);
         Some((at, mask))
+    }
+
+    fn is_used(&self, sector: u64) -> bool {
+        let from = (sector * SECTOR) as usize;
+        let to = self.live.len().min(from + SECTOR as usize);
+        self.live.get(from..to).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0))
     }
 
     /// Flips the bits of `mask` in one byte, on the disk and in what is seen.

@@ -177,6 +177,14 @@ kinds! {
         lasts = "for": Option<Span<HumanDuration>>, or None;
     }
 
+    /// The disk of a node is lost. The node comes back with an empty one that was prepared for it.
+    Wipe = "wipe" {
+        /// The nodes, one after another; one whose site would be left without a majority is spared.
+        target = "target": TargetChoice;
+        /// How long until the node starts again.
+        down = "down": Span<HumanDuration>;
+    }
+
     /// Bits of a file on disk flip.
     Rot = "rot" {
         /// The nodes.

@@ -13,7 +13,7 @@ use crate::scenario::{
 };
 use fulmar_types::Probe;
 use madsim::task::NodeId as Machine;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -125,6 +125,7 @@ impl Chaos {
                 let lasts = step.lasts.map(|lasts| lasts.0);
                 self.clock_step(fault, &step.target, by_ms, lasts).await;
             }
+            Fault::Wipe(wipe) => self.wipe(fault, &wipe.target, wipe.down.0).await,
             Fault::Rot(rot) => {
                 let many = (rot.bits.get(), rot.down.0);
                 self.rot(fault, &rot.target, rot.file, many);
@@ -152,6 +153,16 @@ impl Chaos {
             self.last(wait).await;
             self.stage.bring_up(&node).await;
             wait = stagger;
+        }
+    }
+
+    async fn wipe(&self, fault: &Fault<Drawn>, target: &Target, down: Duration) {
+        for node in self.stage.resolve(target) {
+            if self.stage.wipe(&node) {
+                self.took_effect(fault, &node.to_string());
+                self.last(down).await;
+                self.stage.bring_up(&node).await;
+            }
         }
     }
 
@@ -314,7 +325,9 @@ impl Chaos {
         let (bits, down) = many;
         for node in self.stage.resolve(target) {
             let machine = self.stage.machine(&node);
-            let rotten = self.stage.machines.disks().rot(machine, bits, files_of(place));
+            let disks = self.stage.machines.disks();
+            let matches = files_of(place, disks.files(machine).into_iter().map(|(path, _)| path));
+            let rotten = disks.rot(machine, bits, matches);
             if let Some(first) = rotten.first() {
                 self.took_effect(fault, &format!("{node}, {}", first.path.display()));
                 self.stage.restart_after(&node, down);
@@ -328,12 +341,19 @@ fn any_path() -> PathMatch {
 }
 
 /// The files that a place stands for, by the names that the store gives them.
-fn files_of(place: RotPlace) -> PathMatch {
+fn files_of(place: RotPlace, files: impl Iterator<Item = PathBuf>) -> PathMatch {
     let extension = |path: &Path, wanted: &str| path.extension().is_some_and(|e| e == wanted);
+    // Named by their first index in a fixed width, so the last one is the one that is written.
+    let is_segment = move |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        extension(path, "seg") && name.starts_with(|first: char| first.is_ascii_digit())
+    };
+    let active = files.filter(|path| is_segment(path)).max();
     match place {
         RotPlace::Anywhere => any_path(),
-        RotPlace::SealedSegment | RotPlace::ActiveSegment => {
-            Arc::new(move |path: &Path| extension(path, "seg"))
+        RotPlace::ActiveSegment => Arc::new(move |path: &Path| Some(path) == active.as_deref()),
+        RotPlace::SealedSegment => {
+            Arc::new(move |path: &Path| is_segment(path) && Some(path) != active.as_deref())
         }
         RotPlace::Snapshot => Arc::new(move |path: &Path| extension(path, "snap")),
         RotPlace::Vote => Arc::new(|path: &Path| path.ends_with("vote")),

@@ -28,6 +28,8 @@ pub struct NodeView {
     pub state: Option<u128>,
     /// Whether its last role was leader, and of which term.
     pub leads: Option<Term>,
+    /// Its disk was emptied, and it has no vote yet.
+    pub rejoins: bool,
     /// It ended while it led, and has not come back yet.
     died_leading: bool,
 }
@@ -101,6 +103,13 @@ impl Sink {
         let view = state.views.entry(node).or_default();
         view.died_leading |= view.leads.is_some();
         view.leads = None;
+    }
+
+    /// The disk of a node was emptied.
+    pub fn wiped(&self, node: SiteNode) {
+        let mut state = self.state();
+        state.views.insert(node, NodeView { rejoins: true, ..NodeView::default() });
+        state.checks.wiped(node);
     }
 
     /// Counts an event for the triggers.
@@ -261,6 +270,9 @@ impl State {
                 if lost && led {
                     self.hit(Probe::LeaderUnflushedTailLost);
                 }
+            }
+            Event::Rejoined if std::mem::take(&mut view.rejoins) => {
+                self.hit(Probe::WipedNodeVotesAgain)
             }
             Event::Probe(probe) => self.hit(*probe),
             _ => {}

@@ -26,6 +26,7 @@ use madsim::runtime::Handle;
 use madsim::task::NodeId as Machine;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ pub struct Stage {
     sites: Vec<SiteName>,
     nodes: BTreeMap<NodeAddress, Machine>,
     clients: BTreeMap<SiteName, Machine>,
+    /// Nodes whose directory is to be prepared at their next start, because it was emptied.
+    emptied: BTreeMap<NodeAddress, Arc<AtomicBool>>,
     mutable: Mutex<Mutable>,
 }
 
@@ -142,6 +145,7 @@ impl Stage {
             sites: sites.clone(),
             nodes: BTreeMap::new(),
             clients: BTreeMap::new(),
+            emptied: BTreeMap::new(),
             mutable: Mutex::default(),
         };
         for (number, site) in sites.iter().enumerate() {
@@ -169,6 +173,9 @@ impl Stage {
         let ip = address(number, [0, u8::try_from(node.get()).expect("few nodes")]);
         let machines = self.machines.clone();
         let config = config.clone();
+        let emptied = Arc::new(AtomicBool::new(false));
+        let address = NodeAddress { site: site.clone(), node };
+        self.emptied.insert(address.clone(), emptied.clone());
         let built = Handle::current()
             .create_node()
             .name(format!("node {node} of {site}"))
@@ -176,8 +183,16 @@ impl Stage {
             .init(move || {
                 let machines = machines.clone();
                 let config = config.clone();
+                let emptied = emptied.clone();
                 async move {
                     let host = machines.boot(madsim::plugin::node());
+                    if emptied.load(Ordering::Relaxed) {
+                        let prepared = fulmar_node::prepare_rejoin(&config, node, host.clone());
+                        if let Err(error) = prepared.await {
+                            host.fatal(ExitCode::Identity, error.to_string()).await
+                        }
+                        emptied.store(false, Ordering::Relaxed);
+                    }
                     match fulmar_node::start(&config, node, host.clone()).await {
                         Ok(running) => {
                             let _running = running;
@@ -191,7 +206,7 @@ impl Stage {
         self.machines.attach(built.id(), ip);
         let site_number = u16::try_from(number).expect("few sites");
         self.sink.introduce(built.id(), SiteNode { site: site_number, node });
-        self.nodes.insert(NodeAddress { site: site.clone(), node }, built.id());
+        self.nodes.insert(address, built.id());
     }
 
     fn mutable(&self) -> MutexGuard<'_, Mutable> {
@@ -292,6 +307,24 @@ impl Stage {
             Death::Crash => self.machines.crash(self.machine(node)),
             Death::PowerCut => self.machines.power_cut(self.machine(node)),
         }
+        true
+    }
+
+    /// Empties the disk of a node, whose process ends; at its next start it rejoins. `false` if the
+    /// node is down and may come back by itself, or if another one of its site has no vote or stays
+    /// down: one node alone cannot keep what three had promised.
+    pub fn wipe(&self, node: &NodeAddress) -> bool {
+        let mut others = self.nodes.keys().filter(|at| at.site == node.site && *at != node);
+        if others.any(|at| self.is_gone(at) || self.sink.view(self.site_node(at)).rejoins) {
+            return false;
+        }
+        if !self.take_down(node, Death::Crash) && !self.is_gone(node) {
+            return false;
+        }
+        self.mutable().status.entry(node.clone()).or_default().gone = false;
+        self.machines.disks().wipe(self.machine(node));
+        self.sink.wiped(self.site_node(node));
+        self.emptied.get(node).expect("every node has one").store(true, Ordering::Relaxed);
         true
     }
 

@@ -17,7 +17,7 @@ use super::frame::{self, FrameReader};
 use super::message::{self, AppendAnswer, Done, Purpose, Transfer, VoteAnswer, WireVote, kind};
 use super::ship;
 use crate::snapshot_data::SnapshotData;
-use crate::types::{LogId, TypeConfig, Vote, log_id, position};
+use crate::types::{LogId, Member, TypeConfig, Vote, log_id, position};
 use fulmar_host::net::WriteHalf;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
@@ -33,7 +33,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
     StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -70,7 +70,7 @@ impl PeerNetwork {
 impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerClient;
 
-    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> PeerClient {
+    async fn new_client(&mut self, target: NodeId, _: &Member) -> PeerClient {
         let control = match self.shared.get(&target) {
             Some(control) => control.clone(),
             // Not configured: every attempt to dial it says so.
@@ -79,7 +79,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
         self.client(target, control, false)
     }
 
-    async fn new_heartbeat_client(&mut self, target: NodeId, _: &EmptyNode) -> PeerClient {
+    async fn new_heartbeat_client(&mut self, target: NodeId, _: &Member) -> PeerClient {
         self.client(target, Control::new(self.context.clone(), target), true)
     }
 }

@@ -59,6 +59,11 @@ impl PeerContext {
     pub fn acquaint(&self, acquaintance: Life) {
         *self.acquaintance.lock().expect("no holder of this lock panics") = acquaintance;
     }
+
+    /// From now on these lives take part, and no others.
+    pub fn members(&self, known: BTreeMap<NodeId, Incarnation>) {
+        self.acquaintance.lock().expect("no holder of this lock panics").known = known;
+    }
 }
 
 /// Why no connection came about.
@@ -179,7 +184,8 @@ pub async fn dial(
         match answer {
             Welcome::Refused(reason) => Err(DialError::Refused(reason)),
             Welcome::Accepted { incarnation, .. } => {
-                if is_stranger(&me, to, incarnation) {
+                // One who rejoins may have heard of the others long ago; they decide.
+                if purpose != Purpose::Rejoin && is_stranger(&me, to, incarnation) {
                     return Err(DialError::Refused(Refusal::OtherIncarnation));
                 }
                 Ok(connection)
@@ -194,11 +200,12 @@ pub async fn dial(
     outcome
 }
 
+/// Whether a node is not the one that takes part under this id. Before there is a site nobody is.
 fn is_stranger(me: &Life, node: NodeId, incarnation: Incarnation) -> bool {
     if planted(Plant::WipedNodeVotes) {
         return false;
     }
-    me.known.get(&node).is_some_and(|known| *known != incarnation)
+    me.site.is_some() && me.known.get(&node) != Some(&incarnation)
 }
 
 fn judge(context: &PeerContext, me: &Life, hello: &Hello) -> Result<(), Refusal> {
@@ -220,12 +227,14 @@ fn judge(context: &PeerContext, me: &Life, hello: &Hello) -> Result<(), Refusal>
     match (me.site, hello.site) {
         (Some(mine), Some(theirs)) if mine != theirs => return Err(Refusal::OtherSite),
         // Until both belong to the site, they may only introduce themselves.
-        (None, _) | (_, None) if hello.purpose != Purpose::Control => {
+        (None, _) | (_, None) if !matches!(hello.purpose, Purpose::Control | Purpose::Rejoin) => {
             return Err(Refusal::NoSiteYet);
         }
+        (None, _) if hello.purpose == Purpose::Rejoin => return Err(Refusal::NoSiteYet),
         _ => {}
     }
-    if is_stranger(me, hello.from, hello.incarnation) {
+    // Who asks to rejoin is a stranger: the leader decides with the log whether it may.
+    if hello.purpose != Purpose::Rejoin && is_stranger(me, hello.from, hello.incarnation) {
         return Err(Refusal::OtherIncarnation);
     }
     Ok(())

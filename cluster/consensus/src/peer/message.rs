@@ -14,6 +14,7 @@
 //! | 6 | chunk of a segment or of the snapshot | done |
 //! | 7 | install | installed |
 //! | 8 | introduction, before there is a site | introduction |
+//! | 9 | may an emptied node take part again | its standing |
 //!
 //! Invariant: a message that decodes has been checked for everything that does not need the state
 //! of the node. Never: a type of openraft in a message.
@@ -54,6 +55,8 @@ pub mod kind {
     pub const INSTALL: u8 = 7;
     /// Who is there, before there is a site.
     pub const INTRODUCE: u8 = 8;
+    /// May a node whose directory was emptied take part again.
+    pub const REJOIN: u8 = 9;
 }
 
 fn invalid(text: String) -> io::Error {
@@ -90,6 +93,8 @@ pub enum Purpose {
     Append,
     /// Snapshot and segments.
     Ship,
+    /// A node whose directory was emptied asks to take part again.
+    Rejoin,
 }
 
 /// The first message on a connection.
@@ -347,6 +352,24 @@ pub struct Introduction {
     pub site: Option<SiteId>,
     /// The lives of all nodes of that site, as it knows them.
     pub known: Vec<(NodeId, Incarnation)>,
+}
+
+/// Where a node stands that asks to take part again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// The asked node does not lead; this one may.
+    NotLeader(Option<NodeId>),
+    /// Not yet, and why.
+    Wait(String),
+    /// It takes entries and has no vote.
+    Learner {
+        /// The site.
+        site: SiteId,
+        /// The lives of the nodes that take part.
+        known: Vec<(NodeId, Incarnation)>,
+    },
+    /// It has a vote.
+    Voter,
 }
 
 fn optional(id: Option<&LogId>) -> Option<LogPosition> {

@@ -11,6 +11,7 @@ use super::message::{
 use super::ship::{Receiver, ShipYard};
 use crate::bootstrap::Bootstrap;
 use crate::group::SiteRaft;
+use crate::rejoin;
 use crate::snapshot_data::to_openraft;
 use crate::types::{log_id, position};
 use fulmar_host::net::Listener;
@@ -92,7 +93,7 @@ impl PeerServer {
         let key = (hello.from, hello.purpose);
         let server = self.clone();
         let task = task::spawn_owned(async move {
-            if let Err(error) = server.serve(connection, hello.purpose).await {
+            if let Err(error) = server.serve(connection, &hello).await {
                 tracing::debug!(%error, "a peer connection ended");
             }
         });
@@ -104,15 +105,16 @@ impl PeerServer {
         tasks.push_back(task);
     }
 
-    async fn serve(&self, connection: PeerConnection, purpose: Purpose) -> io::Result<()> {
-        match purpose {
+    async fn serve(&self, connection: PeerConnection, hello: &Hello) -> io::Result<()> {
+        match hello.purpose {
             Purpose::Control => self.control(connection).await,
             Purpose::Append => self.append_stream(connection).await,
             Purpose::Ship => self.ship(connection).await,
+            Purpose::Rejoin => self.rejoin(connection, hello).await,
         }
     }
 
-    fn raft(&self) -> io::Result<&SiteRaft> {
+    pub(crate) fn raft(&self) -> io::Result<&SiteRaft> {
         self.raft.get().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
@@ -221,6 +223,18 @@ impl PeerServer {
             let answer = message::answer_to_wire(answer.map_err(io::Error::other)?);
             let head = message::encode(&answer);
             super::frame::write(&mut writer, kind::APPEND, &head, &[]).await?;
+        }
+        Ok(())
+    }
+
+    async fn rejoin(&self, mut connection: PeerConnection, hello: &Hello) -> io::Result<()> {
+        while let Some(frame) = Self::next_frame(&mut connection).await? {
+            if frame.kind != kind::REJOIN {
+                return Err(protocol("an unknown request on a rejoining connection"));
+            }
+            let standing =
+                rejoin::admit(&self.context, self.raft()?, hello.from, hello.incarnation).await;
+            connection.send(kind::REJOIN, &standing, &[]).await?;
         }
         Ok(())
     }

@@ -24,6 +24,8 @@ impl Observer for TracingObserver {
             Event::RoleChanged { role, term, leader } => {
                 tracing::info!(?role, %term, ?leader, "role changed");
             }
+            // Somebody waits for it, and the level that is on by default is this one.
+            Event::Rejoined => tracing::warn!("this node votes again"),
             Event::SnapshotInstalled { last, segments } => {
                 tracing::info!(%last, segments, "snapshot installed");
             }

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`node`] | one node of a site, until it is told to stop |
+//! | [`rejoin`] | the way back for a node that lost its directory |
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
@@ -22,6 +23,7 @@ mod demo;
 mod exit_text;
 mod node;
 pub mod output;
+mod rejoin;
 mod site;
 mod stats;
 mod status;
@@ -41,6 +43,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Node(node::Options),
+    Rejoin(rejoin::Options),
     Up(up::Options),
     Status(status::Options),
     Demo(demo::Options),
@@ -77,6 +80,7 @@ impl Stop {
 pub async fn run(cli: Cli) -> Result<ExitCode, Stop> {
     match cli.command {
         Command::Node(options) => node::run(options).await,
+        Command::Rejoin(options) => rejoin::run(options).await,
         Command::Up(options) => up::run(options).await,
         Command::Status(options) => status::run(options).await,
         Command::Demo(options) => demo::run(options).await,

@@ -4,7 +4,7 @@
 //! ```text
 //! body of the envelope, magic "FULMLIFE", version 1
 //!   0  incarnation [u8; 16]
-//!  16  has a site u8          0 or 1
+//!  16  flags u8               bit 0: has a site, bit 1: came back to a site that existed
 //!  17  site uuid [u8; 16]     zeros without one
 //!  33  count u32
 //!  37  per node: node u64 | incarnation [u8; 16]
@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 const MAGIC: [u8; 8] = *b"FULMLIFE";
 const VERSION: u32 = 1;
 
+const HAS_SITE: u8 = 1;
+const REJOINS: u8 = 2;
+
 /// The largest life file that is read, in bytes.
 pub const LIFE_BYTES_MAX: usize = 64 << 10;
 
@@ -29,16 +32,25 @@ pub struct Life {
     pub incarnation: Incarnation,
     /// The site, once there is one.
     pub site: Option<SiteId>,
+    /// This directory began empty when the site existed already: it never writes the first entry
+    /// of the log, and it has no vote until the site has given it one.
+    pub rejoins: bool,
     /// The lives of the nodes of the site, once there is one.
     pub known: BTreeMap<NodeId, Incarnation>,
 }
 
 impl Life {
+    /// The life of a directory that belongs to no site yet.
+    pub fn new(incarnation: Incarnation) -> Self {
+        Self { incarnation, site: None, rejoins: false, known: BTreeMap::new() }
+    }
+
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_slice(&self.incarnation.0.0);
-        body.put_u8(u8::from(self.site.is_some()));
+        let flags = [(self.site.is_some(), HAS_SITE), (self.rejoins, REJOINS)];
+        body.put_u8(flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum());
         body.put_slice(&self.site.unwrap_or_default().0.0);
         body.put_u32_le(u32::try_from(self.known.len()).expect("a site has a handful of nodes"));
         for (node, incarnation) in &self.known {
@@ -52,18 +64,22 @@ impl Life {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(envelope::open(MAGIC, VERSION, bytes)?);
         let incarnation = Incarnation(Uuid(reader.array()?));
-        let has_site = reader.u8()?;
+        let flags = reader.u8()?;
+        if flags & !(HAS_SITE | REJOINS) != 0 {
+            return None;
+        }
         let site = SiteId(Uuid(reader.array()?));
-        let site = match has_site {
+        let site = match flags & HAS_SITE {
             0 if site == SiteId::default() => None,
-            1 => Some(site),
-            _ => return None,
+            0 => return None,
+            _ => Some(site),
         };
+        let rejoins = flags & REJOINS != 0;
         let mut known = BTreeMap::new();
         for _ in 0..reader.u32()? {
             known.insert(NodeId(reader.u64()?), Incarnation(Uuid(reader.array()?)));
         }
-        reader.is_at_end().then_some(Self { incarnation, site, known })
+        reader.is_at_end().then_some(Self { incarnation, site, rejoins, known })
     }
 }
 
@@ -74,11 +90,11 @@ mod tests {
 
     #[test]
     fn lives_read_back_and_damage_is_refused() {
-        let young =
-            Life { incarnation: Incarnation(Uuid([2; 16])), site: None, known: BTreeMap::new() };
+        let young = Life::new(Incarnation(Uuid([2; 16])));
+        let back = Life { rejoins: true, ..young.clone() };
         let known = (1..=3).map(|node| (NodeId(node), Incarnation(Uuid([7; 16])))).collect();
         let grown = Life { site: Some(SiteId(Uuid([1; 16]))), known, ..young.clone() };
-        for life in [young, grown] {
+        for life in [young, back, grown] {
             let bytes = life.encode();
             assert_eq!(Life::decode(&bytes), Some(life));
             for (bit, flipped) in each_flipped(&bytes) {

@@ -126,7 +126,7 @@ impl Snapshots {
         let tmp = self.directory.join(format!("{}.tmp", file_name(index)));
         write_new(disk, &tmp, &snapshot).await?;
         disk.rename(&tmp, &path).await.map_err(failed("rename", &tmp))?;
-        if !planted(Plant::LoseRename) {
+        if !planted(Plant::LoseRename) && !planted(Plant::PurgeBeforeSnapshot) {
             disk.sync_dir(&self.directory).await.map_err(failed("flush", &self.directory))?;
         }
         host.report(Event::SnapshotSaved { last: snapshot.last, state: snapshot.state });
@@ -178,7 +178,8 @@ async fn write_new(
     }
     .map_err(failed("create", tmp))?;
     let write = Write::one(0, snapshot.encode());
-    file.write(vec![write], Flush::Data).await.map_err(failed("write", tmp))
+    let flush = if planted(Plant::PurgeBeforeSnapshot) { Flush::No } else { Flush::Data };
+    file.write(vec![write], flush).await.map_err(failed("write", tmp))
 }
 
 /// The inner result is about the bytes, the outer one about the disk.
