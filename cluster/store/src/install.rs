@@ -92,7 +92,11 @@ pub(crate) async fn resume(host: &Host, paths: &Paths) -> Result<(), Failure> {
         let number = next_spare(&list(host, paths).await?.spares);
         begin_segment(host, paths, (number, true), &header).await?;
     }
-    finish(host, paths, &record, &mut snapshots).await
+    finish(host, paths, &record, &mut snapshots).await?;
+    let InstallRecord { last, moved, keep_tail, .. } = record;
+    host.report(Event::SnapshotInstalled { last, segments: moved, tail_kept: keep_tail });
+    host.probe(Probe::SegmentsInstalled);
+    Ok(())
 }
 
 /// Moves the segments to where they belong, and checks that all are there.
@@ -238,7 +242,7 @@ impl Writer {
         inner.handles.clear();
         inner.spare_taken.notify_one();
         inner.progress.notify_waiters();
-        host.report(Event::SnapshotInstalled { last, segments: moved });
+        host.report(Event::SnapshotInstalled { last, segments: moved, tail_kept: keep_tail });
         host.probe(Probe::SegmentsInstalled);
         Ok(())
     }

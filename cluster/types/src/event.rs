@@ -109,12 +109,15 @@ pub enum Event {
         /// Hash of its bytes, the same on every node.
         hash: u128,
     },
-    /// A snapshot and the segments below it were taken from a peer.
+    /// A snapshot and the segments below it, taken from a peer, were put into place; by recovery,
+    /// where a crash had interrupted it.
     SnapshotInstalled {
         /// The last entry that it covers.
         last: LogPosition,
         /// How many segments came over the network for it.
         segments: u32,
+        /// Whether the entries that were behind it are still there; else the log ends with it.
+        tail_kept: bool,
     },
     /// A segment came from a peer, whole, and its hash was verified; it is not in place yet.
     SegmentReceived {

@@ -20,6 +20,9 @@ impl Check for FlushedSurvives {
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         match seen.event {
+            Event::SnapshotInstalled { last, tail_kept: false, .. } => {
+                self.flushed.insert(seen.at, *last);
+            }
             Event::Flushed { last, .. } | Event::SnapshotInstalled { last, .. } => {
                 let flushed = self.flushed.entry(seen.at).or_insert(*last);
                 *flushed = (*flushed).max(*last);
@@ -88,6 +91,17 @@ mod tests {
         );
         assert!(run(&mut check, &[(1, flushed(6)), (1, recovered(Some(5)))]).is_some());
         assert!(run(&mut check, &[(2, flushed(0)), (2, recovered(None))]).is_some());
+    }
+
+    #[test]
+    fn an_installation_may_take_a_tail_that_the_leader_has_not() {
+        let installed =
+            |tail_kept| Event::SnapshotInstalled { last: position(1, 6), segments: 1, tail_kept };
+        let mut check = FlushedSurvives::default();
+        let events = [(1, flushed(9)), (1, installed(false)), (1, recovered(Some(6)))];
+        assert_eq!(run(&mut check, &events), None);
+        let events = [(1, flushed(9)), (1, installed(true)), (1, recovered(Some(6)))];
+        assert!(run(&mut check, &events).is_some());
     }
 
     #[test]

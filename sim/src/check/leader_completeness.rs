@@ -69,9 +69,12 @@ impl Check for LeaderCompleteness {
             Event::Recovered { last, .. } => {
                 log.cut(last.map_or(LogIndex(0), |last| last.index.next()));
             }
-            Event::SnapshotInstalled { last, .. } => {
+            Event::SnapshotInstalled { last, tail_kept, .. } => {
                 log.start = last.index.next();
                 log.terms = log.terms.split_off(&log.start);
+                if !tail_kept {
+                    log.terms.clear();
+                }
             }
             Event::Applied { position, .. } => {
                 let site = self.committed.entry(seen.at.site).or_default();
@@ -112,7 +115,7 @@ mod tests {
             (2, appended(1, 0, 7)),
             (1, applied(1, 0, 7)),
             (2, leads(2)),
-            (3, Event::SnapshotInstalled { last: position(1, 0), segments: 1 }),
+            (3, Event::SnapshotInstalled { last: position(1, 0), segments: 1, tail_kept: false }),
             (3, leads(3)),
         ];
         assert_eq!(run(&mut check, &events), None);

@@ -139,19 +139,37 @@ impl PeerConnection {
     ) -> io::Result<A> {
         let exchange = async {
             self.send(kind, message, body).await?;
-            let answer = self.receive().await?;
-            if answer.kind != kind {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a peer answered another question",
-                ));
-            }
-            message::decode(&answer.head)
+            self.expect(kind).await
         };
-        time::timeout(limit, exchange)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        in_time(limit, exchange).await
     }
+
+    /// Waits for another answer to the last question, at most for `limit`.
+    ///
+    /// # Errors
+    /// If the connection broke, or the deadline passed (`TimedOut`); it is of no use afterwards.
+    pub async fn answer<A: DeserializeOwned>(
+        &mut self,
+        kind: u8,
+        limit: Duration,
+    ) -> io::Result<A> {
+        in_time(limit, self.expect(kind)).await
+    }
+
+    async fn expect<A: DeserializeOwned>(&mut self, kind: u8) -> io::Result<A> {
+        let answer = self.receive().await?;
+        if answer.kind != kind {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a peer answered another question",
+            ));
+        }
+        message::decode(&answer.head)
+    }
+}
+
+async fn in_time<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    time::timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// Connects to a node and shakes hands.

@@ -12,7 +12,7 @@
 //! | 4 | transfer of leadership | done |
 //! | 5 | offer of segments | wanted |
 //! | 6 | chunk of a segment or of the snapshot | done |
-//! | 7 | install | installed |
+//! | 7 | install | still at it (nothing), as often as need be; installed |
 //! | 8 | introduction, before there is a site | introduction |
 //! | 9 | may an emptied node take part again | its standing |
 //!
@@ -336,9 +336,11 @@ pub struct Install {
 
 /// The answer to [`Install`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Installed {
-    /// The vote of the answering node.
-    pub vote: WireVote,
+pub enum Installed {
+    /// Not yet. Said again and again, so that silence means that the node is gone.
+    StillAtIt,
+    /// It is over. The vote of the answering node.
+    Over(WireVote),
 }
 
 /// Who a node is, asked for before there is a site.

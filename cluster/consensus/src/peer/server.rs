@@ -6,7 +6,8 @@
 use super::connection::{PeerConnection, PeerContext, welcome};
 use super::frame::Frame;
 use super::message::{
-    self, Chunk, Done, Hello, Install, Offer, Purpose, Transfer, VoteAnswer, WireVote, kind,
+    self, Chunk, Done, Hello, Install, Installed, Offer, Purpose, Transfer, VoteAnswer, WireVote,
+    kind,
 };
 use super::ship::{Receiver, ShipYard};
 use crate::bootstrap::Bootstrap;
@@ -21,7 +22,6 @@ use fulmar_store::Store;
 use fulmar_types::NodeId;
 use futures_util::StreamExt;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest};
-use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -256,8 +256,7 @@ impl PeerServer {
                 }
                 kind::INSTALL => {
                     let order: Install = message::decode(&frame.head)?;
-                    let installed = self.install(&mut receiver, &order).await?;
-                    connection.send(kind::INSTALL, &installed, &[]).await?;
+                    self.install_and_say(&mut connection, &mut receiver, &order).await?;
                 }
                 _ => return Err(protocol("an unknown request on a shipping connection")),
             }
@@ -265,11 +264,29 @@ impl PeerServer {
         Ok(())
     }
 
-    async fn install(
+    /// Installs, and says from time to time that it is still at it: the leader cannot tell a slow
+    /// installation from a machine that lost power.
+    async fn install_and_say(
         &self,
+        connection: &mut PeerConnection,
         receiver: &mut Receiver,
         order: &Install,
-    ) -> io::Result<impl Serialize + use<>> {
+    ) -> io::Result<()> {
+        let mut installing = std::pin::pin!(self.install(receiver, order));
+        loop {
+            tokio::select! {
+                biased;
+                installed = &mut installing => {
+                    return connection.send(kind::INSTALL, &installed?, &[]).await;
+                }
+                () = time::sleep(self.context.stall_timeout / 4) => {
+                    connection.send(kind::INSTALL, &Installed::StillAtIt, &[]).await?;
+                }
+            }
+        }
+    }
+
+    async fn install(&self, receiver: &mut Receiver, order: &Install) -> io::Result<Installed> {
         let data = receiver.complete(order.snapshot)?;
         let response = self
             .raft()?
@@ -279,6 +296,6 @@ impl PeerServer {
         if response.vote == order.vote.to_vote() {
             receiver.installed();
         }
-        Ok(Receiver::answer(&response.vote))
+        Ok(Installed::Over(WireVote::from(&response.vote)))
     }
 }

@@ -13,7 +13,7 @@
 //!   chunk {snapshot, at, last} ...  -->
 //!                                   <--   done
 //!   install {vote, snapshot}        -->
-//!                                   <--   installed {vote}
+//!                                   <--   still at it ... installed {vote}
 //! ```
 //!
 //! Invariants: nothing staged takes effect before its hash is verified and openraft has accepted
@@ -41,9 +41,6 @@ use std::time::Duration;
 /// The largest snapshot that is taken from a peer.
 pub const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
 
-/// Installing moves files and restores the machine, which takes longer than an answer usually may.
-const INSTALL_PATIENCE: u32 = 20;
-
 type ShipError = StreamingError<TypeConfig>;
 
 fn network(error: &io::Error) -> ShipError {
@@ -63,7 +60,7 @@ pub(crate) async fn send(
     let (vote, data) = what;
     let mut sender = Sender { connection, store, limit: context.stall_timeout };
     match sender.run(&vote, &data).await {
-        Ok(installed) => Ok(SnapshotResponse::new(installed.vote.to_vote())),
+        Ok(vote) => Ok(SnapshotResponse::new(vote.to_vote())),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             Err(StreamingError::Timeout(Timeout {
                 action: RPCTypes::InstallSnapshot,
@@ -83,7 +80,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    async fn run(&mut self, vote: &Vote, data: &SnapshotData) -> io::Result<Installed> {
+    async fn run(&mut self, vote: &Vote, data: &SnapshotData) -> io::Result<WireVote> {
         let snapshot = data.snapshot.encode();
         let offer = Offer {
             vote: WireVote::from(vote),
@@ -104,7 +101,15 @@ impl Sender<'_> {
         }
         self.chunks(ChunkOf::Snapshot, &snapshot).await?;
         let install = Install { vote: WireVote::from(vote), snapshot: data.snapshot.last };
-        self.connection.ask(kind::INSTALL, &install, self.limit * INSTALL_PATIENCE).await
+        let mut answer = self.connection.ask(kind::INSTALL, &install, self.limit).await?;
+        loop {
+            match answer {
+                Installed::Over(vote) => return Ok(vote),
+                Installed::StillAtIt => {
+                    answer = self.connection.answer(kind::INSTALL, self.limit).await?;
+                }
+            }
+        }
     }
 
     async fn segment(&mut self, segment: &SealedInfo, from: u64) -> io::Result<()> {
@@ -347,10 +352,5 @@ impl Receiver {
             self.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
         }
         staged.complete.clear();
-    }
-
-    /// The answer to an install order.
-    pub(crate) fn answer(vote: &Vote) -> Installed {
-        Installed { vote: WireVote::from(vote) }
     }
 }

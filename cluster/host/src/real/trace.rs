@@ -26,7 +26,7 @@ impl Observer for TracingObserver {
             }
             // Somebody waits for it, and the level that is on by default is this one.
             Event::Rejoined => tracing::warn!("this node votes again"),
-            Event::SnapshotInstalled { last, segments } => {
+            Event::SnapshotInstalled { last, segments, .. } => {
                 tracing::info!(%last, segments, "snapshot installed");
             }
             Event::VoteSaved { term, voted_for, committed } => {
