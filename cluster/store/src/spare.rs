@@ -21,6 +21,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A page of the kernel's cache.
+const PAGE_BYTES: u64 = 4_096;
+
 /// After this long a full disk is asked again.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -141,6 +144,20 @@ async fn remove(inner: &Inner, number: u64) -> Result<(), DiskError> {
     sync_dir(disk, &inner.paths.log).await
 }
 
+/// Zeros for a range, one write a page. A large write makes the kernel keep the range as one large
+/// piece of its cache, and a sector that is written into it later is accounted as all of it.
+fn zero_pages(from: u64, len: u64) -> Vec<Write> {
+    let end = from + len;
+    let mut writes = Vec::new();
+    let mut at = from;
+    while at < end {
+        let to = (at + 1).next_multiple_of(PAGE_BYTES).min(end);
+        writes.push(Write { at, pieces: zeros(to - at) });
+        at = to;
+    }
+    writes
+}
+
 async fn fill(inner: &Inner, path: PathBuf, is_new: bool) -> Result<(), DiskError> {
     let disk = inner.host.disk.as_ref();
     let file: Arc<dyn File> = if is_new {
@@ -155,10 +172,15 @@ async fn fill(inner: &Inner, path: PathBuf, is_new: bool) -> Result<(), DiskErro
             file.set_len(wanted).await?;
             return file.sync().await;
         }
+        // A file that was a segment ends with its footer. The next footer may be longer: it is
+        // written once, and not worth filling the difference up each time.
+        if len >= inner.settings.segment_bytes {
+            return Ok(());
+        }
         let mut at = len;
         while at < wanted {
             let piece = (wanted - at).min(CHUNK_BYTES);
-            file.write(vec![Write { at, pieces: zeros(piece) }], Flush::Data).await?;
+            file.write(zero_pages(at, piece), Flush::Data).await?;
             at += piece;
         }
         Ok(())

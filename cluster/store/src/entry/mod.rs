@@ -9,7 +9,7 @@
 //!               1  zero [u8; 3]
 //!               4  units u32            at least one
 //!               8  wall_ms u64          the leader's wall clock, made monotonic
-//!              16  claim u64            the leader's committed index + 1; 0: none
+//!              16  claim u64            index + 1 of the leader's last applied entry; 0: none
 //!              24  the units
 //! unit          0  len u32              bytes behind this field
 //!               4  preconditions u16

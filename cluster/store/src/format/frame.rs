@@ -7,7 +7,8 @@
 //!   4  header crc u32       crc32c of bytes 8..64
 //!   8  index u64
 //!  16  term u64
-//!  24  claim u64            the leader's committed index + 1 when it proposed the entry; 0: none
+//!  24  claim u64            index + 1 of the last entry that the leader had applied, and so knew to
+//!                           be committed, when it proposed this one; 0: none
 //!  32  content u64          xxh3-64 of the payload
 //!  40  chain u64            xxh3-64 of {chain before, term, index, kind, content, payload len}
 //!  48  base index u64       the first index of the segment file
