@@ -27,6 +27,7 @@ mod rejoin;
 pub mod runtime;
 mod snapshot_data;
 mod state_machine;
+pub mod suite;
 mod types;
 
 pub use bootstrap::prepare_rejoin;

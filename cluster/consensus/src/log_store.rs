@@ -48,6 +48,15 @@ impl LogStore {
             self.store.entries(range, max_bytes).await.map_err(io::Error::other)?;
         entries.into_iter().map(entry_from_store).collect()
     }
+
+    /// The same for the part of the range that the log holds: openraft may ask for entries that
+    /// were purged, and for some that were never appended.
+    async fn read_held(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
+        let begin = self.store.floor().map_or(0, |floor| floor.index.get() + 1);
+        let next = self.store.last().map_or(0, |last| last.index.get() + 1);
+        let (start, end) = (start.max(begin), end.min(next));
+        if start < end { self.read(start, end, max_bytes).await } else { Ok(Vec::new()) }
+    }
 }
 
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
@@ -110,10 +119,9 @@ impl RaftLogReader<TypeConfig> for LogStore {
             if start >= end {
                 return None;
             }
-            match log.read(start, end, APPLY_CHUNK_BYTES).await {
-                Ok(entries) if entries.is_empty() => None,
+            match log.read_held(start, end, APPLY_CHUNK_BYTES).await {
                 Ok(entries) => {
-                    let next = start + entries.len() as u64;
+                    let next = entries.last()?.log_id.index + 1;
                     let items: Vec<io::Result<Entry>> = entries.into_iter().map(Ok).collect();
                     Some((stream::iter(items), Some((log, next))))
                 }
@@ -128,7 +136,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
         let (start, end) = bounds(&range);
-        self.read(start, end, usize::MAX).await
+        self.read_held(start, end, usize::MAX).await
     }
 
     /// Entries for one message to a follower: at least one, and no more than fit.

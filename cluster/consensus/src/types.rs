@@ -36,7 +36,7 @@ pub(crate) type Membership = openraft::Membership<NodeId, Member>;
 
 /// What the membership says of a node. The site's log decides which life of a node it is that
 /// takes part, and so a directory that was emptied cannot take the place of the old one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// Which life of its data directory.
     pub incarnation: Incarnation,

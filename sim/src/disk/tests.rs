@@ -13,6 +13,7 @@ use madsim::task::NodeId;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const ALWAYS_TORN: PowerLoss =
     PowerLoss { torn_file_ppm: 1_000_000, torn_sector_ppm: 100_000, lost_name_ppm: 500_000 };
@@ -49,6 +50,28 @@ fn the_disk_conforms() {
             conformance::disk(&host, Path::new("relative")).await;
         });
     }
+}
+
+/// openraft's own tests of a log store and a state machine, on this disk.
+#[test]
+fn the_log_store_and_the_state_machine_pass_the_suite_of_openraft() {
+    for seed in 0..3 {
+        let (ran, _) = simulate(seed, |world| async move {
+            let host = world.machines.boot(world.machine(1));
+            let number = AtomicU32::new(0);
+            let directory =
+                move || PathBuf::from(format!("/data/{}", number.fetch_add(1, Ordering::Relaxed)));
+            fulmar_consensus::suite::run(host, directory).await
+        });
+        assert_eq!(ran, 45, "of seed {seed}");
+    }
+}
+
+/// openraft's own tests of a runtime, on simulated time.
+#[test]
+fn the_runtime_passes_the_suite_of_openraft() {
+    let ran = std::thread::spawn(fulmar_consensus::suite::run_runtime).join();
+    assert!(ran.is_ok(), "the panic is above");
 }
 
 #[test]

@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: CLIENT, may: &[WIRE, HOST, TYPES] },
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: NODE, may: &[BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
-    Layer { name: SIM, may: &[NODE, CLIENT, WIRE, HOST, TYPES] },
+    Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES] },
     Layer { name: "fulmar-tests", may: &[SIM] },
     Layer { name: "fulmar-preload", may: &[] },
 ];
