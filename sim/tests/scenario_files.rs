@@ -54,6 +54,7 @@ const EVERY_FAULT: &str = r#"
   { kind = "refuse", between = ["all of north", "node 2 of north"], at = "3s", for = "4s" },
   { kind = "half_open", between = ["node 1 of north", "nodes 2, 3 of north"], at = "4s" },
   { kind = "slow_disk", target = "follower of south", by = "100ms", at = "5s", for = "10s" },
+  { kind = "disk_full", target = "any of south", leaves = "0B..64KiB", at = "5s", for = "10s" },
   { kind = "fsync_error", target = "follower 2 of south", at = "6s", down = "2s" },
   { kind = "read_error", target = "node 3 of south", at = "7s", reads = "1..3", down = "2s" },
   { kind = "clock_step", target = "any of south", by = "-30s..30s", at = "8s" },

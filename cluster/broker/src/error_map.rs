@@ -15,6 +15,8 @@ use fulmar_wire::batch::BatchError;
 pub(crate) enum Unanswered {
     /// It was certainly not done.
     NotDone,
+    /// It was certainly not done: the disks of the site have no room for it.
+    NoRoom,
     /// It may or may not be done: the leader changed, or time ran out.
     Unknown,
 }
@@ -41,6 +43,8 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
 pub(crate) const fn of_unanswered_produce(unanswered: Unanswered) -> ErrorCode {
     match unanswered {
         Unanswered::NotDone => ErrorCode::NotLeaderOrFollower,
+        // Producers try again after it, and know that the batch was not stored.
+        Unanswered::NoRoom => ErrorCode::KafkaStorageError,
         Unanswered::Unknown => ErrorCode::RequestTimedOut,
     }
 }
@@ -49,6 +53,7 @@ pub(crate) const fn of_unanswered_produce(unanswered: Unanswered) -> ErrorCode {
 pub(crate) const fn of_unanswered_admin(unanswered: Unanswered) -> ErrorCode {
     match unanswered {
         Unanswered::NotDone => ErrorCode::NotController,
+        Unanswered::NoRoom => ErrorCode::KafkaStorageError,
         Unanswered::Unknown => ErrorCode::RequestTimedOut,
     }
 }

@@ -20,6 +20,13 @@ pub trait GroupHandle: Send + Sync + 'static {
     /// Proposes an entry and waits until it is applied here.
     fn propose(&self, payload: Bytes) -> BoxFuture<'static, Result<Proposed, ProposeError>>;
 
+    /// Whether the disks of the site have room for records, as far as this node knows.
+    fn takes_records(&self) -> bool;
+
+    /// Waits until an entry with a payload of so many bytes has its place on this node's disk;
+    /// `false` if there is none to be had now. With records in it, it must leave the reserve alone.
+    fn room_for(&self, payload_bytes: usize, has_records: bool) -> BoxFuture<'static, bool>;
+
     /// The index that the next entry of this node's log gets.
     fn log_end(&self) -> LogIndex;
 

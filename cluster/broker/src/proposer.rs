@@ -8,6 +8,9 @@
 //! is answered once, with what became of it, "certainly not done", or "unknown"; the bytes that
 //! wait are bounded, and whoever brings more waits before the queue.
 //!
+//! Room on the disks is asked for before an entry is proposed, since nobody can refuse it later.
+//! Units without records may use the reserve that is kept for them.
+//!
 //! Never: propose a unit a second time. After "unknown" only its owner can know whether that is
 //! safe.
 
@@ -19,7 +22,7 @@ use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::{BoxFuture, Host};
 use fulmar_store::entry::{EntryBuilder, EntryHeader, PushError, Unit};
-use fulmar_types::{Event, Term};
+use fulmar_types::{Event, Probe, Term};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -39,6 +42,8 @@ pub enum Answer {
     },
     /// It was certainly not done, and never will be.
     NotDone,
+    /// The same, because the disks of the site have no room for it now.
+    NoRoom,
     /// It may or may not be done, now or later.
     Unknown,
 }
@@ -129,8 +134,13 @@ impl Shared {
     fn next_entry(&self) -> Option<(Bytes, Vec<Pending>)> {
         let mut builder = EntryBuilder::new(self.segment_bytes);
         let mut taken = Vec::new();
+        let takes_records = self.group.takes_records();
         let mut queue = self.locked();
         while let Some(pending) = queue.pop_front() {
+            if !takes_records && pending.unit.has_records() {
+                self.refuse(pending);
+                continue;
+            }
             match builder.push(&pending.unit) {
                 Ok(()) => taken.push(pending),
                 Err(PushError::Full) => {
@@ -151,6 +161,21 @@ impl Shared {
         Some((builder.finish(EntryHeader { wall_ms, claim }), taken))
     }
 
+    /// Waits for the place of an entry, and answers its units if there is none.
+    async fn place(&self, payload: Bytes, units: Vec<Pending>) -> Option<(Bytes, Vec<Pending>)> {
+        let has_records = units.iter().any(|pending| pending.unit.has_records());
+        if self.group.room_for(payload.len(), has_records).await {
+            return Some((payload, units));
+        }
+        units.into_iter().for_each(|pending| self.refuse(pending));
+        None
+    }
+
+    fn refuse(&self, pending: Pending) {
+        self.host.probe(Probe::RefusedForSpace);
+        answer(pending, Answer::NoRoom);
+    }
+
     fn report_depth(&self) {
         let depth = ROOM_KIB - self.room.available_permits();
         let (depth, bound) = ((depth * KIB) as u64, PROPOSER_QUEUE_BYTES_MAX as u64);
@@ -164,8 +189,12 @@ async fn drive(shared: Arc<Shared>) {
         let slot = in_flight.clone().acquire_owned().await.expect("never closed");
         let (payload, units) = loop {
             match shared.next_entry() {
-                Some(entry) => break entry,
                 None => shared.arrived.notified().await,
+                Some((payload, units)) => {
+                    if let Some(entry) = shared.place(payload, units).await {
+                        break entry;
+                    }
+                }
             }
         };
         shared.report_depth();

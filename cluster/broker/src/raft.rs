@@ -12,6 +12,15 @@ impl GroupHandle for Group {
         Box::pin(async move { Group::propose(&group, payload).await })
     }
 
+    fn takes_records(&self) -> bool {
+        Group::takes_records(self, 0)
+    }
+
+    fn room_for(&self, payload_bytes: usize, has_records: bool) -> BoxFuture<'static, bool> {
+        let group = self.clone();
+        Box::pin(async move { Group::room_for(&group, payload_bytes, has_records).await })
+    }
+
     fn log_end(&self) -> LogIndex {
         self.store().last().map_or(LogIndex(0), |last| last.index.next())
     }

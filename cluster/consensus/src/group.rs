@@ -15,12 +15,14 @@ use crate::peer::connection::PeerContext;
 use crate::peer::server::PeerServer;
 use crate::peer::ship::ShipYard;
 use crate::rejoin;
+use crate::space::{self, Admission, Space};
 use crate::state_machine::{Progress, StateMachine};
 use crate::types::{Member, Proposal, TypeConfig, position};
 use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::{Host, planted};
-use fulmar_store::{Life, OpenError, Store, StoreSettings};
+use fulmar_store::{Demand, Life, OpenError, Store, StoreSettings};
+use fulmar_types::limits::{BLANKS_BYTES, control_reserve_bytes};
 use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Plant, Role, SiteId, Term};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
@@ -41,6 +43,9 @@ const DIAL_PATIENCE: u32 = 1;
 /// How long a peer may owe an answer, in election timeouts. A slow flush must fit in.
 const STALL_PATIENCE: u32 = 4;
 
+/// How long a proposal waits for a spare that is being written.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a group needs to know.
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
@@ -54,6 +59,8 @@ pub struct GroupSettings {
     pub segment_bytes: u64,
     /// Empty segments kept ready.
     pub spare_segments: u32,
+    /// Room that only entries without records may use, before the segment size bounds it.
+    pub reserve_bytes: u64,
     /// Full segments that the Raft floor stays behind the newest snapshot.
     pub purge_lag_segments: u32,
     /// How often a leader speaks when it has nothing to say.
@@ -151,10 +158,25 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) raft: SiteRaft,
     pub(crate) progress: Arc<Progress>,
+    space: Arc<Space>,
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
     node: NodeId,
     site: SiteId,
+}
+
+impl Shared {
+    /// Whether this node leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.leadership.lock().expect("no holder of this lock panics").is_me
+    }
+
+    /// What this node lets in, if it leads.
+    pub(crate) fn admission(&self, bytes: u64) -> Admission {
+        let metrics = self.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        self.space.admission(self.node, membership.voter_ids(), bytes)
+    }
 }
 
 /// A handle to the group of this node. The group ends when the last clone is dropped.
@@ -202,7 +224,9 @@ impl Group {
         let life = Bootstrap::incarnate(&store, settings.node, settings.segment_bytes)
             .await
             .map_err(core)?;
-        let context = Arc::new(peer_context(&host, &settings, life));
+        let reserve = store_settings(&settings).reserve_bytes;
+        let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
+        let context = Arc::new(peer_context(&settings, life, space.clone()));
         let listener = host
             .network
             .listen(address)
@@ -243,20 +267,13 @@ impl Group {
             store,
             raft,
             progress,
+            space,
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
             node: settings.node,
             site,
         });
-        tasks.push(task::spawn_owned(watch_role(shared.clone())));
-        tasks.push(task::spawn_owned(watch_core(shared.clone(), context.clone())));
-        tasks
-            .push(task::spawn_owned(maintenance::run(shared.clone(), settings.purge_lag_segments)));
-        if life.rejoins {
-            let raft = shared.raft.clone();
-            let asking = async move { rejoin::until_voter(&context, &raft).await };
-            tasks.push(task::spawn_owned(asking));
-        }
+        tasks.extend(keepers(&shared, &context, &settings));
         Ok(Self { shared, _tasks: Arc::new(tasks) })
     }
 
@@ -266,7 +283,10 @@ impl Group {
     /// If this node does not lead, or leadership was lost before the outcome was known.
     pub async fn propose(&self, payload: Bytes) -> Result<Proposed, ProposeError> {
         let claim = self.shared.progress.applied().map_or(0, |at| at.index.get() + 1);
-        match self.shared.raft.client_write(Proposal { claim, payload }).await {
+        let ticket = self.shared.space.admit(Demand::of_payload(payload.len()));
+        let written = self.shared.raft.client_write(Proposal { claim, payload }).await;
+        ticket.settle();
+        match written {
             Ok(response) => {
                 Ok(Proposed { position: position(&response.log_id), outcome: response.data.0 })
             }
@@ -275,6 +295,23 @@ impl Group {
             }
             Err(_) => Err(ProposeError::Unknown),
         }
+    }
+
+    /// Whether records are let in, as far as this node knows: enough nodes have room for so many
+    /// bytes of entries, and the reserve beside them.
+    pub fn takes_records(&self, bytes: u64) -> bool {
+        self.shared.admission(bytes) == Admission::Records
+    }
+
+    /// Waits for the place of an entry with so many bytes of payload on the disk of this node;
+    /// `false` if there is none to be had now, or too few of the others have room for it. To be
+    /// asked before [`Group::propose`]. With records in it, an entry leaves the reserve alone.
+    pub async fn room_for(&self, payload_len: usize, has_records: bool) -> bool {
+        let frame = Demand::of_payload(payload_len).bytes;
+        let space = &self.shared.space;
+        let keep = if has_records { space.reserve_bytes() } else { BLANKS_BYTES };
+        space.wait_for(&[frame], keep, ROOM_PATIENCE).await
+            && (!has_records || self.takes_records(frame))
     }
 
     /// Who leads, as far as this node knows.
@@ -345,9 +382,31 @@ impl Group {
     }
 }
 
-fn peer_context(host: &Host, settings: &GroupSettings, life: Life) -> PeerContext {
+/// What looks after a running group.
+fn keepers(
+    shared: &Arc<Shared>,
+    context: &Arc<PeerContext>,
+    settings: &GroupSettings,
+) -> Vec<Owned<()>> {
+    let pauses = (settings.heartbeat, settings.election_timeout_max);
+    let mut tasks = vec![
+        task::spawn_owned(watch_role(shared.clone())),
+        task::spawn_owned(watch_core(shared.clone(), context.clone())),
+        task::spawn_owned(space::watch(shared.clone(), pauses)),
+        task::spawn_owned(maintenance::run(shared.clone(), settings.purge_lag_segments)),
+    ];
+    if context.acquaintance().rejoins {
+        let (raft, context) = (shared.raft.clone(), context.clone());
+        let asking = async move { rejoin::until_voter(&context, &raft).await };
+        tasks.push(task::spawn_owned(asking));
+    }
+    tasks
+}
+
+fn peer_context(settings: &GroupSettings, life: Life, space: Arc<Space>) -> PeerContext {
     PeerContext {
-        host: host.clone(),
+        host: space.host().clone(),
+        space,
         node: settings.node,
         addresses: settings.peers.clone(),
         segment_bytes: settings.segment_bytes,
@@ -363,6 +422,7 @@ pub(crate) fn store_settings(settings: &GroupSettings) -> StoreSettings {
         node: settings.node,
         segment_bytes: settings.segment_bytes,
         spare_segments: settings.spare_segments,
+        reserve_bytes: control_reserve_bytes(settings.segment_bytes, settings.reserve_bytes),
         entry_cache_bytes: fulmar_types::limits::ENTRY_CACHE_BYTES,
     }
 }

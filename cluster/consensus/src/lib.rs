@@ -26,6 +26,7 @@ pub mod peer;
 mod rejoin;
 pub mod runtime;
 mod snapshot_data;
+pub mod space;
 mod state_machine;
 pub mod suite;
 mod types;

@@ -5,12 +5,12 @@
 //! disk in the order in which openraft asked for them (the store's one queue).
 
 use crate::types::{
-    Entry, LeaderId, LogId, TypeConfig, Vote, entry_from_store, entry_to_store, log_id, position,
-    vote_from_store, vote_to_store,
+    Entry, LeaderId, LogId, TypeConfig, Vote, entry_from_store, entry_to_store, log_id,
+    payload_len, position, vote_from_store, vote_to_store,
 };
-use fulmar_store::{LogEntry, Store};
+use fulmar_store::{Demand, LogEntry, Store};
 use fulmar_types::LogIndex;
-use fulmar_types::limits::APPEND_MESSAGE_TARGET_BYTES;
+use fulmar_types::limits::{APPEND_MESSAGE_TARGET_BYTES, append_message_bytes};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
 use openraft::errors::LeaderChanged;
@@ -139,13 +139,23 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read_held(start, end, usize::MAX).await
     }
 
-    /// Entries for one message to a follower: at least one, and no more than fit.
+    /// Entries for one message to a follower: at least one, and no more than fit into a message, and
+    /// surely into what a node keeps ready.
     async fn limited_get_log_entries(
         &mut self,
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, APPEND_MESSAGE_TARGET_BYTES).await
+        let most = append_message_bytes(self.store.room().segment_bytes);
+        let mut entries = self.read(start, end, APPEND_MESSAGE_TARGET_BYTES).await?;
+        let mut bytes = 0;
+        let fitting = entries.iter().take_while(|entry| {
+            bytes += Demand::of_payload(payload_len(entry)).bytes;
+            bytes <= most
+        });
+        let fitting = fitting.count().max(1);
+        entries.truncate(fitting);
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -31,7 +31,25 @@ pub(crate) async fn run(shared: Arc<Shared>, purge_lag_segments: u32) {
             tracing::error!(%error, "giving back segments failed");
             return;
         }
-        shared.progress.snapshot_taken.notified().await;
+        if !until_snapshot(&shared).await {
+            return;
+        }
+    }
+}
+
+/// Waits for the next snapshot. What a deletion frees meanwhile is given back at once: on a full
+/// disk nobody could write the entries that lead to another snapshot. `false` if the store is
+/// closed.
+async fn until_snapshot(shared: &Shared) -> bool {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.progress.snapshot_taken.notified() => return true,
+            () = shared.progress.streams_moved.notified() => {}
+        }
+        if shared.store.collect_garbage().await.is_err() {
+            return false;
+        }
     }
 }
 

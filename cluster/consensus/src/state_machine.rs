@@ -31,6 +31,8 @@ pub struct Progress {
     moved: Notify,
     /// A new snapshot is on disk.
     pub snapshot_taken: Notify,
+    /// Batches became unreadable: segments may have become garbage.
+    pub streams_moved: Notify,
 }
 
 impl Progress {
@@ -150,8 +152,11 @@ impl StateMachine {
                 sections: machine.snapshot(),
             }
         };
-        self.store.save_snapshot(snapshot).await?;
-        self.progress.snapshot_taken.notify_one();
+        if self.store.save_snapshot(snapshot).await? {
+            self.progress.snapshot_taken.notify_one();
+        } else {
+            tracing::warn!(%last, "no space for a snapshot; the next seal takes another");
+        }
         Ok(())
     }
 
@@ -199,6 +204,9 @@ impl StateMachine {
         }
         for (stream, start) in &applied.moved_starts {
             self.store.advance_start(*stream, *start);
+        }
+        if !applied.dropped_streams.is_empty() || !applied.moved_starts.is_empty() {
+            self.progress.streams_moved.notify_one();
         }
         self.progress.set(at);
         Ok(Outcome(applied.outcome))

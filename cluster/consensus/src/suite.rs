@@ -395,6 +395,7 @@ impl<F: Fn() -> PathBuf + Send + Sync> Fresh<F> {
             node: NodeId(0),
             segment_bytes: SEGMENT_BYTES,
             spare_segments: 1,
+            reserve_bytes: 0,
             entry_cache_bytes: 1 << 20,
         };
         let opened = Store::open(self.host.clone(), settings).await;

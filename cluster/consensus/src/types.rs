@@ -88,6 +88,15 @@ pub(crate) fn vote_from_store(saved: &SavedVote) -> Vote {
     Vote { leader_id: LeaderId::new(saved.term.get(), saved.voted_for), committed: saved.committed }
 }
 
+/// Bytes of the payload that an entry has on disk.
+pub(crate) fn payload_len(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Blank => 0,
+        EntryPayload::Normal(proposal) => proposal.payload.len(),
+        EntryPayload::Membership(membership) => membership::encode(membership).len(),
+    }
+}
+
 pub(crate) fn entry_to_store(entry: Entry) -> LogEntry {
     let position = position(&entry.log_id());
     match entry.payload {

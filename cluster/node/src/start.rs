@@ -63,6 +63,7 @@ fn group_settings(config: &Config, node: NodeId) -> Result<GroupSettings, Settin
         directory: own.data.clone(),
         segment_bytes: config.log.segment_bytes.0,
         spare_segments: config.log.spare_segments,
+        reserve_bytes: config.log.reserve_bytes.0,
         purge_lag_segments: config.log.purge_lag_segments,
         heartbeat: config.consensus.heartbeat().0,
         election_timeout_min: config.consensus.election_timeout_min().0,

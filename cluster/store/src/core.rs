@@ -20,6 +20,7 @@ use crate::log::OpenLog;
 use crate::paths::Paths;
 use crate::recovery::SealedSegment;
 use crate::snapshot::Snapshots;
+use crate::space::Space;
 use crate::spare::Spares;
 use crate::store::StoreSettings;
 use crate::writer::{Job, Run};
@@ -67,6 +68,7 @@ pub(crate) struct Core {
     /// The footers of the open segments, as far as their entries were applied.
     pub footers: BTreeMap<LogIndex, FooterBuilder>,
     pub spares: Spares,
+    pub space: Space,
     /// A snapshot is being taken over: nothing else may change the log.
     pub installing: bool,
     /// Segments on their way from a peer.
@@ -87,6 +89,8 @@ pub(crate) struct Inner {
     pub room: Notify,
     /// Wakes the task that keeps spares ready.
     pub spare_taken: Notify,
+    /// Wakes whoever waits for room on the disk.
+    pub space_changed: Notify,
     /// Wakes the task that seals.
     pub seal_due: Notify,
     pub snapshots: tokio::sync::Mutex<Snapshots>,
@@ -106,6 +110,12 @@ pub(crate) struct Parts {
 }
 
 impl Inner {
+    /// Less ballast is there than is remembered: whoever keeps it is to look.
+    pub fn ballast_released(&self) {
+        self.core().space.ballast_bytes = 0;
+        self.spare_taken.notify_one();
+    }
+
     pub fn new(parts: Parts) -> Self {
         Self {
             host: parts.host,
@@ -116,6 +126,7 @@ impl Inner {
             progress: Notify::new(),
             room: Notify::new(),
             spare_taken: Notify::new(),
+            space_changed: Notify::new(),
             seal_due: Notify::new(),
             snapshots: tokio::sync::Mutex::new(parts.snapshots),
             sealing: tokio::sync::Mutex::new(()),
@@ -165,7 +176,9 @@ impl Inner {
         for callback in waiting.into_iter().chain(queued) {
             callback(Err(Poisoned.into()));
         }
-        for notify in [&self.progress, &self.room, &self.spare_taken, &self.seal_due] {
+        let waiting =
+            [&self.progress, &self.room, &self.spare_taken, &self.space_changed, &self.seal_due];
+        for notify in waiting {
             notify.notify_waiters();
         }
         self.work.notify_one();

@@ -64,12 +64,19 @@ impl DiskError {
 
     /// Which exit code says it: reading and writing are told apart.
     pub fn exit_code(&self) -> ExitCode {
-        if matches!(self.action, "read" | "list" | "open") {
+        if is_full(&self.source) {
+            ExitCode::DiskFull
+        } else if matches!(self.action, "read" | "list" | "open") {
             ExitCode::DiskRead
         } else {
             ExitCode::DiskWrite
         }
     }
+}
+
+/// Whether an error says that there is no space.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<crate::snapshot::SnapshotFileError> for DiskError {
@@ -190,6 +197,9 @@ pub enum IncomingError {
     /// No segment with this base was begun.
     #[error("segment {0} was not begun")]
     NotBegun(LogIndex),
+    /// The disk is full. What had come of the segment is forgotten.
+    #[error("no space for segment {0}")]
+    NoSpace(LogIndex),
     /// The bytes do not go where the file goes on, or beyond its end.
     #[error("segment {base} is written at {at}, {expected} is next")]
     OutOfOrder {

@@ -7,8 +7,8 @@
 //! that offers the same segment.
 
 use crate::core::Inner;
-use crate::error::{DiskError, Failure, IncomingError, Poisoned};
-use crate::files::create;
+use crate::error::{DiskError, Failure, IncomingError, Poisoned, is_full};
+use crate::files::{create, remove_if_there, sync_dir};
 use crate::footer::Footer;
 use crate::format::frame::{Chain, Expected};
 use crate::format::header::{FRAMES_AT, SegmentHeader};
@@ -57,11 +57,29 @@ impl Inner {
         let path = self.paths.incoming_segment(info.base);
         let file = match create(self.host.disk.as_ref(), &path).await {
             Ok(file) => file,
-            Err(error) => return Err(self.poison(error)),
+            Err(error) => return Err(self.stop(info.base, error).await),
         };
         let incoming = Incoming { info, file, next: 0, finished: false };
         self.usable()?.incoming.insert(info.base, incoming);
         Ok(0)
+    }
+
+    /// A segment could not be written. If only for want of space, it is forgotten, so that what
+    /// came of it takes none; anything else closes the store.
+    async fn stop(&self, base: LogIndex, error: DiskError) -> IncomingError {
+        if !is_full(&error.source) {
+            return self.poison(error);
+        }
+        self.core().incoming.remove(&base);
+        let (disk, paths) = (self.host.disk.as_ref(), &self.paths);
+        let removed = async {
+            remove_if_there(disk, &paths.incoming_segment(base)).await?;
+            sync_dir(disk, &paths.incoming).await
+        };
+        match removed.await {
+            Ok(()) => IncomingError::NoSpace(base),
+            Err(error) => self.poison(error),
+        }
     }
 
     fn poison(&self, error: DiskError) -> IncomingError {
@@ -89,7 +107,7 @@ impl Inner {
         let path = self.paths.incoming_segment(base);
         let written = incoming.file.write(vec![Write::one(at, bytes)], Flush::No).await;
         if let Err(error) = written {
-            return Err(self.poison(DiskError::with("write", &path)(error)));
+            return Err(self.stop(base, DiskError::with("write", &path)(error)).await);
         }
         if let Some(incoming) = self.usable()?.incoming.get_mut(&base) {
             incoming.next = end;
@@ -116,7 +134,7 @@ impl Inner {
             verify(file, &incoming.info, &identity).await
         };
         match verified.await {
-            Err(error) => Err(self.poison(DiskError::with("write", &path)(error))),
+            Err(error) => Err(self.stop(base, DiskError::with("write", &path)(error)).await),
             Ok(Err(what)) => {
                 // It begins anew, perhaps from another peer.
                 self.usable()?.incoming.remove(&base);

@@ -25,6 +25,8 @@ use crate::index::Index;
 use crate::paths::Paths;
 use crate::recovery::{SealedSegment, follows, list, next_spare, open_sealed, retire};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, Snapshots};
+use crate::space::{release, with_ballast};
+use crate::spare;
 use crate::writer::{Writer, begin_segment};
 use fulmar_host::Host;
 use fulmar_host::disk::{Flush, Write};
@@ -67,15 +69,19 @@ pub(crate) fn check(last: LogPosition, segments: &[SealedSegment]) -> Result<(),
 pub(crate) async fn stage_snapshot(inner: &Inner, snapshot: &Snapshot) -> Result<(), DiskError> {
     let disk = inner.host.disk.as_ref();
     let path = inner.paths.incoming_snapshot();
-    let file = create(disk, &path).await?;
-    file.write(vec![Write::one(0, snapshot.encode())], Flush::Data)
-        .await
-        .map_err(DiskError::with("write", &path))?;
+    let bytes = snapshot.encode();
+    let stage = || async {
+        let file = create(disk, &path).await?;
+        file.write(vec![Write::one(0, bytes.clone())], Flush::Data)
+            .await
+            .map_err(DiskError::with("write", &path))
+    };
+    with_ballast(disk, &inner.paths, snapshot.encoded_len(), stage).await?;
     sync_dir(disk, &inner.paths.incoming).await
 }
 
 /// Finishes an installation that a crash interrupted, if there is one.
-pub(crate) async fn resume(host: &Host, paths: &Paths) -> Result<(), Failure> {
+pub(crate) async fn resume(host: &Host, paths: &Paths, segment_bytes: u64) -> Result<(), Failure> {
     let disk = host.disk.as_ref();
     let path = paths.install();
     let Some(bytes) = read_small(disk, &path, MANIFEST_BYTES_MAX).await? else {
@@ -89,8 +95,11 @@ pub(crate) async fn resume(host: &Host, paths: &Paths) -> Result<(), Failure> {
     let header = next_header(&record, &segments, &path)?;
     retire_others(host, paths, &record).await?;
     if !record.keep_tail {
-        let number = next_spare(&list(host, paths).await?.spares);
-        begin_segment(host, paths, (number, true), &header).await?;
+        // A file that is there already needs no space.
+        let spares = list(host, paths).await?.spares;
+        let longest = spare::longest(disk, paths, &spares).await?;
+        let spare = longest.map_or((next_spare(&spares), true), |longest| (longest, false));
+        begin_segment(host, paths, (spare, segment_bytes), &header).await?;
     }
     finish(host, paths, &record, &mut snapshots).await?;
     let InstallRecord { last, moved, keep_tail, .. } = record;
@@ -180,8 +189,17 @@ async fn finish(
     let bytes = read_small(disk, &staged, max).await?.unwrap_or_default();
     let snapshot =
         Snapshot::decode(&bytes).map_err(|error| Damage::new(&staged, None, error.to_string()))?;
-    snapshots.save(host, snapshot).await?;
-    replace(disk, &paths.manifest(), record.manifest.encode()).await?;
+    // Asked for before anything was taken over; met all the same, the ballast is for it.
+    let len = snapshot.encoded_len();
+    while !snapshots.save(host, snapshot.clone()).await? {
+        if !release(disk, paths, (len, 0)).await? {
+            let full = std::io::ErrorKind::StorageFull.into();
+            return Err(DiskError::with("write", &paths.snapshots)(full).into());
+        }
+    }
+    let (path, bytes) = (paths.manifest(), record.manifest.encode());
+    let len = bytes.len() as u64;
+    with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
     remove_if_there(disk, &paths.install()).await?;
     // Before anything else changes: a record that came back would undo it.
     sync_dir(disk, &paths.root).await?;
@@ -200,6 +218,21 @@ fn removed_between(segments: &BTreeMap<LogIndex, SealedInfo>) -> BTreeMap<LogInd
         due = info.last.index.next();
     }
     removed
+}
+
+/// A file for the segment behind the snapshot, and whether it must be created.
+async fn take_spare(inner: &Inner) -> Result<(u64, bool), DiskError> {
+    loop {
+        let numbers = inner.core().spares.numbers();
+        let longest = spare::longest(inner.host.disk.as_ref(), &inner.paths, &numbers).await?;
+        let mut core = inner.core();
+        match longest {
+            None => return Ok((core.spares.next_number(), true)),
+            Some(longest) if core.spares.take_this(longest) => return Ok((longest, false)),
+            // The task that keeps spares was faster.
+            Some(_) => {}
+        }
+    }
 }
 
 impl Writer {
@@ -224,7 +257,10 @@ impl Writer {
         let record = InstallRecord { keep_tail, last, chain: header.chain, moved, manifest };
         let inner = self.inner.clone();
         let (host, paths) = (&inner.host, &inner.paths);
-        replace(host.disk.as_ref(), &paths.install(), record.encode()).await?;
+        let (disk, path) = (host.disk.as_ref(), paths.install());
+        let bytes = record.encode();
+        let len = bytes.len() as u64;
+        with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
         self.files.retain(|base, _| keep_tail && *base > last.index);
         inner.handles.clear();
         let segments = move_segments(host, paths, &record).await?;
@@ -232,15 +268,17 @@ impl Writer {
             inner.core().spares.add(number);
         }
         if !keep_tail {
-            let spare = inner.core().spares.take();
-            let open = begin_segment(host, paths, spare, &header).await?;
+            let spare = take_spare(&inner).await?;
+            let open =
+                begin_segment(host, paths, (spare, inner.settings.segment_bytes), &header).await?;
             self.files.insert(header.base, open);
         }
         finish(host, paths, &record, &mut *inner.snapshots.lock().await).await?;
         self.manifest = record.manifest;
         self.adopt(&mut inner.core(), header, keep_tail, segments);
+        // The task that keeps it looks whether it is still there.
+        inner.ballast_released();
         inner.handles.clear();
-        inner.spare_taken.notify_one();
         inner.progress.notify_waiters();
         host.report(Event::SnapshotInstalled { last, segments: moved, tail_kept: keep_tail });
         host.probe(Probe::SegmentsInstalled);

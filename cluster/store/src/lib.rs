@@ -40,6 +40,7 @@ mod recovery;
 mod row;
 mod seal;
 pub mod snapshot;
+mod space;
 mod spare;
 pub mod store;
 #[cfg(test)]
@@ -56,4 +57,5 @@ pub use format::vote::SavedVote;
 pub use read::StoredBatch;
 pub use row::{OFFSET_MAX, Row, StreamId};
 pub use snapshot::{Section, Snapshot};
+pub use space::{Demand, Room};
 pub use store::{Recovered, Store, StoreSettings};

@@ -13,10 +13,12 @@
 //! Crash rule: until the manifest names it the segment is an open one; recovery ignores what lies
 //! behind its frames, and it is sealed again when its entries were applied again.
 //!
+//! A seal that finds the disk full is done again later; snapshots wait for it.
+//!
 //! Never: seal bytes that do not verify. Other nodes would trust their hash.
 
 use crate::core::{Core, Inner};
-use crate::error::{Damage, DiskError, Failure};
+use crate::error::{Damage, DiskError, Failure, is_full};
 use crate::files::zeros;
 use crate::footer::Summary;
 use crate::format::frame::Expected;
@@ -28,20 +30,27 @@ use crate::format::{SECTOR, to_sectors};
 use crate::log::OpenSegment;
 use crate::recovery::SealedSegment;
 use crate::recovery::scan::{Window, read_page};
+use crate::space::release;
 use crate::writer::Job;
 use bytes::Bytes;
 use fulmar_host::disk::{File, Flush, Write};
 use fulmar_host::task::yield_now;
+use fulmar_host::time;
 use fulmar_types::LogIndex;
 use fulmar_types::limits::{SECTOR_BYTES, SEGMENT_HEADER_BYTES};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::Xxh3;
+
+/// After this long a full disk is asked again.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Other tasks run after this many bytes were verified.
 const YIELD_BYTES: u64 = 1 << 20;
 
+#[derive(Clone)]
 struct Due {
     segment: OpenSegment,
     footer: Bytes,
@@ -66,11 +75,42 @@ fn next_due(core: &mut Core) -> Option<Due> {
     Some(Due { segment, footer, file })
 }
 
+/// Whether a segment that found the disk full is still to be sealed, and as it was: a snapshot that
+/// was taken over meanwhile may have replaced it, or has its entries applied again.
+fn still_due(core: &Core, due: &Due) -> bool {
+    let base = due.segment.header.base;
+    let is_head = core.log.as_ref().is_some_and(|log| log.head().header == due.segment.header);
+    is_head
+        && !core.footers.contains_key(&base)
+        && core.applied.map(LogIndex::next) >= Some(due.segment.next())
+}
+
+/// A seal needs more space than there is: gives up some ballast for it, or waits a little.
+async fn wait_for_space(
+    inner: &Inner,
+    error: &DiskError,
+    footer_bytes: u64,
+) -> Result<(), DiskError> {
+    let ballast = (footer_bytes, inner.settings.ballast_kept_bytes());
+    if release(inner.host.disk.as_ref(), &inner.paths, ballast).await? {
+        inner.ballast_released();
+        return Ok(());
+    }
+    tracing::warn!(path = %error.path.display(), "no space to seal a segment now");
+    time::sleep(FULL_DISK_PAUSE).await;
+    Ok(())
+}
+
 /// Seals what can be sealed, until the store is dropped or fails.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut again: Option<Due> = None;
     loop {
         let sealing = inner.sealing.lock().await;
-        let due = next_due(&mut inner.core());
+        let due = {
+            let mut core = inner.core();
+            let again = again.take().filter(|due| still_due(&core, due));
+            again.or_else(|| next_due(&mut core))
+        };
         let Some(due) = due else {
             drop(sealing);
             inner.seal_due.notified().await;
@@ -79,7 +119,20 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             }
             continue;
         };
-        match seal(&inner, due).await {
+        match seal(&inner, due.clone()).await {
+            // The footer is longer than the file. Nothing was promised yet: it is written again
+            // when there is space.
+            Err(Failure::Disk(error)) if is_full(&error.source) => {
+                let footer_bytes = due.footer.len() as u64;
+                again = Some(due);
+                drop(sealing);
+                if let Err(error) = wait_for_space(&inner, &error, footer_bytes).await {
+                    inner.fail(&Failure::Disk(error), Vec::new());
+                }
+                if inner.core().poisoned {
+                    return;
+                }
+            }
             Ok(segment) => {
                 let (done, sealed) = oneshot::channel();
                 let job = Job::Sealed { segment: Box::new(segment), done };

@@ -28,6 +28,8 @@ use crate::install::Installation;
 use crate::log::{Cut, OpenLog};
 use crate::paths::Paths;
 use crate::recovery::SealedSegment;
+use crate::space::with_ballast;
+use crate::spare::{fill, open_spare};
 use bytes::Bytes;
 use fulmar_host::disk::{File, Flush, Open, Write};
 use fulmar_host::{Host, planted};
@@ -284,14 +286,21 @@ impl Writer {
     /// Begins a segment: its file is complete, named and known to the manifest before any frame.
     pub async fn roll(&mut self, header: &SegmentHeader) -> Result<(), Failure> {
         let base = header.base;
-        let spare = self.inner.core().spares.take();
-        let open = begin_segment(&self.inner.host, &self.inner.paths, spare, header).await?;
+        let spare = {
+            let mut core = self.inner.core();
+            core.space.rolling = true;
+            core.spares.take()
+        };
+        let segment_bytes = self.inner.settings.segment_bytes;
+        let (host, paths) = (&self.inner.host, &self.inner.paths);
+        let open = begin_segment(host, paths, (spare, segment_bytes), header).await?;
         self.manifest.active = base;
         self.write_manifest().await?;
         {
             let mut core = self.inner.core();
             core.files.insert(base, open.file.clone());
             core.rolled = Some(base);
+            core.space.rolling = false;
         }
         self.files.insert(base, open);
         self.inner.spare_taken.notify_one();
@@ -303,7 +312,15 @@ impl Writer {
         self.manifest.generation += 1;
         let bytes = self.manifest.encode();
         assert!(self.manifest.end().is_some(), "a manifest leaves no gap: {:?}", self.manifest);
-        replace(self.inner.host.disk.as_ref(), &self.inner.paths.manifest(), bytes).await
+        let (disk, paths) = (self.inner.host.disk.as_ref(), &self.inner.paths);
+        let path = paths.manifest();
+        let len = bytes.len() as u64;
+        let given_up =
+            with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
+        if given_up {
+            self.inner.ballast_released();
+        }
+        Ok(())
     }
 
     async fn write_identity(&self, identity: &Identity) -> Result<(), DiskError> {
@@ -437,20 +454,18 @@ async fn wipe(open: &mut OpenFile, cut: &Cut) -> std::io::Result<()> {
 }
 
 /// Makes the file of a segment out of a spare (its number, and whether it must be created), and
-/// names it durably.
+/// names it durably. The file gets its full size before it gets its name: whoever has a segment
+/// has the space for it.
 pub(crate) async fn begin_segment(
     host: &Host,
     paths: &Paths,
-    (number, is_new): (u64, bool),
+    ((number, is_new), segment_bytes): ((u64, bool), u64),
     header: &SegmentHeader,
 ) -> Result<OpenFile, DiskError> {
     let disk = host.disk.as_ref();
     let spare = paths.spare(number);
-    let file = if is_new {
-        create(disk, &spare).await?
-    } else {
-        disk.open(&spare, Open::Existing).await.map_err(DiskError::with("open", &spare))?
-    };
+    let file = open_spare(disk, &spare, is_new).await?;
+    fill(file.as_ref(), &spare, segment_bytes).await?;
     let (base, chain) = (header.base, header.chain);
     let mark = FlushMark { base, flushed: FRAMES_AT, chain, sequence: 0 };
     let mut page = header.encode();

@@ -89,7 +89,8 @@ pub struct LogConfig {
     pub segment_bytes: HumanSize,
     /// Empty segments that are kept ready for use.
     pub spare_segments: u32,
-    /// Space that only control entries may use once the disk is nearly full.
+    /// Room that is kept on every disk for entries without records, so that a topic can be deleted
+    /// when the disks are full. At most a quarter of a segment counts.
     pub reserve_bytes: HumanSize,
     /// Full segments that the Raft floor stays behind the newest snapshot, so that a node which is
     /// only a little behind gets entries instead of whole segments.

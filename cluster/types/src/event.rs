@@ -124,6 +124,15 @@ pub enum Event {
         /// The first index in it.
         base: LogIndex,
     },
+    /// The room for records on this node ran low, or there is enough of it again.
+    SpaceChanged {
+        /// Whether less than the reserve is left.
+        low: bool,
+        /// Bytes that the log can take without new space from the file system.
+        ready_bytes: u64,
+        /// Bytes for which the file system has space beyond that.
+        more_bytes: u64,
+    },
     /// A peer connection was refused at the handshake.
     PeerRefused {
         /// The node that the peer says it is, where it got that far.

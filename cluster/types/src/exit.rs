@@ -44,6 +44,9 @@ pub enum ExitCode {
     /// Node: the state of this node differs from the state that the log implies, or a snapshot from
     /// the state that it was taken of.
     Diverged = 48,
+    /// Node: the disk is full where a write could not wait. Space is taken ahead of need, so this is
+    /// met only at the first start, or where somebody takes space that was promised.
+    DiskFull = 49,
 
     /// A bug: an assertion failed.
     Crash = 127,

@@ -56,6 +56,47 @@ pub const SEGMENT_BYTES_MIN: u64 = 128 * KIB as u64;
 /// The default segment: sixteen of them make a gigabyte, and one is replayed in well under a second.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * MIB as u64;
 
+/// What is kept of the room of a node for entries that carry no records, so that a site whose disks
+/// are full can still delete a topic: what the configuration wants, as far as a segment allows.
+pub const fn control_reserve_bytes(segment_bytes: u64, wanted_bytes: u64) -> u64 {
+    let most = segment_bytes / 4;
+    let least = 2 * BLANKS_BYTES;
+    if wanted_bytes < least {
+        least
+    } else if wanted_bytes > most {
+        most
+    } else {
+        wanted_bytes
+    }
+}
+
+/// The end of that reserve, which nobody may propose into: it is for the first, blank entries of
+/// new leaders. A node that has not even this left does not stand for election.
+pub const BLANKS_BYTES: u64 = 8 * KIB as u64;
+
+/// A file of zeros that is given up when a small file (manifest, snapshot) finds the disk full. A
+/// manifest of a thousand segments fits into a half of it several times.
+pub const fn ballast_bytes(segment_bytes: u64) -> u64 {
+    let share = segment_bytes / 16;
+    if share > 256 * KIB as u64 { share } else { 256 * KIB as u64 }
+}
+
+/// Free space that is not made into spares: snapshots and small files need some now and then.
+pub const fn free_kept_bytes(segment_bytes: u64) -> u64 {
+    segment_bytes / 16
+}
+
+/// Entries in one message to a follower, by the bytes of their frames. Half a segment always fits
+/// into what is left of one segment and one spare.
+pub const fn append_message_bytes(segment_bytes: u64) -> u64 {
+    let half = segment_bytes / 2;
+    if half < APPEND_MESSAGE_TARGET_BYTES as u64 {
+        half
+    } else {
+        APPEND_MESSAGE_TARGET_BYTES as u64
+    }
+}
+
 /// Recently appended entries kept in memory for followers and for the apply loop, in bytes.
 pub const ENTRY_CACHE_BYTES: usize = 16 * MIB;
 
@@ -90,3 +131,12 @@ const _: () = assert!(PEER_FRAME_BYTES_MAX >= APPEND_MESSAGE_TARGET_BYTES + ENTR
 const _: () = assert!(PEER_FRAME_BYTES_MAX >= 2 * SHIP_CHUNK_BYTES);
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
 const _: () = assert!(REQUEST_BYTES_IN_FLIGHT_MAX >= 2 * CLIENT_FRAME_BYTES_MAX);
+const _: () = assert!(control_reserve_bytes(SEGMENT_BYTES_MIN, u64::MAX) >= 2 * BLANKS_BYTES);
+const _: () = assert!(
+    control_reserve_bytes(SEGMENT_BYTES_MIN, u64::MAX)
+        <= (SEGMENT_BYTES_MIN - SEGMENT_HEADER_BYTES as u64) / 2
+);
+const _: () = assert!(BLANKS_BYTES >= 8 * SECTOR_BYTES as u64);
+const _: () = assert!(
+    append_message_bytes(SEGMENT_BYTES_MIN) <= SEGMENT_BYTES_MIN - SEGMENT_HEADER_BYTES as u64
+);

@@ -57,6 +57,8 @@ plants! {
     NoDuplicateCheck = "no-duplicate-check",
     /// Take the base offset of a batch from a counter that is not part of the state.
     OffsetFromMemory = "offset-from-memory",
+    /// Take entries without asking whether there is room for them on the disk.
+    NoRoomCheck = "no-room-check",
 }
 
 impl Plant {

@@ -49,6 +49,14 @@ probes! {
     SequenceRefused = "sequence out of order refused",
     /// A conflicting truncation reached back into an earlier segment.
     TruncatedAcrossSegments = "truncated across segments",
+    /// A leader refused a request because too few disks have room.
+    RefusedForSpace = "refused for lack of space",
+    /// A follower without room refused entries before they reached the core.
+    AppendRefusedForSpace = "append refused by a full follower",
+    /// A leader without room handed over to a node that has some.
+    FullLeaderHandedOver = "full leader handed over",
+    /// A snapshot was left out because the disk was full.
+    SnapshotLeftOut = "snapshot left out on a full disk",
 }
 
 impl Probe {

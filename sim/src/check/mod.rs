@@ -13,6 +13,7 @@
 mod applied_equal;
 mod election_safety;
 mod flushed_survives;
+mod full_disk_survived;
 mod leader_completeness;
 mod log_matching;
 mod queues_bounded;
@@ -103,6 +104,7 @@ impl Default for Checks {
                 Box::<flushed_survives::FlushedSurvives>::default(),
                 Box::<sealed_equal::SealedEqual>::default(),
                 Box::<queues_bounded::QueuesBounded>::default(),
+                Box::<full_disk_survived::FullDiskSurvived>::default(),
             ],
             violation: None,
         }

@@ -76,6 +76,8 @@ pub struct Image {
     flushing: VecDeque<Flushing>,
     dropped: BTreeMap<u64, Old>,
     next_flush: u64,
+    /// The sectors that the last flush which ended well has made durable.
+    latest: BTreeSet<u64>,
     blocks: BTreeSet<u64>,
 }
 
@@ -177,7 +179,11 @@ impl Image {
             && first.id <= id
         {
             self.durable_len_bytes = first.len_bytes;
-            self.flushing.pop_front();
+            if let Some(ended) = self.flushing.pop_front()
+                && !ended.replaced.sectors.is_empty()
+            {
+                self.latest = ended.replaced.sectors.into_keys().collect();
+            }
         }
     }
 
@@ -281,9 +287,9 @@ impl Image {
     }
 
     /// Flips bits at rest: in a byte that is on the disk as it is seen, of a sector that holds more
-    /// than zeros where there is one. Returns the offset and the mask, or `None` if the file has no
-    /// such byte.
-    pub fn rot(&mut self, prng: &mut Prng) -> Option<(u64, u8)> {
+    /// than zeros where there is one. `spare_latest`: not among what the last flush wrote. Returns
+    /// the offset and the mask, or `None` if the file has no such byte.
+    pub fn rot(&mut self, prng: &mut Prng, spare_latest: bool) -> Option<(u64, u8)> {
         let unsettled: BTreeSet<u64> = self
             .flushing
             .iter()
@@ -291,6 +297,7 @@ impl Image {
             .chain([&self.dirty])
             .flat_map(|replaced| replaced.sectors.keys())
             .chain(self.dropped.keys())
+            .chain(spare_latest.then_some(&self.latest).into_iter().flatten())
             .copied()
             .collect();
         let end = self.durable_len_bytes.min(self.len_bytes());

@@ -246,6 +246,11 @@ impl DiskSim {
         self.shared.with(machine, |system, _, _| system.config = config);
     }
 
+    /// Bytes of the files on a disk.
+    pub fn taken_bytes(&self, machine: NodeId) -> u64 {
+        self.shared.with(machine, |system, _, _| system.taken_bytes())
+    }
+
     /// Lets the next operations of a kind fail, on the files (or directories) that match. A failed
     /// flush may leave dirty pages that are called clean.
     pub fn fail_next(&self, machine: NodeId, operation: DiskOp, count: u32, matches: PathMatch) {
@@ -257,9 +262,17 @@ impl DiskSim {
         self.shared.with(machine, |system, _, _| system.disarm());
     }
 
-    /// Flips bits at rest in one of the files that match, at places that are flushed.
-    pub fn rot(&self, machine: NodeId, bits: u32, matches: PathMatch) -> Vec<Rot> {
-        self.shared.with(machine, |system, tap, prng| system.rot(tap, prng, (matches, bits)))
+    /// Flips bits at rest in one of the files that match, at places that are flushed; if
+    /// `spare_latest`, not where the last flush wrote.
+    pub fn rot(
+        &self,
+        machine: NodeId,
+        bits: u32,
+        matches: PathMatch,
+        spare_latest: bool,
+    ) -> Vec<Rot> {
+        let pick = (matches, bits, spare_latest);
+        self.shared.with(machine, |system, tap, prng| system.rot(tap, prng, pick))
     }
 
     /// Flips given bits. Returns whether the file has such a byte.

@@ -250,7 +250,8 @@ impl FileSystem {
         self.locks.remove(directory);
     }
 
-    fn taken_bytes(&self) -> u64 {
+    /// Bytes that the files take.
+    pub fn taken_bytes(&self) -> u64 {
         self.files.values().map(|stored| stored.image.taken_bytes()).sum()
     }
 
@@ -375,9 +376,14 @@ impl FileSystem {
         self.tell(tap, Kind::Fault, (lost as u64, 0), &hash);
     }
 
-    /// Flips bits at rest in one file that matches. Returns what was flipped.
-    pub fn rot(&mut self, tap: Tap<'_>, prng: &mut Prng, pick: (PathMatch, u32)) -> Vec<Rot> {
-        let (matches, bits) = pick;
+    /// Flips bits at rest in one file that matches, or spares what the last flush wrote. Returns
+    /// what was flipped.
+    pub fn rot(
+        &mut self,
+        tap: Tap<'_>,
+        prng: &mut Prng,
+        (matches, bits, spare_latest): (PathMatch, u32, bool),
+    ) -> Vec<Rot> {
         let fitting: Vec<(PathBuf, FileId)> = self
             .names
             .files()
@@ -389,7 +395,8 @@ impl FileSystem {
         };
         let mut flipped = Vec::new();
         for _ in 0..bits {
-            let rotten = self.stored(file).ok().and_then(|stored| stored.image.rot(prng));
+            let rotten =
+                self.stored(file).ok().and_then(|stored| stored.image.rot(prng, spare_latest));
             let Some((at, mask)) = rotten else { break };
             self.tell(tap, Kind::Fault, (file.0, at), &[mask]);
             self.counts.rotten_bits += 1;

@@ -416,12 +416,15 @@ fn bits_rot_at_rest_where_they_were_flushed() {
         let file = durable_file(&host, "log").await;
         put(&file, 0, &[0; 1_024], Flush::Data).await;
         put(&file, 512, &[0; 512], Flush::No).await;
-        let rotten = disks.rot(machine, 3, Arc::new(|path: &Path| path.ends_with("log")));
+        let rotten = disks.rot(machine, 3, Arc::new(|path: &Path| path.ends_with("log")), false);
         assert_eq!(rotten.len(), 3);
         assert!(rotten.iter().all(|rot| rot.at < 512), "{rotten:?}");
         let bytes = file.read(0, 1_024).await.unwrap();
         assert!(bytes.iter().map(|byte| byte.count_ones()).sum::<u32>() > 0);
-        assert!(disks.rot(machine, 1, Arc::new(|_: &Path| false)).is_empty());
+        assert!(disks.rot(machine, 1, Arc::new(|_: &Path| false), false).is_empty());
+        put(&file, 0, &[1; 512], Flush::Data).await;
+        let rotten = disks.rot(machine, 3, Arc::new(|path: &Path| path.ends_with("log")), true);
+        assert!(rotten.iter().all(|rot| rot.at >= 512), "spares the last flush: {rotten:?}");
         let given = Rot { path: "/data/log".into(), at: 1_000, mask: 0x11 };
         assert!(disks.rot_at(machine, &given));
         assert_eq!(file.read(1_000, 1).await.unwrap().as_ref(), [0x11]);

@@ -6,7 +6,7 @@
 use super::param::{kinds, words};
 use super::quantity::{ClockShift, Count, Probability, Span};
 use super::target::{BetweenOf, Direction, DirectionChoice, TargetChoice};
-use fulmar_types::units::HumanDuration;
+use fulmar_types::units::{HumanDuration, HumanSize};
 
 words! {
     /// From whom a node is cut off.
@@ -145,6 +145,16 @@ kinds! {
         target = "target": TargetChoice;
         /// How much longer.
         by = "by": Span<HumanDuration>;
+        /// For how long.
+        lasts = "for": Span<HumanDuration>;
+    }
+
+    /// Somebody else's files fill the disk.
+    DiskFull = "disk_full" {
+        /// The nodes.
+        target = "target": TargetChoice;
+        /// How many bytes stay free.
+        leaves = "leaves": Span<HumanSize>, or Span::fixed(HumanSize(0));
         /// For how long.
         lasts = "for": Span<HumanDuration>;
     }

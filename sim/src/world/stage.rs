@@ -72,6 +72,8 @@ struct Mutable {
     status: BTreeMap<NodeAddress, Status>,
     overlays: BTreeMap<(Machine, Machine), Vec<Overlay>>,
     slow: BTreeMap<NodeAddress, Vec<Duration>>,
+    /// What fits on disks that somebody else's files fill.
+    full: BTreeMap<NodeAddress, Vec<u64>>,
 }
 
 /// Machines, nodes and clients of a run.
@@ -492,6 +494,9 @@ impl Stage {
         if let Some(slow) = self.mutable().slow.get(node) {
             config.slow_sync = slow.iter().sum();
         }
+        if let Some(least) = self.mutable().full.get(node).and_then(|full| full.iter().min()) {
+            config.capacity_bytes = *least;
+        }
         self.machines.disks().set_config(self.machine(node), config);
     }
 
@@ -517,12 +522,33 @@ impl Stage {
         self.set_disk(node);
     }
 
+    /// Leaves so many bytes free on the disk of a node. Returns what fits on it now, which
+    /// [`Stage::free_disk`] wants to know.
+    pub fn fill_disk(&self, node: &NodeAddress, leaves_bytes: u64) -> u64 {
+        let taken_bytes = self.machines.disks().taken_bytes(self.machine(node));
+        let capacity_bytes = taken_bytes + leaves_bytes;
+        self.mutable().full.entry(node.clone()).or_default().push(capacity_bytes);
+        self.set_disk(node);
+        capacity_bytes
+    }
+
+    /// Takes [`Stage::fill_disk`] back.
+    pub fn free_disk(&self, node: &NodeAddress, capacity_bytes: u64) {
+        if let Some(full) = self.mutable().full.get_mut(node)
+            && let Some(at) = full.iter().position(|known| *known == capacity_bytes)
+        {
+            full.remove(at);
+        }
+        self.set_disk(node);
+    }
+
     /// Heals everything and starts every node that is down.
     pub async fn heal(&self) {
         {
             let mut mutable = self.mutable();
             mutable.overlays.clear();
             mutable.slow.clear();
+            mutable.full.clear();
         }
         self.machines.network().heal_all();
         self.set_links();

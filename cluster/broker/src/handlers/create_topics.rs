@@ -52,6 +52,7 @@ impl From<Unanswered> for Failure {
     fn from(unanswered: Unanswered) -> Self {
         let message = match unanswered {
             Unanswered::NotDone => "this node does not lead",
+            Unanswered::NoRoom => "the disks of the site are full",
             Unanswered::Unknown => "the outcome was not known in time",
         };
         Self { code: error_map::of_unanswered_admin(unanswered), message: message.to_owned() }
@@ -209,6 +210,7 @@ async fn propose(broker: &Broker, plan: &Plan, deadline: Instant) -> Result<Topi
         Answer::Done { result: UnitResult::Done(_), .. } => Ok(topic),
         Answer::Done { result: UnitResult::Refused(refusal), .. } => Err(refusal.into()),
         Answer::NotDone => Err(Unanswered::NotDone.into()),
+        Answer::NoRoom => Err(Unanswered::NoRoom.into()),
         Answer::Unknown => Err(Unanswered::Unknown.into()),
     }
 }

@@ -90,6 +90,7 @@ async fn delete(
             Err(error_map::of_refusal(refusal))
         }
         Answer::NotDone => Err(error_map::of_unanswered_admin(Unanswered::NotDone)),
+        Answer::NoRoom => Err(error_map::of_unanswered_admin(Unanswered::NoRoom)),
         Answer::Unknown => Err(error_map::of_unanswered_admin(Unanswered::Unknown)),
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn handle(
     // may ask any node tries again after either of these.
     answered.unwrap_or_else(|unanswered| {
         failed(match unanswered {
-            Unanswered::NotDone => ErrorCode::CoordinatorLoadInProgress,
+            Unanswered::NotDone | Unanswered::NoRoom => ErrorCode::CoordinatorLoadInProgress,
             Unanswered::Unknown => error_map::of_unanswered_admin(Unanswered::Unknown),
         })
     })
@@ -64,6 +64,7 @@ async fn assign(
             ..InitProducerIdResponse::default()
         }),
         Answer::NotDone => Err(Unanswered::NotDone),
+        Answer::NoRoom => Err(Unanswered::NoRoom),
         Answer::Unknown => Err(Unanswered::Unknown),
     }
 }

@@ -47,6 +47,16 @@ impl From<ErrorCode> for Failure {
     }
 }
 
+impl From<Unanswered> for Failure {
+    fn from(unanswered: Unanswered) -> Self {
+        let full = unanswered == Unanswered::NoRoom;
+        Self {
+            code: error_map::of_unanswered_produce(unanswered),
+            message: full.then(|| "the disks of the site are full".to_owned()),
+        }
+    }
+}
+
 /// One partition of the request on its way.
 struct Waiting {
     index: i32,
@@ -169,7 +179,7 @@ async fn answer(broker: &Broker, one: Waiting, deadline: Instant) -> PartitionPr
     let appended = match one.queued {
         Ok((stream, ticket)) => {
             let answer = time::timeout_at(deadline, ticket).await.unwrap_or(Answer::Unknown);
-            settle(&broker.host, answer).map(|base| (stream, base)).map_err(Failure::from)
+            settle(&broker.host, answer).map(|base| (stream, base))
         }
         Err(failure) => Err(failure),
     };
@@ -190,11 +200,12 @@ async fn answer(broker: &Broker, one: Waiting, deadline: Instant) -> PartitionPr
     response
 }
 
-fn settle(host: &Host, answer: Answer) -> Result<Offset, ErrorCode> {
+fn settle(host: &Host, answer: Answer) -> Result<Offset, Failure> {
     let (result, term) = match answer {
         Answer::Done { result, term } => (result, term),
-        Answer::NotDone => return Err(error_map::of_unanswered_produce(Unanswered::NotDone)),
-        Answer::Unknown => return Err(error_map::of_unanswered_produce(Unanswered::Unknown)),
+        Answer::NotDone => return Err(Unanswered::NotDone.into()),
+        Answer::NoRoom => return Err(Unanswered::NoRoom.into()),
+        Answer::Unknown => return Err(Unanswered::Unknown.into()),
     };
     match result {
         UnitResult::Done(results) => match results.as_slice() {
@@ -211,7 +222,7 @@ fn settle(host: &Host, answer: Answer) -> Result<Offset, ErrorCode> {
             if matches!(refusal, Refusal::SequenceOutOfOrder { .. }) {
                 host.probe(Probe::SequenceRefused);
             }
-            Err(error_map::of_refusal(refusal))
+            Err(error_map::of_refusal(refusal).into())
         }
     }
 }

@@ -30,8 +30,8 @@ pub struct Meta {
     pub next_stream: u32,
     /// The producer id that is handed out next.
     pub next_producer: u64,
-    /// Producer ids below this one were handed out before the last topic was deleted: they may
-    /// have written to a topic of the same name, and may go on with their sequence numbers.
+    /// Producer ids below this one may have written to a deleted topic whose name is not kept any
+    /// more, and may go on with their sequence numbers in one of the same name.
     pub producers_before_deletion: u64,
 }
 
@@ -103,9 +103,13 @@ impl Table<Meta> {
         })
     }
 
-    /// Takes note that a topic was deleted.
-    pub fn topic_deleted(&mut self) {
-        self.change(|meta| meta.producers_before_deletion = meta.next_producer);
+    /// Takes note that the name of a deleted topic is not kept any more, to which producers below
+    /// an id may have written.
+    pub fn forget_deleted_name(&mut self, producers_below: u64) {
+        self.change(|meta| {
+            let before = meta.producers_before_deletion;
+            meta.producers_before_deletion = before.max(producers_below);
+        });
     }
 }
 

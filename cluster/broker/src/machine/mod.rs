@@ -7,6 +7,7 @@
 //! | producers | 3 | `producers.rs` |
 //! | numbers and entry time | 4 | `meta.rs` |
 //! | fences | 5 | `meta.rs` |
+//! | names of deleted topics | 6 | `deleted.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or
@@ -16,6 +17,7 @@
 
 pub mod batch;
 pub mod codec;
+pub mod deleted;
 pub mod meta;
 pub mod outcome;
 pub mod partitions;
@@ -86,6 +88,7 @@ const PARTITIONS: u32 = 2;
 const PRODUCERS: u32 = 3;
 const META: u32 = 4;
 const FENCES: u32 = 5;
+const DELETED: u32 = 6;
 
 /// The version in which every section is written so far.
 const VERSION_1: u32 = 1;
@@ -117,6 +120,7 @@ impl State {
             (PRODUCERS, producers),
             (META, table_bytes(&self.meta)),
             (FENCES, table_bytes(&self.fences)),
+            (DELETED, table_bytes(&self.deleted)),
         ]
         .into_iter()
         .map(|(id, bytes)| Section { id, version: VERSION_1, bytes })
@@ -130,7 +134,7 @@ impl State {
     pub fn restore(sections: &[Section]) -> Result<Self, RestoreError> {
         for section in sections {
             let (id, version) = (section.id, section.version);
-            if !(TOPICS..=FENCES).contains(&id) || version != VERSION_1 {
+            if !(TOPICS..=DELETED).contains(&id) || version != VERSION_1 {
                 return Err(RestoreError::Unknown { id, version });
             }
         }
@@ -140,6 +144,7 @@ impl State {
         state.producers = section(sections, PRODUCERS, Producers::restore)?;
         state.meta = section(sections, META, table_from)?;
         state.fences = section(sections, FENCES, table_from)?;
+        state.deleted = section(sections, DELETED, table_from)?;
         state.check_consistent().map_err(RestoreError::Inconsistent)?;
         Ok(state)
     }

@@ -8,6 +8,7 @@
 
 use super::Applied;
 use super::batch::BatchFacts;
+use super::deleted::DeletedName;
 use super::meta::{FenceMark, Meta};
 use super::outcome::{self, OperationResult, Refusal, UnitResult};
 use super::partitions::{Appending, Partition, Partitions};
@@ -33,6 +34,7 @@ pub struct State {
     pub(super) topics: Topics,
     pub(super) partitions: Partitions,
     pub(super) producers: Producers,
+    pub(super) deleted: Table<DeletedName>,
     /// Used only by [`Plant::OffsetFromMemory`].
     memory: BTreeMap<StreamId, Offset>,
 }
@@ -45,6 +47,7 @@ impl Default for State {
             topics: Topics::default(),
             partitions: Partitions::default(),
             producers: Producers::default(),
+            deleted: Table::default(),
             memory: BTreeMap::new(),
         }
     }
@@ -188,6 +191,7 @@ impl State {
         self.topics.begin();
         self.partitions.begin();
         self.producers.begin();
+        self.deleted.begin();
     }
 
     fn commit(&mut self) {
@@ -196,6 +200,7 @@ impl State {
         self.topics.commit();
         self.partitions.commit();
         self.producers.commit();
+        self.deleted.commit();
     }
 
     fn rollback(&mut self) {
@@ -204,6 +209,7 @@ impl State {
         self.topics.rollback();
         self.partitions.rollback(|_, _| ());
         self.producers.rollback();
+        self.deleted.rollback(|_, _| ());
     }
 
     /// The stream of a partition, and the key of its hash chain.
@@ -281,8 +287,8 @@ impl State {
         }
         let first_stream = self.meta.take_streams(partitions).ok_or(Refusal::LimitReached)?;
         let (chain_key, configs) = split_chain_key(id, configs);
+        let strict_from = self.deleted.created(&name, &self.meta);
         let topic = Topic { id, name, partitions, first_stream, chain_key, configs };
-        let strict_from = self.meta.current().producers_before_deletion;
         for stream in topic.streams() {
             let before = self.partitions.put(Partition::new(stream, strict_from));
             assert!(before.is_none(), "a stream is handed out once");
@@ -299,7 +305,7 @@ impl State {
             self.producers.drop_stream(stream);
             step.dropped_streams.push(stream);
         }
-        self.meta.topic_deleted();
+        self.deleted.deleted(topic.name, &mut self.meta);
         Ok(OperationResult::TopicDeleted)
     }
 
@@ -409,6 +415,7 @@ impl State {
             self.topics.hash(),
             self.partitions.hash(),
             producers,
+            self.deleted.hash(),
         ]
         .into_iter()
         .fold(0, u128::wrapping_add)

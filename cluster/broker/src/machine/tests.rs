@@ -226,7 +226,7 @@ fn the_start_moves_forward_only_and_within_the_partition() {
 }
 
 #[test]
-fn a_producer_older_than_a_deleted_topic_may_go_on_with_its_numbers() {
+fn a_producer_older_than_a_deleted_topic_of_the_name_may_go_on_with_its_numbers() {
     let mut site = Site::new();
     let old = site.one(Operation::InitProducer { request: Uuid::NIL }).expect("assigned");
     assert_eq!(old, OperationResult::ProducerAssigned { producer: ProducerId(0) });
@@ -235,8 +235,10 @@ fn a_producer_older_than_a_deleted_topic_may_go_on_with_its_numbers() {
     assert_eq!(site.one(append(1, 0, batch(0, 0, 8, 1, 5))), refused);
     site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
     site.one(create(2, 1)).expect("created");
-    assert_eq!(site.one(append(2, 0, batch(0, 0, 8, 1, 5))), appended(0));
-    assert_eq!(site.one(append(2, 0, batch(1, 0, 8, 1, 5))), refused);
+    assert_eq!(site.one(append(2, 0, batch(0, 0, 8, 1, 5))), refused, "another name");
+    site.one(create(1, 1)).expect("created");
+    assert_eq!(site.one(append(1, 0, batch(0, 0, 8, 1, 5))), appended(0));
+    assert_eq!(site.one(append(1, 0, batch(1, 0, 8, 1, 5))), refused);
 }
 
 #[test]
@@ -248,8 +250,8 @@ fn sections_that_do_not_belong_together_are_refused() {
     for at in 0..sections.len() {
         let mut mixed = sections.clone();
         mixed[at] = empty[at].clone();
-        // Without producers or fences the state is a possible one; without the rest it is not.
-        let possible = matches!(mixed[at].id, PRODUCERS | FENCES);
+        // Without producers, fences or old names the state is a possible one; without the rest it is not.
+        let possible = matches!(mixed[at].id, PRODUCERS | FENCES | DELETED);
         assert_eq!(State::restore(&mixed).is_ok(), possible, "section {}", mixed[at].id);
         mixed.remove(at);
         let missing = State::restore(&mixed).expect_err("missing");

@@ -28,6 +28,8 @@ struct Inner {
     /// Proposals are kept until this is false.
     hold: bool,
     flushing: bool,
+    /// Whether the disks have no room for records.
+    full: bool,
     log: Vec<(LogPosition, Bytes)>,
     applied: usize,
     outcomes: Vec<Bytes>,
@@ -52,6 +54,7 @@ impl FakeGroup {
             lease: true,
             hold: false,
             flushing: false,
+            full: false,
             log: Vec::new(),
             applied: 0,
             outcomes: Vec::new(),
@@ -92,6 +95,11 @@ impl FakeGroup {
     /// Makes the leader's flush take until it is told otherwise.
     pub(crate) fn set_flushing(&self, flushing: bool) {
         self.change(|inner| inner.flushing = flushing);
+    }
+
+    /// Fills the disks, or makes room on them.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.change(|inner| inner.full = full);
     }
 
     /// How many entries the log has.
@@ -153,6 +161,15 @@ impl GroupHandle for FakeGroup {
             })
             .await
         })
+    }
+
+    fn takes_records(&self) -> bool {
+        !self.locked().full
+    }
+
+    fn room_for(&self, _: usize, has_records: bool) -> BoxFuture<'static, bool> {
+        let full = self.locked().full;
+        Box::pin(std::future::ready(!(full && has_records)))
     }
 
     fn log_end(&self) -> LogIndex {

@@ -86,14 +86,14 @@ enum Verdict {
 /// Whether a broker that answers this has certainly not appended the batch.
 ///
 /// `NotLeaderOrFollower` is among them: a Fulmar leader that is deposed while a batch is on its way
-/// to the majority answers `RequestTimedOut`.
+/// to the majority answers `RequestTimedOut`. So is `KafkaStorageError`, which says that the disks
+/// are full.
 const fn is_definite(code: ErrorCode) -> bool {
     !matches!(
         code,
         ErrorCode::RequestTimedOut
             | ErrorCode::NotEnoughReplicasAfterAppend
             | ErrorCode::UnknownServerError
-            | ErrorCode::KafkaStorageError
             | ErrorCode::NetworkException
             | ErrorCode::Unlisted(_)
     )

@@ -14,10 +14,13 @@
 use super::connection::{PeerConnection, PeerContext, dial};
 use super::control::{Control, ControlError};
 use super::frame::{self, FrameReader};
-use super::message::{self, AppendAnswer, Done, Purpose, Transfer, VoteAnswer, WireVote, kind};
+use super::message::{
+    self, AppendAnswer, Done, NoRoom, Purpose, Transfer, VoteAnswer, WireVote, kind,
+};
 use super::ship;
 use crate::snapshot_data::SnapshotData;
-use crate::types::{LogId, Member, TypeConfig, Vote, log_id, position};
+use crate::space::frames_of;
+use crate::types::{LogId, Member, TypeConfig, Vote, log_id, payload_len, position};
 use fulmar_host::net::WriteHalf;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
@@ -131,7 +134,8 @@ impl PeerClient {
         let (head, body) = message::append_to_wire(request);
         let what = (kind::APPEND, RPCTypes::AppendEntries);
         let answer: AppendAnswer = self.ask(what, &head, body, limit).await?;
-        Ok(message::answer_from_wire(answer))
+        self.context.space.heard(self.target, answer.room);
+        message::outcome_from_wire(answer.outcome).map_err(|full| unreachable_error(&full))
     }
 
     async fn ask_for_vote(
@@ -202,6 +206,11 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                 let nothing: AnswerStream<'s> = Box::pin(stream::empty());
                 return Ok(nothing);
             };
+            let frames = frames_of(first.entries.iter().map(payload_len));
+            if self.context.space.lacks_room(self.target, frames.iter().sum()) {
+                // Heartbeats say when there is room again.
+                return Err(unreachable_error(&NoRoom));
+            }
             let input = Box::pin(stream::iter([first]).chain(input));
             let PeerConnection { reader, writer } =
                 dial(&self.context, self.target, Purpose::Append)
@@ -209,6 +218,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
                     .map_err(|error| unreachable_error(&error))?;
             let (sent, outstanding) = mpsc::channel(APPENDS_IN_FLIGHT_MAX);
             let pipeline = Pipeline {
+                context: self.context.clone(),
+                target: self.target,
                 reader,
                 outstanding,
                 stall: self.context.stall_timeout,
@@ -314,6 +325,8 @@ where
 }
 
 struct Pipeline {
+    context: Arc<PeerContext>,
+    target: NodeId,
     reader: FrameReader,
     outstanding: mpsc::Receiver<Option<LogId>>,
     stall: Duration,
@@ -334,10 +347,15 @@ impl Pipeline {
             Err(time::Elapsed) => Err(io::ErrorKind::TimedOut.into()),
         };
         match answer {
-            Ok(answer) => match message::answer_from_wire(answer) {
-                Ok(flushed) => Some((Ok(Ok(flushed)), Some(self))),
-                Err(refused) => Some((Ok(Err(refused)), None)),
-            },
+            Ok(answer) => {
+                self.context.space.heard(self.target, answer.room);
+                match message::outcome_from_wire(answer.outcome) {
+                    Ok(Ok(flushed)) => Some((Ok(Ok(flushed)), Some(self))),
+                    Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
+                    // For now it is as good as gone; it is tried again after a pause.
+                    Err(full) => Some((Err(unreachable_error(&full)), None)),
+                }
+            }
             Err(error) => Some((Err(broken(&error)), None)),
         }
     }

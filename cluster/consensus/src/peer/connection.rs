@@ -17,6 +17,7 @@
 
 use super::frame::{self, Frame, FrameReader};
 use super::message::{self, Hello, MAGIC, PROTOCOL_VERSION, Purpose, Refusal, Welcome, kind};
+use crate::space::Space;
 use bytes::Bytes;
 use fulmar_host::net::{Connection, WriteHalf};
 use fulmar_host::{Host, planted, time};
@@ -45,6 +46,8 @@ pub struct PeerContext {
     pub dial_timeout: Duration,
     /// How long a peer may owe an answer before the connection is given up.
     pub stall_timeout: Duration,
+    /// The room on the disks of the site.
+    pub space: Arc<Space>,
     /// What the handshake compares.
     pub acquaintance: Mutex<Life>,
 }

@@ -20,6 +20,7 @@
 //! of the node. Never: a type of openraft in a message.
 
 use super::frame::Frame;
+use crate::space::RoomReport;
 use crate::types::{LogId, TypeConfig, Vote, log_id, position, vote_from_store, vote_to_store};
 use bytes::Bytes;
 use fulmar_store::{EntryKind, LogEntry, SavedVote};
@@ -29,11 +30,12 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
+use thiserror::Error;
 
 /// The first bytes of a connection between peers.
 pub const MAGIC: u32 = 0x464C_4D52; // "FLMR"
 /// The version of everything in this module.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 const HEAD_BYTES_MAX: usize = 8 << 20;
 
@@ -243,15 +245,26 @@ pub struct AppendHead {
     entries: Vec<EntryHead>,
 }
 
-/// The answer to an append.
+/// The answer to an append, with what the answering node can still take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AppendAnswer {
+pub struct AppendAnswer {
+    /// The room of the answering node.
+    pub room: RoomReport,
+    /// What became of the append.
+    pub outcome: AppendOutcome,
+}
+
+/// What became of an append.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppendOutcome {
     /// Everything up to here is flushed.
     Flushed(Option<LogPosition>),
     /// The entry before the first one is not there.
     Conflict(LogPosition),
     /// A higher vote is known.
     HigherVote(WireVote),
+    /// The disk has no room for the entries; they were not looked at.
+    NoRoom,
 }
 
 /// Transfer of leadership.
@@ -341,6 +354,8 @@ pub enum Installed {
     StillAtIt,
     /// It is over. The vote of the answering node.
     Over(WireVote),
+    /// There is no space for it now. Nothing has changed, and what was shipped is kept.
+    NoSpace,
 }
 
 /// Who a node is, asked for before there is a site.
@@ -448,20 +463,30 @@ pub(crate) fn append_from_wire(frame: Frame) -> io::Result<AppendEntriesRequest<
     })
 }
 
-pub(crate) fn answer_to_wire(result: StreamAppendResult<TypeConfig>) -> AppendAnswer {
+pub(crate) fn outcome_to_wire(result: StreamAppendResult<TypeConfig>) -> AppendOutcome {
     match result {
-        Ok(flushed) => AppendAnswer::Flushed(optional(flushed.as_ref())),
-        Err(StreamAppendError::Conflict(id)) => AppendAnswer::Conflict(position(&id)),
-        Err(StreamAppendError::HigherVote(vote)) => AppendAnswer::HigherVote(WireVote::from(&vote)),
+        Ok(flushed) => AppendOutcome::Flushed(optional(flushed.as_ref())),
+        Err(StreamAppendError::Conflict(id)) => AppendOutcome::Conflict(position(&id)),
+        Err(StreamAppendError::HigherVote(vote)) => {
+            AppendOutcome::HigherVote(WireVote::from(&vote))
+        }
     }
 }
 
-pub(crate) fn answer_from_wire(answer: AppendAnswer) -> StreamAppendResult<TypeConfig> {
-    match answer {
-        AppendAnswer::Flushed(flushed) => Ok(flushed.map(log_id)),
-        AppendAnswer::Conflict(position) => Err(StreamAppendError::Conflict(log_id(position))),
-        AppendAnswer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.to_vote())),
-    }
+/// A peer has no room for entries on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no room on the disk of the peer")]
+pub struct NoRoom;
+
+pub(crate) fn outcome_from_wire(
+    outcome: AppendOutcome,
+) -> Result<StreamAppendResult<TypeConfig>, NoRoom> {
+    Ok(match outcome {
+        AppendOutcome::Flushed(flushed) => Ok(flushed.map(log_id)),
+        AppendOutcome::Conflict(position) => Err(StreamAppendError::Conflict(log_id(position))),
+        AppendOutcome::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.to_vote())),
+        AppendOutcome::NoRoom => return Err(NoRoom),
+    })
 }
 
 #[cfg(test)]

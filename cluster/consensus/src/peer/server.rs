@@ -6,15 +6,16 @@
 use super::connection::{PeerConnection, PeerContext, welcome};
 use super::frame::Frame;
 use super::message::{
-    self, Chunk, Done, Hello, Install, Installed, Offer, Purpose, Transfer, VoteAnswer, WireVote,
-    kind,
+    self, AppendAnswer, AppendOutcome, Chunk, Done, Hello, Install, Installed, Offer, Purpose,
+    Transfer, VoteAnswer, WireVote, kind,
 };
 use super::ship::{Receiver, ShipYard};
 use crate::bootstrap::Bootstrap;
 use crate::group::SiteRaft;
 use crate::rejoin;
 use crate::snapshot_data::to_openraft;
-use crate::types::{log_id, position};
+use crate::space::{Ticket, frames_of};
+use crate::types::{log_id, payload_len, position};
 use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Connections that have not shaken hands yet, at one time.
 const GREETINGS_MAX: usize = 64;
@@ -169,12 +170,23 @@ impl PeerServer {
     async fn append_once(
         &self,
         request: AppendEntriesRequest<crate::types::TypeConfig>,
-    ) -> io::Result<message::AppendAnswer> {
+    ) -> io::Result<AppendAnswer> {
+        let frames = frames_of(request.entries.iter().map(payload_len));
+        let space = &self.context.space;
+        let ticket = if frames.is_empty() {
+            None
+        } else {
+            match space.receive(&frames, Duration::ZERO).await {
+                None => return Ok(self.answer(AppendOutcome::NoRoom)),
+                admitted => admitted,
+            }
+        };
         let previous = request.prev_log_id;
         let last = request.entries.last().map(openraft::entry::RaftEntry::log_id).or(previous);
         let answer = self.raft()?.append_entries(request).await.map_err(io::Error::other)?;
+        ticket.into_iter().for_each(Ticket::settle);
         use openraft::raft::AppendEntriesResponse as Answer;
-        Ok(message::answer_to_wire(match answer {
+        Ok(self.answer(message::outcome_to_wire(match answer {
             Answer::Success => Ok(last),
             Answer::PartialSuccess(flushed) => Ok(flushed),
             Answer::Conflict => {
@@ -182,7 +194,11 @@ impl PeerServer {
                 Err(StreamAppendError::Conflict(at))
             }
             Answer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
-        }))
+        })))
+    }
+
+    fn answer(&self, outcome: AppendOutcome) -> AppendAnswer {
+        AppendAnswer { room: self.context.space.own(), outcome }
     }
 
     async fn transfer(&self, order: Transfer) -> Done {
@@ -199,17 +215,26 @@ impl PeerServer {
         Done { problem: outcome.err() }
     }
 
-    /// Entries in, answers out, in the same order; openraft works on several at a time.
+    /// Entries in, answers out, in the same order; openraft works on several at a time. Entries
+    /// without room on the disk, and all behind them, do not reach it: the last answer says so.
     async fn append_stream(&self, connection: PeerConnection) -> io::Result<()> {
         let PeerConnection { mut reader, mut writer } = connection;
         let (queue, requests) = mpsc::channel(APPEND_QUEUE);
+        let (tickets, mut admitted) = mpsc::unbounded_channel();
+        let (refuse, mut refused) = oneshot::channel();
+        let (space, patience) = (self.context.space.clone(), self.context.dial_timeout);
         let _reading = task::spawn_owned(async move {
             while let Ok(Some(frame)) = reader.next().await {
                 if frame.kind != kind::APPEND {
                     return;
                 }
                 let Ok(request) = message::append_from_wire(frame) else { return };
-                if queue.send(request).await.is_err() {
+                let frames = frames_of(request.entries.iter().map(payload_len));
+                let Some(ticket) = space.receive(&frames, patience).await else {
+                    let _ = refuse.send(());
+                    return;
+                };
+                if tickets.send(ticket).is_err() || queue.send(request).await.is_err() {
                     return;
                 }
             }
@@ -220,8 +245,15 @@ impl PeerServer {
         let answers = self.raft()?.stream_append(requests);
         let mut answers = std::pin::pin!(answers);
         while let Some(answer) = answers.next().await {
-            let answer = message::answer_to_wire(answer.map_err(io::Error::other)?);
-            let head = message::encode(&answer);
+            let outcome = message::outcome_to_wire(answer.map_err(io::Error::other)?);
+            if let Ok(ticket) = admitted.try_recv() {
+                Ticket::settle(ticket);
+            }
+            let head = message::encode(&self.answer(outcome));
+            super::frame::write(&mut writer, kind::APPEND, &head, &[]).await?;
+        }
+        if refused.try_recv().is_ok() {
+            let head = message::encode(&self.answer(AppendOutcome::NoRoom));
             super::frame::write(&mut writer, kind::APPEND, &head, &[]).await?;
         }
         Ok(())
@@ -288,6 +320,10 @@ impl PeerServer {
 
     async fn install(&self, receiver: &mut Receiver, order: &Install) -> io::Result<Installed> {
         let data = receiver.complete(order.snapshot)?;
+        // Asked now, because nobody can refuse it later.
+        if !self.store.has_space_to_install(&data.snapshot, data.segments.len()).await? {
+            return Ok(Installed::NoSpace);
+        }
         let response = self
             .raft()?
             .install_full_snapshot(order.vote.to_vote(), to_openraft(data)?)

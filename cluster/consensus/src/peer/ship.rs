@@ -105,6 +105,7 @@ impl Sender<'_> {
         loop {
             match answer {
                 Installed::Over(vote) => return Ok(vote),
+                Installed::NoSpace => return Err(io::ErrorKind::StorageFull.into()),
                 Installed::StillAtIt => {
                     answer = self.connection.answer(kind::INSTALL, self.limit).await?;
                 }

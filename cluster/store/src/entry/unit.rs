@@ -32,6 +32,11 @@ impl Unit {
         UNIT_HEADER_BYTES + preconditions + operations
     }
 
+    /// Whether it brings record batches, and not only changes of a few bytes.
+    pub fn has_records(&self) -> bool {
+        self.operations.iter().any(|operation| matches!(operation, Operation::Append { .. }))
+    }
+
     /// Whether it has an operation, and every count and text of it can be written down.
     pub(super) fn is_encodable(&self) -> bool {
         !self.operations.is_empty()

@@ -76,6 +76,11 @@ impl Manifest {
         reader.is_at_end().then_some(manifest)
     }
 
+    /// Bytes of a file that names so many segments, with a gap before each.
+    pub const fn bytes_of(segments: usize) -> u64 {
+        128 + segments as u64 * (SEALED_BYTES + REMOVED_BYTES) as u64
+    }
+
     pub(super) fn encode_body(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.sealed.len() * SEALED_BYTES);
         out.put_u64_le(self.generation);

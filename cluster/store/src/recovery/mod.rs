@@ -77,7 +77,7 @@ pub(crate) async fn recover(
     }
     let identity = read_identity(host, paths, settings).await?;
     if identity.is_some() {
-        install::resume(host, paths).await?;
+        install::resume(host, paths, settings.segment_bytes).await?;
     }
     let snapshots =
         Snapshots::open(host, paths.snapshots.clone()).await.map_err(DiskError::from)?;

@@ -14,6 +14,7 @@ use crate::format::manifest::Manifest;
 use crate::format::mark::{self, FlushMark};
 use crate::log::{OpenLog, OpenSegment};
 use crate::paths::Paths;
+use crate::space::with_ballast;
 use crate::writer::OpenFile;
 use bytes::{Bytes, BytesMut};
 use fulmar_host::disk::{File, Flush, Write};
@@ -147,7 +148,10 @@ impl Tail {
         if !drop.is_empty() {
             manifest.active = active;
             manifest.generation += 1;
-            replace(host.disk.as_ref(), &paths.manifest(), manifest.encode()).await?;
+            let (disk, path) = (host.disk.as_ref(), paths.manifest());
+            let bytes = manifest.encode();
+            let len = bytes.len() as u64;
+            with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
             // Newest first, one at a time, so that a crash leaves no gap.
             for base in drop {
                 spares.push(retire(host, paths, base, next_spare(spares)).await?);

@@ -5,11 +5,15 @@
 //!          -> remove what is older than the two newest good ones
 //! ```
 //!
+//! If there is no space, the `.tmp` is removed and the snapshot is left out: the next seal takes
+//! another, and until then a restart begins at the one before.
+//!
 //! A crash before the rename is durable leaves the snapshots of before, and perhaps a `.tmp`, which
 //! is not a snapshot and is overwritten by the next one of that name. A crash before a removal is
 //! durable leaves an old snapshot more, which the next save removes.
 
 use super::{SNAPSHOT_BYTES_MAX, Snapshot, SnapshotError};
+use crate::error::is_full;
 use fulmar_host::disk::{Disk, Flush, Open, Write};
 use fulmar_host::{Host, planted};
 use fulmar_types::{Event, LogIndex, Plant};
@@ -114,17 +118,28 @@ impl Snapshots {
     }
 
     /// Saves a snapshot and removes those that two newer good ones make needless. The snapshot is
-    /// durable on return, and [`Event::SnapshotSaved`] has been reported.
+    /// durable on return, and [`Event::SnapshotSaved`] has been reported. `false` if the disk is
+    /// full: then nothing has changed, and the log reaches back to the one before.
     ///
     /// # Errors
     /// The disk's. Whether the snapshot will be there after a restart is unknown then; what was
     /// there before still is.
-    pub async fn save(&mut self, host: &Host, snapshot: Snapshot) -> Result<(), SnapshotFileError> {
+    pub async fn save(
+        &mut self,
+        host: &Host,
+        snapshot: Snapshot,
+    ) -> Result<bool, SnapshotFileError> {
         let disk = host.disk.as_ref();
         let index = snapshot.last.index;
         let path = self.directory.join(file_name(index));
         let tmp = self.directory.join(format!("{}.tmp", file_name(index)));
-        write_new(disk, &tmp, &snapshot).await?;
+        match write_new(disk, &tmp, &snapshot).await {
+            Err(error) if is_full(&error.source) => {
+                remove_if_there(disk, &tmp).await?;
+                return Ok(false);
+            }
+            written => written?,
+        }
         disk.rename(&tmp, &path).await.map_err(failed("rename", &tmp))?;
         if !planted(Plant::LoseRename) && !planted(Plant::PurgeBeforeSnapshot) {
             disk.sync_dir(&self.directory).await.map_err(failed("flush", &self.directory))?;
@@ -135,7 +150,7 @@ impl Snapshots {
         if self.latest.as_ref().is_none_or(|other| other.last.index <= index) {
             self.latest = Some(snapshot);
         }
-        self.prune(disk).await
+        self.prune(disk).await.map(|()| true)
     }
 
     /// Removes the files below the newest good ones that are kept, damaged ones included.
@@ -155,6 +170,13 @@ impl Snapshots {
         }
         self.good.retain(|index| *index >= keep_from);
         Ok(())
+    }
+}
+
+async fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), SnapshotFileError> {
+    match disk.remove(path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -20,11 +20,13 @@ use crate::paths::Paths;
 use crate::recovery::{self, FoundNode};
 use crate::seal;
 use crate::snapshot::Snapshot;
+use crate::space::{self, Room, Space};
 use crate::spare::{self, Spares};
 use crate::writer::{self, Job, Writer};
 use fulmar_host::Host;
 use fulmar_host::disk::{DirectoryLock, Open};
 use fulmar_host::task::{Owned, spawn_owned};
+use fulmar_types::limits::ballast_bytes;
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe, Term};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -43,8 +45,17 @@ pub struct StoreSettings {
     pub segment_bytes: u64,
     /// Files kept ready for the next segments.
     pub spare_segments: u32,
+    /// With less room than this a node says that it is low.
+    pub reserve_bytes: u64,
     /// Recent entries kept in memory, in bytes.
     pub entry_cache_bytes: usize,
+}
+
+impl StoreSettings {
+    /// Ballast that nothing but the smallest files may use: without a manifest a node cannot go on.
+    pub(crate) fn ballast_kept_bytes(&self) -> u64 {
+        ballast_bytes(self.segment_bytes) / 2
+    }
 }
 
 /// What was found when a store was opened.
@@ -182,21 +193,29 @@ impl Store {
         self.wait(|done| Job::Vote { vote, done }).await
     }
 
-    /// Bytes that appends can take before the disk must give more: what is left of the last
-    /// segment, and the spares. The broker stops taking records before it is used up.
-    pub fn ready_bytes(&self) -> u64 {
-        let core = self.inner.core();
-        let Some(log) = &core.log else { return 0 };
-        let left = self.inner.settings.segment_bytes.saturating_sub(log.tail().end());
-        left + core.spares.ready() as u64 * self.inner.settings.segment_bytes
+    /// What the log can still take. Nothing that does not fit should be appended: it would meet the
+    /// full disk in the queue that votes wait in too.
+    pub fn room(&self) -> Room {
+        space::room(&self.inner.core(), &self.inner.settings)
     }
 
-    /// Bytes that are free on the disk.
+    /// Is done when there may be more room than there was when this was called.
+    pub fn room_change(&self) -> impl Future<Output = ()> + '_ {
+        self.inner.space_changed.notified()
+    }
+
+    /// Whether there is space to install a snapshot whose segments are here already: to be asked
+    /// before it is begun, since it cannot be stopped half way.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn free_bytes(&self) -> io::Result<u64> {
-        self.inner.host.disk.free_bytes(&self.inner.paths.root).await
+    pub async fn has_space_to_install(
+        &self,
+        snapshot: &Snapshot,
+        segments: usize,
+    ) -> io::Result<bool> {
+        let free = self.inner.host.disk.free_bytes(&self.inner.paths.root).await?;
+        Ok(free >= space::needed_to_install(&self.inner, snapshot, segments))
     }
 
     /// Waits until everything that was asked for is on disk.
@@ -275,6 +294,7 @@ fn assemble(
         committed_below: covered.map_or(LogIndex(0), |last| last.index.next()),
         footers: BTreeMap::new(),
         spares: Spares::found(spares),
+        space: Space::default(),
         installing: false,
         incoming: BTreeMap::new(),
     };

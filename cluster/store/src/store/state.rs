@@ -8,9 +8,10 @@ use crate::gc;
 use crate::read::StoredBatch;
 use crate::row::{Row, StreamId};
 use crate::snapshot::Snapshot;
+use crate::space::release;
 use crate::writer::Job;
 use bytes::Bytes;
-use fulmar_types::{LogIndex, Offset};
+use fulmar_types::{LogIndex, Offset, Probe};
 use std::ops::Range;
 
 impl Store {
@@ -118,14 +119,14 @@ impl Store {
 
     /// Saves a snapshot of the state after the last entry of a segment. First the segment is
     /// sealed, because afterwards nobody could say any more what came of its entries. Durable on
-    /// return.
+    /// return; `false` if it was left out because the disk is full.
     ///
     /// # Errors
     /// If the store is closed.
     ///
     /// # Panics
     /// If the snapshot does not end where a segment ends, or its entries were not applied.
-    pub async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), Poisoned> {
+    pub async fn save_snapshot(&self, snapshot: Snapshot) -> Result<bool, Poisoned> {
         let next = snapshot.last.index.next();
         {
             let mut core = self.inner.usable()?;
@@ -146,12 +147,27 @@ impl Store {
             }
             progress.await;
         }
-        let mut snapshots = self.inner.snapshots.lock().await;
-        let saved = snapshots.save(&self.inner.host, snapshot).await;
-        saved.map_err(|error| {
-            self.inner.fail(&Failure::from(error), Vec::new());
+        self.save_or_leave_out(snapshot).await.map_err(|failure| {
+            self.inner.fail(&failure, Vec::new());
             Poisoned
         })
+    }
+
+    /// Saves a snapshot, if need be with a part of the ballast.
+    async fn save_or_leave_out(&self, snapshot: Snapshot) -> Result<bool, Failure> {
+        let inner = &self.inner;
+        let ballast = (snapshot.encoded_len(), inner.settings.ballast_kept_bytes());
+        let mut snapshots = inner.snapshots.lock().await;
+        loop {
+            if snapshots.save(&inner.host, snapshot.clone()).await? {
+                return Ok(true);
+            }
+            if !release(inner.host.disk.as_ref(), &inner.paths, ballast).await? {
+                inner.host.probe(Probe::SnapshotLeftOut);
+                return Ok(false);
+            }
+            inner.ballast_released();
+        }
     }
 
     /// The newest good snapshot.

@@ -99,6 +99,7 @@ pub fn settings() -> StoreSettings {
         node: NodeId(1),
         segment_bytes: SEGMENT_BYTES,
         spare_segments: 1,
+        reserve_bytes: 16 << 10,
         entry_cache_bytes: 64 << 10,
     }
 }

@@ -28,6 +28,24 @@ fn every_acks_waits_for_the_commit_and_acks_0_for_nothing() {
 }
 
 #[test]
+fn full_disks_refuse_records_and_nothing_else() {
+    run(async {
+        let fixture = Fixture::new();
+        create(&fixture, "t", 1).await;
+        fixture.group.set_full(true);
+        let entries = fixture.group.entries();
+        let refused = ask!(&fixture, 9, Produce, produce_request(-1, batch(None, 1, 0)));
+        assert_eq!(produced(&refused).0, ErrorCode::KafkaStorageError);
+        assert_eq!(fixture.group.entries(), entries);
+        assert_eq!(fixture.events.probes(Probe::RefusedForSpace), 1);
+        create(&fixture, "u", 1).await;
+        fixture.group.set_full(false);
+        let stored = ask!(&fixture, 9, Produce, produce_request(-1, batch(None, 1, 0)));
+        assert_eq!(produced(&stored), (ErrorCode::None, 0));
+    });
+}
+
+#[test]
 fn pipelined_batches_keep_their_order_and_share_entries() {
     run(async {
         let fixture = Fixture::new();
