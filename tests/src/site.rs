@@ -75,6 +75,8 @@ pub enum How {
     LyingFlush,
     /// With a trace of its system calls, beside its data.
     Strace,
+    /// With a log that nothing can be written to, as on a full disk.
+    FullLog,
 }
 
 /// One node.
@@ -161,7 +163,10 @@ impl Site {
     /// # Panics
     /// If it runs already, or cannot be started.
     pub fn start(&mut self, id: i32, how: How) {
-        let log = self.scratch.path.join(format!("node-{id}.log"));
+        let log = match how {
+            How::FullLog => PathBuf::from("/dev/full"),
+            _ => self.scratch.path.join(format!("node-{id}.log")),
+        };
         let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
         let mut command = match how {
             How::Strace => crate::strace::command(binary(), &self.trace_prefix(id)),
@@ -172,6 +177,9 @@ impl Site {
         assert!(node.running.is_none(), "node {id} runs already");
         if matches!(how, How::PowerCut | How::LyingFlush) {
             node.power_cut.watch(&mut command, how == How::LyingFlush);
+        }
+        if how == How::FullLog {
+            command.env("FULMAR_LOG", "debug");
         }
         let child = command
             .arg("node")

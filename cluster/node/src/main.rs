@@ -42,6 +42,8 @@ fn start_logging() -> Result<(), String> {
     })?;
     let colours = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    // Told of a full disk below a log file it would panic.
+    let subscriber = subscriber.log_internal_errors(false);
     subscriber.with_writer(std::io::stderr).init();
     Ok(())
 }
