@@ -43,8 +43,9 @@ const DIAL_PATIENCE: u32 = 1;
 /// How long a peer may owe an answer, in election timeouts. A slow flush must fit in.
 const STALL_PATIENCE: u32 = 4;
 
-/// How long a proposal waits for a spare that is being written.
-const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a proposal waits for a spare that is being written: a slow disk takes more than a
+/// second for the 64 MiB of one.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a group needs to know.
 #[derive(Clone, Debug)]

@@ -69,7 +69,11 @@ struct World {
     fail_reads: bool,
     /// Only the process dies: the page cache stays.
     only_process: bool,
+    /// What fits on the disk; without bounds if there is none.
+    capacity: Option<u64>,
 }
+
+const BLOCK: u64 = 4_096;
 
 /// The disk.
 #[derive(Clone, Default)]
@@ -100,6 +104,15 @@ fn gone() -> io::Error {
 }
 
 impl World {
+    fn taken(&self) -> u64 {
+        let blocks = |inode: &u64| (self.inodes[inode].live.len() as u64).next_multiple_of(BLOCK);
+        self.live.values().map(blocks).sum()
+    }
+
+    fn free(&self) -> u64 {
+        self.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(self.taken()))
+    }
+
     /// Counts a point. `Err` if the power is off; `Ok(true)` if it goes off in the middle of this.
     fn point(&mut self, what: impl FnOnce() -> String) -> io::Result<bool> {
         if self.dead {
@@ -206,6 +219,22 @@ impl TestDisk {
 
     pub fn fail_reads(&self) {
         self.world().fail_reads = true;
+    }
+
+    /// From now on so many bytes are free; `None`: as many as anybody wants.
+    pub fn leave(&self, free: Option<u64>) {
+        let mut world = self.world();
+        world.capacity = free.map(|free| world.taken() + free);
+    }
+
+    pub fn free(&self) -> u64 {
+        self.world().free()
+    }
+
+    /// The length of a file.
+    pub fn len(&self, path: &Path) -> Option<u64> {
+        let world = self.world();
+        world.live.get(path).map(|inode| world.inodes[inode].live.len() as u64)
     }
 
     pub fn points(&self) -> u64 {
@@ -413,7 +442,7 @@ impl Disk for TestDisk {
     }
 
     fn free_bytes<'a>(&'a self, _: &'a Path) -> BoxFuture<'a, io::Result<u64>> {
-        Box::pin(async { Ok(1 << 40) })
+        Box::pin(async { Ok(self.free()) })
     }
 
     fn lock<'a>(
@@ -490,7 +519,14 @@ impl File for TestFile {
                     let places: Vec<_> = writes.iter().map(|w| (w.at, w.bytes())).collect();
                     format!("write {} {places:?} {flush:?}", self.path.display())
                 })?;
+                let free = world.free();
                 let inode = self.inode(&mut world);
+                let len = inode.live.len() as u64;
+                let end = writes.iter().map(|write| write.at + write.bytes()).max().unwrap_or(0);
+                let blocks = |len: u64| len.next_multiple_of(BLOCK);
+                if blocks(end.max(len)) - blocks(len) > free {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 for write in writes {
                     let mut at = write.at as usize;
                     for piece in write.pieces {

@@ -5,4 +5,5 @@ mod crash;
 mod damage;
 pub mod disk;
 pub mod fixture;
+mod full;
 mod install;
