@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// More than any pair of socket buffers holds, so that a writer meets back-pressure.
 const FLOOD_BYTES: usize = 64 << 20;
 
+/// Calls that wait for a listener at the same time: all clients of a site come back at once.
+const CALLERS: u16 = 300;
+
 /// Tests the network between two hosts (or of one, given twice). `address` belongs to `server`;
 /// its port is zero.
 ///
@@ -202,24 +205,25 @@ async fn many(server: &Host, client: &Host, address: SocketAddr) {
     let mut listener = listen(server, address).await;
     let to = listener.local_address();
     let mut near = Vec::new();
-    for number in 0..20u8 {
-        let mut connection = good("connecting", client.network.connect(to).await);
-        good("writing", connection.writer.write_all(&[number]).await);
+    for number in 0..CALLERS {
+        let connection = in_time("connecting", client.network.connect(to)).await;
+        let mut connection = good("connecting", connection);
+        good("writing", connection.writer.write_all(&number.to_be_bytes()).await);
         near.push(connection);
     }
     let mut numbers = Vec::new();
     let mut far = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..CALLERS {
         let mut connection = good("accepting", in_time("accepting", listener.accept()).await);
-        let mut number = [0];
+        let mut number = [0; 2];
         good("reading", in_time("reading", connection.reader.read_exact(&mut number)).await);
         good("answering", connection.writer.write_all(&number).await);
-        numbers.push(number[0]);
+        numbers.push(u16::from_be_bytes(number));
         far.push(connection);
     }
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..20).collect::<Vec<u8>>(), "no connection is lost or taken twice");
-    for (number, mut connection) in (0..20).zip(near) {
-        expect(&mut connection, &[number]).await;
+    assert_eq!(numbers, (0..CALLERS).collect::<Vec<u16>>(), "no connection is lost or taken twice");
+    for (number, mut connection) in (0..CALLERS).zip(near) {
+        expect(&mut connection, &number.to_be_bytes()).await;
     }
 }

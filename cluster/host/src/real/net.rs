@@ -8,7 +8,13 @@ use crate::BoxFuture;
 use crate::net::{Connection, Listener, Network, PeerIdentity};
 use std::io;
 use std::net::SocketAddr;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that may wait to be accepted. The kernel drops a call beyond that, and the caller
+/// tries again after a second: with the usual 128 a site whose clients all come back at once, as
+/// they do when the leader changes, would lose that second. The kernel may allow fewer
+/// (`net.core.somaxconn`).
+const BACKLOG: u32 = 4_096;
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,8 +34,14 @@ fn connection(stream: TcpStream, address: SocketAddr) -> io::Result<Connection> 
 impl Network for RealNetwork {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            // Sets SO_REUSEADDR, so that a node can restart while old connections linger.
-            let socket = TcpListener::bind(address).await?;
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            // A node can restart while old connections linger.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let socket = socket.listen(BACKLOG)?;
             let address = socket.local_addr()?;
             Ok(Box::new(RealListener { socket, address }) as Box<dyn Listener>)
         })
