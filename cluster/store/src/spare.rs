@@ -97,9 +97,10 @@ impl Spares {
     }
 }
 
-/// Bytes of a spare: a segment, and room for the footer of a usual one.
+/// Bytes of a spare: a segment, and room for the footer of one that is full of batches of 1 KiB.
+/// More room would cost zeros each time that a segment is recycled.
 pub(crate) const fn spare_bytes(segment_bytes: u64) -> u64 {
-    (segment_bytes + segment_bytes / 32).next_multiple_of(SECTOR)
+    (segment_bytes + segment_bytes / 64).next_multiple_of(SECTOR)
 }
 
 /// The first of these spares that has its full size, or else the longest: what it lacks takes
