@@ -21,6 +21,7 @@ use fulmar_wire::{
 };
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Different records that are sent in turn.
@@ -77,8 +78,8 @@ pub struct Measured {
     pub value_bytes_in_all: u64,
     /// Bytes of their batches, as they were sent.
     pub batch_bytes_in_all: u64,
-    /// Requests that failed.
-    pub failures: u64,
+    /// Requests that failed, by what was wrong.
+    pub failures: BTreeMap<String, u64>,
     /// The median.
     pub p50_us: u64,
     /// 90 % are faster.
@@ -101,7 +102,13 @@ impl Measured {
 struct Tally {
     histogram: Histogram<u64>,
     records_in_all: u64,
-    failures: u64,
+    failures: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn failed(&mut self, why: String) {
+        *self.failures.entry(why).or_insert(0) += 1;
+    }
 }
 
 /// What all connections share.
@@ -139,7 +146,7 @@ pub async fn run(options: LoadOptions) -> Result<ExitCode, Stop> {
         from,
         until: from + Duration::from_secs(options.seconds),
         records_max: options.records_max.unwrap_or(u64::MAX),
-        tally: Mutex::new(Tally { histogram, records_in_all: 0, failures: 0 }),
+        tally: Mutex::new(Tally { histogram, records_in_all: 0, failures: BTreeMap::new() }),
     });
     let connections = (0..options.connections as usize)
         .map(|at| task::spawn(connection(Arc::clone(&run), at)))
@@ -165,7 +172,7 @@ impl Run {
             records_in_all: tally.records_in_all,
             value_bytes_in_all: tally.records_in_all * value_bytes,
             batch_bytes_in_all: tally.records_in_all * batch_bytes,
-            failures: tally.failures,
+            failures: tally.failures.clone(),
             p50_us: at(0.5),
             p90_us: at(0.9),
             p99_us: at(0.99),
@@ -218,9 +225,9 @@ async fn connection(run: Arc<Run>, at: usize) {
         let open = match connection.take().filter(Connection::is_usable) {
             Some(open) => open,
             None => match connect(&run, partition).await {
-                Some(open) => open,
-                None => {
-                    run.tally().failures += 1;
+                Ok(open) => open,
+                Err(why) => {
+                    run.tally().failed(why);
                     continue;
                 }
             },
@@ -231,24 +238,25 @@ async fn connection(run: Arc<Run>, at: usize) {
         let answered_at = time::now();
         turn += 1;
         let mut tally = run.tally();
-        if answer.is_ok_and(|answer| is_written(&answer)) {
-            tally.records_in_all += 1;
-            if sent_at >= run.from && answered_at <= run.until {
-                let took_us = answered_at.saturating_duration_since(sent_at).as_micros();
-                tally.histogram.saturating_record(u64::try_from(took_us).unwrap_or(u64::MAX));
+        match answer.map_err(|error| error.to_string()).and_then(|answer| written(&answer)) {
+            Ok(()) => {
+                tally.records_in_all += 1;
+                if sent_at >= run.from && answered_at <= run.until {
+                    let took_us = answered_at.saturating_duration_since(sent_at).as_micros();
+                    tally.histogram.saturating_record(u64::try_from(took_us).unwrap_or(u64::MAX));
+                }
+                connection = Some(open);
             }
-            connection = Some(open);
-        } else {
-            tally.failures += 1;
+            Err(why) => tally.failed(why),
         }
     }
 }
 
-/// A connection of its own to the leader.
-async fn connect(run: &Run, partition: usize) -> Option<Connection> {
+/// A connection of its own to the leader; or why there is none.
+async fn connect(run: &Run, partition: usize) -> Result<Connection, String> {
     let of = &run.partitions[partition];
     let deadline = time::now() + TIMEOUT;
-    let leader = run.cluster.leader(of, deadline).await.ok()?;
+    let leader = run.cluster.leader(of, deadline).await.map_err(|error| error.to_string())?;
     let address = leader.connection.address();
     let network = client::network();
     let opened = Connection::open(network.as_ref(), address, run.cluster.settings()).await;
@@ -256,11 +264,15 @@ async fn connect(run: &Run, partition: usize) -> Option<Connection> {
         run.cluster.forget_leader(of, leader.epoch);
         run.cluster.pause(3, deadline).await;
     }
-    opened.ok()
+    opened.map_err(|error| error.to_string())
 }
 
-fn is_written(answer: &ProduceResponse) -> bool {
-    let partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
-    let mut codes = partitions.map(|partition| partition.error_code);
-    codes.next() == Some(ErrorCode::None)
+/// Whether the record was written; or why not.
+fn written(answer: &ProduceResponse) -> Result<(), String> {
+    let mut partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
+    match partitions.next().map(|partition| partition.error_code) {
+        Some(ErrorCode::None) => Ok(()),
+        Some(code) => Err(code.to_string()),
+        None => Err("the answer names no partition".to_owned()),
+    }
 }

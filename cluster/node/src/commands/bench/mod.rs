@@ -38,8 +38,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// After this long an idle node has written its counters and has nothing left to do.
 const QUIET: Duration = REWRITE_EVERY.saturating_mul(2);
 
-/// Segments that are filled and given back before a bench on recycled segments.
-const RECYCLED_SEGMENTS: u64 = 8;
+/// Segments that are filled and given back before a bench on recycled segments, on top of one for
+/// each second of load. A site that writes more ends on new ones.
+const RECYCLED_SEGMENTS_MORE: u64 = 4;
 
 /// The value bytes of the records that fill them.
 const FILL_RECORD_BYTES: usize = 256 << 10;
@@ -75,6 +76,16 @@ pub struct Options {
     json: bool,
 }
 
+impl Options {
+    /// Segments that are filled and given back first; 0: none.
+    fn recycled_segments(&self) -> u64 {
+        if !self.recycled {
+            return 0;
+        }
+        self.seconds.saturating_add(WARM_UP_SECONDS + RECYCLED_SEGMENTS_MORE)
+    }
+}
+
 /// Runs the bench.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     if options.connections == 0 || options.seconds == 0 {
@@ -98,7 +109,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 }
 
 async fn measure(options: &Options) -> Result<Report, Stop> {
-    let spares = if options.recycled { RECYCLED_SEGMENTS } else { 1 };
+    let recycled = options.recycled_segments();
+    let spares = recycled.max(1);
     let extra = format!("\n[log]\nspare_segments = {spares}\n");
     let mut site = Site::temporary(options.dir.as_deref(), "bench", extra).await?;
     if is_memory(&site.dir) {
@@ -115,7 +127,7 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
     site.check()?;
     let idle = read_counters(&site)?;
     if options.recycled {
-        fill_and_give_back(&site, &cluster).await?;
+        fill_and_give_back(&site, &cluster, recycled).await?;
     }
     create_topic(&cluster, "bench", PARTITIONS).await?;
     let mut loads = Vec::new();
@@ -173,8 +185,8 @@ async fn create_topic(cluster: &Cluster, name: &str, partitions: u32) -> Result<
 
 /// Fills segments with a topic, deletes it, and fills the next segment: nodes give segments back
 /// when they seal one.
-async fn fill_and_give_back(site: &Site, cluster: &Cluster) -> Result<(), Stop> {
-    fill(site, cluster, "fill", RECYCLED_SEGMENTS + 1).await?;
+async fn fill_and_give_back(site: &Site, cluster: &Cluster, segments: u64) -> Result<(), Stop> {
+    fill(site, cluster, "fill", segments + 1).await?;
     let deleted = cluster.delete_topic("fill", TIMEOUT).await;
     deleted.map_err(|error| Stop::failed(format!("cannot delete the topic: {error}.")))?;
     time::sleep(QUIET).await;

@@ -161,8 +161,8 @@ impl Figures {
             ms(m.p999_us),
             ms(m.max_us)
         ));
-        if m.failures > 0 {
-            line(format!("  {} requests failed", grouped(m.failures)));
+        for (why, times) in &m.failures {
+            line(format!("  {} requests failed: {why}", grouped(*times)));
         }
         self.write_nodes(line);
     }
@@ -194,7 +194,7 @@ mod tests {
             records_in_all: 226_000,
             value_bytes_in_all: 226_000 * 1024,
             batch_bytes_in_all: 226_000 * 1096,
-            failures: 2,
+            failures: [("the connection broke before the answer came".to_owned(), 2)].into(),
             p50_us: 3_210,
             p90_us: 4_100,
             p99_us: 6_900,
