@@ -456,7 +456,9 @@ async fn watch_role(shared: Arc<Shared>) {
                 ServerState::Follower | ServerState::Shutdown => Role::Follower,
             };
             let term = Term(now.vote.leader_id.term);
-            (Leadership { term, leader: now.current_leader, is_me }, role)
+            // A persisted vote of the last life may name this node, which does not lead again by it.
+            let leader = now.current_leader.filter(|leader| is_me || *leader != shared.node);
+            (Leadership { term, leader, is_me }, role)
         };
         let changed = {
             let mut current = shared.leadership.lock().expect("no holder of this lock panics");
