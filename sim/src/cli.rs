@@ -113,9 +113,12 @@ pub struct MetaArguments {
 pub struct PlantsArguments {
     /// Scenario files and directories.
     pub paths: Vec<PathBuf>,
-    /// Seeds of each scenario.
+    /// Seeds of each scenario, at most.
     #[arg(long, default_value_t = 50)]
     pub seeds: u64,
+    /// Go on to the next plant when one scenario has caught this one at so many seeds.
+    #[arg(long, default_value_t = 5)]
+    pub enough: u64,
     /// Runs at a time.
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
@@ -389,11 +392,17 @@ mod simulate {
         } else {
             arguments.paths.clone()
         };
-        match plants::plants(&paths, &chosen, arguments.seeds, arguments.jobs) {
+        let plan = plants::Plan {
+            plants: chosen,
+            seeds: arguments.seeds,
+            enough: arguments.enough,
+            jobs: arguments.jobs,
+        };
+        match plants::plants(&paths, &plan) {
             Err(error) => usage(&error.to_string()),
             Ok(table) => {
                 print!("{table}");
-                let all_found = table.rows.iter().all(|row| row.runs_to_find.is_some());
+                let all_found = table.rows.iter().all(|row| row.best().is_some());
                 if all_found && table.clean.1 == 0 { ExitCode::Ok } else { ExitCode::Safety }
             }
         }

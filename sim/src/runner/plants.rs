@@ -1,13 +1,14 @@
 //! The table of planted bugs: how many seeds it takes to catch each, and which check does.
 //!
 //! A plant counts as found when a named check fails. A crash of the node or a failure of the
-//! harness is not a find: it would prove the plant clumsy and not the simulator sharp. The same
-//! seeds must pass without the plant.
+//! harness is not a find: it would prove the plant clumsy and not the simulator sharp. Every run that
+//! caught a plant is made again without it and must pass.
 
 use super::child::{Job, Pool};
 use super::files;
-use crate::report::Verdict;
+use crate::report::{RunReport, Verdict};
 use fulmar_types::Plant;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -17,18 +18,16 @@ use std::path::PathBuf;
 pub struct Row {
     /// The plant.
     pub plant: Plant,
-    /// Runs until it was caught, over all scenarios, in the order of the seeds; `None` if never.
-    pub runs_to_find: Option<u64>,
-    /// The seeds at which it was caught, in order.
-    pub seeds: Vec<u64>,
+    /// For each scenario that caught it, the seeds at which it did, in order.
+    pub seeds: BTreeMap<String, Vec<u64>>,
     /// The checks that caught it and how often.
-    pub checks: Vec<(String, u64)>,
-    /// The scenario of the first find.
-    pub scenario: String,
+    pub checks: BTreeMap<String, u64>,
     /// Runs that failed without a named check.
     pub unnamed: u64,
     /// Runs that were made.
     pub runs: u64,
+    /// Seeds that were tried.
+    pub tried: u64,
 }
 
 /// The whole table.
@@ -41,19 +40,60 @@ pub struct PlantTable {
 }
 
 impl Row {
-    /// The median gap between the seeds that caught the plant: how many seeds a fresh sweep needs.
+    fn new(plant: Plant) -> Self {
+        Self {
+            plant,
+            seeds: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            unnamed: 0,
+            runs: 0,
+            tried: 0,
+        }
+    }
+
+    /// The scenario that caught it most often, with the seeds; `None` if none did.
+    pub fn best(&self) -> Option<(&str, &[u64])> {
+        let mut best: Option<(&str, &[u64])> = None;
+        for (scenario, seeds) in &self.seeds {
+            if best.is_none_or(|(_, most)| seeds.len() > most.len()) {
+                best = Some((scenario, seeds));
+            }
+        }
+        best
+    }
+
+    /// How many seeds a fresh sweep of the best scenario alone needs: the median gap between the
+    /// seeds that caught the plant there. The seeds tried in vain after the last one count as a gap.
     pub fn median_seeds(&self) -> Option<u64> {
+        let (_, seeds) = self.best()?;
         let mut gaps: Vec<u64> = Vec::new();
-        let mut before = None;
-        for seed in &self.seeds {
-            gaps.push(match before {
-                None => seed + 1,
-                Some(before) => seed - before,
-            });
-            before = Some(*seed);
+        let mut next = 0;
+        for seed in seeds {
+            gaps.push(seed + 1 - next);
+            next = seed + 1;
+        }
+        if next < self.tried {
+            gaps.push(self.tried - next);
         }
         gaps.sort_unstable();
         gaps.get(gaps.len() / 2).copied()
+    }
+
+    fn add(&mut self, seed: u64, report: &RunReport) {
+        self.runs += 1;
+        match report.verdict.check() {
+            Some(check) => {
+                *self.checks.entry(check.to_owned()).or_insert(0) += 1;
+                let seeds = self.seeds.entry(report.scenario.clone()).or_default();
+                seeds.push(seed);
+                seeds.sort_unstable();
+            }
+            None if report.verdict == Verdict::Pass => {}
+            None => {
+                self.unnamed += 1;
+                eprintln!("  {} seed {seed}: {}", report.scenario, report.verdict);
+            }
+        }
     }
 }
 
@@ -61,98 +101,120 @@ impl fmt::Display for PlantTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<22} {:>6} {:>7} {:>8}  {:<34} scenario",
-            "plant", "found", "of runs", "median", "caught by"
+            "{:<22} {:>5} {:>5} {:>7}  {:<29} caught by",
+            "plant", "found", "runs", "median", "in the best scenario"
         )?;
         for row in &self.rows {
-            let found: u64 = row.checks.iter().map(|(_, count)| count).sum();
+            let found: u64 = row.checks.values().sum();
+            let mut by: Vec<(&String, &u64)> = row.checks.iter().collect();
+            by.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
             let by: Vec<String> =
-                row.checks.iter().map(|(check, count)| format!("{check} {count}")).collect();
+                by.iter().map(|(check, count)| format!("{check} {count}")).collect();
             let median = row.median_seeds().map_or("never".to_owned(), |seeds| seeds.to_string());
             writeln!(
                 f,
-                "{:<22} {found:>6} {:>7} {median:>8}  {:<34} {}",
+                "{:<22} {found:>5} {:>5} {median:>7}  {:<29} {}",
                 row.plant.name(),
                 row.runs,
+                row.best().map_or("", |(scenario, _)| scenario),
                 by.join(", "),
-                row.scenario
             )?;
             if row.unnamed > 0 {
-                writeln!(f, "{:<22} {:>6} runs failed without a named check", "", row.unnamed)?;
+                writeln!(f, "{:<22} {:>5} runs failed without a named check", "", row.unnamed)?;
             }
         }
-        writeln!(f, "without a plant: {} runs, {} failed", self.clean.0, self.clean.1)
+        writeln!(
+            f,
+            "the runs that caught one, without it: {}, {} failed",
+            self.clean.0, self.clean.1
+        )
     }
+}
+
+/// What the table is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The plants, in the order of the table.
+    pub plants: Vec<Plant>,
+    /// Seeds of each scenario, at most.
+    pub seeds: u64,
+    /// A plant that one scenario caught at this many seeds is not tried at further ones.
+    pub enough: u64,
+    /// Runs at a time.
+    pub jobs: usize,
 }
 
 /// Makes the table.
 ///
 /// # Errors
 /// If there is no scenario, or a process cannot be started.
-pub fn plants(
-    paths: &[PathBuf],
-    plants: &[Plant],
-    seeds: u64,
-    jobs: usize,
-) -> io::Result<PlantTable> {
+pub fn plants(paths: &[PathBuf], plan: &Plan) -> io::Result<PlantTable> {
     let scenarios = files::find(paths)?;
     let mut table = PlantTable::default();
-    for plant in plants {
+    let mut caught = BTreeSet::new();
+    for plant in &plan.plants {
         eprintln!("{}: {}", plant.name(), plant.about().trim());
-        let mut pool = Pool::new(jobs)?;
-        for seed in 0..seeds {
-            for path in &scenarios {
-                pool.push(Job { plant: Some(plant.name().to_owned()), ..Job::new(path, seed) });
-            }
-        }
-        table.rows.push(one(*plant, &mut pool)?);
+        let row = one(*plant, &scenarios, plan, &mut caught)?;
+        let found = row.best().map_or(0, |(_, seeds)| seeds.len());
+        eprintln!("  {} runs, at most {found} finds in one scenario", row.runs);
+        table.rows.push(row);
     }
-    let mut pool = Pool::new(jobs)?;
-    for seed in 0..seeds {
-        for path in &scenarios {
-            pool.push(Job::new(path, seed));
-        }
+    eprintln!("the {} runs that caught a plant, without it", caught.len());
+    let mut pool = Pool::new(plan.jobs)?;
+    for (path, seed) in &caught {
+        pool.push(Job::new(path, *seed));
     }
-    while let Some((_, report)) = pool.next_ended()? {
+    while let Some((job, report)) = pool.next_ended()? {
         table.clean.0 += 1;
-        table.clean.1 += u64::from(report.verdict != Verdict::Pass);
+        if report.verdict != Verdict::Pass {
+            table.clean.1 += 1;
+            eprintln!("  {} seed {}: {}", job.scenario.display(), job.seed, report.verdict);
+        }
     }
     Ok(table)
 }
 
-fn one(plant: Plant, pool: &mut Pool) -> io::Result<Row> {
-    let mut row = Row {
-        plant,
-        runs_to_find: None,
-        seeds: Vec::new(),
-        checks: Vec::new(),
-        scenario: String::new(),
-        unnamed: 0,
-        runs: 0,
-    };
-    let mut found: Vec<(u64, String)> = Vec::new();
-    while let Some((job, report)) = pool.next_ended()? {
-        row.runs += 1;
-        match report.verdict.check() {
-            Some(check) => {
-                found.push((job.seed, report.scenario.clone()));
-                match row.checks.iter_mut().find(|(name, _)| name == check) {
-                    Some((_, count)) => *count += 1,
-                    None => row.checks.push((check.to_owned(), 1)),
-                }
-            }
-            None if report.verdict == Verdict::Pass => {}
-            None => {
-                row.unnamed += 1;
-                eprintln!("  seed {}: {}", report.seed, report.verdict);
+/// Runs one plant, seed after seed, until one scenario caught it often enough.
+fn one(
+    plant: Plant,
+    scenarios: &[PathBuf],
+    plan: &Plan,
+    caught: &mut BTreeSet<(PathBuf, u64)>,
+) -> io::Result<Row> {
+    let mut row = Row::new(plant);
+    let mut pool = Pool::new(plan.jobs)?;
+    for seed in 0..plan.seeds {
+        for path in scenarios {
+            pool.push(Job { plant: Some(plant.name().to_owned()), ..Job::new(path, seed) });
+        }
+        while let Some((job, report)) = pool.next_ended()? {
+            row.tried = seed + 1;
+            row.add(seed, &report);
+            if report.verdict.check().is_some() {
+                caught.insert((job.scenario, seed));
             }
         }
+        if row.best().is_some_and(|(_, seeds)| seeds.len() as u64 >= plan.enough) {
+            break;
+        }
     }
-    found.sort();
-    row.checks.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    row.seeds = found.iter().map(|(seed, _)| *seed).collect();
-    row.seeds.dedup();
-    row.runs_to_find = row.seeds.first().map(|seed| seed + 1);
-    row.scenario = found.first().map(|(_, scenario)| scenario.clone()).unwrap_or_default();
     Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_that_of_the_scenario_that_catches_most() {
+        let mut row = Row::new(Plant::LoseRename);
+        assert_eq!(row.median_seeds(), None, "never found");
+        row.seeds.insert("a".to_owned(), vec![0]);
+        assert_eq!(row.median_seeds(), Some(1), "found at once");
+        row.seeds.insert("b".to_owned(), vec![4, 9, 39]);
+        assert_eq!(row.best().map(|(scenario, _)| scenario), Some("b"));
+        assert_eq!(row.median_seeds(), Some(5), "gaps of 5, 5 and 30");
+        row.tried = 50;
+        assert_eq!(row.median_seeds(), Some(10), "gaps of 5, 5 and 30, and 10 in vain");
+    }
 }
