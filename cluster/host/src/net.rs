@@ -11,6 +11,12 @@ use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Connections that may wait to be accepted, per listener. The kernel drops a call beyond that, and
+/// the caller tries again after a second: with the usual 128 a site whose clients all come back at
+/// once, as they do when the leader changes, would lose that second. The kernel may allow fewer
+/// (`net.core.somaxconn`).
+pub const BACKLOG: u32 = 4_096;
+
 /// The receiving half of a connection.
 pub type ReadHalf = Box<dyn AsyncRead + Send + Sync + Unpin>;
 /// The sending half of a connection. Dropping it closes the direction.

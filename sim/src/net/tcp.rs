@@ -22,14 +22,12 @@
 
 use super::state::{ListenerState, Segment, State, Way};
 use bytes::Bytes;
+use fulmar_host::net::BACKLOG;
 use madsim::task::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, Waker};
-
-/// Connections that wait to be accepted, per listener (`SOMAXCONN` is larger; a node accepts at once).
-const BACKLOG_MAX: usize = 128;
 
 /// The bytes that one call sends at most.
 const SEGMENT_BYTES_MAX: u64 = 64 << 10;
@@ -298,7 +296,7 @@ impl State {
             let waiting = self.ends.values().filter(|end| {
                 end.listener == Some(bound) && end.way.0 == way.1 && end.stage == Stage::Opening
             });
-            (listener.backlog.len() + waiting.count() < BACKLOG_MAX).then_some(bound)
+            (listener.backlog.len() + waiting.count() < BACKLOG as usize).then_some(bound)
         });
         let Some(bound) = open.filter(|_| !self.refusals.contains_key(&way)) else {
             self.send_reset(now_ns, back, id.other());

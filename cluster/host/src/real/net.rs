@@ -5,16 +5,10 @@
 //! simulation shows.
 
 use crate::BoxFuture;
-use crate::net::{Connection, Listener, Network, PeerIdentity};
+use crate::net::{BACKLOG, Connection, Listener, Network, PeerIdentity};
 use std::io;
 use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-
-/// Connections that may wait to be accepted. The kernel drops a call beyond that, and the caller
-/// tries again after a second: with the usual 128 a site whose clients all come back at once, as
-/// they do when the leader changes, would lose that second. The kernel may allow fewer
-/// (`net.core.somaxconn`).
-const BACKLOG: u32 = 4_096;
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
