@@ -143,8 +143,11 @@ impl Tail {
         {
             drop.push(read.scanned.segment.header.base);
         }
-        let active = self.read.last().map(|read| read.scanned.segment.header.base);
-        let active = active.expect("a log has an open segment");
+        let last = self.read.last().expect("a log has an open segment");
+        let active = last.scanned.segment.header.base;
+        // Before its successors go: without them, and without the marks that an unfinished seal
+        // has erased, nothing would say that its frames were flushed.
+        let sequence = settle_active(last).await.map_err(DiskError::with("write", &last.path))?;
         if !drop.is_empty() {
             manifest.active = active;
             manifest.generation += 1;
@@ -161,11 +164,9 @@ impl Tail {
         let mut segments = BTreeMap::new();
         for read in self.read {
             let base = read.scanned.segment.header.base;
-            let mut sequence = read.mark.map_or(0, |mark| mark.sequence);
-            if base == active {
-                sequence =
-                    settle_active(&read).await.map_err(DiskError::with("write", &read.path))?;
-            }
+            // A completed segment gets no further mark.
+            let before = read.mark.map_or(0, |mark| mark.sequence);
+            let sequence = if base == active { sequence } else { before };
             files.insert(base, OpenFile { file: read.file, sequence });
             segments.insert(base, read.scanned.segment);
         }

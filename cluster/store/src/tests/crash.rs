@@ -4,6 +4,8 @@
 
 use super::disk::{Dice, TestDisk};
 use super::fixture::*;
+use crate::format::header::FRAMES_AT;
+use crate::format::mark::MARK_SLOTS_AT;
 use crate::{LogEntry, SavedVote, StreamId};
 use fulmar_types::{LogIndex, LogPosition, NodeId, Offset, Probe, Term};
 use std::collections::BTreeSet;
@@ -321,6 +323,48 @@ fn the_process_dies_at_every_point_and_then_the_power_goes() {
                     assert!(said.is_none_or(|said| said == found));
                 });
                 run(check(&disk, &model.lock().unwrap()));
+            });
+        }
+    }
+}
+
+/// The first entry of the second segment is committed without this node, so the first one is being
+/// sealed, its marks are gone, and the power goes before that entry is flushed. Recovery takes the
+/// empty segment back. The power goes again, at every point of that.
+#[test]
+fn the_power_goes_while_an_empty_segment_is_taken_back() {
+    const LEN: usize = 8_000;
+    const PER: u64 = 15;
+    let disk = TestDisk::default();
+    run(async {
+        let node = fresh(&disk).await;
+        let vote = SavedVote { term: Term(1), voted_for: NodeId(1), committed: true };
+        node.store.save_vote(vote).await.expect("saved");
+        node.fill(1, 0..PER + 1, LEN).await;
+        node.store.close().await.expect("works");
+    });
+    disk.rot(&segment(0), |bytes| {
+        for at in MARK_SLOTS_AT {
+            bytes[at as usize..][..512].fill(0);
+        }
+    });
+    disk.rot(&segment(PER), |bytes| bytes[FRAMES_AT as usize..].fill(0));
+    let whole = disk.copy();
+    run(open(&whole));
+    let points = whole.points();
+    assert!(points > 5, "{points} points");
+    for point in 1..=points {
+        for seed in 0..8 {
+            let disk = disk.copy();
+            disk.cut_at(point, seed);
+            let (opened, _) = run(try_open(&disk));
+            drop(opened);
+            disk.cut_now(seed);
+            disk.restore_power();
+            guarded(format!("point {point}, seed {seed}"), &disk, || {
+                let node = run(open(&disk));
+                let last = node.recovered.last.map(|last| last.index);
+                assert_eq!(last, Some(LogIndex(PER - 1)), "no flushed entry is lost");
             });
         }
     }
