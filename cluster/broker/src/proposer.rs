@@ -22,6 +22,7 @@ use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::{BoxFuture, Host};
 use fulmar_store::entry::{EntryBuilder, EntryHeader, PushError, Unit};
+use fulmar_types::limits::entry_target_bytes;
 use fulmar_types::{Event, Probe, Term};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -136,6 +137,7 @@ impl Shared {
         let mut taken = Vec::new();
         let takes_records = self.group.takes_records();
         let mut queue = self.locked();
+        builder.reserve(expected_bytes(&queue, self.segment_bytes));
         while let Some(pending) = queue.pop_front() {
             if !takes_records && pending.unit.has_records() {
                 self.refuse(pending);
@@ -181,6 +183,19 @@ impl Shared {
         let (depth, bound) = ((depth * KIB) as u64, PROPOSER_QUEUE_BYTES_MAX as u64);
         self.host.report(Event::QueueDepth { queue: "proposer bytes", depth, bound });
     }
+}
+
+/// How long the next entry will be, about.
+fn expected_bytes(queue: &VecDeque<Pending>, segment_bytes: u64) -> usize {
+    let target = entry_target_bytes(segment_bytes);
+    let mut bytes = 0;
+    for pending in queue {
+        if bytes >= target {
+            break;
+        }
+        bytes += pending.unit.encoded_len();
+    }
+    bytes
 }
 
 async fn drive(shared: Arc<Shared>) {

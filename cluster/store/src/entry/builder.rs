@@ -56,7 +56,7 @@ pub struct EntryBuilder {
 impl EntryBuilder {
     /// An entry without units, for a log with segments of this size.
     pub fn new(segment_bytes: u64) -> Self {
-        let mut out = BytesMut::with_capacity(4096);
+        let mut out = BytesMut::new();
         out.put_u8(ENTRY_VERSION);
         out.put_bytes(0, ENTRY_HEADER_BYTES - 1);
         Self {
@@ -65,6 +65,12 @@ impl EntryBuilder {
             target_bytes: limits::entry_target_bytes(segment_bytes),
             unit_bytes_max: unit_bytes_max(segment_bytes),
         }
+    }
+
+    /// Makes room for units of so many bytes, where the caller knows what will come: entries stay in
+    /// the cache, and what a buffer has grown too much stays with them.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes.min(self.target_bytes + self.unit_bytes_max));
     }
 
     /// Adds a unit; its batches are copied once, here.

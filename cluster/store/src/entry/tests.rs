@@ -361,3 +361,17 @@ proptest! {
         let _ = Entry::decode(Bytes::from(entry));
     }
 }
+
+#[test]
+fn an_entry_whose_size_was_announced_keeps_no_spare_memory() {
+    for batch_bytes in [1, 200, 5_000, 300_000] {
+        let unit = Unit::of(append(0, &vec![1; batch_bytes]));
+        let mut builder = EntryBuilder::new(SEGMENT_BYTES_DEFAULT);
+        builder.reserve(unit.encoded_len());
+        builder.push(&unit).expect("fits");
+        let payload = builder.finish(EntryHeader::default());
+        let len = payload.len();
+        let kept = payload.try_into_mut().expect("nobody else has it").capacity();
+        assert!(kept <= len + ENTRY_HEADER_BYTES + 64, "{len} bytes keep {kept}");
+    }
+}
