@@ -35,6 +35,7 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         Refusal::Fenced { .. } => ErrorCode::InvalidRequest,
         Refusal::SequenceOutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
         Refusal::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
+        Refusal::UnknownProducer => ErrorCode::UnknownProducerId,
         Refusal::InvalidBatch => ErrorCode::InvalidRecord,
     }
 }

@@ -68,11 +68,12 @@ impl Table<DeletedName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulmar_types::Uuid;
 
     #[test]
     fn only_a_topic_of_the_same_name_is_lenient() {
         let (mut meta, mut names) = (Table::new_site(), Table::<DeletedName>::default());
-        meta.take_producer();
+        meta.take_producer(Uuid::NIL);
         names.deleted("a".to_owned(), &mut meta);
         assert_eq!(names.created("b", &meta), 0);
         assert_eq!(names.created("a", &meta), 1);
@@ -83,7 +84,7 @@ mod tests {
     fn what_is_forgotten_makes_every_topic_lenient() {
         let (mut meta, mut names) = (Table::new_site(), Table::<DeletedName>::default());
         for n in 0..=DELETED_NAMES_MAX {
-            meta.take_producer();
+            meta.take_producer(Uuid::NIL);
             names.deleted(format!("topic-{n}"), &mut meta);
         }
         assert_eq!(names.len(), DELETED_NAMES_MAX);

@@ -10,9 +10,13 @@ use super::outcome::Refusal;
 use super::producers::ProducerId;
 use super::table::{Element, Table};
 use fulmar_store::StreamId;
+use fulmar_types::Uuid;
 
 /// Names that can be fenced at one time; a site has a handful of links and pipelines.
 pub const FENCES_MAX: usize = 1_024;
+
+/// The ids of two sites are at least 2^22 apart, or begin at the same one of 2^40 places.
+const PRODUCERS_PER_SITE_BITS: u32 = 22;
 
 /// The longest name of a fence, in bytes.
 pub const FENCE_NAME_BYTES_MAX: usize = 249;
@@ -20,7 +24,8 @@ pub const FENCE_NAME_BYTES_MAX: usize = 249;
 /// The numbers of a site. There is one of it.
 ///
 /// ```text
-/// wall_ms u64 | next_stream u32 | next_producer u64 | producers_before_deletion u64
+/// wall_ms u64 | next_stream u32 | first_producer u64 | next_producer u64 |
+/// producers_before_deletion u64
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
@@ -28,7 +33,9 @@ pub struct Meta {
     pub wall_ms: u64,
     /// The stream that the next partition gets.
     pub next_stream: u32,
-    /// The producer id that is handed out next.
+    /// The first producer id that was handed out.
+    pub first_producer: u64,
+    /// The producer id that is handed out next; 0 if none was yet.
     pub next_producer: u64,
     /// Producer ids below this one may have written to a deleted topic whose name is not kept any
     /// more, and may go on with their sequence numbers in one of the same name.
@@ -38,13 +45,14 @@ pub struct Meta {
 impl Element for Meta {
     type Key = ();
     const SEED: u64 = 4;
-    const BYTES_MIN: usize = 28;
+    const BYTES_MIN: usize = 36;
 
     fn key(&self) {}
 
     fn encode(&self, out: &mut Writer) {
         out.u64(self.wall_ms);
         out.u32(self.next_stream);
+        out.u64(self.first_producer);
         out.u64(self.next_producer);
         out.u64(self.producers_before_deletion);
     }
@@ -53,6 +61,7 @@ impl Element for Meta {
         Ok(Self {
             wall_ms: input.u64()?,
             next_stream: input.u32()?,
+            first_producer: input.u64()?,
             next_producer: input.u64()?,
             producers_before_deletion: input.u64()?,
         })
@@ -94,13 +103,27 @@ impl Table<Meta> {
         })
     }
 
-    /// Hands out a producer id.
-    pub fn take_producer(&mut self) -> ProducerId {
+    /// Hands out a producer id. The first request of a site draws where its ids begin, so that a
+    /// client which still has an id of another site, or of this one before it was set up anew, is
+    /// not taken for a producer of this one.
+    pub fn take_producer(&mut self, request: Uuid) -> ProducerId {
         self.change(|meta| {
-            let id = i64::try_from(meta.next_producer).expect("2^63 producers never come");
+            if meta.next_producer == 0 {
+                let [a, b, c, d, e, ..] = request.0;
+                let first = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]) << PRODUCERS_PER_SITE_BITS;
+                (meta.first_producer, meta.next_producer) = (first, first);
+            }
+            let id = i64::try_from(meta.next_producer).expect("2^62 producers never come");
             meta.next_producer += 1;
             ProducerId(id)
         })
+    }
+
+    /// Whether an id was handed out by this site.
+    pub fn has_handed_out(&self, producer: ProducerId) -> bool {
+        let meta = self.current();
+        let id = u64::try_from(producer.0);
+        id.is_ok_and(|id| (meta.first_producer..meta.next_producer).contains(&id))
     }
 
     /// Takes note that the name of a deleted topic is not kept any more, to which producers below
@@ -182,7 +205,14 @@ mod tests {
         assert_eq!(meta.take_streams(1), Some(StreamId(3)));
         assert_eq!(meta.take_streams(u32::MAX), None);
         assert_eq!(meta.take_streams(1), Some(StreamId(4)));
-        assert_eq!((meta.take_producer(), meta.take_producer()), (ProducerId(0), ProducerId(1)));
+        assert!(!meta.has_handed_out(ProducerId(0)));
+        let first = meta.take_producer(Uuid([0xff; 16]));
+        assert_eq!(first, ProducerId(((1 << 40) - 1) << 22));
+        assert_eq!(meta.take_producer(Uuid::NIL), ProducerId(first.0 + 1));
+        assert!(meta.has_handed_out(first) && meta.has_handed_out(ProducerId(first.0 + 1)));
+        for other in [-1, 0, first.0 - 1, first.0 + 2, i64::MAX] {
+            assert!(!meta.has_handed_out(ProducerId(other)), "{other}");
+        }
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub enum Refusal {
         /// That epoch.
         epoch: u16,
     },
+    /// The site has not handed out this producer id.
+    #[error("the site has not handed out this producer id")]
+    UnknownProducer,
     /// The bytes are not a batch that a broker may store.
     #[error("this is not a valid record batch")]
     InvalidBatch,
@@ -251,6 +254,7 @@ impl Refusal {
             Self::ProducerFenced { epoch } => put(out, 11, &[u64::from(epoch)]),
             Self::InvalidBatch => put(out, 12, &[]),
             Self::OffsetOutOfRange { next } => put(out, 13, &[next.0]),
+            Self::UnknownProducer => put(out, 14, &[]),
         }
     }
 
@@ -272,6 +276,7 @@ impl Refusal {
             }
             12 => Self::InvalidBatch,
             13 => Self::OffsetOutOfRange { next: take_offset(input)? },
+            14 => Self::UnknownProducer,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -316,6 +321,7 @@ mod tests {
             Refusal::ProducerFenced { epoch: 6 },
             Refusal::InvalidBatch,
             Refusal::OffsetOutOfRange { next: Offset(5) },
+            Refusal::UnknownProducer,
         ];
         let mut results = vec![UnitResult::Done(done)];
         results.extend(refusals.map(UnitResult::Refused));

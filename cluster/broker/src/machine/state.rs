@@ -244,8 +244,8 @@ impl State {
                 self.append(step, &Append { stream, chain_key, batch: &batch, facts })
             }
             // An id that nobody uses costs nothing, so a request that comes twice gets two.
-            Operation::InitProducer { request: _ } => {
-                let producer = self.meta.take_producer();
+            Operation::InitProducer { request } => {
+                let producer = self.meta.take_producer(request);
                 Ok(OperationResult::ProducerAssigned { producer })
             }
             Operation::AdvanceStart { topic, partition, offset } => {
@@ -318,6 +318,10 @@ impl State {
         }
         let mut remember = true;
         if let Some(sequenced) = &facts.sequenced {
+            // Whoever gets the id later would be told that its batches are duplicates.
+            if !self.meta.has_handed_out(sequenced.producer) {
+                return Err(Refusal::UnknownProducer);
+            }
             match self.producers.check(stream, sequenced, strict_from) {
                 Ok(Verdict::Next) => {}
                 Ok(Verdict::Duplicate(_)) if fulmar_host::planted(Plant::NoDuplicateCheck) => {

@@ -62,6 +62,15 @@ impl Site {
         Self { state: State::default(), next: 0, term: 1, wall_ms: 1_000 }
     }
 
+    /// A site that has handed out the ids from 0 to 7.
+    fn with_producers() -> Self {
+        let mut site = Self::new();
+        for _ in 0..8 {
+            site.one(Operation::InitProducer { request: Uuid::NIL }).expect("assigned");
+        }
+        site
+    }
+
     fn entry(&mut self, units: Vec<Unit>) -> Applied {
         let mut builder = EntryBuilder::new(64 << 20);
         units.iter().for_each(|unit| builder.push(unit).expect("fits"));
@@ -134,7 +143,7 @@ fn rows_name_the_place_of_each_batch_in_the_entry() {
 
 #[test]
 fn a_duplicate_is_answered_with_its_first_offset_and_term_also_after_a_restore() {
-    let mut site = Site::new();
+    let mut site = Site::with_producers();
     site.one(create(1, 1)).expect("created");
     let bytes = batch(4, 0, 0, 3, 5);
     assert_eq!(site.one(append(1, 0, bytes.clone())), appended(0));
@@ -153,7 +162,7 @@ fn a_duplicate_is_answered_with_its_first_offset_and_term_also_after_a_restore()
 
 #[test]
 fn a_unit_takes_effect_as_a_whole_or_not_at_all() {
-    let mut site = Site::new();
+    let mut site = Site::with_producers();
     site.one(create(1, 1)).expect("created");
     site.one(append(1, 0, batch(4, 0, 0, 3, 5))).expect("appended");
     let hash = site.state.hash();
@@ -238,6 +247,8 @@ fn a_producer_older_than_a_deleted_topic_of_the_name_may_go_on_with_its_numbers(
     assert_eq!(site.one(append(2, 0, batch(0, 0, 8, 1, 5))), refused, "another name");
     site.one(create(1, 1)).expect("created");
     assert_eq!(site.one(append(1, 0, batch(0, 0, 8, 1, 5))), appended(0));
+    assert_eq!(site.one(append(1, 0, batch(1, 0, 0, 1, 5))), Err(Refusal::UnknownProducer));
+    site.one(Operation::InitProducer { request: Uuid::NIL }).expect("assigned");
     assert_eq!(site.one(append(1, 0, batch(1, 0, 8, 1, 5))), refused);
 }
 
@@ -318,8 +329,8 @@ proptest! {
             1..40,
         ),
     ) {
-        let mut one = Site::new();
-        let mut other = Site::new();
+        let mut one = Site::with_producers();
+        let mut other = Site::with_producers();
         for (units, term_step, restore, wall_ms) in entries {
             for site in [&mut one, &mut other] {
                 site.term += term_step / 2;
@@ -339,7 +350,7 @@ proptest! {
     /// A unit that is refused leaves the very same sections behind, apart from the time.
     #[test]
     fn a_refused_unit_leaves_no_trace(units in proptest::collection::vec(unit(), 1..60)) {
-        let mut site = Site::new();
+        let mut site = Site::with_producers();
         for unit in units {
             let before = site.state.snapshot();
             if let UnitResult::Refused(_) = site.unit(unit) {
@@ -356,7 +367,7 @@ proptest! {
     fn offsets_are_dense_and_nothing_is_stored_twice(
         units in proptest::collection::vec(unit(), 1..80),
     ) {
-        let mut site = Site::new();
+        let mut site = Site::with_producers();
         let mut next = std::collections::BTreeMap::<StreamId, u64>::new();
         for unit in units {
             for row in site.entry(vec![unit]).rows {

@@ -65,7 +65,7 @@ fn produce(acks: i16, sequence: i32) -> ProduceRequest {
             name: "t".to_owned(),
             partition_data: vec![PartitionProduceData {
                 index: 0,
-                records: Some(batch(Some((1, 0, sequence)), 1, 0)),
+                records: Some(batch(Some((0, 0, sequence)), 1, 0)),
             }],
         }],
         ..ProduceRequest::default()
@@ -82,6 +82,7 @@ fn metadata() -> MetadataRequest {
 fn answers_leave_in_the_order_of_the_requests_and_acks_0_has_none() {
     run(async {
         let (fixture, server) = started().await;
+        assert_eq!(fixture.producer().await, 0);
         let mut client = Client::connect(&fixture, &server).await;
         client.request(&metadata(), 12, 1).await;
         let made: MetadataResponse = client.response(12, 1).await;

@@ -7,13 +7,16 @@ use crate::broker::Broker;
 use crate::group::{
     GroupHandle, Leadership, ProposeError, Proposed, ReadError, ReadPoint, Records, RecordsError,
 };
+use crate::machine::outcome::{OperationResult, UnitResult};
+use crate::proposer::Answer;
 use crate::settings::{BrokerSettings, Endpoint};
 use crate::site::Site;
 use bytes::Bytes;
 use fulmar_consensus::Machine;
 use fulmar_host::{BoxFuture, Observer};
+use fulmar_store::entry::{Operation, Unit};
 use fulmar_store::{Row, StoredBatch, StreamId};
-use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Probe, Term};
+use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Probe, Term, Uuid};
 use fulmar_wire::batch::BatchBuilder;
 pub(crate) use host::Pipes;
 use std::future::Future;
@@ -309,6 +312,18 @@ impl Fixture {
     }
 
     /// A broker that shares a network with others.
+    /// A new producer id.
+    pub(crate) async fn producer(&self) -> i64 {
+        let unit = Unit::of(Operation::InitProducer { request: Uuid::NIL });
+        let Answer::Done { result: UnitResult::Done(results), .. } =
+            self.broker.proposer.propose(unit).await
+        else {
+            panic!("an answer")
+        };
+        let OperationResult::ProducerAssigned { producer } = results[0] else { panic!("an id") };
+        producer.0
+    }
+
     pub(crate) fn on(network: Pipes, settings: BrokerSettings) -> Self {
         let site = Site::new();
         let group = FakeGroup::new(settings.node, site.clone());

@@ -157,9 +157,14 @@ fn metadata_creates_topics_if_both_sides_agree() {
 fn producer_ids_are_handed_out_once_and_transactions_are_refused() {
     run(async {
         let fixture = Fixture::new();
-        for expected in 0..3 {
+        let first = ask!(&fixture, 4, InitProducerId, InitProducerIdRequest::default());
+        assert_eq!(first.error_code, ErrorCode::None);
+        for more in 1..4 {
             let got = ask!(&fixture, 4, InitProducerId, InitProducerIdRequest::default());
-            assert_eq!((got.error_code, got.producer_id), (ErrorCode::None, expected));
+            assert_eq!(
+                (got.error_code, got.producer_id),
+                (ErrorCode::None, first.producer_id + more)
+            );
         }
         let request = InitProducerIdRequest {
             transactional_id: Some("x".to_owned()),
@@ -185,7 +190,7 @@ fn what_only_the_leader_can_do_is_handed_over_to_it() {
         assert_eq!(create(&follower, "t", 1).await.error_code, ErrorCode::None);
         assert_eq!(leader.group.entries(), 1);
         let got = ask!(&follower, 1, InitProducerId, InitProducerIdRequest::default());
-        assert_eq!((got.error_code, got.producer_id), (ErrorCode::None, 0));
+        assert_eq!((got.error_code, got.producer_epoch), (ErrorCode::None, 0));
         // Created, and not yet applied here.
         let created = metadata(&follower, 4, Some(&["new"]), true).await;
         assert_eq!(created.topics[0].error_code, ErrorCode::LeaderNotAvailable);
@@ -217,7 +222,8 @@ fn idle_producers_are_forgotten() {
             ..settings(1)
         });
         create(&fixture, "t", 1).await;
-        produce(&fixture, batch(Some((7, 0, 0)), 1, 0)).await;
+        let id = fixture.producer().await;
+        produce(&fixture, batch(Some((id, 0, 0)), 1, 0)).await;
         assert_eq!(fixture.broker.site.read(|state| state.producers().len()), 1);
         while fixture.broker.site.read(|state| !state.producers().is_empty()) {
             time::sleep(Duration::from_millis(20)).await;

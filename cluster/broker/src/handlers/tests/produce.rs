@@ -50,12 +50,13 @@ fn pipelined_batches_keep_their_order_and_share_entries() {
     run(async {
         let fixture = Fixture::new();
         create(&fixture, "t", 1).await;
+        let id = fixture.producer().await;
         fixture.group.set_flushing(true);
         fixture.group.hold(true);
         let entries = fixture.group.entries();
         let mut replies = Vec::new();
         for n in 0..20 {
-            let request = produce_request(-1, batch(Some((7, 0, n)), 1, 0));
+            let request = produce_request(-1, batch(Some((id, 0, n)), 1, 0));
             replies.push(begin(&fixture, 9, request.into()).await);
             settle().await;
         }
@@ -75,14 +76,15 @@ fn a_duplicate_after_a_leader_change_is_answered_with_its_offset() {
     run(async {
         let fixture = Fixture::new();
         create(&fixture, "t", 1).await;
-        let first = batch(Some((7, 0, 0)), 2, 0);
+        let id = fixture.producer().await;
+        let first = batch(Some((id, 0, 0)), 2, 0);
         assert_eq!(produce(&fixture, first.clone()).await, (ErrorCode::None, 0));
         assert_eq!(produce(&fixture, first.clone()).await, (ErrorCode::None, 0));
         assert_eq!(fixture.events.probes(Probe::DuplicateAnsweredAfterLeaderChange), 0);
         fixture.group.elect(Some(NodeId(1)));
         assert_eq!(produce(&fixture, first).await, (ErrorCode::None, 0));
         assert_eq!(fixture.events.probes(Probe::DuplicateAnsweredAfterLeaderChange), 1);
-        let gap = produce(&fixture, batch(Some((7, 0, 5)), 1, 0)).await;
+        let gap = produce(&fixture, batch(Some((id, 0, 5)), 1, 0)).await;
         assert_eq!(gap, (ErrorCode::OutOfOrderSequenceNumber, -1));
         assert_eq!(fixture.events.probes(Probe::SequenceRefused), 1);
         assert_eq!(fetch(&fixture, 0).await.high_watermark, 2);
@@ -115,6 +117,24 @@ fn a_batch_that_ran_out_of_time_is_unknown() {
         request.timeout_ms = 20;
         let response = ask!(&fixture, 9, Produce, request);
         assert_eq!(produced(&response).0, ErrorCode::RequestTimedOut);
+    });
+}
+
+#[test]
+fn an_id_that_was_not_handed_out_is_refused_and_hurts_nobody() {
+    run(async {
+        let fixture = Fixture::new();
+        create(&fixture, "t", 1).await;
+        let unknown = (ErrorCode::UnknownProducerId, -1);
+        assert_eq!(produce(&fixture, batch(Some((7, 0, 0)), 1, 0)).await, unknown);
+        let id = fixture.producer().await;
+        for other in [id + 1, i64::MAX] {
+            assert_eq!(produce(&fixture, batch(Some((other, 0, 0)), 1, 0)).await, unknown);
+        }
+        assert_eq!(fixture.producer().await, id + 1);
+        let first = batch(Some((id + 1, 0, 0)), 1, 0);
+        assert_eq!(produce(&fixture, first).await, (ErrorCode::None, 0), "no duplicate");
+        assert_eq!(fetch(&fixture, 0).await.high_watermark, 1);
     });
 }
 
