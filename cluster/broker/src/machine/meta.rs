@@ -15,8 +15,9 @@ use fulmar_types::Uuid;
 /// Names that can be fenced at one time; a site has a handful of links and pipelines.
 pub const FENCES_MAX: usize = 1_024;
 
-/// The ids of two sites are at least 2^22 apart, or begin at the same one of 2^40 places.
-const PRODUCERS_PER_SITE_BITS: u32 = 22;
+/// The ids of a site begin at one of 2^40 places, which are 2^22 apart. That is no bound on how many
+/// it hands out.
+const FIRST_PRODUCER_SHIFT: u32 = 22;
 
 /// The longest name of a fence, in bytes.
 pub const FENCE_NAME_BYTES_MAX: usize = 249;
@@ -110,7 +111,7 @@ impl Table<Meta> {
         self.change(|meta| {
             if meta.next_producer == 0 {
                 let [a, b, c, d, e, ..] = request.0;
-                let first = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]) << PRODUCERS_PER_SITE_BITS;
+                let first = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]) << FIRST_PRODUCER_SHIFT;
                 (meta.first_producer, meta.next_producer) = (first, first);
             }
             let id = i64::try_from(meta.next_producer).expect("2^62 producers never come");

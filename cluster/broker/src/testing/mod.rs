@@ -311,7 +311,6 @@ impl Fixture {
         Self::on(Pipes::default(), settings)
     }
 
-    /// A broker that shares a network with others.
     /// A new producer id.
     pub(crate) async fn producer(&self) -> i64 {
         let unit = Unit::of(Operation::InitProducer { request: Uuid::NIL });
@@ -324,6 +323,7 @@ impl Fixture {
         producer.0
     }
 
+    /// A broker that shares a network with others.
     pub(crate) fn on(network: Pipes, settings: BrokerSettings) -> Self {
         let site = Site::new();
         let group = FakeGroup::new(settings.node, site.clone());

@@ -7,6 +7,7 @@ use super::fixture::*;
 use crate::format::header::FRAMES_AT;
 use crate::format::mark::MARK_SLOTS_AT;
 use crate::{LogEntry, SavedVote, StreamId};
+use fulmar_types::limits::SECTOR_BYTES;
 use fulmar_types::{LogIndex, LogPosition, NodeId, Offset, Probe, Term};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -345,7 +346,7 @@ fn the_power_goes_while_an_empty_segment_is_taken_back() {
     });
     disk.rot(&segment(0), |bytes| {
         for at in MARK_SLOTS_AT {
-            bytes[at as usize..][..512].fill(0);
+            bytes[at as usize..][..SECTOR_BYTES].fill(0);
         }
     });
     disk.rot(&segment(PER), |bytes| bytes[FRAMES_AT as usize..].fill(0));

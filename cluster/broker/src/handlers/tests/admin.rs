@@ -191,6 +191,7 @@ fn what_only_the_leader_can_do_is_handed_over_to_it() {
         assert_eq!(leader.group.entries(), 1);
         let got = ask!(&follower, 1, InitProducerId, InitProducerIdRequest::default());
         assert_eq!((got.error_code, got.producer_epoch), (ErrorCode::None, 0));
+        assert_eq!(leader.producer().await, got.producer_id + 1, "the leader handed it out");
         // Created, and not yet applied here.
         let created = metadata(&follower, 4, Some(&["new"]), true).await;
         assert_eq!(created.topics[0].error_code, ErrorCode::LeaderNotAvailable);
