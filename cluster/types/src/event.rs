@@ -28,7 +28,10 @@ pub enum Event {
     Recovered {
         /// The last entry that was found, `None` for an empty log.
         last: Option<LogPosition>,
-        /// Bytes cut off behind it.
+        /// The last entry that the newest snapshot covers, `None` without one. Power may have gone
+        /// between its installation and the report of that.
+        snapshot: Option<LogPosition>,
+        /// Bytes cut off behind the last entry.
         cut_bytes: u64,
     },
     /// The vote that the node found on its disk when it opened its store.

@@ -102,7 +102,7 @@ mod tests {
             (1, applied(1, 0, 1)),
             (2, applied(1, 0, 1)),
             (1, applied(1, 1, 2)),
-            (1, Event::Recovered { last: Some(position(1, 1)), cut_bytes: 0 }),
+            (1, Event::Recovered { last: Some(position(1, 1)), snapshot: None, cut_bytes: 0 }),
             (1, applied(1, 0, 1)),
             (2, Event::SnapshotInstalled { last: position(1, 1), segments: 1, tail_kept: true }),
             (2, Event::SnapshotSaved { last: position(1, 1), state: 2 }),

@@ -1,6 +1,7 @@
 //! What a node reported as flushed is still there when it comes back (docs/ARCHITECTURE.md: an
 //! acknowledgement counts flushes, so a flush that did not happen is a lie to the whole site).
-//! Only a conflicting leader may remove a flushed entry.
+//! Only a conflicting leader may remove a flushed entry; if power went before the node could report
+//! that, its log ends in a later term.
 
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, LogIndex, LogPosition};
@@ -43,7 +44,9 @@ impl Check for FlushedSurvives {
             Event::Recovered { last, .. } => {
                 let Some(flushed) = self.flushed.get(&seen.at) else { return Ok(()) };
                 self.compared += 1;
-                if last.is_none_or(|last| last.index < flushed.index) {
+                let is_lost =
+                    |last: LogPosition| last.index < flushed.index && last.term <= flushed.term;
+                if last.is_none_or(is_lost) {
                     let found = last.map_or("nothing".to_owned(), |last| last.to_string());
                     return Err(format!(
                         "{} had flushed up to index {}, and found {found} when it came back",
@@ -75,7 +78,11 @@ mod tests {
     }
 
     fn recovered(index: Option<u64>) -> Event {
-        Event::Recovered { last: index.map(|index| position(1, index)), cut_bytes: 0 }
+        Event::Recovered {
+            last: index.map(|index| position(1, index)),
+            snapshot: None,
+            cut_bytes: 0,
+        }
     }
 
     #[test]
@@ -102,6 +109,17 @@ mod tests {
         assert_eq!(run(&mut check, &events), None);
         let events = [(1, flushed(9)), (1, installed(true)), (1, recovered(Some(6)))];
         assert!(run(&mut check, &events).is_some());
+    }
+
+    #[test]
+    fn an_installation_may_be_cut_short_before_its_report() {
+        let recovered = |term| {
+            let last = Some(position(term, 6));
+            (1, Event::Recovered { last, snapshot: last, cut_bytes: 0 })
+        };
+        let mut check = FlushedSurvives::default();
+        assert_eq!(run(&mut check, &[(1, flushed(9)), recovered(2)]), None);
+        assert!(run(&mut check, &[(1, flushed(9)), recovered(1)]).is_some());
     }
 
     #[test]

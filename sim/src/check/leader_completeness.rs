@@ -19,6 +19,18 @@ impl Log {
     fn cut(&mut self, from: LogIndex) {
         self.terms.split_off(&from);
     }
+
+    fn has(&self, position: LogPosition) -> bool {
+        position.index < self.start || self.terms.get(&position.index) == Some(&position.term)
+    }
+
+    fn install(&mut self, last: LogPosition, tail_kept: bool) {
+        self.start = last.index.next();
+        self.terms = self.terms.split_off(&self.start);
+        if !tail_kept {
+            self.terms.clear();
+        }
+    }
 }
 
 /// The committed entries of each site, and the log of each node.
@@ -66,16 +78,17 @@ impl Check for LeaderCompleteness {
                 log.terms.insert(position.index, position.term);
             }
             Event::Truncated { from } => log.cut(*from),
-            Event::Recovered { last, .. } => {
+            Event::Recovered { last, snapshot, .. } => {
                 log.cut(last.map_or(LogIndex(0), |last| last.index.next()));
-            }
-            Event::SnapshotInstalled { last, tail_kept, .. } => {
-                log.start = last.index.next();
-                log.terms = log.terms.split_off(&log.start);
-                if !tail_kept {
-                    log.terms.clear();
+                // A snapshot that ends where this log has no such entry was installed, and power
+                // went before the report of that.
+                if let Some(covered) = snapshot
+                    && !log.has(*covered)
+                {
+                    log.install(*covered, true);
                 }
             }
+            Event::SnapshotInstalled { last, tail_kept, .. } => log.install(*last, *tail_kept),
             Event::Applied { position, .. } => {
                 let site = self.committed.entry(seen.at.site).or_default();
                 site.insert(position.index, position.term);
@@ -123,10 +136,26 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_was_installed_before_power_went_counts() {
+        let recovered = |snapshot, last| {
+            let (snapshot, last) = (Some(position(1, snapshot)), Some(position(1, last)));
+            (2, Event::Recovered { last, snapshot, cut_bytes: 0 })
+        };
+        let begin = [(1, applied(1, 0, 7)), (1, applied(1, 1, 8)), (1, applied(1, 2, 9))];
+        let mut check = LeaderCompleteness::default();
+        assert_eq!(run(&mut check, &begin), None);
+        assert_eq!(run(&mut check, &[recovered(2, 2), (2, leads(3))]), None);
+        let mut check = LeaderCompleteness::default();
+        assert_eq!(run(&mut check, &begin), None);
+        let text = run(&mut check, &[recovered(1, 1), (2, leads(3))]).expect("2 is missing");
+        assert!(text.contains("without the committed entry 1.2"), "{text}");
+    }
+
+    #[test]
     fn a_leader_that_lost_a_committed_entry_is_caught() {
         for loss in [
             Event::Truncated { from: LogIndex(0) },
-            Event::Recovered { last: None, cut_bytes: 0 },
+            Event::Recovered { last: None, snapshot: None, cut_bytes: 0 },
             appended(2, 0, 9),
         ] {
             let mut check = LeaderCompleteness::default();

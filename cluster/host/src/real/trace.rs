@@ -17,8 +17,8 @@ impl Observer for TracingObserver {
             Event::PeerRefused { peer, reason } => {
                 tracing::warn!(?peer, reason, "peer refused");
             }
-            Event::Recovered { last, cut_bytes } => {
-                tracing::info!(?last, cut_bytes, "recovered");
+            Event::Recovered { last, snapshot, cut_bytes } => {
+                tracing::info!(?last, ?snapshot, cut_bytes, "recovered");
             }
             Event::Ready => tracing::info!("ready"),
             Event::RoleChanged { role, term, leader } => {

@@ -240,7 +240,8 @@ async fn lock(host: &Host, paths: &Paths) -> Result<Box<dyn DirectoryLock>, Open
 
 fn report_recovered(host: &Host, settings: &StoreSettings, recovered: &Recovered) {
     let Recovered { last, cut_bytes, .. } = *recovered;
-    host.report(Event::Recovered { last, cut_bytes });
+    let snapshot = recovered.snapshot.as_ref().map(|snapshot| snapshot.last);
+    host.report(Event::Recovered { last, snapshot, cut_bytes });
     host.report(Event::VoteRecovered {
         term: recovered.vote.map_or(Term(0), |vote| vote.term),
         voted_for: recovered.vote.map(|vote| vote.voted_for),
