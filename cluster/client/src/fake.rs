@@ -347,7 +347,7 @@ impl Site {
     fn list_offsets(&self, request: ListOffsetsRequest) -> ListOffsetsResponse {
         let find = |asked: &ListOffsetsPartition| {
             let log = &self.logs[asked.partition_index as usize];
-            let at = |ms: i64| log.batches.iter().find(|b| b.max_timestamp() >= ms);
+            let at = |ms: i64| log.batches.iter().find(|b| b.max_timestamp(0) >= ms);
             let offset = match asked.timestamp {
                 EARLIEST_TIMESTAMP => 0,
                 LATEST_TIMESTAMP => log.next.cast_signed(),

@@ -188,7 +188,7 @@ proptest! {
         kr::RecordBatchEncoder::encode(&mut bytes, &records, &options).expect("valid");
         let batch = Batch::from_producer(bytes.freeze(), usize::MAX).expect("one batch");
         let max = records.iter().map(|record| record.timestamp).max();
-        prop_assert_eq!(Some(batch.max_timestamp()), max);
+        prop_assert_eq!(Some(batch.max_timestamp(-1)), max);
         let stamp = batch.header().producer().expect("idempotent");
         prop_assert_eq!((stamp.producer_id, stamp.producer_epoch), (42, 3));
         let ours: Vec<Record> = batch.records().expect("plain").map(|r| r.expect("whole")).collect();

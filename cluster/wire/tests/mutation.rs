@@ -136,7 +136,7 @@ fn batch_target(g: &mut Gen, counts: &mut Counts) {
 
 fn read_batches(bytes: &Bytes) -> bool {
     for batch in Batches::new(bytes.clone()).flatten() {
-        batch.max_timestamp();
+        batch.max_timestamp(0);
         batch.records().into_iter().flatten().for_each(drop);
     }
     let one = Batch::from_producer(bytes.clone(), FRAME_BYTES_MAX);
@@ -144,7 +144,7 @@ fn read_batches(bytes: &Bytes) -> bool {
         let records = batch.records().into_iter().flatten();
         let records = records.inspect(|r| assert!(r.is_ok(), "checked on the way in")).count();
         assert!(records == 0 || records == batch.record_count() as usize);
-        assert!(batch.max_timestamp() >= -1);
+        assert!(batch.max_timestamp(-1) >= -1);
         assert_eq!(batch.header().offsets().count() as u32, batch.record_count());
     }
     one.is_ok()

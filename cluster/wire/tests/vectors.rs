@@ -137,7 +137,7 @@ fn two_lines_produced_by_kcat() {
 
     let batch = Batch::from_producer(batch, 110).expect("valid");
     assert_eq!(batch.header().producer(), None);
-    assert_eq!(batch.max_timestamp(), 1_795_387_021_988);
+    assert_eq!(batch.max_timestamp(0), 1_795_387_021_988);
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).expect("text");
     let records = batch.records().expect("not compressed").map(|record| {
         let record = record.expect("whole");

@@ -5,24 +5,24 @@
 //! the same state on every node whoever proposed them.
 
 use super::producers::{ProducerId, Sequenced};
-use fulmar_wire::batch::{BatchHeader, NO_TIMESTAMP};
+use bytes::Bytes;
+use fulmar_wire::batch::{BatchHeader, HEADER_BYTES};
 
 /// The facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchFacts {
     /// How many offsets it takes, at least one.
     pub records: u32,
-    /// The largest timestamp of its records in milliseconds since 1970, -1 for none. Where the
-    /// producer left it unset, the timestamp of the first record: a lookup by time then finds the
-    /// batch too early rather than never.
+    /// The largest timestamp of its records in milliseconds since 1970, -1 for none.
     pub max_timestamp_ms: i64,
     /// Who sent it, if an idempotent producer did.
     pub sequenced: Option<Sequenced>,
 }
 
 impl BatchFacts {
-    /// Reads them. `None` if these bytes cannot be a batch that a broker stores.
-    pub fn read(bytes: &[u8]) -> Option<Self> {
+    /// Reads them. `None` if these bytes cannot be a batch that a broker stores. `entry_ms` is the
+    /// time of the entry that brings it.
+    pub fn read(bytes: &Bytes, entry_ms: u64) -> Option<Self> {
         let header = BatchHeader::read(bytes).ok()?;
         if header.batch_bytes().ok()? != bytes.len() || header.magic != 2 {
             return None;
@@ -41,10 +41,8 @@ impl BatchFacts {
                 records,
             }),
         };
-        let max_timestamp_ms = match header.max_timestamp {
-            unset if unset < 0 => header.base_timestamp.max(NO_TIMESTAMP),
-            max => max,
-        };
+        let appended_ms = i64::try_from(entry_ms).unwrap_or(i64::MAX);
+        let max_timestamp_ms = header.max_timestamp_of(bytes.slice(HEADER_BYTES..), appended_ms);
         Some(Self { records, max_timestamp_ms, sequenced })
     }
 }

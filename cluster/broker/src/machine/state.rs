@@ -240,7 +240,8 @@ impl State {
             Operation::DeleteTopic { topic } => self.delete_topic(step, topic),
             Operation::Append { topic, partition, batch } => {
                 let (stream, chain_key) = self.stream(topic, partition)?;
-                let facts = BatchFacts::read(batch.bytes()).ok_or(Refusal::InvalidBatch)?;
+                let facts = BatchFacts::read(batch.bytes(), step.entry_ms);
+                let facts = facts.ok_or(Refusal::InvalidBatch)?;
                 self.append(step, &Append { stream, chain_key, batch: &batch, facts })
             }
             // An id that nobody uses costs nothing, so a request that comes twice gets two.

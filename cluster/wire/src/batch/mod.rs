@@ -271,6 +271,22 @@ impl BatchHeader {
         self.base_offset..=self.base_offset.saturating_add(self.last_offset_delta.into())
     }
 
+    /// The highest timestamp of the records, for lookups by time; [`NO_TIMESTAMP`] without any.
+    ///
+    /// Clients leave the header's field unset (Sarama) or put the last record's timestamp there
+    /// (kafka-go), so the records are walked, as Kafka does. Those of a compressed batch cannot be:
+    /// if the field is unset, it is taken that none of them is later than `appended_ms`, when the
+    /// batch was appended. A value that is too high costs a lookup time, one that is too low would
+    /// make it miss records.
+    pub fn max_timestamp_of(&self, record_bytes: Bytes, appended_ms: i64) -> i64 {
+        let from_records = match RecordIter::new(self, record_bytes) {
+            Ok(records) => records.map_while(Result::ok).map(|record| record.timestamp).max(),
+            Err(_) if self.max_timestamp < 0 => Some(self.base_timestamp.max(appended_ms)),
+            Err(_) => None,
+        };
+        from_records.unwrap_or(NO_TIMESTAMP).max(self.max_timestamp).max(NO_TIMESTAMP)
+    }
+
     /// Who produced the batch; `None` if the producer is not idempotent.
     pub fn producer(&self) -> Option<ProducerStamp> {
         (self.producer_id != NO_PRODUCER_ID).then(|| ProducerStamp {
@@ -417,19 +433,9 @@ impl Batch {
         RecordIter::new(&self.header, self.record_bytes())
     }
 
-    /// The highest timestamp of the records, for lookups by time.
-    ///
-    /// Sarama leaves the header's field unset. The records of an uncompressed batch are then
-    /// walked; of a compressed one the base timestamp is taken, so that a lookup may return a
-    /// later batch, and never one without end. Without any timestamp it is [`NO_TIMESTAMP`].
-    pub fn max_timestamp(&self) -> i64 {
-        let Self { header, .. } = self;
-        if header.max_timestamp >= 0 {
-            return header.max_timestamp;
-        }
-        let records = self.records().into_iter().flatten().map_while(Result::ok);
-        let walked = records.map(|record| record.timestamp).max();
-        walked.unwrap_or(header.base_timestamp).max(NO_TIMESTAMP)
+    /// As [`BatchHeader::max_timestamp_of`].
+    pub fn max_timestamp(&self, appended_ms: i64) -> i64 {
+        self.header.max_timestamp_of(self.record_bytes(), appended_ms)
     }
 
     /// The batch with a base offset and a leader epoch, in two pieces: a header of its own, and

@@ -173,27 +173,37 @@ fn numbers_in_records_that_overflow_are_damage() {
 fn an_unset_maximum_of_timestamps() {
     let unset = || set(35, NO_TIMESTAMP.to_be_bytes());
     let parsed = |bytes| Batch::parse(bytes).expect("valid");
-    assert_eq!(parsed(changed(|_| ())).max_timestamp(), 1_000);
+    assert_eq!(parsed(changed(|_| ())).max_timestamp(5_000), 1_000);
     // Not compressed: the records say it (the second one is the lower one here).
-    assert_eq!(parsed(changed(unset())).max_timestamp(), 1_000);
+    assert_eq!(parsed(changed(unset())).max_timestamp(5_000), 1_000);
     let lower_base = changed(|batch| {
         unset()(batch);
         batch[HEADER_BYTES + 2] = 20; // timestamp_delta of the first record: 10
     });
-    assert_eq!(parsed(lower_base).max_timestamp(), 1_010);
-    // Compressed: the base timestamp.
+    assert_eq!(parsed(lower_base).max_timestamp(5_000), 1_010);
+    // Compressed: when it was appended, or the base timestamp if that is later.
     let compressed = changed(|batch| {
         unset()(batch);
         batch[22] = 4;
     });
-    assert_eq!(parsed(compressed).max_timestamp(), 1_000);
+    let compressed = parsed(compressed);
+    assert_eq!((compressed.max_timestamp(5_000), compressed.max_timestamp(900)), (5_000, 1_000));
     // No timestamps at all.
     let none = changed(|batch| {
         unset()(batch);
         set(27, i64::from(-7).to_be_bytes())(batch);
         batch[22] = 4;
     });
-    assert_eq!(parsed(none).max_timestamp(), NO_TIMESTAMP);
+    assert_eq!(parsed(none).max_timestamp(NO_TIMESTAMP), NO_TIMESTAMP);
+}
+
+#[test]
+fn a_maximum_of_timestamps_that_is_not_the_maximum() {
+    let max = |at| {
+        let batch = changed(set(35, i64::to_be_bytes(at)));
+        Batch::from_producer(batch, 1_000).expect("accepted, as Kafka does").max_timestamp(5_000)
+    };
+    assert_eq!((max(999), max(2_000)), (1_000, 2_000));
 }
 
 #[test]
