@@ -68,7 +68,9 @@ async fn delete(
     asked: &DeleteTopicState,
     deadline: Instant,
 ) -> Result<(String, TopicId), ErrorCode> {
-    // What this node has applied may be old; the proposal then finds that out.
+    // A new leader must have applied what the one before committed, or it would not know a topic
+    // that exists.
+    broker.begin_read().await.map_err(|_| ErrorCode::NotController)?;
     let found = broker.site.read(|state| {
         let topic = match &asked.name {
             Some(name) => state.topics().by_name(name),
