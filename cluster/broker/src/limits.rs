@@ -24,18 +24,48 @@ pub const FETCH_WAIT_MS_MAX: u64 = 60_000;
 /// A request frame up to this size is read before it is counted; a larger one is counted first.
 pub const SMALL_FRAME_BYTES_MAX: usize = 64 * KIB;
 
-/// The share of `REQUEST_BYTES_IN_FLIGHT_MAX` that is kept for small frames, so that slow senders
-/// of large ones cannot shut everybody out.
+/// The share of `REQUEST_BYTES_IN_FLIGHT_MAX` that is kept for small frames with records, so that
+/// slow senders of large ones cannot shut everybody out.
 pub const SMALL_FRAMES_BYTES_MAX: usize = REQUEST_BYTES_IN_FLIGHT_MAX / 4;
 
+/// The share for small frames without records.
+pub const OTHER_FRAMES_BYTES_MAX: usize = REQUEST_BYTES_IN_FLIGHT_MAX / 8;
+
+/// What one connection may take of that. A client has a request or two of this kind under way; one
+/// that sends many behind a Fetch which waits is not read on.
+pub const OWN_FRAMES_BYTES_MAX: usize = 2 * SMALL_FRAME_BYTES_MAX;
+
 /// The share for large frames.
-pub const LARGE_FRAMES_BYTES_MAX: usize = REQUEST_BYTES_IN_FLIGHT_MAX - SMALL_FRAMES_BYTES_MAX;
+pub const LARGE_FRAMES_BYTES_MAX: usize =
+    REQUEST_BYTES_IN_FLIGHT_MAX - SMALL_FRAMES_BYTES_MAX - OTHER_FRAMES_BYTES_MAX;
+
+/// A connection gives its buffer away with a frame that is longer than this, and begins a new one.
+pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * KIB;
+
+/// Bytes of Fetch requests that wait for an append. One that finds no room is answered at once.
+pub const WAITING_FETCH_BYTES_MAX: usize = 8 * MIB;
+
+/// The longest that a Fetch waits for room for its records, beyond its own deadline.
+pub const FETCH_ROOM_WAIT_MS_MAX: u64 = 1_000;
+
+/// The pause between two looks of a Fetch that has found less than it wants.
+pub const FETCH_LOOK_PAUSE_MS: u64 = 2;
+
+/// Bytes of Metadata responses that are being made or sent.
+pub const METADATA_BYTES_IN_FLIGHT_MAX: usize = 16 * MIB;
 
 /// How long a connection may be silent before it is closed (Kafka's `connections.max.idle.ms`).
 pub const CONNECTION_IDLE_MS_MAX: u64 = 600_000;
 
-/// How long a frame may take to arrive once it has begun, and a response to be taken.
+/// How long a frame may take to arrive once it has begun, and a response to be taken, beside the
+/// time for its bytes.
 pub const FRAME_STALL_MS_MAX: u64 = 30_000;
+
+/// The slowest that a frame may arrive, and that a response may be taken: a line of 128 kbit/s.
+pub const FRAME_BYTES_PER_S_MIN: usize = 16 * KIB;
+
+/// How long the answers of a client that has closed its side are still waited for.
+pub const CLOSED_WAIT_MS_MAX: u64 = 10_000;
 
 /// Topics or partitions that one request may name.
 pub const REQUEST_PARTITIONS_MAX: usize = 16_384;
@@ -48,3 +78,5 @@ const _: () = assert!(FETCH_BYTES_IN_FLIGHT_MAX >= 2 * FETCH_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);
 const _: () = assert!(LARGE_FRAMES_BYTES_MAX >= CLIENT_FRAME_BYTES_MAX);
 const _: () = assert!(SMALL_FRAMES_BYTES_MAX >= SMALL_FRAME_BYTES_MAX);
+const _: () = assert!(OTHER_FRAMES_BYTES_MAX >= SMALL_FRAME_BYTES_MAX);
+const _: () = assert!(WAITING_FETCH_BYTES_MAX >= CLIENT_FRAME_BYTES_MAX);

@@ -6,7 +6,8 @@
 //!
 //! Invariants: units are proposed in the order in which [`Proposer::submit`] took them; every unit
 //! is answered once, with what became of it, "certainly not done", or "unknown"; the bytes that
-//! wait are bounded, and whoever brings more waits before the queue.
+//! wait are bounded, and whoever brings more waits before the queue, but not beyond its deadline. A
+//! unit whose answer nobody awaits any more leaves the queue: it is certainly not done.
 //!
 //! Room on the disks is asked for before an entry is proposed, since nobody can refuse it later.
 //! Units without records may use the reserve that is kept for them.
@@ -20,6 +21,7 @@ use crate::machine::outcome::{self, UnitResult};
 use crate::site::Site;
 use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
+use fulmar_host::time::{self, Instant};
 use fulmar_host::{BoxFuture, Host};
 use fulmar_store::entry::{EntryBuilder, EntryHeader, PushError, Unit};
 use fulmar_types::limits::entry_target_bytes;
@@ -63,8 +65,16 @@ impl Future for Ticket {
 
 struct Pending {
     unit: Unit,
-    reply: oneshot::Sender<Answer>,
+    /// `None` if nobody asked for an answer.
+    reply: Option<oneshot::Sender<Answer>>,
     room: OwnedSemaphorePermit,
+}
+
+impl Pending {
+    /// Whether an answer was asked for, and is not awaited any more.
+    fn is_abandoned(&self) -> bool {
+        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
 }
 
 struct Shared {
@@ -107,28 +117,56 @@ impl Proposer {
         Self { shared, _driver: driver }
     }
 
-    /// Queues a unit behind those that were taken before; waits while the queue is full.
-    pub async fn submit(&self, unit: Unit) -> Ticket {
-        let room = self.shared.room.clone();
-        let room = room
-            .acquire_many_owned(kib(unit.encoded_len()))
-            .await
-            .expect("the semaphore is never closed");
+    /// Queues a unit behind those that were taken before. While the queue is full it waits, until
+    /// the deadline at most: then the unit is certainly not done.
+    pub async fn submit(&self, unit: Unit, deadline: Instant) -> Ticket {
         let (reply, answer) = oneshot::channel();
-        self.shared.locked().push_back(Pending { unit, reply, room });
-        self.shared.arrived.notify_one();
+        match time::timeout_at(deadline, self.shared.room(&unit)).await {
+            Ok(room) => self.shared.push(Pending { unit, reply: Some(reply), room }),
+            // The other end is two lines above.
+            Err(_) => drop(reply.send(Answer::NotDone)),
+        }
         Ticket(answer)
     }
 
-    /// Submits a unit and waits for its answer.
+    /// The same for a unit that nobody wants an answer to. Says whether it was queued.
+    pub async fn submit_silently(&self, unit: Unit, deadline: Instant) -> bool {
+        let room = time::timeout_at(deadline, self.shared.room(&unit)).await;
+        room.is_ok_and(|room| {
+            self.shared.push(Pending { unit, reply: None, room });
+            true
+        })
+    }
+
+    /// Submits a unit and waits for its answer. The caller brings its own deadline; a unit that is
+    /// given up before it was proposed is not done.
     pub async fn propose(&self, unit: Unit) -> Answer {
-        self.submit(unit).await.await
+        let room = self.shared.room(&unit).await;
+        let (reply, answer) = oneshot::channel();
+        self.shared.push(Pending { unit, reply: Some(reply), room });
+        Ticket(answer).await
     }
 }
 
 impl Shared {
     fn locked(&self) -> MutexGuard<'_, VecDeque<Pending>> {
         self.queue.lock().expect("no holder of this lock panics")
+    }
+
+    fn push(&self, pending: Pending) {
+        self.locked().push_back(pending);
+        self.arrived.notify_one();
+    }
+
+    /// Room for a unit in the queue; waits while there is none.
+    async fn room(&self, unit: &Unit) -> OwnedSemaphorePermit {
+        let kib = kib(unit.encoded_len());
+        if let Ok(room) = self.room.clone().try_acquire_many_owned(kib) {
+            return room;
+        }
+        // Without a quorum the queue stands still, and fills with units of clients that have gone.
+        self.locked().retain(|pending| !pending.is_abandoned());
+        self.room.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed")
     }
 
     /// Takes units off the queue until the entry is full. `None` if the queue was empty.
@@ -139,6 +177,9 @@ impl Shared {
         let mut queue = self.locked();
         builder.reserve(expected_bytes(&queue, self.segment_bytes));
         while let Some(pending) = queue.pop_front() {
+            if pending.is_abandoned() {
+                continue;
+            }
             if !takes_records && pending.unit.has_records() {
                 self.refuse(pending);
                 continue;
@@ -260,6 +301,8 @@ fn conclude(units: Vec<Pending>, proposed: Result<Proposed, ProposeError>) {
 
 fn answer(pending: Pending, answer: Answer) {
     drop(pending.room);
-    // Nobody waits any more if the request ran out of time or its connection broke.
-    let _ = pending.reply.send(answer);
+    if let Some(reply) = pending.reply {
+        // Nobody waits any more if the request ran out of time or its connection broke.
+        let _ = reply.send(answer);
+    }
 }

@@ -11,9 +11,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 pub use std::time::{Duration, Instant};
 
-/// The current instant.
+/// The current instant. It is the clock of the timers, so that a test which pauses that clock sees
+/// the time that its timers have waited.
 pub fn now() -> Instant {
-    Instant::now()
+    timer::now()
 }
 
 /// Waits for a duration.
@@ -62,6 +63,10 @@ impl<F: Future> Future for Timeout<F> {
 mod timer {
     use super::{Context, Future, Instant, Pin, Poll};
 
+    pub(super) fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
     /// A timer.
     pub struct Sleep(Pin<Box<tokio::time::Sleep>>);
 
@@ -84,6 +89,10 @@ mod timer {
 mod timer {
     use super::{Context, Duration, Future, Instant, Pin, Poll};
     use std::task::Waker;
+
+    pub(super) fn now() -> Instant {
+        Instant::now()
+    }
 
     /// A timer.
     pub struct Sleep {

@@ -9,13 +9,17 @@
 //! Invariants: nothing above the high watermark is read, and the high watermark is what this node
 //! has applied, which is committed; the first batch of the first partition with data is returned
 //! whole, however large; the answer comes at the deadline at the latest; the lease is checked
-//! after the data was read. Sessions (KIP-227) are not kept: session id 0 serves every client.
+//! after the data was read; a Fetch that waits takes no room from other requests. Sessions (KIP-227)
+//! are not kept: session id 0 serves every client.
 
 use super::Reply;
 use super::partition::{Reading, check_epoch, epoch_of, stream_of, wire_offset};
 use crate::broker::{Broker, kafka_id};
 use crate::error_map;
-use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, REQUEST_PARTITIONS_MAX};
+use crate::limits::{
+    FETCH_BYTES_MAX, FETCH_LOOK_PAUSE_MS, FETCH_ROOM_WAIT_MS_MAX, FETCH_WAIT_MS_MAX,
+    REQUEST_PARTITIONS_MAX,
+};
 use bytes::{Bytes, BytesMut};
 use fulmar_host::time::{self, Instant};
 use fulmar_store::entry::{Entry, Operation};
@@ -23,7 +27,7 @@ use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::{Offset, Plant};
 use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
 use fulmar_wire::{
-    ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse,
+    ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse, FetchTopic,
     FetchableTopicResponse, LeaderIdAndEpoch, READ_COMMITTED, Records,
 };
 use std::time::Duration;
@@ -43,7 +47,13 @@ struct Budget {
     first: bool,
 }
 
-pub(super) async fn handle(broker: &Broker, version: i16, request: FetchRequest) -> Reply {
+/// `held` is what the request occupies.
+pub(super) async fn handle(
+    broker: &Broker,
+    version: i16,
+    request: FetchRequest,
+    held: Option<OwnedSemaphorePermit>,
+) -> Reply {
     if request.session_id != 0 {
         return whole(ErrorCode::FetchSessionIdNotFound).into();
     }
@@ -51,10 +61,10 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: FetchRequest)
     if partitions > REQUEST_PARTITIONS_MAX {
         return whole(ErrorCode::InvalidRequest).into();
     }
-    match poll(broker, version, &request).await {
+    match poll(broker, version, &request, held).await {
         Ok((look, room)) => {
             let response = FetchResponse { responses: look.responses, ..FetchResponse::default() };
-            Reply::Response(response.into(), shrink(room, look.bytes))
+            Reply::Response(response.into(), room.and_then(|room| shrink(room, look.bytes)))
         }
         Err(error) => refuse_all(broker, version, &request, error).into(),
     }
@@ -68,13 +78,35 @@ fn budget_of(request: &FetchRequest) -> usize {
     usize::try_from(request.max_bytes).unwrap_or(0).min(FETCH_BYTES_MAX)
 }
 
-/// Reserves memory for the records of the answer; waits while too many answers are under way.
-async fn take_room(broker: &Broker, request: &FetchRequest) -> OwnedSemaphorePermit {
+/// Reserves memory for the records of the answer; waits while too many answers are under way, until
+/// `patience` at most.
+async fn take_room(
+    broker: &Broker,
+    request: &FetchRequest,
+    patience: Instant,
+) -> Option<OwnedSemaphorePermit> {
     // The first batch comes whole, so there is never less than one batch to be had.
     let batch_max = fulmar_types::limits::batch_bytes_max(broker.settings.segment_bytes);
     let kib = budget_of(request).max(batch_max).div_ceil(1024);
     let kib = u32::try_from(kib).expect("bounded by the limits");
-    broker.fetch_room.clone().acquire_many_owned(kib).await.expect("never closed")
+    let room = broker.fetch_room.clone().acquire_many_owned(kib);
+    Some(time::timeout_at(patience, room).await.ok()?.expect("never closed"))
+}
+
+/// Whether any partition has a record for the request, so that memory is needed to look at it.
+fn has_records(broker: &Broker, request: &FetchRequest) -> bool {
+    // The planted bug reads where there is nothing.
+    if fulmar_host::planted(Plant::ReadAboveCommit) {
+        return true;
+    }
+    broker.site.read(|state| {
+        let has_record = |topic: &FetchTopic, asked: &FetchPartition| {
+            let stream = stream_of(state, &topic.topic, asked.partition);
+            let partition = stream.and_then(|stream| state.partition(stream));
+            partition.is_some_and(|partition| asked.fetch_offset < wire_offset(partition.next))
+        };
+        request.topics.iter().any(|topic| topic.partitions.iter().any(|p| has_record(topic, p)))
+    })
 }
 
 /// Gives back what the answer does not need.
@@ -88,25 +120,53 @@ async fn poll(
     broker: &Broker,
     version: i16,
     request: &FetchRequest,
-) -> Result<(Look, OwnedSemaphorePermit), ErrorCode> {
+    mut held: Option<OwnedSemaphorePermit>,
+) -> Result<(Look, Option<OwnedSemaphorePermit>), ErrorCode> {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0).min(FETCH_WAIT_MS_MAX);
     let deadline = time::now() + Duration::from_millis(wait_ms);
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(budget_of(request));
     let reading = broker.begin_read().await?;
     // From before the first look, so that nothing is missed between looking and waiting.
     let watch = broker.site.watch(&streams(broker, request));
+    let mut waiting = None;
     loop {
-        let room = take_room(broker, request).await;
-        let look = look(broker, version, request, reading).await;
+        let room = if has_records(broker, request) {
+            let patience = time::now() + Duration::from_millis(FETCH_ROOM_WAIT_MS_MAX);
+            take_room(broker, request, deadline.max(patience)).await
+        } else {
+            None
+        };
+        let look = look(broker, version, (request, room.is_some()), reading).await;
         let due = time::now() >= deadline;
-        if look.failed || look.bytes >= wanted || due {
+        if look.failed || look.bytes >= wanted || due || !may_wait(broker, &mut held, &mut waiting)
+        {
             broker.end_read(reading).await?;
             return Ok((look, room));
         }
-        // Whoever waits for an append occupies nothing.
+        let has_some = look.bytes > 0;
+        // Whoever waits for an append occupies no more than its request.
         drop((look, room));
         wait(broker, &watch, deadline, reading).await?;
+        if has_some {
+            // What is there is read again with every look: let some more come together.
+            time::sleep(Duration::from_millis(FETCH_LOOK_PAUSE_MS)).await;
+        }
     }
+}
+
+/// Moves what a request occupies to where it takes nothing from the requests to come. Says no if
+/// too many wait already.
+fn may_wait(
+    broker: &Broker,
+    held: &mut Option<OwnedSemaphorePermit>,
+    waiting: &mut Option<OwnedSemaphorePermit>,
+) -> bool {
+    let Some(room) = held.take() else {
+        return true;
+    };
+    let kib = u32::try_from(room.num_permits()).expect("frames are bounded");
+    *waiting = broker.waiting_room.clone().try_acquire_many_owned(kib).ok();
+    waiting.is_some()
 }
 
 /// Waits for an append, for the deadline, or until another term begins, which is an error.
@@ -135,8 +195,15 @@ fn streams(broker: &Broker, request: &FetchRequest) -> Vec<StreamId> {
     })
 }
 
-async fn look(broker: &Broker, version: i16, request: &FetchRequest, reading: Reading) -> Look {
-    let mut budget = Budget { bytes: budget_of(request), first: true };
+/// Without room it reads no records.
+async fn look(
+    broker: &Broker,
+    version: i16,
+    (request, has_room): (&FetchRequest, bool),
+    reading: Reading,
+) -> Look {
+    let bytes = if has_room { budget_of(request) } else { 0 };
+    let mut budget = Budget { bytes, first: has_room };
     let mut look = Look { responses: Vec::new(), bytes: 0, failed: false };
     for topic in &request.topics {
         let mut partitions = Vec::new();

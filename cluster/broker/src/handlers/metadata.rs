@@ -5,10 +5,12 @@
 //! its last batch: a number that no leader has yet would make clients refuse the answers of the
 //! next one.
 
-use super::create_topics;
 use super::partition::epoch_of;
+use super::{Reply, create_topics};
 use crate::broker::{Broker, kafka_id};
-use crate::limits::AUTO_CREATED_TOPICS_MAX;
+use crate::limits::{
+    AUTO_CREATED_TOPICS_MAX, METADATA_BYTES_IN_FLIGHT_MAX, REQUEST_PARTITIONS_MAX,
+};
 use crate::machine::state::State;
 use crate::machine::topics::{Topic, is_valid_name};
 use fulmar_types::{TopicId, Uuid};
@@ -17,18 +19,22 @@ use fulmar_wire::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The first version that says whether a topic may be created.
 const MAY_CREATE_FROM: i16 = 4;
 
+/// About what the description of a topic takes in memory, without its partitions: the structure
+/// and its bytes on the wire.
+const TOPIC_BYTES: usize = 512;
+
+/// The same for a partition: three lists of nodes, and its bytes on the wire.
+const PARTITION_BYTES: usize = 320;
+
 /// The first version in which the name of a topic may be null.
 const NULL_NAME_FROM: i16 = 12;
 
-pub(super) async fn handle(
-    broker: &Broker,
-    version: i16,
-    request: MetadataRequest,
-) -> MetadataResponse {
+pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataRequest) -> Reply {
     let mut response = MetadataResponse {
         brokers: brokers(broker),
         cluster_id: Some(broker.settings.cluster_id.clone()),
@@ -36,15 +42,23 @@ pub(super) async fn handle(
         ..MetadataResponse::default()
     };
     if request.is_for_all_topics(version) {
+        let all = |state: &State| bytes_of(state.topics().iter().map(Some));
+        let room = take_room(broker, broker.site.read(all)).await;
         response.topics = broker.site.read(|state| {
             state.topics().iter().map(|topic| describe(broker, state, topic)).collect()
         });
-        return response;
+        return Reply::Response(response.into(), room);
     }
     let may_create = broker.settings.auto_create_topics
         && (version < MAY_CREATE_FROM || request.allow_auto_topic_creation);
-    let asked = request.topics.unwrap_or_default();
+    let asked = once_each(request.topics.unwrap_or_default());
+    if asked.len() > REQUEST_PARTITIONS_MAX {
+        // There is no error code for the whole of it.
+        return Reply::Close;
+    }
     let created = if may_create { create_missing(broker, &asked).await } else { BTreeMap::new() };
+    let named = |state: &State| bytes_of(asked.iter().map(|topic| existing(state, topic)));
+    let room = take_room(broker, broker.site.read(named)).await;
     response.topics = broker.site.read(|state| {
         let find = |topic| {
             let mut found = find(broker, state, topic, &created);
@@ -54,7 +68,28 @@ pub(super) async fn handle(
         };
         asked.into_iter().map(find).collect()
     });
-    response
+    Reply::Response(response.into(), room)
+}
+
+/// Every topic once, in the order in which they were first named: a topic that is named a thousand
+/// times is described once.
+fn once_each(mut asked: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
+    let mut seen = BTreeSet::new();
+    asked.retain(|topic| seen.insert((topic.name.clone(), topic.topic_id)));
+    asked
+}
+
+/// About how much memory the description of some topics takes; `None` is one that does not exist.
+fn bytes_of<'a>(topics: impl Iterator<Item = Option<&'a Topic>>) -> usize {
+    let partitions = |topic: Option<&Topic>| topic.map_or(0, |topic| topic.partitions as usize);
+    topics.map(|topic| TOPIC_BYTES + partitions(topic) * PARTITION_BYTES).sum()
+}
+
+/// Reserves memory for a response; waits while too many are under way.
+async fn take_room(broker: &Broker, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    let kib = bytes.min(METADATA_BYTES_IN_FLIGHT_MAX).div_ceil(1024);
+    let kib = u32::try_from(kib).expect("bounded by the limit");
+    Some(broker.metadata_room.clone().acquire_many_owned(kib).await.expect("never closed"))
 }
 
 fn brokers(broker: &Broker) -> Vec<MetadataResponseBroker> {
@@ -86,17 +121,20 @@ async fn create_missing(
     created
 }
 
+fn existing<'a>(state: &'a State, asked: &MetadataRequestTopic) -> Option<&'a Topic> {
+    match &asked.name {
+        Some(name) => state.topics().by_name(name),
+        None => state.topics().get(TopicId(asked.topic_id)),
+    }
+}
+
 fn find(
     broker: &Broker,
     state: &State,
     asked: MetadataRequestTopic,
     created: &BTreeMap<String, ErrorCode>,
 ) -> MetadataResponseTopic {
-    let found = match &asked.name {
-        Some(name) => state.topics().by_name(name),
-        None => state.topics().get(TopicId(asked.topic_id)),
-    };
-    if let Some(topic) = found {
+    if let Some(topic) = existing(state, &asked) {
         return describe(broker, state, topic);
     }
     let error_code = match &asked.name {

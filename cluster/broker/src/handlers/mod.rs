@@ -47,24 +47,27 @@ impl<R: Into<Response>> From<R> for Reply {
 }
 
 /// Takes a request. The returned future gives the reply; it does nothing for most requests before
-/// it is polled.
+/// it is polled. `room` is what the request occupies; a handler that may wait for long takes it, to
+/// give it back before the reply.
 pub async fn start(
     broker: Arc<Broker>,
     header: &RequestHeader,
     request: Request,
+    room: &mut Option<OwnedSemaphorePermit>,
 ) -> BoxFuture<'static, Reply> {
     let version = header.api_version;
     let forwarded = header.client_id.as_deref() == Some(forward::CLIENT_ID);
     match request {
         Request::Produce(request) => produce::start(broker, version, request).await,
         Request::Fetch(request) => {
-            Box::pin(async move { fetch::handle(&broker, version, request).await })
+            let room = room.take();
+            Box::pin(async move { fetch::handle(&broker, version, request, room).await })
         }
         Request::ListOffsets(request) => {
             Box::pin(async move { list_offsets::handle(&broker, version, request).await.into() })
         }
         Request::Metadata(request) => {
-            Box::pin(async move { metadata::handle(&broker, version, request).await.into() })
+            Box::pin(async move { metadata::handle(&broker, version, request).await })
         }
         Request::ApiVersions(_) => Box::pin(async { api_versions::handle().into() }),
         Request::CreateTopics(request) => Box::pin(async move {

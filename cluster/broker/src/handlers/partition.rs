@@ -5,9 +5,10 @@
 
 use crate::broker::Broker;
 use crate::error_map;
-use crate::group::ReadPoint;
+use crate::group::{ReadError, ReadPoint};
 use crate::machine::partitions::Partition;
 use crate::machine::state::State;
+use fulmar_host::time;
 use fulmar_store::StreamId;
 use fulmar_types::{Offset, PartitionIndex, Plant, Probe, Term};
 use fulmar_wire::ErrorCode;
@@ -62,7 +63,7 @@ impl Broker {
         if fulmar_host::planted(Plant::ReadWithoutLease) && leadership.is_me {
             return Ok(Reading { term: leadership.term });
         }
-        match self.group.read_barrier().await {
+        match self.read_barrier().await {
             Ok(ReadPoint { term, .. }) => Ok(Reading { term }),
             Err(error) => {
                 if leadership.is_me {
@@ -78,7 +79,7 @@ impl Broker {
         if fulmar_host::planted(Plant::ReadWithoutLease) {
             return Ok(());
         }
-        match self.group.read_barrier().await {
+        match self.read_barrier().await {
             Ok(point) if point.term == reading.term => Ok(()),
             Ok(_) => Err(ErrorCode::NotLeaderOrFollower),
             Err(error) => {
@@ -86,5 +87,12 @@ impl Broker {
                 Err(error_map::of_read(error))
             }
         }
+    }
+
+    /// Without a quorum the group cannot say; after a while that is an answer too.
+    async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
+        let patience = self.settings.request_timeout_max;
+        let barrier = time::timeout(patience, self.group.read_barrier()).await;
+        barrier.unwrap_or(Err(ReadError::NotLeader))
     }
 }

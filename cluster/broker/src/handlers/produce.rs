@@ -94,6 +94,12 @@ pub(super) async fn start(
     };
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let deadline = time::now() + timeout.min(broker.settings.request_timeout_max);
+    if acks == 0 {
+        let all_queued =
+            refused.is_none() && queue_silently(&broker, version, request, deadline).await;
+        let reply = if all_queued { Reply::Silent } else { Reply::Close };
+        return Box::pin(std::future::ready(reply));
+    }
     let mut topics = Vec::new();
     for topic in request.topic_data {
         let mut waiting = Vec::new();
@@ -101,16 +107,11 @@ pub(super) async fn start(
             let index = data.index;
             let queued = match refused {
                 Some(code) => Err(Failure::from(code)),
-                None => queue(&broker, version, &topic.name, data).await,
+                None => queue(&broker, version, (&topic.name, data), deadline).await,
             };
             waiting.push(Waiting { index, queued });
         }
         topics.push((topic.name, waiting));
-    }
-    if acks == 0 {
-        let failed = topics.iter().flat_map(|(_, waiting)| waiting).any(|w| w.queued.is_err());
-        let reply = if failed { Reply::Close } else { Reply::Silent };
-        return Box::pin(std::future::ready(reply));
     }
     Box::pin(async move {
         let mut responses = Vec::new();
@@ -128,21 +129,57 @@ pub(super) async fn start(
 async fn queue(
     broker: &Broker,
     version: i16,
+    (topic, data): (&str, PartitionProduceData),
+    deadline: Instant,
+) -> Result<(StreamId, Ticket), Failure> {
+    let (target, bytes) = prepare(broker, version, topic, data)?;
+    let unit = unit_of(&target, bytes);
+    Ok((target.stream, broker.proposer.submit(unit, deadline).await))
+}
+
+/// Queues the batches of a request without an answer. Says whether all of them were good.
+async fn queue_silently(
+    broker: &Broker,
+    version: i16,
+    request: ProduceRequest,
+    deadline: Instant,
+) -> bool {
+    let mut all_queued = true;
+    for topic in request.topic_data {
+        for data in topic.partition_data {
+            let queued = match prepare(broker, version, &topic.name, data) {
+                // The room of the frame is given back at once, so nothing may keep the frame.
+                Ok((target, bytes)) => {
+                    let unit = unit_of(&target, Bytes::copy_from_slice(&bytes));
+                    broker.proposer.submit_silently(unit, deadline).await
+                }
+                Err(_) => false,
+            };
+            all_queued &= queued;
+        }
+    }
+    all_queued
+}
+
+fn unit_of(target: &Target, bytes: Bytes) -> Unit {
+    let (topic, partition) = (target.topic, target.partition);
+    Unit::of(Operation::Append { topic, partition, batch: bytes.into() })
+}
+
+/// Finds the partition, and checks the batch.
+fn prepare(
+    broker: &Broker,
+    version: i16,
     topic: &str,
     data: PartitionProduceData,
-) -> Result<(StreamId, Ticket), Failure> {
+) -> Result<(Target, Bytes), Failure> {
     let site_max = batch_bytes_max(broker.settings.segment_bytes);
     let target = broker
         .site
         .read(|state| target(state, topic, data.index, site_max))
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let bytes = validate(version, data.records, target.bytes_max)?;
-    let unit = Unit::of(Operation::Append {
-        topic: target.topic,
-        partition: target.partition,
-        batch: bytes.into(),
-    });
-    Ok((target.stream, broker.proposer.submit(unit).await))
+    Ok((target, bytes))
 }
 
 fn target(state: &State, topic: &str, index: i32, site_max: usize) -> Option<Target> {

@@ -1,27 +1,32 @@
 //! One connection: a reader and a writer that end together.
 //!
 //! Invariants: at most `REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX` requests wait for their answer; the
-//! reader stops reading while there is no room; one timer per connection watches for silence, and
-//! not one per read.
+//! reader stops reading while there is no room; a frame has a time in which it must have arrived as
+//! a whole, and an answer one in which it must be taken, so that a byte now and then keeps nobody
+//! out for long; one timer per connection watches over that and for silence, and not one per read;
+//! an idle connection keeps no large buffer.
 
-use super::room::{Room, is_small};
+use super::room::{Room, Share, is_small, take};
 use crate::broker::Broker;
 use crate::handlers::{self, Reply};
-use crate::limits::{CONNECTION_IDLE_MS_MAX, FRAME_STALL_MS_MAX};
+use crate::limits::{
+    BUFFER_KEPT_BYTES_MAX, CLOSED_WAIT_MS_MAX, CONNECTION_IDLE_MS_MAX, FRAME_BYTES_PER_S_MIN,
+    FRAME_STALL_MS_MAX, OWN_FRAMES_BYTES_MAX,
+};
 use bytes::{Buf, Bytes, BytesMut};
 use fulmar_host::BoxFuture;
 use fulmar_host::net::{Connection, ReadHalf, WriteHalf};
 use fulmar_host::time::{self, Instant};
 use fulmar_types::limits::{CLIENT_FRAME_BYTES_MAX, REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX};
 use fulmar_wire::frame::{FrameSplitter, HeaderError, Incoming, unsupported_api_versions};
-use fulmar_wire::{Frame, Request};
+use fulmar_wire::{ApiKey, Frame, Request};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes that a connection reserves for what it reads next.
 const READ_BYTES: usize = 4 * 1024;
@@ -37,8 +42,10 @@ struct InFlight {
     reply: BoxFuture<'static, Reply>,
     correlation_id: i32,
     version: i16,
-    /// The room of the request, held until it is answered.
-    room: OwnedSemaphorePermit,
+    /// The room of the request, held until it is answered, unless its handler has taken it.
+    room: Option<OwnedSemaphorePermit>,
+    /// The same out of what one connection may take.
+    own_room: Option<OwnedSemaphorePermit>,
 }
 
 /// A request, or what stands in for one.
@@ -76,10 +83,10 @@ enum End {
 struct Pulse {
     /// The last time that bytes came or went.
     moved: Instant,
-    /// A frame has begun to arrive and is not complete.
-    arriving: bool,
-    /// Bytes wait to be taken by the client.
-    sending: bool,
+    /// When the frame that has begun to arrive must be complete.
+    arriving_until: Option<Instant>,
+    /// When the answer that is being sent must have been taken.
+    sending_until: Option<Instant>,
     /// Requests that were read and not answered.
     in_flight: usize,
 }
@@ -100,11 +107,13 @@ impl Vitals {
 /// Serves a connection until one of its sides ends it.
 pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Connection) {
     let Connection { peer, reader, writer } = connection;
-    let pulse = Pulse { moved: time::now(), arriving: false, sending: false, in_flight: 0 };
+    let pulse =
+        Pulse { moved: time::now(), arriving_until: None, sending_until: None, in_flight: 0 };
     let vitals = Vitals(Mutex::new(pulse));
     // The channel holds what is in flight, apart from the one that the writer awaits.
     let (queue, queued) = mpsc::channel(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX - 1);
-    let mut input = Input { broker, room, reader, vitals: &vitals, buffer: BytesMut::new() };
+    let (buffer, own) = (BytesMut::new(), Arc::new(Semaphore::new(OWN_FRAMES_BYTES_MAX / 1024)));
+    let mut input = Input { broker, room, reader, vitals: &vitals, buffer, own };
     let ended = tokio::select! {
         biased;
         end = write_all(writer, queued, &vitals) => end,
@@ -119,16 +128,22 @@ pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Conn
     }
 }
 
+/// When so many bytes must have gone one way or the other.
+fn due(bytes: usize) -> Instant {
+    let for_bytes = (bytes / FRAME_BYTES_PER_S_MIN) as u64;
+    time::now() + Duration::from_millis(FRAME_STALL_MS_MAX) + Duration::from_secs(for_bytes)
+}
+
 async fn watch(vitals: &Vitals) -> End {
     loop {
         time::sleep(WATCH_PAUSE).await;
-        let pulse = *vitals.locked();
-        let silent = time::now().saturating_duration_since(pulse.moved);
-        let past = |ms| silent >= Duration::from_millis(ms);
-        if (pulse.arriving || pulse.sending) && past(FRAME_STALL_MS_MAX) {
+        let (pulse, now) = (*vitals.locked(), time::now());
+        let is_due = |until: Option<Instant>| until.is_some_and(|until| now >= until);
+        if is_due(pulse.arriving_until) || is_due(pulse.sending_until) {
             return End::Stalled;
         }
-        if pulse.in_flight == 0 && past(CONNECTION_IDLE_MS_MAX) {
+        let silent = now.saturating_duration_since(pulse.moved);
+        if pulse.in_flight == 0 && silent >= Duration::from_millis(CONNECTION_IDLE_MS_MAX) {
             return End::Idle;
         }
     }
@@ -140,6 +155,15 @@ struct Input<'a> {
     reader: ReadHalf,
     vitals: &'a Vitals,
     buffer: BytesMut,
+    /// What the small frames without records of one connection may take, in KiB.
+    own: Arc<Semaphore>,
+}
+
+/// A frame and what it occupies.
+struct Counted {
+    frame: Bytes,
+    room: OwnedSemaphorePermit,
+    own_room: Option<OwnedSemaphorePermit>,
 }
 
 impl Input<'_> {
@@ -155,10 +179,12 @@ impl Input<'_> {
                     slot.send(queued);
                 }
                 Err(End::Closed) => {
-                    // The client may have closed its sending side only, and wait for answers.
+                    // The client may have closed its sending side only, and wait for answers; or
+                    // it is gone, which only a write would show.
                     drop(slot);
                     drop(queue);
-                    return std::future::pending().await;
+                    time::sleep(Duration::from_millis(CLOSED_WAIT_MS_MAX)).await;
+                    return End::Closed;
                 }
                 Err(end) => return end,
             }
@@ -166,7 +192,7 @@ impl Input<'_> {
     }
 
     async fn next(&mut self) -> Result<Queued, End> {
-        let (frame, room) = self.frame().await?;
+        let Counted { frame, room, own_room } = self.frame().await?;
         match Incoming::parse(frame)? {
             Incoming::UnknownApiVersions { correlation_id } => {
                 Ok(Queued::Ready(unsupported_api_versions(correlation_id)?))
@@ -174,46 +200,65 @@ impl Input<'_> {
             Incoming::Request(header, body) => {
                 let (version, correlation_id) = (header.api_version, header.correlation_id);
                 let request = Request::decode(&header, body)?;
-                let reply = handlers::start(self.broker.clone(), &header, request).await;
-                Ok(Queued::Request(InFlight { reply, correlation_id, version, room }))
+                let mut room = Some(room);
+                let broker = self.broker.clone();
+                let reply = handlers::start(broker, &header, request, &mut room).await;
+                let request = InFlight { reply, correlation_id, version, room, own_room };
+                Ok(Queued::Request(request))
             }
         }
     }
 
-    async fn frame(&mut self) -> Result<(Bytes, OwnedSemaphorePermit), End> {
+    async fn frame(&mut self) -> Result<Counted, End> {
         let splitter = FrameSplitter::new(CLIENT_FRAME_BYTES_MAX);
         let mut room = None;
+        let mut is_announced = false;
         loop {
             let missing = splitter.missing_bytes(&self.buffer)?;
-            let frame_bytes = self.buffer.len() + missing;
-            if room.is_none() && self.buffer.len() >= 4 && !is_small(frame_bytes) {
-                // Waiting for room is not the client's fault.
-                self.vitals.change(|pulse| pulse.arriving = false);
-                room = Some(self.room.take(frame_bytes).await);
+            if !is_announced && self.buffer.len() >= 4 {
+                is_announced = true;
+                let frame_bytes = self.buffer.len() + missing;
+                if !is_small(frame_bytes) {
+                    // Waiting for room is not the client's fault.
+                    self.vitals.change(|pulse| pulse.arriving_until = None);
+                    room = Some(self.room.take(Share::Large, frame_bytes).await);
+                }
+                self.vitals.change(|pulse| pulse.arriving_until = Some(due(missing)));
             }
             if missing == 0
                 && let Some(frame) = splitter.split(&mut self.buffer)?
             {
-                self.vitals.change(|pulse| pulse.arriving = false);
-                let room = match room {
-                    Some(room) => room,
-                    None => self.room.take(frame.len()).await,
-                };
-                return Ok((frame, room));
+                self.vitals.change(|pulse| pulse.arriving_until = None);
+                if frame.len() > BUFFER_KEPT_BYTES_MAX {
+                    self.buffer = BytesMut::from(&self.buffer[..]);
+                }
+                return Ok(self.count(frame, room).await);
             }
             self.fill(missing).await?;
         }
     }
 
+    /// Takes room for a frame that has none yet, and was small enough to be read without.
+    async fn count(&self, frame: Bytes, room: Option<OwnedSemaphorePermit>) -> Counted {
+        if let Some(room) = room {
+            return Counted { frame, room, own_room: None };
+        }
+        if has_records(&frame) {
+            let room = self.room.take(Share::Records, frame.len()).await;
+            return Counted { frame, room, own_room: None };
+        }
+        let own_room = Some(take(&self.own, frame.len()).await);
+        let room = self.room.take(Share::Others, frame.len()).await;
+        Counted { frame, room, own_room }
+    }
+
     /// Reads what there is; at least one byte.
     async fn fill(&mut self, missing: usize) -> Result<(), End> {
-        let arriving = !self.buffer.is_empty();
-        self.vitals.change(|pulse| {
-            if arriving && !pulse.arriving {
-                pulse.moved = time::now();
-            }
-            pulse.arriving = arriving;
-        });
+        if !self.buffer.is_empty() {
+            self.vitals.change(|pulse| {
+                pulse.arriving_until.get_or_insert_with(|| due(0));
+            });
+        }
         self.buffer.reserve(missing.clamp(READ_BYTES, READ_AHEAD_BYTES_MAX));
         let read = self.reader.read_buf(&mut self.buffer).await?;
         self.vitals.change(|pulse| pulse.moved = time::now());
@@ -222,6 +267,11 @@ impl Input<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a request brings records. What its header cannot be read from is refused a moment later.
+fn has_records(frame: &[u8]) -> bool {
+    frame.get(..2) == Some(&(ApiKey::Produce as i16).to_be_bytes()[..])
 }
 
 async fn write_all(
@@ -245,7 +295,7 @@ async fn write_one(writer: &mut WriteHalf, queued: Queued, vitals: &Vitals) -> R
     };
     let reply = request.reply.await;
     // The request is answered; what its answer occupies is counted with the answer.
-    drop(request.room);
+    drop((request.room, request.own_room));
     match reply {
         Reply::Response(response, held) => {
             let frame = response.encode(request.correlation_id, request.version)?;
@@ -260,9 +310,9 @@ async fn write_one(writer: &mut WriteHalf, queued: Queued, vitals: &Vitals) -> R
 }
 
 async fn write_frame(writer: &mut WriteHalf, frame: Frame, vitals: &Vitals) -> Result<(), End> {
-    let begin = |pulse: &mut Pulse| (pulse.sending, pulse.moved) = (true, time::now());
-    vitals.change(begin);
     let mut chunks = frame.into_chunks();
+    let bytes = chunks.iter().map(Bytes::len).sum();
+    vitals.change(|pulse| pulse.sending_until = Some(due(bytes)));
     // Reversed, so that what was written can be popped.
     chunks.reverse();
     while !chunks.is_empty() {
@@ -271,7 +321,7 @@ async fn write_frame(writer: &mut WriteHalf, frame: Frame, vitals: &Vitals) -> R
         skip(&mut chunks, written);
     }
     writer.flush().await?;
-    vitals.change(|pulse| pulse.sending = false);
+    vitals.change(|pulse| pulse.sending_until = None);
     Ok(())
 }
 

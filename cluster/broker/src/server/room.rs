@@ -1,30 +1,58 @@
 //! The memory that client requests may take, shared by all connections of a node.
 //!
-//! Small frames have a share of their own, so that whoever announces a large frame and sends it
-//! slowly, or never, keeps out only other large frames, and those only until it is cut off.
+//! Three shares, so that none of these keeps out the others: large frames, which somebody may
+//! announce and send slowly; small ones with records, which wait as long as the site has no
+//! quorum; and the other small ones, with which clients find out whom to ask instead.
 
-use crate::limits::{LARGE_FRAMES_BYTES_MAX, SMALL_FRAME_BYTES_MAX, SMALL_FRAMES_BYTES_MAX};
+use crate::limits::{
+    LARGE_FRAMES_BYTES_MAX, OTHER_FRAMES_BYTES_MAX, SMALL_FRAME_BYTES_MAX, SMALL_FRAMES_BYTES_MAX,
+};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The two shares, in KiB.
+/// Who may take room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Frames that are counted before they are read.
+    Large,
+    /// Small frames with records.
+    Records,
+    /// Small frames without.
+    Others,
+}
+
+/// The shares, in KiB.
 pub(super) struct Room {
-    small: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    records: Arc<Semaphore>,
+    others: Arc<Semaphore>,
 }
 
 impl Room {
     pub(super) fn new() -> Self {
         let share = |bytes: usize| Arc::new(Semaphore::new(bytes / 1024));
-        Self { small: share(SMALL_FRAMES_BYTES_MAX), large: share(LARGE_FRAMES_BYTES_MAX) }
+        Self {
+            large: share(LARGE_FRAMES_BYTES_MAX),
+            records: share(SMALL_FRAMES_BYTES_MAX),
+            others: share(OTHER_FRAMES_BYTES_MAX),
+        }
     }
 
     /// Takes room for a frame; waits while there is none.
-    pub(super) async fn take(&self, frame_bytes: usize) -> OwnedSemaphorePermit {
-        let share = if is_small(frame_bytes) { &self.small } else { &self.large };
-        let kib = u32::try_from(frame_bytes.div_ceil(1024)).expect("frames are bounded");
-        share.clone().acquire_many_owned(kib).await.expect("never closed")
+    pub(super) async fn take(&self, share: Share, frame_bytes: usize) -> OwnedSemaphorePermit {
+        let share = match share {
+            Share::Large => &self.large,
+            Share::Records => &self.records,
+            Share::Others => &self.others,
+        };
+        take(share, frame_bytes).await
     }
+}
+
+/// Takes room for a frame; waits while there is none.
+pub(super) async fn take(share: &Arc<Semaphore>, frame_bytes: usize) -> OwnedSemaphorePermit {
+    let kib = u32::try_from(frame_bytes.div_ceil(1024)).expect("frames are bounded");
+    share.clone().acquire_many_owned(kib).await.expect("never closed")
 }
 
 /// Whether a frame may be read before it is counted.

@@ -8,6 +8,8 @@ use fulmar_wire::*;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod limits;
+
 struct Client {
     connection: fulmar_host::net::Connection,
     buffer: BytesMut,

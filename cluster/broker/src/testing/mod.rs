@@ -345,6 +345,12 @@ pub(crate) fn run<F: Future>(test: F) -> F::Output {
     })
 }
 
+/// The same on a clock that jumps to the next timer whenever everybody waits.
+pub(crate) fn run_paused<F: Future>(test: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().start_paused(true).build().expect("a runtime").block_on(test)
+}
+
 /// Lets the other tasks run until they wait.
 pub(crate) async fn settle() {
     for _ in 0..50 {

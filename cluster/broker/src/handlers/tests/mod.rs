@@ -14,7 +14,7 @@ fn header(api_key: ApiKey, api_version: i16) -> RequestHeader {
 }
 
 async fn begin(fixture: &Fixture, version: i16, request: Request) -> BoxFuture<'static, Reply> {
-    start(fixture.broker.clone(), &header(request.api(), version), request).await
+    start(fixture.broker.clone(), &header(request.api(), version), request, &mut None).await
 }
 
 /// Every response must have a form in its version.
