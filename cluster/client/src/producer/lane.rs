@@ -18,7 +18,37 @@ use fulmar_wire::{
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
+
+/// Answers that are awaited, oldest first, counted together with those of the other lanes.
+pub(super) struct Answers {
+    queue: VecDeque<Answer<ProduceRequest>>,
+    in_flight: Arc<AtomicUsize>,
+}
+
+impl Answers {
+    pub(super) fn new(in_flight: Arc<AtomicUsize>) -> Self {
+        Self { queue: VecDeque::new(), in_flight }
+    }
+
+    fn push(&mut self, answer: Answer<ProduceRequest>) {
+        self.queue.push_back(answer);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn pop(&mut self) {
+        if self.queue.pop_front().is_some() {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(self.queue.len(), Ordering::Relaxed);
+    }
+}
 
 pub(super) struct Lane {
     cluster: Cluster,
@@ -29,7 +59,7 @@ pub(super) struct Lane {
     leader: Option<Leader>,
     /// The leader failed us: find it anew before anything more is sent.
     leader_is_stale: bool,
-    answers: VecDeque<Answer<ProduceRequest>>,
+    answers: Answers,
     failures: u32,
 }
 
@@ -39,6 +69,7 @@ impl Lane {
         partition: TopicPartition,
         settings: ProducerSettings,
         identities: Arc<Identities>,
+        answers: Answers,
     ) -> Self {
         let window = Window::new(settings.idempotent, settings.in_flight_max);
         Self {
@@ -49,7 +80,7 @@ impl Lane {
             window,
             leader: None,
             leader_is_stale: false,
-            answers: VecDeque::new(),
+            answers,
             failures: 0,
         }
     }
@@ -107,7 +138,7 @@ impl Lane {
                 continue;
             }
             match connection.start(&request, until).await {
-                Ok(answer) => self.answers.push_back(answer),
+                Ok(answer) => self.answers.push(answer),
                 Err(error) => self.not_started(error),
             }
         }
@@ -125,7 +156,7 @@ impl Lane {
             self.window.identify(identity);
         }
         if self.leader_is_stale || self.leader.is_none() {
-            assert!(self.answers.is_empty(), "batches are in flight to a leader that failed");
+            assert!(self.answers.queue.is_empty(), "batches are in flight to a leader that failed");
             self.leader = None;
             self.leader_is_stale = false;
             self.leader = Some(self.cluster.leader(&self.partition, deadline).await?);
@@ -135,7 +166,7 @@ impl Lane {
 
     /// Waits for the next answer, or for something more to send.
     async fn wait(&mut self, queue: &mut mpsc::Receiver<Slot>) {
-        let (Some(leader), Some(answer)) = (&self.leader, self.answers.front_mut()) else {
+        let (Some(leader), Some(answer)) = (&self.leader, self.answers.queue.front_mut()) else {
             return;
         };
         let has_room = self.window.has_room();
@@ -147,7 +178,7 @@ impl Lane {
                 return;
             }
         };
-        self.answers.pop_front();
+        self.answers.pop();
         self.answered(answered.map(outcome));
     }
 

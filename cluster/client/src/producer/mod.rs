@@ -29,10 +29,11 @@ use fulmar_types::limits::PRODUCER_BATCHES_REMEMBERED;
 use fulmar_wire::ErrorCode;
 use fulmar_wire::batch::{BatchBuilder, BuildError, Header};
 use identity::Identities;
-use lane::Lane;
+use lane::{Answers, Lane};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
@@ -189,6 +190,7 @@ pub struct Producer {
     settings: ProducerSettings,
     identities: Arc<Identities>,
     lanes: Mutex<BTreeMap<TopicPartition, Entry>>,
+    in_flight: Arc<AtomicUsize>,
 }
 
 impl Producer {
@@ -208,7 +210,13 @@ impl Producer {
             cluster,
             settings,
             lanes: Mutex::default(),
+            in_flight: Arc::default(),
         }
+    }
+
+    /// Batches that were given to a connection and have no answer yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Writes a batch and waits for its outcome.
@@ -234,12 +242,10 @@ impl Producer {
             return entry.queue.clone();
         }
         let (queue, queued) = mpsc::channel(QUEUE_BATCHES);
-        let lane = Lane::new(
-            self.cluster.clone(),
-            to.clone(),
-            self.settings.clone(),
-            Arc::clone(&self.identities),
-        );
+        let answers = Answers::new(Arc::clone(&self.in_flight));
+        let identities = Arc::clone(&self.identities);
+        let lane =
+            Lane::new(self.cluster.clone(), to.clone(), self.settings.clone(), identities, answers);
         let task = task::spawn_owned(lane.run(queued));
         lanes.insert(to.clone(), Entry { queue: queue.clone(), _task: task });
         queue

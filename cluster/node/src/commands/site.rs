@@ -1,7 +1,8 @@
 //! Three nodes of this program as child processes: for a demonstration or a measurement in a
 //! directory of its own, or for a site that is to stay.
 //!
-//! Invariant: a temporary directory is removed when the site is dropped, after its nodes are dead.
+//! Invariant: a temporary directory is removed when the site is dropped, after its nodes are dead,
+//! unless somebody asked to keep it.
 
 use super::child::{ChildNode, NodeCommand, OnParentDeath, log_tail};
 use super::config_file::{self, Addresses, Fresh};
@@ -171,12 +172,22 @@ impl Site {
         }
     }
 
+    /// Keeps the directory.
+    pub fn keep(&mut self) {
+        self.remove = false;
+    }
+
+    /// Whether the directory will be there when the site is dropped.
+    pub fn is_kept(&self) -> bool {
+        !self.remove
+    }
+
     /// Stops every node that runs, one after the other.
     ///
     /// # Errors
-    /// If one had to be killed, or ended in another way than it should.
+    /// If one had to be killed, or ended in another way than it should, or before it was told to.
     pub async fn stop(&mut self) -> Result<(), Stop> {
-        let mut result = Ok(());
+        let mut result = self.check();
         for mut node in std::mem::take(&mut self.nodes) {
             if node.ended().is_some() {
                 continue;

@@ -34,8 +34,8 @@ pub struct Tally {
     pub batches: u64,
     /// Of these, batches that were sent more than once.
     pub sent_again: u64,
-    /// Batches without an outcome yet.
-    pub in_flight: u64,
+    /// Batches without an outcome yet, in flight or not.
+    pub pending: u64,
     /// Outcomes that a demo must not have.
     pub failures: Vec<String>,
     /// When a leader was killed last.
@@ -69,7 +69,8 @@ struct Shared {
 /// The load, as the course of the demo sees it. Dropping it stops the producers.
 pub struct Load {
     shared: Arc<Shared>,
-    _producers: Vec<Owned<()>>,
+    producers: Vec<Arc<Producer>>,
+    _writers: Vec<Owned<()>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,13 +86,14 @@ impl Load {
             pace: Mutex::new(pace),
             changed: Notify::new(),
         });
-        let start = |share| {
-            let settings = ProducerSettings {
-                delivery_timeout: DELIVERY_TIMEOUT,
-                ..ProducerSettings::default()
-            };
+        let settings =
+            ProducerSettings { delivery_timeout: DELIVERY_TIMEOUT, ..ProducerSettings::default() };
+        let producers = (0..PRODUCERS)
+            .map(|_| Arc::new(Producer::new(cluster.separate(), settings.clone())))
+            .collect::<Vec<_>>();
+        let start = |(share, producer)| {
             let writer = Writer {
-                producer: Producer::new(cluster.separate(), settings),
+                producer: Arc::clone(producer),
                 plant,
                 share,
                 shared: Arc::clone(&shared),
@@ -99,8 +101,13 @@ impl Load {
             };
             task::spawn_owned(writer.run(records))
         };
-        let producers = (0..PRODUCERS).map(start).collect();
-        Self { shared, _producers: producers }
+        let writers = (0..).zip(&producers).map(start).collect();
+        Self { shared, producers, _writers: writers }
+    }
+
+    /// Batches that were sent and are not answered.
+    pub fn in_flight(&self) -> u64 {
+        self.producers.iter().map(|producer| producer.in_flight() as u64).sum()
     }
 
     /// What has become of the batches so far.
@@ -144,7 +151,7 @@ impl Load {
 impl Shared {
     fn settle(&self, outcome: Outcome, records: u64, queued_at: Instant) {
         let mut tally = lock(&self.tally);
-        tally.in_flight -= 1;
+        tally.pending -= 1;
         match outcome {
             Outcome::Done { attempts, .. } => {
                 tally.acknowledged += records;
@@ -173,7 +180,7 @@ impl Shared {
 
 /// One producer with its share of the partitions.
 struct Writer {
-    producer: Producer,
+    producer: Arc<Producer>,
     plant: Plant,
     share: u32,
     shared: Arc<Shared>,
@@ -199,8 +206,6 @@ impl Writer {
             self.send_all().await;
             time::sleep(TICK).await;
         }
-        // The producer has to live until the last outcome is there.
-        std::future::pending::<()>().await;
     }
 
     async fn add(&mut self, partition: PartitionIndex, record: WriteRecord) {
@@ -223,7 +228,7 @@ impl Writer {
     async fn send(&self, partition: PartitionIndex, batch: Vec<WriteRecord>) {
         let records = batch.len() as u64;
         let queued_at = time::now();
-        lock(&self.shared.tally).in_flight += 1;
+        lock(&self.shared.tally).pending += 1;
         self.shared.changed.notify_one();
         let ticket = self.producer.enqueue(&plant::partition(partition), batch).await;
         let shared = Arc::clone(&self.shared);

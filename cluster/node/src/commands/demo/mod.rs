@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants: a leader is killed only while batches are in flight to it; the two that are killed
-//! are different nodes; the demo holds only if [`report::Report::failures`] is empty.
+//! are different nodes; the demo holds only if [`report::Report::failures`] is empty and no node
+//! ended but those that were killed; the directory of a demo that failed is kept.
 
 mod load;
 mod plant;
@@ -86,14 +87,26 @@ impl Demo {
         let site = Site::temporary(options.keep.as_deref(), "demo", String::new()).await?;
         let cluster = client::cluster(site.bootstrap(), "fulmar-demo");
         let mut demo = Self { site, cluster, began: time::now() };
-        let report = demo.play(options).await?;
-        demo.site.stop().await?;
+        let ended = demo.end(options).await;
+        if !matches!(ended, Ok(ExitCode::Ok)) {
+            // What a failure was about is to be looked at.
+            demo.site.keep();
+        }
+        if demo.site.is_kept() {
+            let dir = demo.site.dir.display();
+            say(format!(
+                "The site with the logs of its nodes is kept in {dir}; `fulmar up --dir {dir}` \
+                 starts it again."
+            ));
+        }
+        ended
+    }
+
+    async fn end(&mut self, options: &Options) -> Result<ExitCode, Stop> {
+        let report = self.play(options).await?;
+        self.site.stop().await?;
         say("");
         say(report.text().trim_end());
-        if options.keep.is_some() {
-            let dir = demo.site.dir.display();
-            say(format!("The site is kept; `fulmar up --dir {dir}` starts it again."));
-        }
         Ok(if report.failures().is_empty() { ExitCode::Ok } else { ExitCode::Failed })
     }
 
@@ -123,6 +136,7 @@ impl Demo {
         drop(load);
         self.tell(format!("{} records acknowledged", grouped(tally.acknowledged)));
         let findings = self.read_back(options).await?;
+        self.site.check()?;
         Ok(Report { seed: options.seed, records: options.records, tally, writing, kills, findings })
     }
 
@@ -159,14 +173,16 @@ impl Demo {
 
     /// Waits until so many records are acknowledged, and tells the progress. False if that cannot
     /// come about any more.
-    async fn acknowledged(&self, load: &Load, records: u64) -> Result<bool, Stop> {
+    async fn acknowledged(&mut self, load: &Load, records: u64) -> Result<bool, Stop> {
         let mut last_move = (time::now(), 0);
         loop {
             let wait = Duration::from_secs(2);
             let enough = |tally: &load::Tally| {
-                tally.acknowledged >= records || !tally.failures.is_empty() && tally.in_flight == 0
+                tally.acknowledged >= records || !tally.failures.is_empty() && tally.pending == 0
             };
             let reached = load.wait_until(wait, enough).await;
+            // Only the leader is killed here, and it is started again before this goes on.
+            self.site.check()?;
             let tally = load.tally();
             if reached {
                 return Ok(tally.acknowledged >= records);
@@ -230,6 +246,7 @@ impl Demo {
         let began = time::now();
         self.site.start(id)?;
         self.site.wait_answering(id, READY_TIMEOUT).await?;
+        self.site.check()?;
         self.tell(format!("node {id} is back after {}", seconds(time::now() - began)));
         Ok(())
     }
@@ -251,17 +268,17 @@ impl Demo {
     }
 }
 
-/// Waits for a moment at which batches are on the wire and not answered. Returns how many.
+/// Waits for a moment at which batches were sent and are not answered. Returns how many.
 async fn batches_in_flight(load: &Load) -> u64 {
     let deadline = time::now() + READY_TIMEOUT;
     loop {
-        load.wait_until(READY_TIMEOUT, |tally| tally.in_flight >= IN_FLIGHT_MIN).await;
+        load.wait_until(READY_TIMEOUT, |tally| tally.pending >= IN_FLIGHT_MIN).await;
         // What was queued just now goes to the partition's task, from there to the connection's,
         // and from there to the socket.
         for _ in 0..3 {
             task::yield_now().await;
         }
-        let in_flight = load.tally().in_flight;
+        let in_flight = load.in_flight();
         if in_flight >= IN_FLIGHT_MIN || time::now() > deadline {
             return in_flight;
         }
