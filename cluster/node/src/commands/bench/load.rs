@@ -30,6 +30,9 @@ const RECORDS_DRAWN: usize = 64;
 /// The longest wait for an answer, and for a leader.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The pause after a request that failed.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Three significant digits: a thousandth of the value is far below the noise.
 const DIGITS: u8 = 3;
 
@@ -103,12 +106,41 @@ struct Tally {
     histogram: Histogram<u64>,
     records_in_all: u64,
     failures: BTreeMap<String, u64>,
+    /// Why no record of this load will ever be taken.
+    refused: Option<String>,
 }
 
 impl Tally {
-    fn failed(&mut self, why: String) {
-        *self.failures.entry(why).or_insert(0) += 1;
+    /// Takes note of an acknowledgement, and of how long it took if that is to be measured.
+    fn acknowledged(&mut self, took: Option<Duration>) {
+        self.records_in_all += 1;
+        if let Some(took) = took {
+            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.histogram.saturating_record(took_us);
+        }
     }
+
+    fn is_over(&self, records_max: u64) -> bool {
+        self.records_in_all >= records_max || self.refused.is_some()
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        if failure.is_final {
+            self.refused.get_or_insert(failure.why.clone());
+        }
+        *self.failures.entry(failure.why).or_insert(0) += 1;
+    }
+}
+
+/// Why a request failed.
+struct Failure {
+    why: String,
+    /// Trying again is of no use.
+    is_final: bool,
+}
+
+fn passing(error: impl std::fmt::Display) -> Failure {
+    Failure { why: error.to_string(), is_final: false }
 }
 
 /// What all connections share.
@@ -146,7 +178,12 @@ pub async fn run(options: LoadOptions) -> Result<ExitCode, Stop> {
         from,
         until: from + Duration::from_secs(options.seconds),
         records_max: options.records_max.unwrap_or(u64::MAX),
-        tally: Mutex::new(Tally { histogram, records_in_all: 0, failures: BTreeMap::new() }),
+        tally: Mutex::new(Tally {
+            histogram,
+            records_in_all: 0,
+            failures: BTreeMap::new(),
+            refused: None,
+        }),
     });
     let connections = (0..options.connections as usize)
         .map(|at| task::spawn(connection(Arc::clone(&run), at)))
@@ -154,6 +191,9 @@ pub async fn run(options: LoadOptions) -> Result<ExitCode, Stop> {
     for connection in connections {
         let ended = connection.await;
         ended.map_err(|error| Stop::failed(format!("a connection failed: {error}.")))?;
+    }
+    if let Some(why) = &run.tally().refused {
+        return Err(Stop::failed(format!("the site refuses the records of this load: {why}.")));
     }
     let measured = run.measured(options.record_bytes as u64, batch_bytes);
     let text = serde_json::to_string(&measured);
@@ -219,15 +259,16 @@ async fn connection(run: Arc<Run>, at: usize) {
     let mut turn = at;
     loop {
         let now = time::now();
-        if now >= run.until || run.tally().records_in_all >= run.records_max {
+        if now >= run.until || run.tally().is_over(run.records_max) {
             return;
         }
         let open = match connection.take().filter(Connection::is_usable) {
             Some(open) => open,
             None => match connect(&run, partition).await {
                 Ok(open) => open,
-                Err(why) => {
-                    run.tally().failed(why);
+                Err(failure) => {
+                    run.tally().failed(failure);
+                    time::sleep(PAUSE).await;
                     continue;
                 }
             },
@@ -237,26 +278,26 @@ async fn connection(run: Arc<Run>, at: usize) {
         let answer = open.call(&requests[turn % requests.len()], TIMEOUT).await;
         let answered_at = time::now();
         turn += 1;
-        let mut tally = run.tally();
-        match answer.map_err(|error| error.to_string()).and_then(|answer| written(&answer)) {
+        match answer.map_err(passing).and_then(|answer| written(&answer)) {
             Ok(()) => {
-                tally.records_in_all += 1;
-                if sent_at >= run.from && answered_at <= run.until {
-                    let took_us = answered_at.saturating_duration_since(sent_at).as_micros();
-                    tally.histogram.saturating_record(u64::try_from(took_us).unwrap_or(u64::MAX));
-                }
+                let took = (sent_at >= run.from && answered_at <= run.until)
+                    .then(|| answered_at.saturating_duration_since(sent_at));
+                run.tally().acknowledged(took);
                 connection = Some(open);
             }
-            Err(why) => tally.failed(why),
+            Err(failure) => {
+                run.tally().failed(failure);
+                time::sleep(PAUSE).await;
+            }
         }
     }
 }
 
 /// A connection of its own to the leader; or why there is none.
-async fn connect(run: &Run, partition: usize) -> Result<Connection, String> {
+async fn connect(run: &Run, partition: usize) -> Result<Connection, Failure> {
     let of = &run.partitions[partition];
     let deadline = time::now() + TIMEOUT;
-    let leader = run.cluster.leader(of, deadline).await.map_err(|error| error.to_string())?;
+    let leader = run.cluster.leader(of, deadline).await.map_err(passing)?;
     let address = leader.connection.address();
     let network = client::network();
     let opened = Connection::open(network.as_ref(), address, run.cluster.settings()).await;
@@ -264,15 +305,15 @@ async fn connect(run: &Run, partition: usize) -> Result<Connection, String> {
         run.cluster.forget_leader(of, leader.epoch);
         run.cluster.pause(3, deadline).await;
     }
-    opened.map_err(|error| error.to_string())
+    opened.map_err(passing)
 }
 
 /// Whether the record was written; or why not.
-fn written(answer: &ProduceResponse) -> Result<(), String> {
+fn written(answer: &ProduceResponse) -> Result<(), Failure> {
     let mut partitions = answer.responses.iter().flat_map(|topic| &topic.partition_responses);
     match partitions.next().map(|partition| partition.error_code) {
         Some(ErrorCode::None) => Ok(()),
-        Some(code) => Err(code.to_string()),
-        None => Err("the answer names no partition".to_owned()),
+        Some(code) => Err(Failure { why: code.to_string(), is_final: !code.is_retriable() }),
+        None => Err(passing("the answer names no partition")),
     }
 }

@@ -109,10 +109,19 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 }
 
 async fn measure(options: &Options) -> Result<Report, Stop> {
-    let recycled = options.recycled_segments();
-    let spares = recycled.max(1);
+    let spares = options.recycled_segments().max(1);
     let extra = format!("\n[log]\nspare_segments = {spares}\n");
     let mut site = Site::temporary(options.dir.as_deref(), "bench", extra).await?;
+    let measured = measure_site(options, &mut site).await;
+    measured.map_err(|mut stop| {
+        // What a failure was about is to be looked at.
+        site.keep();
+        stop.message += &format!("\n  The nodes' logs are kept in {}.", site.dir.display());
+        stop
+    })
+}
+
+async fn measure_site(options: &Options, site: &mut Site) -> Result<Report, Stop> {
     if is_memory(&site.dir) {
         complain(format!(
             "{} lies in memory, where a flush costs nothing. Choose a directory on a disk with \
@@ -125,9 +134,9 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
     client::wait_until_serving(&cluster, TIMEOUT).await?;
     time::sleep(QUIET).await;
     site.check()?;
-    let idle = read_counters(&site)?;
+    let idle = read_counters(site)?;
     if options.recycled {
-        fill_and_give_back(&site, &cluster, recycled).await?;
+        fill_and_give_back(site, &cluster, options.recycled_segments()).await?;
     }
     create_topic(&cluster, "bench", PARTITIONS).await?;
     let mut loads = Vec::new();
@@ -142,10 +151,10 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
             records_max: None,
         };
         time::sleep(QUIET).await;
-        let before = read_counters(&site)?;
-        let measured = load.run(&site).await?;
+        let before = read_counters(site)?;
+        let measured = load.run(site).await?;
         time::sleep(QUIET).await;
-        let after = read_counters(&site)?;
+        let after = read_counters(site)?;
         let leader = client::wait_for_leader(&cluster, TIMEOUT).await.ok();
         let used = before.iter().zip(&after);
         let used = used.map(|((id, before), (_, after))| (*id, after.since(before)));
@@ -153,7 +162,7 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
     }
     let failovers = match options.failovers {
         0 => Vec::new(),
-        rounds => failover::measure(&mut site, &cluster, rounds).await?,
+        rounds => failover::measure(site, &cluster, rounds).await?,
     };
     site.stop().await?;
     Ok(Report {
@@ -238,8 +247,21 @@ impl Load<'_> {
         child::die_with_parent(&mut command, OnParentDeath::Kill);
         let cannot = |error| Stop::failed(format!("cannot run the load: {error}."));
         let output = command.spawn().map_err(cannot)?.wait_with_output().await.map_err(cannot)?;
-        serde_json::from_slice(&output.stdout)
-            .map_err(|_| Stop::failed("the load failed; its own message is above."))
+        if output.stdout.is_empty() {
+            return Err(Stop::failed("the load failed; its own message is above."));
+        }
+        let measured: Measured = serde_json::from_slice(&output.stdout)
+            .map_err(|error| Stop::failed(format!("the load printed nonsense: {error}.")))?;
+        if measured.records == 0 {
+            let why =
+                measured.failures.iter().map(|(why, times)| format!(" {times} times: {why}."));
+            return Err(Stop::failed(format!(
+                "no record was acknowledged in {} s.{}",
+                self.seconds,
+                why.collect::<String>()
+            )));
+        }
+        Ok(measured)
     }
 }
 
