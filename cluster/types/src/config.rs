@@ -6,14 +6,24 @@
 //! Never: read a file or an environment variable here. The node's command line does that.
 
 use crate::NodeId;
-use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+use crate::limits::{PARTITIONS_PER_TOPIC_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 use crate::units::{HumanDuration, HumanSize};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use thiserror::Error;
+
+/// The shortest time that a producer is remembered.
+const PRODUCER_EXPIRY_MIN: HumanDuration = HumanDuration::from_millis(60_000);
+
+/// The bounds of `kafka.request_timeout_max`.
+const REQUEST_TIMEOUT_MIN: HumanDuration = HumanDuration::from_millis(100);
+const REQUEST_TIMEOUT_MAX: HumanDuration = HumanDuration::from_millis(3_600_000);
+
+/// The longest that a site may be without a leader for want of suspicion.
+const ELECTION_TIMEOUT_MAX: HumanDuration = HumanDuration::from_millis(600_000);
 
 /// A site: its nodes and how they behave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,6 +119,47 @@ pub struct KafkaConfig {
     pub producer_expiry: HumanDuration,
     /// How long a produce request may wait for its majority before the answer is "unknown".
     pub request_timeout_max: HumanDuration,
+}
+
+impl NodeConfig {
+    /// The host and the port that Kafka clients are told: `advertised`, else `kafka`.
+    ///
+    /// # Errors
+    /// If nobody could connect to that.
+    pub fn client_address(&self) -> Result<(String, u16), ConfigError> {
+        let Some(text) = &self.advertised else {
+            if self.kafka.ip().is_unspecified() {
+                let problem = format!(
+                    "{} is every address of the machine, which no client can connect to; say with \
+                     `advertised = \"host:{}\"` what clients are told",
+                    self.kafka,
+                    self.kafka.port()
+                );
+                return Err(invalid("node.kafka", problem));
+            }
+            return Ok((self.kafka.ip().to_string(), self.kafka.port()));
+        };
+        host_and_port(text).ok_or_else(|| {
+            let problem = "is no address for clients; write host:port, or [address]:port for IPv6";
+            invalid("node.advertised", format!("`{text}` {problem}"))
+        })
+    }
+}
+
+/// Reads what a client is told. Nothing is resolved: a name may mean something to clients only.
+fn host_and_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_string(),
+        None => host.to_owned(),
+    };
+    let is_wildcard = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let is_plain = !host.is_empty()
+        && host.len() <= 255
+        && (host.parse::<Ipv6Addr>().is_ok() && text.starts_with('[') || host.bytes().all(is_name));
+    (is_plain && !is_wildcard).then_some((host, port))
 }
 
 impl Default for ConsensusConfig {
@@ -225,15 +276,7 @@ impl Config {
                 ),
             ));
         }
-        if self.kafka.default_partitions == 0
-            || self.kafka.default_partitions > crate::limits::PARTITIONS_PER_TOPIC_MAX
-        {
-            return Err(invalid(
-                "kafka.default_partitions",
-                format!("must be from 1 to {}", crate::limits::PARTITIONS_PER_TOPIC_MAX),
-            ));
-        }
-        Ok(())
+        self.validate_kafka()
     }
 
     fn validate_nodes(&self) -> Result<(), ConfigError> {
@@ -266,6 +309,35 @@ impl Config {
                     return Err(invalid(key, format!("{address} is used twice")));
                 }
             }
+            if node.peer.ip().is_unspecified() {
+                let problem =
+                    "is every address of the machine; the other nodes need one to connect to";
+                return Err(invalid("node.peer", format!("{} {problem}", node.peer)));
+            }
+            node.client_address()?;
+        }
+        Ok(())
+    }
+
+    fn validate_kafka(&self) -> Result<(), ConfigError> {
+        let partitions = 1..=PARTITIONS_PER_TOPIC_MAX;
+        if !partitions.contains(&self.kafka.default_partitions) {
+            let problem = format!("must be from 1 to {PARTITIONS_PER_TOPIC_MAX}");
+            return Err(invalid("kafka.default_partitions", problem));
+        }
+        if self.kafka.producer_expiry < PRODUCER_EXPIRY_MIN {
+            let problem = format!(
+                "{} must be at least {PRODUCER_EXPIRY_MIN}: a producer that was forgotten while it \
+                 tries again could write twice",
+                self.kafka.producer_expiry
+            );
+            return Err(invalid("kafka.producer_expiry", problem));
+        }
+        let timeout = self.kafka.request_timeout_max;
+        if !(REQUEST_TIMEOUT_MIN..=REQUEST_TIMEOUT_MAX).contains(&timeout) {
+            let problem =
+                format!("{timeout} must be from {REQUEST_TIMEOUT_MIN} to {REQUEST_TIMEOUT_MAX}");
+            return Err(invalid("kafka.request_timeout_max", problem));
         }
         Ok(())
     }
@@ -288,6 +360,10 @@ impl Config {
                 "consensus.election_timeout_max",
                 format!("{max} must be above election_timeout_min, {min}"),
             ));
+        }
+        if max > ELECTION_TIMEOUT_MAX {
+            let problem = format!("{max} must be at most {ELECTION_TIMEOUT_MAX}");
+            return Err(invalid("consensus.election_timeout_max", problem));
         }
         Ok(())
     }
@@ -334,5 +410,44 @@ peer = "127.0.0.1:9192"
         assert!(with("[log]\nsegment_bytes = \"1KiB\"\n").to_string().contains("segment_bytes"));
         let twice = GOOD.replace("9192", "9092");
         assert!(Config::parse(&twice).expect_err("twice").to_string().contains("used twice"));
+        for (extra, key) in [
+            ("[kafka]\nproducer_expiry = \"0s\"", "kafka.producer_expiry"),
+            ("[kafka]\nrequest_timeout_max = \"0ms\"", "kafka.request_timeout_max"),
+            ("[kafka]\nrequest_timeout_max = \"2h\"", "kafka.request_timeout_max"),
+            ("[consensus]\nheartbeat = \"0s\"", "consensus.heartbeat"),
+            ("[consensus]\nelection_timeout_max = \"1h\"", "consensus.election_timeout_max"),
+        ] {
+            let error = with(extra).to_string();
+            assert!(error.starts_with(key), "{extra}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_others_connect_to_is_an_address_that_they_can_connect_to() {
+        let every = GOOD.replace("127.0.0.1:9092", "0.0.0.0:9092");
+        let error = Config::parse(&every).expect_err("nobody can connect to that");
+        assert!(error.to_string().contains("`advertised = \"host:9092\"`"), "{error}");
+        let error = Config::parse(&GOOD.replace("127.0.0.1:9192", "[::]:9192"));
+        assert!(error.expect_err("refused").to_string().starts_with("node.peer: [::]:9192"));
+
+        let told = |advertised: &str| {
+            let config = Config::parse(&format!("{every}advertised = \"{advertised}\"\n"))?;
+            config.nodes[0].client_address()
+        };
+        assert_eq!(told("plant.example:19092"), Ok(("plant.example".to_owned(), 19092)));
+        assert_eq!(told("[fd00::1]:19092"), Ok(("fd00::1".to_owned(), 19092)));
+        for bad in [
+            "plant",
+            ":1",
+            "plant:x",
+            "plant:0",
+            "fd00::1:9092",
+            "0.0.0.0:9092",
+            "tcp://a:1",
+            "a b:1",
+        ] {
+            let error = told(bad).expect_err(bad).to_string();
+            assert!(error.starts_with(&format!("node.advertised: `{bad}`")), "{error}");
+        }
     }
 }
