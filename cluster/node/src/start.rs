@@ -113,6 +113,11 @@ pub async fn prepare_rejoin(config: &Config, node: NodeId, host: Host) -> Result
 pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningNode, StartError> {
     let own = config.node(node).ok_or(SettingsError::UnknownNode(node))?;
     let settings = group_settings(config, node)?;
+    let address = own.kafka;
+    let cannot_bind = |error| StartError::Bind { address, error };
+    // Clients are let in at the end only. But an address that is not to be had is said before the
+    // directory is touched, and before the other nodes count on this one for the first start.
+    drop(host.network.listen(address).await.map_err(cannot_bind)?);
     let site = Site::new();
     let group = Group::start(host.clone(), settings, site.machine()).await?;
     let broker = Broker::start(
@@ -122,9 +127,7 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
         site,
         BrokerSettings::from_config(config, node, group.site())?,
     );
-    let address = own.kafka;
-    let server =
-        Server::start(broker.clone()).await.map_err(|error| StartError::Bind { address, error })?;
+    let server = Server::start(broker.clone()).await.map_err(cannot_bind)?;
     host.report(Event::Ready);
     let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();
     Ok(RunningNode { group, node, peers, server, _broker: broker })

@@ -51,7 +51,7 @@ fn a_wrong_command_line_is_refused() {
         &["node"],
         &["node", "--config", "x"],
         &["node", "--config", "x", "--id", "one"],
-        &["status", "--bootstrap", "localhost:9092"],
+        &["status", "--bootstrap", "localhost"],
         &["demo", "--records", "10"],
         &["bench", "--seconds", "0"],
         &["up", "--dir", env!("CARGO_TARGET_TMPDIR"), "--base-port", "65500"],

@@ -53,6 +53,41 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// Every code.
+    pub const ALL: [Self; 19] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Usage,
+        Self::Safety,
+        Self::Liveness,
+        Self::Nondeterminism,
+        Self::Harness,
+        Self::ProbeMissed,
+        Self::DiskWrite,
+        Self::DiskRead,
+        Self::Damaged,
+        Self::Identity,
+        Self::UnknownEntry,
+        Self::CoreDead,
+        Self::Locked,
+        Self::Bind,
+        Self::Diverged,
+        Self::DiskFull,
+        Self::Crash,
+    ];
+
+    /// Whether only the simulator ends with it.
+    pub const fn is_of_simulator(self) -> bool {
+        matches!(
+            self,
+            Self::Safety
+                | Self::Liveness
+                | Self::Nondeterminism
+                | Self::Harness
+                | Self::ProbeMissed
+        )
+    }
+
     /// The number that the process ends with.
     pub const fn code(self) -> u8 {
         self as u8

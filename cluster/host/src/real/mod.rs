@@ -7,7 +7,8 @@
 //! | [`clock`], [`process`] | the wall clock and the end of the process |
 //! | [`trace`] | events as lines of the log |
 //!
-//! Invariant: everything that can block runs on the I/O threads of [`disk`], never on the runtime.
+//! Invariant: everything that can block runs on the I/O threads of [`disk`], never on the runtime;
+//! but for [`look_up`], which is for a command line that is still being read.
 
 pub mod clock;
 pub mod disk;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 pub use clock::RealClock;
 pub use disk::RealDisk;
-pub use net::RealNetwork;
+pub use net::{RealNetwork, look_up};
 pub use process::RealProcess;
 pub use trace::TracingObserver;
 

@@ -7,12 +7,21 @@
 use crate::BoxFuture;
 use crate::net::{BACKLOG, Connection, Listener, Network, PeerIdentity};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealNetwork;
+
+/// The addresses of `host:port`, where the host may be a name. It may block for many seconds, so it
+/// is for a command line that is being read, and not for a node.
+///
+/// # Errors
+/// If the name is not known, or whoever knows it does not answer.
+pub fn look_up(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(host_and_port.to_socket_addrs()?.collect())
+}
 
 /// `address` is the one that the socket itself names as its peer's.
 fn connection(stream: TcpStream, address: SocketAddr) -> io::Result<Connection> {

@@ -2,16 +2,20 @@
 //!
 //! Invariants: a child dies with its parent (PR_SET_PDEATHSIG), also if the parent is killed; it is
 //! in a process group of its own, so that Ctrl-C reaches the parent alone, which then stops its
-//! children in order. What a node says goes to a log file beside its data.
+//! children in order. What a node says about itself goes to a log file beside its data; that it
+//! serves its clients it says on its standard output, which we read.
 
 use super::Stop;
+use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::watch;
 
 /// The end of a log that is shown with a message, at most.
 const LOG_TAIL_BYTES: u64 = 4096;
@@ -48,6 +52,8 @@ pub struct ChildNode {
     pub log: PathBuf,
     child: Child,
     pid: u32,
+    ready: watch::Receiver<bool>,
+    _listening: Owned<()>,
 }
 
 /// This program, to be run again with other arguments.
@@ -93,12 +99,21 @@ impl ChildNode {
         if let Some(stats_file) = &how.stats_file {
             command.arg("--stats-file").arg(stats_file);
         }
-        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(cannot)?).stderr(log);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command.process_group(0).kill_on_drop(true);
         die_with_parent(&mut command, how.on_parent_death);
-        let child = command.spawn().map_err(cannot)?;
+        let mut child = command.spawn().map_err(cannot)?;
         let pid = child.id().ok_or_else(|| Stop::failed("a child ended before it began."))?;
-        Ok(Self { id: how.id, log: how.log.clone(), child, pid })
+        let (said, ready) = watch::channel(false);
+        let listening = task::spawn_owned(listen(child.stdout.take(), said));
+        let (id, log) = (how.id, how.log.clone());
+        Ok(Self { id, log, child, pid, ready, _listening: listening })
+    }
+
+    /// Whether it has bound its addresses and serves clients: then it, and nobody else, is who
+    /// answers there.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
     }
 
     /// Its process id.
@@ -139,6 +154,16 @@ impl ChildNode {
                 self.child.wait().await
             }
         }
+    }
+}
+
+/// Waits for the line with which a node says that it serves.
+async fn listen(stdout: Option<ChildStdout>, said: watch::Sender<bool>) {
+    let Some(stdout) = stdout else { return };
+    let mut lines = BufReader::new(stdout).lines();
+    // It says nothing else, but whatever it writes must be taken from it.
+    while let Ok(Some(_)) = lines.next_line().await {
+        said.send_replace(true);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Stop;
 use fulmar_client::{Cluster, Settings};
 use fulmar_host::net::Network;
-use fulmar_host::real::RealNetwork;
+use fulmar_host::real::{RealNetwork, look_up};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
 use std::net::SocketAddr;
@@ -24,16 +24,21 @@ pub fn cluster(bootstrap: Vec<SocketAddr>, name: &str) -> Cluster {
     Cluster::new(network(), bootstrap, settings)
 }
 
-/// Reads `127.0.0.1:9092,127.0.0.1:9093`.
+/// Reads `127.0.0.1:9092,plant.example:9093`. Names are looked up, and may stand for several
+/// addresses.
 pub fn parse_bootstrap(text: &str) -> Result<Bootstrap, String> {
-    let address = |part: &str| {
-        part.trim().parse().map_err(|_| {
-            format!(
-                "`{part}` is no address; write numbers as in 127.0.0.1:9092, with commas between"
-            )
-        })
-    };
-    text.split(',').map(address).collect::<Result<Vec<_>, _>>().map(Bootstrap)
+    let mut addresses = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let has_port = part.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        if !has_port {
+            return Err(format!(
+                "`{part}` is no address; write host:port as in 127.0.0.1:9092, with commas between"
+            ));
+        }
+        addresses
+            .extend(look_up(part).map_err(|error| format!("`{part}` cannot be found: {error}"))?);
+    }
+    Ok(Bootstrap(addresses))
 }
 
 /// The addresses to begin with.
@@ -66,4 +71,22 @@ pub async fn wait_for_leader(cluster: &Cluster, timeout: Duration) -> Result<Nod
         time::sleep(Duration::from_millis(20)).await;
     }
     Err(Stop::failed(format!("the site has no leader after {} s: {last}.", timeout.as_secs())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bootstrap_addresses_are_numbers_or_names() {
+        let read = |text| parse_bootstrap(text).map(|bootstrap| bootstrap.0);
+        let numbers = read("127.0.0.1:9092, [::1]:9093").expect("two addresses");
+        assert_eq!(numbers.iter().map(SocketAddr::port).collect::<Vec<_>>(), [9092, 9093]);
+        let named = read("localhost:9092").expect("every machine has this name");
+        assert!(named.iter().all(|at| at.ip().is_loopback() && at.port() == 9092), "{named:?}");
+        for bad in ["", "localhost", "127.0.0.1:x", "127.0.0.1:9092,"] {
+            assert!(read(bad).expect_err(bad).contains("is no address"), "{bad}");
+        }
+        assert!(read("no.such.name.invalid:1").expect_err("reserved").contains("cannot be found"));
+    }
 }

@@ -11,9 +11,9 @@ const CODES: &[(ExitCode, &str)] = &[
     (ExitCode::Usage, "its command line or its configuration is wrong; nothing was started"),
     (
         ExitCode::DiskWrite,
-        "the disk failed on a write or a flush; replace it before you start it again",
+        "the disk failed on a write or a flush; look at it before you start the node again",
     ),
-    (ExitCode::DiskRead, "the disk failed on a read; replace it before you start it again"),
+    (ExitCode::DiskRead, "the disk failed on a read; look at it before you start the node again"),
     (
         ExitCode::Damaged,
         "stored bytes are damaged where they may have been acknowledged; nothing was deleted, and \
@@ -27,6 +27,7 @@ const CODES: &[(ExitCode, &str)] = &[
     (ExitCode::CoreDead, "its consensus core stopped"),
     (ExitCode::Locked, "another process uses its directory"),
     (ExitCode::Bind, "one of its addresses is in use or not of this machine"),
+    (ExitCode::DiskFull, "the disk is full where a write could not wait; make space"),
     (ExitCode::Diverged, "its state differs from what the log implies"),
     (ExitCode::Crash, "it met a bug in Fulmar; please report it with the log"),
 ];
@@ -51,6 +52,24 @@ pub fn describe(status: ExitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_code_is_explained_here_and_in_the_runbook() {
+        let runbook = include_str!("../../../../docs/RUNBOOK.md");
+        let (of_nodes, of_simulator) = runbook
+            .split_once("## Exit codes of `fulmar-sim`")
+            .expect("the runbook has a table for each");
+        for code in ExitCode::ALL {
+            let here = CODES.iter().filter(|(known, _)| *known == code).count();
+            assert_eq!(here, usize::from(!code.is_of_simulator()), "{code:?}");
+            let row = format!("| {} | `{code:?}` |", code.code());
+            let is_there = |table: &str| table.lines().any(|line| line.starts_with(&row));
+            assert!(is_there(of_nodes) || is_there(of_simulator), "no row for {code:?}");
+            // A bug of a node is an abort for whoever watches it, which has a row of its own.
+            let is_of_node = !code.is_of_simulator() && code != ExitCode::Crash;
+            assert_eq!(is_there(of_nodes), is_of_node, "{code:?}");
+        }
+    }
 
     #[test]
     fn ends_are_described() {

@@ -1,5 +1,6 @@
 //! `fulmar node`: one node, until it is told to stop.
 
+use super::output::say;
 use super::stats::{self, CountingObserver};
 use super::{Stop, config_file};
 use clap::Args;
@@ -12,7 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Run one node of a site until Ctrl-C or SIGTERM.
 ///
-/// What it says goes to standard error; the environment variable FULMAR_LOG chooses how much
+/// When it serves clients it says so in one line on standard output. What else it says goes to
+/// standard error; the environment variable FULMAR_LOG chooses how much
 /// (error, warn, info, debug, trace; `warn` by default).
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -48,6 +50,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         })?,
         () = stop.wait() => return Ok(ExitCode::Ok),
     };
+    say(format!(
+        "node {id} of site {} serves Kafka clients at {}",
+        config.site,
+        node.kafka_address()
+    ));
     let _writing = options
         .stats_file
         .map(|path| task::spawn_owned(async move { stats::keep_writing(observer, &path).await }));

@@ -2,7 +2,7 @@
 //!
 //! Never: start a node again by itself. A node that ended has a reason that somebody should read.
 
-use super::child::log_tail;
+use super::child::{ChildNode, log_tail};
 use super::node::StopSignal;
 use super::output::{complain, say, seconds};
 use super::site::Site;
@@ -10,8 +10,10 @@ use super::{Stop, client, exit_text};
 use clap::Args;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::{ExitCode, NodeId};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use tokio::sync::watch;
 
 /// How long the first start may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,14 +66,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 
 /// Says when the site is ready, and when a node ends. Returns when all have ended.
 async fn attend(site: &mut Site) -> ExitCode {
-    let bootstrap = site.bootstrap();
+    let nodes = site.nodes().iter().map(ChildNode::ready).zip(site.bootstrap()).collect();
     let text = site.bootstrap_text();
     let announce = async move {
-        let began = time::now();
-        let cluster = client::cluster(bootstrap, "fulmar-up");
-        match client::wait_until_serving(&cluster, READY_TIMEOUT).await {
-            Ok(leader) => {
-                let took = seconds(time::now() - began);
+        match wait_until_serving(nodes).await {
+            Ok((leader, took)) => {
                 say(format!("Ready after {took}, node {leader} leads. Bootstrap addresses:"));
                 say(&text);
                 say("Ctrl-C stops the site.");
@@ -85,6 +84,31 @@ async fn attend(site: &mut Site) -> ExitCode {
         code = look_after(site) => code,
         () = announce => ExitCode::Ok,
     }
+}
+
+/// Waits until the site takes records. Asks only nodes that have bound their addresses: before
+/// that, another site may answer there.
+async fn wait_until_serving(
+    nodes: Vec<(watch::Receiver<bool>, SocketAddr)>,
+) -> Result<(NodeId, String), Stop> {
+    let began = time::now();
+    let bound = loop {
+        let bound = nodes.iter().filter(|(ready, _)| *ready.borrow());
+        let bound = bound.map(|(_, address)| *address).collect::<Vec<_>>();
+        if bound.len() > nodes.len() / 2 {
+            break bound;
+        }
+        if time::now() - began > READY_TIMEOUT {
+            let ready_s = READY_TIMEOUT.as_secs();
+            return Err(Stop::failed(format!(
+                "most nodes serve nobody after {ready_s} s; their logs may say why."
+            )));
+        }
+        time::sleep(Duration::from_millis(20)).await;
+    };
+    let cluster = client::cluster(bound, "fulmar-up");
+    let leader = client::wait_until_serving(&cluster, READY_TIMEOUT).await?;
+    Ok((leader, seconds(time::now() - began)))
 }
 
 async fn look_after(site: &mut Site) -> ExitCode {

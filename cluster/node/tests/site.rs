@@ -1,0 +1,107 @@
+//! Commands that start a site, as a shell sees them when something is wrong.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+fn fulmar(arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fulmar"));
+    command.args(arguments).env_remove("FULMAR_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the binary runs")
+}
+
+/// Waits for its end. Returns the exit code and what it said to standard error.
+fn end(child: Child) -> (Option<i32>, String) {
+    let output = child.wait_with_output().expect("it ends");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// The child processes of a process, with their arguments.
+fn children(pid: u32) -> Vec<(i32, Vec<String>)> {
+    let processes = fs::read_dir("/proc").expect("the processes").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let child = |found: i32| {
+        let stat = fs::read_to_string(format!("/proc/{found}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let parent: u32 = rest.split(' ').nth(1)?.parse().ok()?;
+        let arguments = fs::read_to_string(format!("/proc/{found}/cmdline")).ok()?;
+        let arguments = arguments.split('\0').map(str::to_owned).collect();
+        (parent == pid).then_some((found, arguments))
+    };
+    pids.filter_map(child).collect()
+}
+
+fn kill(pid: i32, signal: i32) {
+    // SAFETY: no memory is involved.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// The directory that a message says is kept; it is removed.
+fn kept(message: &str) -> PathBuf {
+    let (_, rest) = message.split_once("kept in ").expect("it says where");
+    let dir = rest.split([';', ' ', '\n']).next().expect("a path").trim_end_matches('.');
+    let dir = Path::new(dir).to_owned();
+    assert!(dir.join("node-1.log").exists(), "{}", dir.display());
+    fs::remove_dir_all(&dir).expect("it is ours");
+    dir
+}
+
+#[test]
+fn a_bench_of_records_that_the_site_refuses_fails_at_once_and_says_why() {
+    let bench = fulmar(&["bench", "--record-bytes", "2000000", "--seconds", "60"]);
+    let (code, said) = end(bench);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the site refuses the records of this load"), "{said}");
+    kept(&said);
+}
+
+#[test]
+fn a_demo_fails_when_a_node_ends_that_nobody_killed() {
+    let mut demo = fulmar(&["demo", "--records", "20000"]);
+    let mut said = BufReader::new(demo.stdout.take().expect("it is a pipe"));
+    let mut line = String::new();
+    while !line.contains(" leads") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("text") > 0, "it ended");
+    }
+    let id_of = |arguments: &[String]| {
+        let at = arguments.iter().position(|argument| argument == "--id")?;
+        arguments.get(at + 1).cloned()
+    };
+    let (_, leader) = line.split_once("node ").expect("it names the leader");
+    let leader = leader.split(' ').next().map(str::to_owned);
+    let is_follower =
+        |(_, arguments): &(i32, Vec<String>)| id_of(arguments).is_some_and(|id| Some(id) != leader);
+    let (follower, _) = children(demo.id()).into_iter().find(is_follower).expect("a follower");
+    kill(follower, libc::SIGKILL);
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("text");
+    let (code, error) = end(demo);
+    assert_eq!(code, Some(1), "{rest}{error}");
+    assert!(error.contains("was killed by signal 9"), "{error}");
+    kept(&rest);
+}
+
+#[test]
+fn up_is_not_ready_because_somebody_else_listens_there() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("up-in-use");
+    let _ = fs::remove_dir_all(&dir);
+    // Somebody who takes connections on the ports for clients of all three.
+    let taken = (20_000..60_000).step_by(200).find_map(|base: u16| {
+        let listen = |offset| TcpListener::bind(("127.0.0.1", base + offset)).ok();
+        Some((base, [listen(0)?, listen(1)?, listen(2)?]))
+    });
+    let (base, _listeners) = taken.expect("three free ports in a row");
+    let dir_text = dir.to_string_lossy().into_owned();
+    let up = fulmar(&["up", "--dir", &dir_text, "--base-port", &base.to_string()]);
+    let output = up.wait_with_output().expect("it ends, since every node has");
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{error}");
+    assert_eq!(error.matches("ended with code 47").count(), 3, "{error}");
+    assert!(!out.contains("Ready"), "{out}");
+    fs::remove_dir_all(&dir).expect("it is ours");
+}
