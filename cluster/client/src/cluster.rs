@@ -305,6 +305,8 @@ impl Cluster {
     ) -> Result<Leader, LeaderError> {
         self.want(&of.topic);
         let mut failures = 0;
+        // While nobody answers, what is known says nothing about the topic.
+        let mut unreachable = None;
         loop {
             let error = match self.known_leader(of) {
                 Ok((node, epoch)) => {
@@ -324,13 +326,9 @@ impl Cluster {
             }
             failures += 1;
             if time::now() >= deadline {
-                return Err(error);
+                return Err(unreachable.map_or(error, LeaderError::Unreachable));
             }
-            if let Err(error) = self.refresh_if_old(None, deadline).await
-                && time::now() >= deadline
-            {
-                return Err(LeaderError::Unreachable(error));
-            }
+            unreachable = self.refresh_if_old(None, deadline).await.err();
         }
     }
 

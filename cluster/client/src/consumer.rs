@@ -7,7 +7,7 @@
 //! Never: share the connections of writers. A node answers in order, and this one waits.
 
 use crate::cluster::Cluster;
-use crate::error::CallError;
+use crate::error::{CallError, LeaderError};
 use crate::fetch::{self, FETCH_BYTES_DEFAULT, Fetch, FetchError, Fetched, ReadRecord};
 use crate::metadata::{LeaderEpoch, TopicPartition};
 use crate::offsets::{OffsetAt, OffsetError};
@@ -75,6 +75,22 @@ pub enum PollError {
         /// Why.
         error: FetchError,
     },
+    /// At the end of the time to wait there was no such topic or partition.
+    #[error("cannot read {partition}: {error}")]
+    Leader {
+        /// The partition.
+        partition: TopicPartition,
+        /// Why.
+        error: LeaderError,
+    },
+    /// A node cannot be asked at all.
+    #[error("cannot read from node {node}: {error}")]
+    Call {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        error: CallError,
+    },
     /// The offset to start with could not be found.
     #[error("cannot find where to start in {partition}: {error}")]
     Start {
@@ -99,7 +115,17 @@ pub struct Consumer {
     failures: u32,
 }
 
-type Asked = Result<Vec<(TopicPartition, Result<Fetched, FetchError>)>, CallError>;
+/// A partition without a leader, and why.
+type Leaderless = Option<(TopicPartition, LeaderError)>;
+
+type OfPartitions = Vec<(TopicPartition, Result<Fetched, FetchError>)>;
+
+/// What came of asking a leader.
+struct Asked {
+    node: NodeId,
+    of: Vec<(TopicPartition, LeaderEpoch)>,
+    answer: Result<OfPartitions, CallError>,
+}
 
 impl Consumer {
     /// A consumer of this site, with connections of its own.
@@ -133,24 +159,32 @@ impl Consumer {
     /// that pass are waited out until then.
     ///
     /// # Errors
-    /// If reading cannot go on: an offset that is not kept, a damaged batch, no start.
+    /// If reading cannot go on: an offset that is not kept, a damaged batch, no start, no such
+    /// partition until the end of `wait`, a node that does not speak our protocol.
     pub async fn poll(&mut self, wait: Duration) -> Result<Vec<Polled>, PollError> {
         let deadline = time::now() + wait;
         self.resolve().await?;
         loop {
-            let (by_leader, mut passing) = self.by_leader(deadline).await;
+            let (by_leader, leaderless) = self.by_leader(deadline).await;
+            let mut passing = leaderless.is_some();
             let mut read = Vec::new();
             let asking =
                 by_leader.into_iter().map(|(leader, fetches)| self.ask(leader, fetches, deadline));
-            for (leader, asked) in join_all(asking).await {
-                passing |= self.take(leader, asked, &mut read)?;
+            for asked in join_all(asking).await {
+                passing |= self.take(asked, &mut read)?;
             }
             if !read.is_empty() {
                 self.failures = 0;
                 return Ok(read);
             }
             if time::now() >= deadline || self.positions.is_empty() {
-                return Ok(Vec::new());
+                return match leaderless {
+                    Some((
+                        partition,
+                        error @ (LeaderError::Topic(_) | LeaderError::NoPartition),
+                    )) => Err(PollError::Leader { partition, error }),
+                    _ => Ok(Vec::new()),
+                };
             }
             if passing {
                 self.failures += 1;
@@ -182,15 +216,18 @@ impl Consumer {
         Ok(())
     }
 
-    /// The fetches by leader, and whether a partition has none at the moment.
-    async fn by_leader(&self, deadline: Instant) -> (BTreeMap<NodeId, Vec<Fetch>>, bool) {
+    /// The fetches by leader, and a partition that has none at the moment.
+    async fn by_leader(&self, deadline: Instant) -> (BTreeMap<NodeId, Vec<Fetch>>, Leaderless) {
         let mut by_leader: BTreeMap<NodeId, Vec<Fetch>> = BTreeMap::new();
-        let mut leaderless = false;
+        let mut leaderless = None;
         for (partition, position) in &self.positions {
             let Position::At(offset) = *position else { continue };
-            let Ok(leader) = self.cluster.leader(partition, deadline).await else {
-                leaderless = true;
-                continue;
+            let leader = match self.cluster.leader(partition, deadline).await {
+                Ok(leader) => leader,
+                Err(error) => {
+                    leaderless = Some((partition.clone(), error));
+                    continue;
+                }
             };
             by_leader.entry(leader.node).or_default().push(Fetch {
                 partition: partition.clone(),
@@ -204,12 +241,7 @@ impl Consumer {
     }
 
     /// Asks one leader for all of its partitions.
-    async fn ask(
-        &self,
-        node: NodeId,
-        fetches: Vec<Fetch>,
-        deadline: Instant,
-    ) -> (Vec<(TopicPartition, LeaderEpoch)>, Asked) {
+    async fn ask(&self, node: NodeId, fetches: Vec<Fetch>, deadline: Instant) -> Asked {
         let rest = deadline.saturating_duration_since(time::now());
         let max_wait = self.settings.max_wait.min(rest);
         let request = fetch::request(&fetches, max_wait, self.settings.answer_bytes_max);
@@ -223,20 +255,18 @@ impl Consumer {
             let answer = self.cluster.await_leader(&first.partition, &leader, &mut answer).await?;
             Ok(split(node, &fetches, answer))
         };
-        (asked, call.await)
+        Asked { node, of: asked, answer: call.await }
     }
 
     /// Takes over what a leader answered. Returns whether a passing error was among it.
-    fn take(
-        &mut self,
-        asked: Vec<(TopicPartition, LeaderEpoch)>,
-        answer: Asked,
-        read: &mut Vec<Polled>,
-    ) -> Result<bool, PollError> {
-        let answer = match answer {
+    fn take(&mut self, asked: Asked, read: &mut Vec<Polled>) -> Result<bool, PollError> {
+        let answer = match asked.answer {
             Ok(answer) => answer,
+            Err(error) if !error.is_retriable() && read.is_empty() => {
+                return Err(PollError::Call { node: asked.node, error });
+            }
             Err(_) => {
-                for (partition, epoch) in asked {
+                for (partition, epoch) in asked.of {
                     self.cluster.forget_leader(&partition, epoch);
                 }
                 return Ok(true);
@@ -267,11 +297,7 @@ impl Consumer {
 }
 
 /// An answer by partition.
-fn split(
-    node: NodeId,
-    fetches: &[Fetch],
-    answer: fulmar_wire::FetchResponse,
-) -> Vec<(TopicPartition, Result<Fetched, FetchError>)> {
+fn split(node: NodeId, fetches: &[Fetch], answer: fulmar_wire::FetchResponse) -> OfPartitions {
     let mut found = Vec::new();
     for topic in answer.responses {
         for data in topic.partitions {

@@ -332,6 +332,19 @@ fn a_batch_that_is_cut_off_is_fetched_again() {
 }
 
 #[test]
+fn a_topic_that_is_not_there_is_an_error_once_it_was_waited_for() {
+    let fake = Fake::new(1);
+    block_on(async {
+        let mut consumer = Consumer::new(&fake.cluster(), ConsumerSettings::default());
+        let missing = TopicPartition::new("missing", PartitionIndex(0));
+        consumer.assign(missing.clone(), Start::Offset(Offset(0)));
+        let error = consumer.poll(Duration::from_millis(30)).await.expect_err("no such topic");
+        let expected = LeaderError::Topic(ErrorCode::UnknownTopicOrPartition);
+        assert_eq!(error, PollError::Leader { partition: missing, error: expected });
+    });
+}
+
+#[test]
 fn an_offset_out_of_range_is_an_error_and_not_a_jump() {
     let fake = Fake::new(1);
     block_on(async {
