@@ -186,8 +186,12 @@ fn plan(broker: &Broker, topic: &CreatableTopic) -> Result<Plan, Failure> {
     if topic.configs.len() >= TOPIC_CONFIGS_MAX {
         return Err(Refusal::InvalidConfig.into());
     }
-    let mut configs = Vec::new();
+    let mut configs: Vec<(String, String)> = Vec::new();
     for config in &topic.configs {
+        if configs.iter().any(|(name, _)| *name == config.name) {
+            let message = format!("the setting {} is given twice", config.name);
+            return refuse(ErrorCode::InvalidConfig, message);
+        }
         // A setting without a value stands for its default.
         let Some(value) = &config.value else { continue };
         if let Err(message) = topic_config::check(&config.name, value) {

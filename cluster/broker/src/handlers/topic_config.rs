@@ -29,9 +29,25 @@ pub(super) fn check(key: &str, value: &str) -> Result<(), String> {
         "retention.ms" | "retention.bytes" => only(&["-1"]),
         "unclean.leader.election.enable" => only(&["false"]),
         MAX_MESSAGE_BYTES => match value.parse::<usize>() {
-            Ok(bytes) if (1..=BATCH_BYTES_MAX).contains(&bytes) => Ok(()),
+            // The text is kept and shown again, so there is one for each number.
+            Ok(bytes) if (1..=BATCH_BYTES_MAX).contains(&bytes) && value == bytes.to_string() => {
+                Ok(())
+            }
             Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {BATCH_BYTES_MAX}")),
         },
         _ => Err(format!("the setting {key} is not supported")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_form() {
+        assert_eq!(check(MAX_MESSAGE_BYTES, "1000"), Ok(()));
+        for bad in ["01000", "+1000", "1e3", " 1000", "0", "", "99999999"] {
+            assert!(check(MAX_MESSAGE_BYTES, bad).is_err(), "{bad}");
+        }
     }
 }

@@ -48,18 +48,21 @@ fn topics_are_checked_created_once_and_deleted_by_name_or_id() {
         let factor = odd(CreatableTopic { replication_factor: 4, ..Default::default() });
         let code = create_as(&fixture, factor).await.error_code;
         assert_eq!(code, ErrorCode::InvalidReplicationFactor);
-        let config = CreatableTopicConfig {
+        let config = |value: &str| CreatableTopicConfig {
             name: "cleanup.policy".to_owned(),
-            value: Some("compact".to_owned()),
+            value: Some(value.to_owned()),
         };
-        let compacted = odd(CreatableTopic {
-            replication_factor: 1,
-            configs: vec![config],
-            ..Default::default()
-        });
-        let refused = create_as(&fixture, compacted).await;
-        assert_eq!(refused.error_code, ErrorCode::InvalidConfig);
-        assert!(refused.error_message.expect("says why").contains("cleanup.policy"));
+        for (configs, why) in [
+            (vec![config("compact")], "cleanup.policy=compact is not supported"),
+            (vec![config("delete"), config("delete")], "cleanup.policy is given twice"),
+        ] {
+            let topic =
+                odd(CreatableTopic { replication_factor: 1, configs, ..Default::default() });
+            let refused = create_as(&fixture, topic).await;
+            assert_eq!(refused.error_code, ErrorCode::InvalidConfig);
+            let message = refused.error_message.expect("says why");
+            assert!(message.contains(why), "{message}");
+        }
 
         let by_id = DeleteTopicState { name: None, topic_id: made.topic_id };
         let by_name = DeleteTopicState { name: Some("b".to_owned()), topic_id: Uuid::NIL };
