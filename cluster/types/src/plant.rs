@@ -55,6 +55,8 @@ plants! {
     ReadWithoutLease = "read-without-lease",
     /// Do not look for duplicates of an idempotent producer.
     NoDuplicateCheck = "no-duplicate-check",
+    /// Take batches with producer ids that the site has not handed out.
+    AnyProducerId = "any-producer-id",
     /// Take the base offset of a batch from a counter that is not part of the state.
     OffsetFromMemory = "offset-from-memory",
     /// Take entries without asking whether there is room for them on the disk.

@@ -47,6 +47,8 @@ probes! {
     WipedNodeVotesAgain = "emptied node votes again",
     /// A producer was answered that its sequence number is out of order.
     SequenceRefused = "sequence out of order refused",
+    /// A producer was answered that the site has not handed out its id.
+    ProducerIdRefused = "producer id not handed out refused",
     /// A conflicting truncation reached back into an earlier segment.
     TruncatedAcrossSegments = "truncated across segments",
     /// A leader refused a request because too few disks have room.

@@ -62,6 +62,7 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         }
         Workload::Read(read) => within("clients", read.clients, CLIENTS_MAX),
         Workload::ListOffsets(list) => within("clients", list.clients, CLIENTS_MAX),
+        Workload::ForeignIds(foreign) => within("clients", foreign.clients, CLIENTS_MAX),
         Workload::TopicChurn(churn) => {
             within("topics_max", churn.topics_max, 1_000)?;
             within("partitions", churn.partitions, PARTITIONS_MAX)
@@ -129,6 +130,9 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
         match workload {
             Workload::Read(read) => produced(&read.site, &read.topic, value.span())?,
             Workload::ListOffsets(list) => produced(&list.site, &list.topic, value.span())?,
+            Workload::ForeignIds(foreign) => {
+                produced(&foreign.site, &foreign.topic, value.span())?;
+            }
             Workload::Produce(_) | Workload::TopicChurn(_) => {}
         }
     }

@@ -142,6 +142,19 @@ kinds! {
         rate = "rate": Span<Rate>;
     }
 
+    /// Clients append a record with a producer id that the site will hand out next, ask for an id,
+    /// and append another record with that, as a client of another site and an honest one would.
+    ForeignIds = "foreign_ids" {
+        /// The site that they produce to.
+        site = "site": SiteName;
+        /// The topic; a workload of this scenario produces to it.
+        topic = "topic": TopicName;
+        /// How many clients, each with connections of its own.
+        clients = "clients": Span<Count>, or Span::fixed(Count::of(1));
+        /// Pairs of records per second of all clients together.
+        rate = "rate": Span<Rate>;
+    }
+
     /// Clients create topics, append a record to each and delete them again.
     TopicChurn = "topic_churn" {
         /// The site where the topics are.

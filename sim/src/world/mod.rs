@@ -12,6 +12,7 @@
 //! | [`stage`] | machines, nodes, clients and what state they are in |
 //! | [`chaos`] | firing faults and taking them back |
 //! | [`workload`] | clients, over real Kafka bytes |
+//! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
 //!
@@ -21,6 +22,7 @@
 
 pub mod chaos;
 pub mod ending;
+mod foreign;
 pub mod series;
 pub mod sink;
 pub mod stage;

@@ -130,6 +130,7 @@ impl Workloads {
                 Workload::Produce(produce) => (&produce.site, produce.clients.get()),
                 Workload::Read(read) => (&read.site, read.clients.get()),
                 Workload::ListOffsets(list) => (&list.site, list.clients.get()),
+                Workload::ForeignIds(foreign) => (&foreign.site, foreign.clients.get()),
                 Workload::TopicChurn(churn) => (&churn.site, 1),
             };
             for index in 0..clients.max(1) {
@@ -187,6 +188,10 @@ impl Workloads {
             Workload::ListOffsets(list) => {
                 let partitions = series(list.topic.as_str()).partitions;
                 self.on_client_machine(&site, client.list_offsets(list, partitions));
+            }
+            Workload::ForeignIds(foreign) => {
+                let partitions = series(foreign.topic.as_str()).partitions;
+                self.on_client_machine(&site, client.foreign_ids(foreign, partitions));
             }
             Workload::TopicChurn(churn) => self.on_client_machine(&site, client.churn(churn)),
         }
@@ -273,7 +278,7 @@ async fn read_all(
     }
 }
 
-fn payload(key: Option<&[u8]>, value: Option<&[u8]>) -> Payload {
+pub(super) fn payload(key: Option<&[u8]>, value: Option<&[u8]>) -> Payload {
     let key = key.unwrap_or_default();
     let mut bytes = Vec::with_capacity(8 + key.len() + value.map_or(0, <[u8]>::len));
     bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
@@ -282,40 +287,40 @@ fn payload(key: Option<&[u8]>, value: Option<&[u8]>) -> Payload {
     Payload(xxh3_64(&bytes))
 }
 
-struct Client {
-    id: ClientId,
+pub(super) struct Client {
+    pub(super) id: ClientId,
     site: SiteName,
     clients: u32,
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     stage: Arc<Stage>,
     history: Arc<Mutex<History>>,
     stop: Arc<AtomicBool>,
-    prng: Prng,
+    pub(super) prng: Prng,
 }
 
 impl Client {
-    fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         Time(self.stage.machines.now_ns())
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+    pub(super) fn history(&self) -> std::sync::MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self, topic: &str, partition: PartitionIndex) -> PartitionName {
+    pub(super) fn name(&self, topic: &str, partition: PartitionIndex) -> PartitionName {
         PartitionName { site: self.site.as_str().to_owned(), topic: topic.to_owned(), partition }
     }
 
-    fn interval(&self, of_all: Duration) -> Duration {
+    pub(super) fn interval(&self, of_all: Duration) -> Duration {
         of_all * self.clients
     }
 
     /// Waits for the next turn; the turns of a client are spread around the interval.
-    async fn turn(&mut self, interval: Duration) {
+    pub(super) async fn turn(&mut self, interval: Duration) {
         let ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX / 4);
         let wait = self.prng.between(ns / 2, ns + ns / 2);
         madsim::time::sleep(Duration::from_nanos(wait)).await;

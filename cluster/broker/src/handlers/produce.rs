@@ -256,8 +256,10 @@ fn settle(host: &Host, answer: Answer) -> Result<Offset, Failure> {
             other => unreachable!("an append was answered with {other:?}"),
         },
         UnitResult::Refused(refusal) => {
-            if matches!(refusal, Refusal::SequenceOutOfOrder { .. }) {
-                host.probe(Probe::SequenceRefused);
+            match refusal {
+                Refusal::UnknownProducer => host.probe(Probe::ProducerIdRefused),
+                Refusal::SequenceOutOfOrder { .. } => host.probe(Probe::SequenceRefused),
+                _ => {}
             }
             Err(error_map::of_refusal(refusal).into())
         }
