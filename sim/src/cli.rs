@@ -1,6 +1,7 @@
 //! Commands, options and what they print.
 
 use clap::{Args, Parser, Subcommand};
+use fulmar_sim::output::{say, tell};
 use fulmar_sim::runner::files;
 use fulmar_types::ExitCode;
 use std::path::PathBuf;
@@ -150,16 +151,16 @@ fn check(paths: &[PathBuf]) -> ExitCode {
     let mut bad = 0;
     for path in &found {
         if let Err(text) = files::load(path) {
-            eprintln!("{text}");
+            tell(format_args!("{text}"));
             bad += 1;
         }
     }
-    println!("{} scenario files, {bad} bad", found.len());
+    say(format_args!("{} scenario files, {bad} bad", found.len()));
     if bad == 0 { ExitCode::Ok } else { ExitCode::Usage }
 }
 
 fn usage(text: &str) -> ExitCode {
-    eprintln!("fulmar-sim: {text}");
+    tell(format_args!("fulmar-sim: {text}"));
     ExitCode::Usage
 }
 
@@ -204,6 +205,7 @@ mod simulate {
         ExitCode, MetaArguments, PlantsArguments, ReplayArguments, RunArguments, SweepArguments,
         files, usage,
     };
+    use fulmar_sim::output::{say, tell};
     use fulmar_sim::report::{RunReport, Verdict};
     use fulmar_sim::runner::{meta, plants, sweep};
     use fulmar_sim::world::{self, Finished, Leak, Options};
@@ -276,13 +278,13 @@ mod simulate {
         if report.verdict != Verdict::Pass && wants_folder && !options.trace {
             let folder = files::folder(&arguments.failures, name, arguments.seed, plant);
             if let Err(error) = leave(&folder, &finished, &options) {
-                eprintln!("fulmar-sim: {} cannot be written: {error}", folder.display());
+                tell(format_args!("fulmar-sim: {} cannot be written: {error}", folder.display()));
             } else if arguments.report.is_none() {
-                eprintln!("left in {}", folder.display());
+                tell(format_args!("left in {}", folder.display()));
             }
         }
         match &arguments.report {
-            None => print!("{report}"),
+            None => say(report.to_string().trim_end()),
             Some(path) => {
                 let written = serde_json::to_string(report)
                     .map_err(std::io::Error::other)
@@ -307,7 +309,9 @@ mod simulate {
         let traced = world::simulate(&finished.drawn, &again);
         std::fs::write(folder.join("trace.txt"), traced.trace.as_deref().unwrap_or_default())?;
         if traced.report.trace_hash != finished.report.trace_hash {
-            eprintln!("fulmar-sim: the run did not repeat itself while its trace was recorded");
+            tell(format_args!(
+                "fulmar-sim: the run did not repeat itself while its trace was recorded"
+            ));
         }
         Ok(())
     }
@@ -324,7 +328,7 @@ mod simulate {
         };
         match sweep::sweep(&options) {
             Ok(summary) => {
-                print!("{summary}");
+                say(summary.to_string().trim_end());
                 summary.exit_code()
             }
             Err(error) => usage(&error.to_string()),
@@ -344,14 +348,14 @@ mod simulate {
         match execute(&scenario, Path::new(&recorded.scenario), recorded.seed, &options) {
             Err(text) => usage(&text),
             Ok(finished) => {
-                print!("{}", finished.report);
+                say(finished.report.to_string().trim_end());
                 if meta::repeats(&recorded, &finished.report) {
-                    println!("the same run: trace {}", recorded.trace_hash);
+                    say(format_args!("the same run: trace {}", recorded.trace_hash));
                 } else {
-                    println!(
+                    say(format_args!(
                         "another run: trace {} was recorded, this build gives {}",
                         recorded.trace_hash, finished.report.trace_hash
-                    );
+                    ));
                 }
                 finished.report.verdict.exit_code()
             }
@@ -364,7 +368,7 @@ mod simulate {
         match meta::meta(&arguments.paths, 0..arguments.seeds, arguments.jobs, &extra) {
             Err(error) => usage(&error.to_string()),
             Ok(summary) => {
-                println!("{} pairs, {} differ", summary.pairs, summary.differences.len());
+                say(format_args!("{} pairs, {} differ", summary.pairs, summary.differences.len()));
                 if summary.differences.is_empty() { ExitCode::Ok } else { ExitCode::Nondeterminism }
             }
         }
@@ -373,7 +377,7 @@ mod simulate {
     pub fn plants(arguments: &PlantsArguments) -> ExitCode {
         if arguments.list {
             for plant in Plant::ALL {
-                println!("{:<22} {}", plant.name(), plant.about().trim());
+                say(format_args!("{:<22} {}", plant.name(), plant.about().trim()));
             }
             return ExitCode::Ok;
         }
@@ -401,7 +405,7 @@ mod simulate {
         match plants::plants(&paths, &plan) {
             Err(error) => usage(&error.to_string()),
             Ok(table) => {
-                print!("{table}");
+                say(table.to_string().trim_end());
                 let all_found = table.rows.iter().all(|row| row.best().is_some());
                 if all_found && table.clean.1 == 0 { ExitCode::Ok } else { ExitCode::Safety }
             }

@@ -10,11 +10,12 @@
 //! | [`trace`], [`spread`] | the hash over everything that happens; how long things take |
 //! | `machine` | in a simulator build: the machines, each with a `Host` |
 //! | `world` | in a simulator build: one run, from the first election to the verdict |
-//! | [`report`], [`runner`] | what a run says of itself; runs as processes of their own |
+//! | [`report`], [`runner`], [`output`] | what a run says of itself; runs as processes of their own; words for people |
 //! | `net`, `disk`, `clock` | in a simulator build: what the hosts are made of |
 //!
-//! Invariant: the modules of every build, apart from the runner, are pure. They read strings and values, draw only from
-//! the seed that they are given, and touch no clock, file, socket or task.
+//! Invariant: the modules of every build, apart from the runner and the output, are pure. They
+//! read strings and values, draw only from the seed that they are given, and touch no clock, file,
+//! socket or task.
 
 pub mod check;
 #[cfg(madsim)]
@@ -27,6 +28,7 @@ pub mod linear;
 pub mod machine;
 #[cfg(madsim)]
 pub mod net;
+pub mod output;
 pub mod prng;
 pub mod report;
 pub mod runner;

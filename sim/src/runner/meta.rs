@@ -8,6 +8,7 @@
 
 use super::child::{Job, Pool};
 use super::files;
+use crate::output::tell;
 use crate::report::RunReport;
 use std::collections::BTreeMap;
 use std::io;
@@ -103,7 +104,7 @@ pub fn meta(
         };
         summary.pairs += 1;
         if let Some(text) = difference(&other, &report) {
-            eprintln!("{} --seed {}: {text}", job.scenario.display(), job.seed);
+            tell(format_args!("{} --seed {}: {text}", job.scenario.display(), job.seed));
             summary.differences.push(Difference { scenario: job.scenario, seed: job.seed, text });
         }
     }

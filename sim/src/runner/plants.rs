@@ -6,6 +6,7 @@
 
 use super::child::{Job, Pool};
 use super::files;
+use crate::output::tell;
 use crate::report::{RunReport, Verdict};
 use fulmar_types::Plant;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +92,7 @@ impl Row {
             None if report.verdict == Verdict::Pass => {}
             None => {
                 self.unnamed += 1;
-                eprintln!("  {} seed {seed}: {}", report.scenario, report.verdict);
+                tell(format_args!("  {} seed {seed}: {}", report.scenario, report.verdict));
             }
         }
     }
@@ -153,13 +154,13 @@ pub fn plants(paths: &[PathBuf], plan: &Plan) -> io::Result<PlantTable> {
     let mut table = PlantTable::default();
     let mut caught = BTreeSet::new();
     for plant in &plan.plants {
-        eprintln!("{}: {}", plant.name(), plant.about().trim());
+        tell(format_args!("{}: {}", plant.name(), plant.about().trim()));
         let row = one(*plant, &scenarios, plan, &mut caught)?;
         let found = row.best().map_or(0, |(_, seeds)| seeds.len());
-        eprintln!("  {} runs, at most {found} finds in one scenario", row.runs);
+        tell(format_args!("  {} runs, at most {found} finds in one scenario", row.runs));
         table.rows.push(row);
     }
-    eprintln!("the {} runs that caught a plant, without it", caught.len());
+    tell(format_args!("the {} runs that caught a plant, without it", caught.len()));
     let mut pool = Pool::new(plan.jobs)?;
     for (path, seed) in &caught {
         pool.push(Job::new(path, *seed));
@@ -168,7 +169,12 @@ pub fn plants(paths: &[PathBuf], plan: &Plan) -> io::Result<PlantTable> {
         table.clean.0 += 1;
         if report.verdict != Verdict::Pass {
             table.clean.1 += 1;
-            eprintln!("  {} seed {}: {}", job.scenario.display(), job.seed, report.verdict);
+            tell(format_args!(
+                "  {} seed {}: {}",
+                job.scenario.display(),
+                job.seed,
+                report.verdict
+            ));
         }
     }
     Ok(table)

@@ -4,6 +4,7 @@
 
 use super::child::{Job, Pool};
 use super::files;
+use crate::output::tell;
 use crate::report::{RunReport, Verdict};
 use fulmar_types::{ExitCode, Probe};
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,7 +159,7 @@ pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
     let mut said = begun;
     while let Some((_, report)) = pool.next_ended()? {
         if report.verdict != Verdict::Pass {
-            eprintln!("{} --seed {}: {}", report.scenario, report.seed, report.verdict);
+            tell(format_args!("{} --seed {}: {}", report.scenario, report.seed, report.verdict));
             if options.stop_at_failure {
                 pool.cancel_waiting();
             }
@@ -169,12 +170,12 @@ pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
         }
         if said.elapsed() > Duration::from_secs(10) {
             said = Instant::now();
-            eprintln!(
+            tell(format_args!(
                 "{} of {total} runs, {} failed, {:.0} s",
                 summary.runs,
                 summary.failed.len(),
                 begun.elapsed().as_secs_f64()
-            );
+            ));
         }
     }
     summary.wall = begun.elapsed();
