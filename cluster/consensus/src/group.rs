@@ -7,6 +7,7 @@
 //! Never: two groups on one directory.
 
 use crate::bootstrap::Bootstrap;
+use crate::lease::Lease;
 use crate::log_store::LogStore;
 use crate::machine::SharedMachine;
 use crate::maintenance;
@@ -20,6 +21,7 @@ use crate::state_machine::{Progress, StateMachine};
 use crate::types::{Member, Proposal, TypeConfig, position};
 use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
+use fulmar_host::time;
 use fulmar_host::{Host, planted};
 use fulmar_store::{Demand, Life, OpenError, Store, StoreSettings};
 use fulmar_types::limits::{BLANKS_BYTES, control_reserve_bytes};
@@ -160,6 +162,7 @@ pub(crate) struct Shared {
     pub(crate) raft: SiteRaft,
     pub(crate) progress: Arc<Progress>,
     space: Arc<Space>,
+    lease: Arc<Lease>,
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
     node: NodeId,
@@ -167,6 +170,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether the peers have granted this node that nobody else leads now.
+    fn holds_lease(&self, term: Term) -> bool {
+        let metrics = self.raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        self.lease.holds(term, membership.membership().get_joint_config(), time::now())
+    }
+
     /// Whether this node leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
         self.leadership.lock().expect("no holder of this lock panics").is_me
@@ -269,6 +279,7 @@ impl Group {
             raft,
             progress,
             space,
+            lease: context.lease.clone(),
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
             node: settings.node,
@@ -341,6 +352,10 @@ impl Group {
         match self.shared.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
             Ok((read, _)) => {
                 let until = position(read.log_id());
+                // openraft's own lease may be the answer to an older question.
+                if !self.shared.holds_lease(until.term) && !planted(Plant::LeaseOfOlderAnswer) {
+                    return Err(ReadError::NotLeader);
+                }
                 let mut applied = self.shared.progress.applied();
                 while applied.is_none_or(|applied| applied.index < until.index) {
                     self.shared.progress.wait_beyond(applied).await;
@@ -408,6 +423,7 @@ fn peer_context(settings: &GroupSettings, life: Life, space: Arc<Space>) -> Peer
     PeerContext {
         host: space.host().clone(),
         space,
+        lease: Arc::new(Lease::new(settings.node, settings.election_timeout_max)),
         node: settings.node,
         addresses: settings.peers.clone(),
         segment_bytes: settings.segment_bytes,

@@ -8,6 +8,7 @@
 //! | `types`, `membership` | openraft's type parameters, and our forms of what it stores and sends |
 //! | `log_store`, `state_machine`, `snapshot_data` | openraft's storage on top of the store |
 //! | [`peer`] | messages between nodes, handshake, pipelined appends, shipping of segments |
+//! | `lease` | how long nobody else can have been elected |
 //! | [`bootstrap`] | how three empty nodes become a site, once |
 //! | `maintenance` | snapshots, purge, garbage |
 //!
@@ -18,6 +19,7 @@
 
 pub mod bootstrap;
 pub mod group;
+mod lease;
 mod log_store;
 pub mod machine;
 mod maintenance;

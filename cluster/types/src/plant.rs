@@ -53,6 +53,8 @@ plants! {
     WipedNodeVotes = "wiped-node-votes",
     /// Answer a read without asking whether the lease still holds.
     ReadWithoutLease = "read-without-lease",
+    /// Take openraft's word for the lease, which an answer to an older question may have renewed.
+    LeaseOfOlderAnswer = "lease-of-older-answer",
     /// Do not look for duplicates of an idempotent producer.
     NoDuplicateCheck = "no-duplicate-check",
     /// Take batches with producer ids that the site has not handed out.

@@ -18,14 +18,15 @@ use super::message::{
     self, AppendAnswer, Done, NoRoom, Purpose, Transfer, VoteAnswer, WireVote, kind,
 };
 use super::ship;
+use crate::lease::Asked;
 use crate::snapshot_data::SnapshotData;
 use crate::space::frames_of;
-use crate::types::{LogId, Member, TypeConfig, Vote, log_id, payload_len, position};
+use crate::types::{Member, TypeConfig, Vote, log_id, payload_len, position};
 use fulmar_host::net::WriteHalf;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
 use fulmar_store::Store;
-use fulmar_types::NodeId;
+use fulmar_types::{NodeId, Term};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{
@@ -131,11 +132,14 @@ impl PeerClient {
         request: AppendEntriesRequest<TypeConfig>,
         limit: Duration,
     ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+        let asked = asked_now(&request);
         let (head, body) = message::append_to_wire(request);
         let what = (kind::APPEND, RPCTypes::AppendEntries);
         let answer: AppendAnswer = self.ask(what, &head, body, limit).await?;
         self.context.space.heard(self.target, answer.room);
-        message::outcome_from_wire(answer.outcome).map_err(|full| unreachable_error(&full))
+        let outcome = message::outcome_from_wire(answer.outcome);
+        grant(&self.context, self.target, asked, &outcome);
+        outcome.map_err(|full| unreachable_error(&full))
     }
 
     async fn ask_for_vote(
@@ -297,21 +301,32 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     }
 }
 
-/// The last entry that a request covers, for the log of what is outstanding.
-fn last_of(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
-    use openraft::entry::RaftEntry;
-    request.entries.last().map(RaftEntry::log_id).or(request.prev_log_id)
+/// A request that is about to be sent.
+fn asked_now(request: &AppendEntriesRequest<TypeConfig>) -> Asked {
+    Asked { term: Term(request.vote.leader_id.term), at: time::now() }
 }
 
-async fn send_all<S>(mut input: S, mut writer: WriteHalf, sent: mpsc::Sender<Option<LogId>>)
+/// Counts the answer to a question for the lease, unless it comes from a higher term or was given
+/// before the core had seen the question.
+fn grant(
+    context: &PeerContext,
+    by: NodeId,
+    asked: Asked,
+    outcome: &Result<StreamAppendResult<TypeConfig>, NoRoom>,
+) {
+    if matches!(outcome, Ok(Ok(_) | Err(StreamAppendError::Conflict(_)))) {
+        context.lease.grant(by, asked);
+    }
+}
+
+async fn send_all<S>(mut input: S, mut writer: WriteHalf, sent: mpsc::Sender<Asked>)
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin + Send,
 {
     while let Some(request) = input.next().await {
-        let last = last_of(&request);
         // First the note that an answer will come, then the question: a full channel is the limit
         // on what is in flight.
-        if sent.send(last).await.is_err() {
+        if sent.send(asked_now(&request)).await.is_err() {
             return;
         }
         let (head, body) = message::append_to_wire(request);
@@ -328,7 +343,7 @@ struct Pipeline {
     context: Arc<PeerContext>,
     target: NodeId,
     reader: FrameReader,
-    outstanding: mpsc::Receiver<Option<LogId>>,
+    outstanding: mpsc::Receiver<Asked>,
     stall: Duration,
     _writer: Owned<()>,
 }
@@ -339,7 +354,7 @@ impl Pipeline {
     /// The next answer, and the pipeline if it can go on.
     async fn next(mut self) -> Option<(Answered, Option<Self>)> {
         // Without a question there is no answer to wait for, however long it takes.
-        self.outstanding.recv().await?;
+        let asked = self.outstanding.recv().await?;
         let answer = match time::timeout(self.stall, self.reader.next()).await {
             Ok(Ok(Some(frame))) => message::decode::<AppendAnswer>(&frame.head),
             Ok(Ok(None)) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -349,7 +364,9 @@ impl Pipeline {
         match answer {
             Ok(answer) => {
                 self.context.space.heard(self.target, answer.room);
-                match message::outcome_from_wire(answer.outcome) {
+                let outcome = message::outcome_from_wire(answer.outcome);
+                grant(&self.context, self.target, asked, &outcome);
+                match outcome {
                     Ok(Ok(flushed)) => Some((Ok(Ok(flushed)), Some(self))),
                     Ok(Err(refused)) => Some((Ok(Err(refused)), None)),
                     // For now it is as good as gone; it is tried again after a pause.

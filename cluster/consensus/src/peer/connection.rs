@@ -17,6 +17,7 @@
 
 use super::frame::{self, Frame, FrameReader};
 use super::message::{self, Hello, MAGIC, PROTOCOL_VERSION, Purpose, Refusal, Welcome, kind};
+use crate::lease::Lease;
 use crate::space::Space;
 use bytes::Bytes;
 use fulmar_host::net::{Connection, WriteHalf};
@@ -46,6 +47,8 @@ pub struct PeerContext {
     pub dial_timeout: Duration,
     /// How long a peer may owe an answer before the connection is given up.
     pub stall_timeout: Duration,
+    /// What the peers have granted to this node as a leader.
+    pub(crate) lease: Arc<Lease>,
     /// The room on the disks of the site.
     pub space: Arc<Space>,
     /// What the handshake compares.

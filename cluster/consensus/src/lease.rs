@@ -1,0 +1,117 @@
+//! The leader's lease: how long nobody else can have been elected, by what the peers have answered.
+//!
+//! openraft has a lease too, but a process that was paused holds it for too long (0.10.0-alpha.37,
+//! `drain_acked`): an answer there acknowledges every request whose last entry it covers. A request
+//! that carries no entries, only a commit, covers nothing new, so an answer that lay in the socket
+//! acknowledges one that was sent after it had come. So each answer is matched with its own question
+//! here, and a read needs both leases.
+//!
+//! ```text
+//! leader    append 7 ......................... paused ........................ commit 7 (no entries)
+//! follower            answer to append 7 ----> [lies in the socket] ---------> read now
+//!                                       openraft: "commit 7" is acknowledged; here: append 7 is
+//! ```
+//!
+//! Invariants: a voter counts from the moment before a question was sent that it answered in this
+//! term without naming a higher one; a follower that has answered refuses its vote to others for the
+//! length of the lease from when the question came (Ongaro 2014, section 6.4.1).
+//!
+//! Never: count an answer for a question that it does not belong to.
+
+use fulmar_host::time::{Duration, Instant};
+use fulmar_types::{NodeId, Term};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+/// A question that was sent in a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Asked {
+    /// The term in which this node leads, or believes to.
+    pub term: Term,
+    /// A moment before it was sent.
+    pub at: Instant,
+}
+
+/// The lease of a node, which holds while it leads.
+#[derive(Debug)]
+pub struct Lease {
+    node: NodeId,
+    length: Duration,
+    /// The last question that each peer has answered.
+    answered: Mutex<BTreeMap<NodeId, Asked>>,
+}
+
+impl Lease {
+    /// A lease that nobody has granted yet.
+    pub(crate) fn new(node: NodeId, length: Duration) -> Self {
+        Self { node, length, answered: Mutex::default() }
+    }
+
+    /// A peer has answered a question, and knows of no higher term.
+    pub(crate) fn grant(&self, by: NodeId, asked: Asked) {
+        let mut answered = self.answered.lock().expect("no holder of this lock panics");
+        let last = answered.entry(by).or_insert(asked);
+        *last = (*last).max(asked);
+    }
+
+    /// Whether a majority of each of these sets of voters has granted it in this term, and it has
+    /// not run out. There are two sets while the membership changes.
+    pub(crate) fn holds(&self, term: Term, voters: &[BTreeSet<NodeId>], now: Instant) -> bool {
+        let answered = self.answered.lock().expect("no holder of this lock panics");
+        let grants = |node: &NodeId| {
+            let is_fresh = |asked: &Asked| asked.term == term && now < asked.at + self.length;
+            *node == self.node || answered.get(node).is_some_and(is_fresh)
+        };
+        let has_majority = |voters: &BTreeSet<NodeId>| {
+            voters.iter().filter(|n| grants(n)).count() * 2 > voters.len()
+        };
+        !voters.is_empty() && voters.iter().all(has_majority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_host::time;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn set(nodes: &[u64]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn it_runs_from_the_question_and_not_from_the_answer() {
+        let (lease, begun) = (Lease::new(NodeId(1), 2 * S), time::now());
+        let three = [set(&[1, 2, 3])];
+        assert!(!lease.holds(Term(5), &three, begun));
+        lease.grant(NodeId(2), Asked { term: Term(5), at: begun });
+        assert!(lease.holds(Term(5), &three, begun + S));
+        assert!(!lease.holds(Term(5), &three, begun + 2 * S));
+        // An older question takes nothing back.
+        lease.grant(NodeId(2), Asked { term: Term(5), at: begun + S });
+        lease.grant(NodeId(2), Asked { term: Term(5), at: begun });
+        assert!(lease.holds(Term(5), &three, begun + 2 * S));
+    }
+
+    #[test]
+    fn it_belongs_to_one_term() {
+        let (lease, now) = (Lease::new(NodeId(1), S), time::now());
+        lease.grant(NodeId(2), Asked { term: Term(5), at: now });
+        assert!(!lease.holds(Term(6), &[set(&[1, 2, 3])], now));
+        lease.grant(NodeId(2), Asked { term: Term(6), at: now });
+        assert!(!lease.holds(Term(5), &[set(&[1, 2, 3])], now));
+    }
+
+    #[test]
+    fn it_takes_a_majority_of_the_voters_in_every_set() {
+        let (lease, now) = (Lease::new(NodeId(1), S), time::now());
+        assert!(lease.holds(Term(1), &[set(&[1])], now), "alone");
+        assert!(!lease.holds(Term(1), &[], now), "nobody");
+        lease.grant(NodeId(4), Asked { term: Term(1), at: now });
+        assert!(!lease.holds(Term(1), &[set(&[1, 2, 3])], now), "4 has no vote");
+        lease.grant(NodeId(2), Asked { term: Term(1), at: now });
+        assert!(lease.holds(Term(1), &[set(&[1, 2, 3])], now));
+        assert!(!lease.holds(Term(1), &[set(&[1, 2, 3]), set(&[1, 3])], now));
+    }
+}
