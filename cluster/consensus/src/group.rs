@@ -7,7 +7,7 @@
 //! Never: two groups on one directory.
 
 use crate::bootstrap::Bootstrap;
-use crate::lease::Lease;
+use crate::lease::{EarlierGrant, Lease};
 use crate::log_store::LogStore;
 use crate::machine::SharedMachine;
 use crate::maintenance;
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
 use fulmar_host::{Host, planted};
-use fulmar_store::{Demand, Life, OpenError, Store, StoreSettings};
+use fulmar_store::{Demand, Life, OpenError, SavedVote, Store, StoreSettings};
 use fulmar_types::limits::{BLANKS_BYTES, control_reserve_bytes};
 use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Plant, Role, SiteId, Term};
 use openraft::async_runtime::WatchReceiver;
@@ -163,6 +163,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
     space: Arc<Space>,
     lease: Arc<Lease>,
+    pub(crate) earlier_grant: EarlierGrant,
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
     node: NodeId,
@@ -197,7 +198,7 @@ pub struct Group {
     _tasks: Arc<Vec<Owned<()>>>,
 }
 
-fn raft_config(settings: &GroupSettings) -> Result<openraft::Config, StartError> {
+fn raft_config(settings: &GroupSettings, may_elect: bool) -> Result<openraft::Config, StartError> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     openraft::Config {
         cluster_name: "site".to_owned(),
@@ -208,6 +209,8 @@ fn raft_config(settings: &GroupSettings) -> Result<openraft::Config, StartError>
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
+        // `space::watch` lets it from then on.
+        enable_elect: may_elect,
         // With an asynchronous flush, a leader that lost its unflushed tail would resume its term
         // and propose other entries under the same ids.
         enable_leader_restore: Some(planted(Plant::LeaderRestore)),
@@ -237,7 +240,7 @@ impl Group {
             .map_err(core)?;
         let reserve = store_settings(&settings).reserve_bytes;
         let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
-        let context = Arc::new(peer_context(&settings, life, space.clone()));
+        let context = Arc::new(peer_context(&settings, life, space.clone(), store.vote()));
         let listener = host
             .network
             .listen(address)
@@ -260,7 +263,7 @@ impl Group {
             StateMachine::recover(host.clone(), store.clone(), machine).await.map_err(core)?;
         let raft = SiteRaft::new(
             settings.node,
-            Arc::new(raft_config(&settings)?),
+            Arc::new(raft_config(&settings, context.earlier_grant.is_over())?),
             PeerNetwork::new(context.clone(), store.clone()),
             LogStore::new(store.clone()),
             driver,
@@ -280,6 +283,7 @@ impl Group {
             progress,
             space,
             lease: context.lease.clone(),
+            earlier_grant: context.earlier_grant,
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
             node: settings.node,
@@ -419,11 +423,17 @@ fn keepers(
     tasks
 }
 
-fn peer_context(settings: &GroupSettings, life: Life, space: Arc<Space>) -> PeerContext {
+fn peer_context(
+    settings: &GroupSettings,
+    life: Life,
+    space: Arc<Space>,
+    vote: Option<SavedVote>,
+) -> PeerContext {
     PeerContext {
         host: space.host().clone(),
         space,
         lease: Arc::new(Lease::new(settings.node, settings.election_timeout_max)),
+        earlier_grant: EarlierGrant::at_start(settings.node, vote, settings.election_timeout_max),
         node: settings.node,
         addresses: settings.peers.clone(),
         segment_bytes: settings.segment_bytes,

@@ -12,14 +12,20 @@
 //!                                       openraft: "commit 7" is acknowledged; here: append 7 is
 //! ```
 //!
+//! A grant is kept in memory only. A node that restarts may have granted the lease an instant before,
+//! to the leader that its stored vote names; so it gives no vote, not to itself either, until the
+//! longest lease that it can have granted has run out ([`EarlierGrant`]).
+//!
 //! Invariants: a voter counts from the moment before a question was sent that it answered in this
 //! term without naming a higher one; a follower that has answered refuses its vote to others for the
 //! length of the lease from when the question came (Ongaro 2014, section 6.4.1).
 //!
 //! Never: count an answer for a question that it does not belong to.
 
-use fulmar_host::time::{Duration, Instant};
-use fulmar_types::{NodeId, Term};
+use fulmar_host::planted;
+use fulmar_host::time::{self, Duration, Instant};
+use fulmar_store::SavedVote;
+use fulmar_types::{NodeId, Plant, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -69,11 +75,29 @@ impl Lease {
     }
 }
 
+/// What an earlier life of this node may have granted to a leader.
+#[derive(Clone, Copy, Debug)]
+pub struct EarlierGrant {
+    until: Option<Instant>,
+}
+
+impl EarlierGrant {
+    /// At the start of a node with this stored vote. A grant needs a leader other than itself, whose
+    /// committed vote is stored before the first answer to it.
+    pub(crate) fn at_start(node: NodeId, vote: Option<SavedVote>, length: Duration) -> Self {
+        let followed = vote.is_some_and(|vote| vote.committed && vote.voted_for != node);
+        Self { until: followed.then(|| time::now() + length) }
+    }
+
+    /// Whether it has run out, so that this node may help to elect another leader.
+    pub(crate) fn is_over(&self) -> bool {
+        self.until.is_none_or(|until| time::now() >= until) || planted(Plant::ForgetGrant)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulmar_host::time;
-
     const S: Duration = Duration::from_secs(1);
 
     fn set(nodes: &[u64]) -> BTreeSet<NodeId> {
@@ -101,6 +125,20 @@ mod tests {
         assert!(!lease.holds(Term(6), &[set(&[1, 2, 3])], now));
         lease.grant(NodeId(2), Asked { term: Term(6), at: now });
         assert!(!lease.holds(Term(5), &[set(&[1, 2, 3])], now));
+    }
+
+    #[test]
+    fn an_earlier_grant_was_to_another_leader() {
+        let vote = |voted_for, committed| {
+            Some(SavedVote { term: Term(3), voted_for: NodeId(voted_for), committed })
+        };
+        let at_start = |vote| EarlierGrant::at_start(NodeId(1), vote, 1_000 * S);
+        assert!(!at_start(vote(2, true)).is_over());
+        for nobody in [None, vote(2, false), vote(1, true)] {
+            assert!(at_start(nobody).is_over(), "{nobody:?}");
+        }
+        let past = EarlierGrant::at_start(NodeId(1), vote(2, true), Duration::ZERO);
+        assert!(past.is_over());
     }
 
     #[test]

@@ -284,14 +284,15 @@ impl Space {
     }
 }
 
-/// Keeps a node without any room from standing for election, and lets a leader whose own disk is
+/// Keeps a node without any room from standing for election, or one that may have granted a lease in
+/// an earlier life, and lets a leader whose own disk is
 /// full hand over to a node that can go on.
 pub(crate) async fn watch(shared: Arc<Shared>, pause: (Duration, Duration)) {
     let (look, election_timeout) = pause;
     let blanks = [SECTOR_BYTES as u64; 2];
     loop {
         let can_lead = planted(Plant::NoRoomCheck) || shared.store.room().takes_in_order(blanks);
-        shared.raft.runtime_config().elect(can_lead);
+        shared.raft.runtime_config().elect(can_lead && shared.earlier_grant.is_over());
         let mut wait = look;
         if shared.leads()
             && let Admission::HandOver(to) = shared.admission(0)

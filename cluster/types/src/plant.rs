@@ -55,6 +55,8 @@ plants! {
     ReadWithoutLease = "read-without-lease",
     /// Take openraft's word for the lease, which an answer to an older question may have renewed.
     LeaseOfOlderAnswer = "lease-of-older-answer",
+    /// Let a node vote at its start, although an earlier life may have granted a lease.
+    ForgetGrant = "forget-grant",
     /// Do not look for duplicates of an idempotent producer.
     NoDuplicateCheck = "no-duplicate-check",
     /// Take batches with producer ids that the site has not handed out.

@@ -17,7 +17,7 @@
 
 use super::frame::{self, Frame, FrameReader};
 use super::message::{self, Hello, MAGIC, PROTOCOL_VERSION, Purpose, Refusal, Welcome, kind};
-use crate::lease::Lease;
+use crate::lease::{EarlierGrant, Lease};
 use crate::space::Space;
 use bytes::Bytes;
 use fulmar_host::net::{Connection, WriteHalf};
@@ -49,6 +49,8 @@ pub struct PeerContext {
     pub stall_timeout: Duration,
     /// What the peers have granted to this node as a leader.
     pub(crate) lease: Arc<Lease>,
+    /// What an earlier life of this node may have granted.
+    pub(crate) earlier_grant: EarlierGrant,
     /// The room on the disks of the site.
     pub space: Arc<Space>,
     /// What the handshake compares.

@@ -15,7 +15,7 @@ use crate::group::SiteRaft;
 use crate::rejoin;
 use crate::snapshot_data::to_openraft;
 use crate::space::{Ticket, frames_of};
-use crate::types::{log_id, payload_len, position};
+use crate::types::{log_id, payload_len, position, vote_from_store};
 use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
@@ -153,6 +153,14 @@ impl PeerServer {
     }
 
     async fn vote(&self, question: message::VoteRequest) -> io::Result<VoteAnswer> {
+        // A transfer is the wish of the leader itself, which reads nothing more.
+        if !question.transfer
+            && !self.context.earlier_grant.is_over()
+            && let Some(own) = self.store.vote()
+        {
+            let (vote, last) = (WireVote::from(&vote_from_store(&own)), self.store.last());
+            return Ok(VoteAnswer { vote, granted: false, last });
+        }
         let mut request =
             openraft::raft::VoteRequest::new(question.vote.to_vote(), question.last.map(log_id));
         request.leadership_transfer = question.transfer;
