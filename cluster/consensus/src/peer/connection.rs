@@ -275,7 +275,7 @@ pub async fn welcome(
     connection: Connection,
 ) -> Result<(PeerConnection, Hello), DialError> {
     let Connection { reader, writer, .. } = connection;
-    let mut connection = PeerConnection { reader: FrameReader::new(reader), writer };
+    let mut connection = PeerConnection { reader: FrameReader::of_stranger(reader), writer };
     let greeting = async {
         let frame = connection.receive().await?;
         if frame.kind != kind::HELLO {
@@ -291,10 +291,12 @@ pub async fn welcome(
         Ok(()) => Welcome::Accepted { features: 0, incarnation: me.incarnation },
         Err(reason) => Welcome::Refused(reason),
     };
-    connection.send(kind::HELLO, &answer, &[]).await?;
+    let sent = time::timeout(context.dial_timeout, connection.send(kind::HELLO, &answer, &[]));
+    sent.await.map_err(|_| DialError::Timeout)??;
     if let Err(reason) = verdict {
         context.host.report(Event::PeerRefused { peer: Some(hello.from), reason: reason.name() });
         return Err(DialError::Refused(reason));
     }
+    connection.reader.acquainted();
     Ok((connection, hello))
 }

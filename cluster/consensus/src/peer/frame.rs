@@ -76,16 +76,30 @@ pub async fn write(
     writer.flush().await
 }
 
+/// The longest greeting. Whoever reaches the port may send one.
+const GREETING_BYTES_MAX: usize = 4096;
+
 /// Reads frames from a connection.
 pub struct FrameReader {
     reader: ReadHalf,
     buffer: BytesMut,
+    bytes_max: usize,
 }
 
 impl FrameReader {
     /// Reads from this half.
     pub fn new(reader: ReadHalf) -> Self {
-        Self { reader, buffer: BytesMut::new() }
+        Self { reader, buffer: BytesMut::new(), bytes_max: PEER_FRAME_BYTES_MAX }
+    }
+
+    /// Reads from this half greetings alone, from somebody who has not said who it is.
+    pub fn of_stranger(reader: ReadHalf) -> Self {
+        Self { reader, buffer: BytesMut::new(), bytes_max: GREETING_BYTES_MAX }
+    }
+
+    /// The other side has said who it is.
+    pub fn acquainted(&mut self) {
+        self.bytes_max = PEER_FRAME_BYTES_MAX;
     }
 
     async fn fill(&mut self, want: usize) -> io::Result<bool> {
@@ -101,8 +115,7 @@ impl FrameReader {
 
     /// The next frame, or `None` if the peer closed the connection between two frames.
     ///
-    /// Not cancel safe across frames that are partly read in the sense of time: what was read
-    /// stays in the buffer, so calling again goes on where it stopped.
+    /// Cancel safe: what was read stays in the buffer, so calling again goes on where it stopped.
     ///
     /// # Errors
     /// If the connection broke, or the peer does not keep to the layout.
@@ -115,7 +128,7 @@ impl FrameReader {
             };
         }
         let length = (&self.buffer[..4]).get_u32_le() as usize;
-        if !(PREFIX_BYTES - 4..=PEER_FRAME_BYTES_MAX).contains(&length) {
+        if !(PREFIX_BYTES - 4..=self.bytes_max).contains(&length) {
             return Err(invalid("a peer announced a message over the limit"));
         }
         if !self.fill(4 + length).await? {
@@ -160,6 +173,24 @@ mod tests {
                 let frame = round_trip(b"head", std::slice::from_ref(&body)).await;
                 assert_eq!(frame, Frame { kind: 7, head: Bytes::from_static(b"head"), body });
             }
+        });
+    }
+
+    #[test]
+    fn a_stranger_may_say_little() {
+        fulmar_host::task::block_on(async {
+            let (mut a, b) = tokio::io::duplex(1 << 16);
+            let mut reader = FrameReader::of_stranger(Box::new(b));
+            a.write_all(&(GREETING_BYTES_MAX as u32 + 1).to_le_bytes()).await.expect("written");
+            reader.next().await.expect_err("refused");
+
+            let (a, b) = tokio::io::duplex(1 << 16);
+            let (mut writer, mut reader): (WriteHalf, _) =
+                (Box::new(a), FrameReader::of_stranger(Box::new(b)));
+            reader.acquainted();
+            let body = [Bytes::from(vec![3u8; GREETING_BYTES_MAX])];
+            write(&mut writer, 7, b"head", &body).await.expect("written");
+            assert!(reader.next().await.expect("read").is_some());
         });
     }
 
