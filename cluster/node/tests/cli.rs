@@ -108,6 +108,28 @@ fn a_bench_or_a_demo_takes_no_directory_that_holds_something() {
 }
 
 #[test]
+fn a_node_that_may_open_too_few_files_does_not_start() {
+    let data = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("never-opened");
+    let config = file(
+        "few-files.toml",
+        &format!(
+            "site = \"a\"\n[[node]]\nid = 1\ndata = \"{}\"\nkafka = \"127.0.0.1:1\"\n\
+             peer = \"127.0.0.1:2\"\n",
+            data.display()
+        ),
+    );
+    let script = format!(
+        "ulimit -n 100; exec '{}' node --config '{}' --id 1",
+        env!("CARGO_BIN_EXE_fulmar"),
+        config.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    assert_eq!(code(&output), USAGE, "{}", error(&output));
+    assert!(error(&output).contains("may open 100 files"), "{}", error(&output));
+    assert!(!data.exists());
+}
+
+#[test]
 fn a_wrong_log_filter_is_refused() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fulmar"));
     command.args(["status", "--bootstrap", "127.0.0.1:1"]).env("FULMAR_LOG", "loud=very");

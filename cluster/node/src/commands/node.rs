@@ -6,6 +6,7 @@ use super::{Stop, config_file};
 use clap::Args;
 use fulmar_host::Host;
 use fulmar_host::task;
+use fulmar_types::limits::CLIENT_CONNECTIONS_MAX;
 use fulmar_types::{ExitCode, NodeId};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,11 +30,38 @@ pub struct Options {
     stats_file: Option<PathBuf>,
 }
 
+/// Files and connections that a node must be able to hold open: its clients, and room for segments,
+/// transfers and peers. Without it, many clients would look like a disk that fails.
+const OPEN_FILES_MIN: u64 = CLIENT_CONNECTIONS_MAX as u64 + 512;
+
+/// Lets this process open as many files as the system allows it to.
+fn raise_open_files() -> Result<(), Stop> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is ours to write to.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
+    if known && limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        // SAFETY: the struct is only read.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+            limit = raised;
+        }
+    }
+    if known && limit.rlim_cur < OPEN_FILES_MIN {
+        return Err(Stop::usage(format!(
+            "this process may open {} files, and a node needs {OPEN_FILES_MIN}. Raise the limit \
+             (`ulimit -Hn`, or LimitNOFILE= of the service).",
+            limit.rlim_cur
+        )));
+    }
+    Ok(())
+}
+
 /// Runs the node.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let id = NodeId(options.id);
     let config = config_file::read(&options.config)?;
     config_file::node(&config, id, &options.config)?;
+    raise_open_files()?;
     let observer = Arc::new(CountingObserver::default());
     let host = Host::real(Arc::clone(&observer) as Arc<dyn fulmar_host::Observer>);
     let host = host.map_err(|error| {
