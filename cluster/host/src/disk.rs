@@ -152,6 +152,15 @@ pub trait File: Send + Sync {
     /// The disk's. Never retried.
     fn sync(&self) -> BoxFuture<'_, io::Result<()>>;
 
+    /// Flushes, and forgets what is cached of the file, so that the next read is of the disk. After a
+    /// flush that failed the system calls pages clean which it did not write: reads return them, and
+    /// another flush succeeds and does nothing (Rebello and others 2020, "Can applications recover
+    /// from fsync failures?").
+    ///
+    /// # Errors
+    /// The disk's. Never retried.
+    fn forget_cached(&self) -> BoxFuture<'_, io::Result<()>>;
+
     /// Cuts the file, or extends it with zeros. Not durable before [`File::sync`].
     ///
     /// # Errors

@@ -43,6 +43,14 @@ pub(crate) async fn zero_range(file: &dyn File, from: u64, to: u64) -> io::Resul
     Ok(())
 }
 
+/// Makes the next reads those of the disk, unless a planted bug trusts the page cache.
+pub(crate) async fn forget_cached(file: &dyn File) -> io::Result<()> {
+    if planted(Plant::TrustPageCache) {
+        return Ok(());
+    }
+    file.forget_cached().await
+}
+
 /// Flushes the names in a directory.
 pub(crate) async fn sync_dir(disk: &dyn Disk, directory: &Path) -> Result<(), DiskError> {
     disk.sync_dir(directory).await.map_err(DiskError::with("flush", directory))

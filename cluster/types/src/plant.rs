@@ -57,6 +57,8 @@ plants! {
     LeaseOfOlderAnswer = "lease-of-older-answer",
     /// Let a node vote at its start, although an earlier life may have granted a lease.
     ForgetGrant = "forget-grant",
+    /// Believe at a start what the page cache says, although a flush may have failed.
+    TrustPageCache = "trust-page-cache",
     /// Do not look for duplicates of an idempotent producer.
     NoDuplicateCheck = "no-duplicate-check",
     /// Take batches with producer ids that the site has not handed out.

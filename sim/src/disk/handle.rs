@@ -229,6 +229,13 @@ impl File for SimFile {
         Box::pin(self.flush())
     }
 
+    fn forget_cached(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            self.flush().await?;
+            self.disk.with(|system, tap, _| system.forget_cached(tap, self.file))
+        })
+    }
+
     fn set_len(&self, len_bytes: u64) -> BoxFuture<'_, io::Result<()>> {
         self.disk.later(DiskOp::Write, move |system, tap| {
             system.check_file(DiskOp::Write, self.file)?;

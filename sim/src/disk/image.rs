@@ -218,6 +218,13 @@ impl Image {
         }
     }
 
+    /// The process sees again what the disk has, where nobody calls the difference dirty.
+    pub fn forget_cached(&mut self) {
+        for (sector, old) in std::mem::take(&mut self.dropped) {
+            self.put_sector(sector, &old);
+        }
+    }
+
     /// The power is cut: only what the disk has is left, and of what was under way, this or that.
     pub fn lose_power(&mut self, prng: &mut Prng, model: &PowerLoss) {
         let torn = prng.chance(model.torn_file_ppm);

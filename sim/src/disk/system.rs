@@ -320,6 +320,16 @@ impl FileSystem {
         Ok(())
     }
 
+    /// Shows a file to its process as the disk has it.
+    ///
+    /// # Errors
+    /// If the file is gone.
+    pub fn forget_cached(&mut self, tap: Tap<'_>, file: FileId) -> io::Result<()> {
+        self.stored(file)?.image.forget_cached();
+        self.tell(tap, Kind::DiskFlush, (file.0, 0), &[3]);
+        Ok(())
+    }
+
     /// Begins a flush of a file.
     ///
     /// # Errors

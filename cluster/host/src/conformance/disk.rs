@@ -95,6 +95,8 @@ async fn reading_and_writing(host: &Host, directory: &Path) {
     assert!(get(&file, 513, large.len()).await == large, "a large write reads back");
     good("a flush", file.sync().await);
     good("a flush of nothing", file.sync().await);
+    good("a fresh look", file.forget_cached().await);
+    assert!(get(&file, 513, large.len()).await == large, "and it is still there");
 }
 
 async fn lengths(host: &Host, directory: &Path) {

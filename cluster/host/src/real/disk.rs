@@ -151,6 +151,17 @@ impl File for RealFile {
         self.run(|file| file.sync_data())
     }
 
+    fn forget_cached(&self) -> BoxFuture<'_, io::Result<()>> {
+        self.run(|file| {
+            file.sync_data()?;
+            // The whole file, since the system may cache it in pieces that begin before any place.
+            // SAFETY: no memory is involved, and the descriptor is open.
+            let code =
+                unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+            if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+        })
+    }
+
     fn set_len(&self, len_bytes: u64) -> BoxFuture<'_, io::Result<()>> {
         self.run(move |file| file.set_len(len_bytes))
     }

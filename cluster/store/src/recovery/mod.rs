@@ -17,7 +17,9 @@ mod tail;
 pub(crate) use sealed::{SealedSegment, follows, open_sealed};
 
 use crate::error::{Damage, DiskError, OpenError};
-use crate::files::{read_around, read_small, remove_if_there, sync_dir};
+use crate::files::{
+    forget_cached, open_if_there, read_around, read_small, remove_if_there, sync_dir,
+};
 use crate::format::identity::{IDENTITY_BYTES_MAX, Identity};
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::format::vote::{VOTE_FILE_BYTES, VOTE_SLOTS_AT, VoteSlot};
@@ -254,6 +256,9 @@ pub(crate) async fn retire(
 /// The vote, and whether a slot does not say so.
 async fn read_vote(host: &Host, paths: &Paths) -> Result<VoteSlot, OpenError> {
     let path = paths.vote();
+    if let Some(file) = open_if_there(host.disk.as_ref(), &path).await? {
+        forget_cached(file.as_ref()).await.map_err(DiskError::with("flush", &path))?;
+    }
     let bytes = read_small(host.disk.as_ref(), &path, VOTE_FILE_BYTES).await?;
     match table::judge_vote(bytes.map(|bytes| VOTE_SLOTS_AT.map(|at| slot_at(&bytes, at)))) {
         VoteVerdict::Use(slot) | VoteVerdict::Repair(slot) => Ok(slot),

@@ -6,7 +6,7 @@ use super::sealed::follows;
 use super::table::{Behind, Stop, TailSeen, TailVerdict, judge_tail};
 use super::{SealedSegment, SegmentFile, next_spare, report_stop, retire};
 use crate::error::{Damage, DiskError, Failure};
-use crate::files::{open_if_there, read_around, replace, zero_range};
+use crate::files::{forget_cached, open_if_there, read_around, replace, zero_range};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};
 use crate::format::header::{FRAMES_AT, SegmentHeader};
 use crate::format::identity::Identity;
@@ -201,6 +201,8 @@ async fn open(
     let Some(file) = open_if_there(host.disk.as_ref(), &path).await? else {
         return Err(Damage::new(&path, None, "it is missing").into());
     };
+    // A flush that failed in an earlier life may have left what only the page cache has.
+    forget_cached(file.as_ref()).await.map_err(DiskError::with("flush", &path))?;
     let page = read_page(file.as_ref()).await.map_err(DiskError::with("read", &path))?;
     let header = page.get(..SECTOR_BYTES).and_then(SegmentHeader::decode);
     let Some(header) = header.filter(|h| h.base == base && h.site == known.identity.site) else {

@@ -241,6 +241,10 @@ impl File for MemoryFile {
         self.write(Vec::new(), Flush::Data)
     }
 
+    fn forget_cached(&self) -> BoxFuture<'_, io::Result<()>> {
+        self.sync()
+    }
+
     fn set_len(&self, _: u64) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(ready(Err(io::ErrorKind::Unsupported.into())))
     }

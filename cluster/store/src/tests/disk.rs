@@ -567,6 +567,10 @@ impl File for TestFile {
         })
     }
 
+    fn forget_cached(&self) -> BoxFuture<'_, io::Result<()>> {
+        self.sync()
+    }
+
     fn set_len(&self, len_bytes: u64) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
             let mut world = self.world()?;
