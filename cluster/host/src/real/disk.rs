@@ -2,11 +2,13 @@
 //!
 //! A call becomes a job, a thread runs it with plain system calls, and the answer comes back
 //! through a oneshot channel: one hop there and one back, also for a write together with its
-//! flush. There are several threads so that a read does not wait behind a flush; order among the
-//! calls on one file comes from their caller, who awaits one before he starts the next.
+//! flush. What changes the disk has threads of its own, so that the flush of the log does not wait
+//! behind the reads of consumers that are far behind, nor they behind it. Order among the calls on
+//! one file comes from their caller, who awaits one before he starts the next.
 //!
-//! Invariants: at most 256 jobs wait or run; a caller beyond that waits for room. A job
-//! that was started runs to its end, also when nobody waits for its answer any more.
+//! Invariants: at most 256 jobs of either kind wait or run; a caller beyond that waits for room. A
+//! job that was started runs to its end, also when nobody waits for its answer any more. For want
+//! of a file descriptor nothing fails: that is no failure of the disk, and it waits for one.
 //!
 //! Never: a system call that can block outside an I/O thread; a second try of a failed flush.
 
@@ -22,13 +24,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The slices that one `pwritev` takes (`IOV_MAX` on Linux).
 const SLICES_MAX: usize = 1_024;
 
+/// How long to wait before the next try to get a descriptor.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(50);
+
+/// One warning in so many tries.
+const WARN_EVERY: u32 = 100;
+
 /// The file systems of this machine.
 pub struct RealDisk {
-    pool: Arc<Pool>,
+    pools: Pools,
+}
+
+#[derive(Clone)]
+struct Pools {
+    reads: Arc<Pool>,
+    writes: Arc<Pool>,
 }
 
 impl RealDisk {
@@ -37,33 +52,54 @@ impl RealDisk {
     /// # Errors
     /// If the operating system gives no thread.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { pool: Arc::new(Pool::start()?) })
+        let start = |name| Ok::<_, io::Error>(Arc::new(Pool::start(name)?));
+        Ok(Self { pools: Pools { reads: start("read")?, writes: start("write")? } })
     }
 
-    /// Runs a job about one path on an I/O thread.
+    /// Runs a job about one path on an I/O thread, again and again while it gets no descriptor.
     fn on_path<'a, T, F>(&'a self, path: &Path, job: F) -> BoxFuture<'a, io::Result<T>>
     where
         T: Send + 'static,
-        F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
+        F: Fn(&Path) -> io::Result<T> + Clone + Send + 'static,
     {
         let path = path.to_owned();
-        Box::pin(self.pool.run(move || job(&path)))
+        Box::pin(async move {
+            let mut tries = 0;
+            loop {
+                let (at, again) = (path.clone(), job.clone());
+                let done = self.pools.writes.run(move || again(&at)).await;
+                match done {
+                    Err(error) if wants_descriptor(&error) => {
+                        if tries % WARN_EVERY == 0 {
+                            tracing::warn!(path = %path.display(), %error, "waiting for a descriptor");
+                        }
+                        tries += 1;
+                        crate::time::sleep(DESCRIPTOR_PAUSE).await;
+                    }
+                    done => return done,
+                }
+            }
+        })
     }
+}
+
+/// Whether the process or the machine has too many files open now. Sockets come and go.
+fn wants_descriptor(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl Disk for RealDisk {
     fn open<'a>(&'a self, path: &'a Path, how: Open) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
-        let path = path.to_owned();
+        let opened = self.on_path(path, move |path| open(path, how));
         Box::pin(async move {
-            let file = self.pool.run(move || open(&path, how)).await?;
-            Ok(Arc::new(RealFile { pool: Arc::clone(&self.pool), file: Arc::new(file) })
-                as Arc<dyn File>)
+            let file = Arc::new(opened.await?);
+            Ok(Arc::new(RealFile { pools: self.pools.clone(), file }) as Arc<dyn File>)
         })
     }
 
     fn rename<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, io::Result<()>> {
         let to = to.to_owned();
-        self.on_path(from, move |from| fs::rename(from, to))
+        self.on_path(from, move |from| fs::rename(from, &to))
     }
 
     fn remove<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
@@ -111,32 +147,47 @@ struct RealLock {
 impl DirectoryLock for RealLock {}
 
 struct RealFile {
-    pool: Arc<Pool>,
+    pools: Pools,
     file: Arc<fs::File>,
 }
 
 impl RealFile {
-    fn run<T, F>(&self, job: F) -> BoxFuture<'_, io::Result<T>>
+    fn run<'a, T, F>(&self, pool: &'a Pool, job: F) -> BoxFuture<'a, io::Result<T>>
     where
         T: Send + 'static,
         F: FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
     {
         let file = Arc::clone(&self.file);
-        Box::pin(self.pool.run(move || job(&file)))
+        Box::pin(pool.run(move || job(&file)))
+    }
+
+    fn to_read<T, F>(&self, job: F) -> BoxFuture<'_, io::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    {
+        self.run(&self.pools.reads, job)
+    }
+
+    fn to_write<F>(&self, job: F) -> BoxFuture<'_, io::Result<()>>
+    where
+        F: FnOnce(&fs::File) -> io::Result<()> + Send + 'static,
+    {
+        self.run(&self.pools.writes, job)
     }
 }
 
 impl File for RealFile {
     fn len_bytes(&self) -> BoxFuture<'_, io::Result<u64>> {
-        self.run(|file| Ok(file.metadata()?.len()))
+        self.to_read(|file| Ok(file.metadata()?.len()))
     }
 
     fn read(&self, at: u64, len: usize) -> BoxFuture<'_, io::Result<Bytes>> {
-        self.run(move |file| read(file, at, len))
+        self.to_read(move |file| read(file, at, len))
     }
 
     fn write(&self, writes: Vec<Write>, flush: Flush) -> BoxFuture<'_, io::Result<()>> {
-        self.run(move |file| {
+        self.to_write(move |file| {
             for write in &writes {
                 write_all(file, write)?;
             }
@@ -148,11 +199,11 @@ impl File for RealFile {
     }
 
     fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
-        self.run(|file| file.sync_data())
+        self.to_write(|file| file.sync_data())
     }
 
     fn forget_cached(&self) -> BoxFuture<'_, io::Result<()>> {
-        self.run(|file| {
+        self.to_write(|file| {
             file.sync_data()?;
             // The whole file, since the system may cache it in pieces that begin before any place.
             // SAFETY: no memory is involved, and the descriptor is open.
@@ -163,7 +214,7 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> BoxFuture<'_, io::Result<()>> {
-        self.run(move |file| file.set_len(len_bytes))
+        self.to_write(move |file| file.set_len(len_bytes))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The I/O threads: a bounded queue of jobs and a few threads that take from it.
+//! I/O threads: a bounded queue of jobs and a few threads that take from it.
 //!
 //! Invariant: a job holds a permit from before it is queued until it has run, so the queue cannot
 //! grow beyond [`JOBS_MAX`]. One wake-up per job: `notify_one` wakes the thread that runs it.
@@ -8,11 +8,11 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, oneshot};
 
-/// I/O threads of a process. One flushes the log while others read for consumers and peers.
+/// Threads of one pool.
 const THREADS: usize = 4;
 
-/// Jobs that wait or run. A node has one writer and a bounded number of readers; this bounds the
-/// memory that they pin.
+/// Jobs of a pool that wait or run. A node has one writer and a bounded number of readers; this
+/// bounds the memory that they pin.
 pub const JOBS_MAX: usize = 256;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -53,23 +53,23 @@ impl Shared {
     }
 }
 
-/// The I/O threads. Dropping it lets them finish what is queued, and end.
+/// Some I/O threads. Dropping it lets them finish what is queued, and end.
 pub struct Pool {
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
 }
 
 impl Pool {
-    /// Starts the threads.
+    /// Starts the threads of a pool, `name` in the names of all of them.
     ///
     /// # Errors
     /// If the operating system gives no thread.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(name: &str) -> io::Result<Self> {
         let pool = Self { shared: Arc::default(), permits: Arc::new(Semaphore::new(JOBS_MAX)) };
         for at in 0..THREADS {
             let shared = Arc::clone(&pool.shared);
             std::thread::Builder::new()
-                .name(format!("fulmar-io-{at}"))
+                .name(format!("fulmar-{name}-{at}"))
                 .spawn(move || shared.work())?;
         }
         Ok(pool)
