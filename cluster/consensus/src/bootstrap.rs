@@ -227,6 +227,6 @@ async fn initialise(
 ) -> io::Result<()> {
     let (Some(site), None) = (life.site, store.identity()) else { return Ok(()) };
     let incarnation = life.incarnation;
-    let identity = Identity { site, node, incarnation, segment_bytes, initialised: true };
+    let identity = Identity { site, node, incarnation, segment_bytes };
     Ok(store.initialise(identity).await?)
 }

@@ -1,7 +1,8 @@
 //! Housekeeping of one node: after each new snapshot openraft hears of it, Raft's floor follows at
 //! a distance, and segments that nobody can read any more are given back.
 //!
-//! Invariant: the floor never passes the older of the two snapshots that are kept, so a damaged
+//! Invariant: the floor stays a segment or more behind the newest snapshot. That alone deletes
+//! nothing: what is given back is decided against the oldest snapshot that is kept, so a damaged
 //! newest one can be replaced by the older one and the log behind it.
 //!
 //! Never: delete data because of a purge. Only segments without a live record go.

@@ -4,9 +4,10 @@
 
 use crate::membership;
 use crate::types::{StoredMembership, TypeConfig, log_id};
-use fulmar_store::{SealedInfo, Snapshot};
+use fulmar_store::{Prepared, SealedInfo, Snapshot};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use std::io;
+use std::sync::Arc;
 
 /// A snapshot and the sealed segments that it covers.
 #[derive(Clone, Debug)]
@@ -15,6 +16,9 @@ pub struct SnapshotData {
     pub snapshot: Snapshot,
     /// Every sealed segment up to its last entry.
     pub segments: Vec<SealedInfo>,
+    /// At the node that takes it over: keeps what came for it until it is installed, however long
+    /// openraft takes.
+    pub prepared: Option<Arc<Prepared>>,
 }
 
 pub(crate) fn meta_of(snapshot: &Snapshot) -> io::Result<SnapshotMetaOf<TypeConfig>> {

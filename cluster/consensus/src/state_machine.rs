@@ -264,7 +264,7 @@ async fn current(store: &Store) -> Option<io::Result<SnapshotOf<TypeConfig, Snap
         .into_iter()
         .filter(|segment| segment.last.index <= snapshot.last.index)
         .collect();
-    Some(to_openraft(SnapshotData { snapshot, segments }))
+    Some(to_openraft(SnapshotData { snapshot, segments, prepared: None }))
 }
 
 /// "Builds" a snapshot by finding the newest one on disk: they are taken at seals, not on demand.

@@ -29,7 +29,8 @@ use crate::types::{
 use bytes::Bytes;
 use fulmar_host::{Host, time};
 use fulmar_store::{
-    EntryKind, Identity, LogEntry, Section, Snapshot, Store, StoreSettings, StreamId, content_hash,
+    EntryKind, Identity, Life, LogEntry, Section, Snapshot, Store, StoreSettings, StreamId,
+    content_hash,
 };
 use fulmar_types::limits::{SECTOR_BYTES, SEGMENT_HEADER_BYTES};
 use fulmar_types::{Incarnation, LogIndex, LogPosition, NodeId, Offset, SiteId, Term, Uuid};
@@ -306,7 +307,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotOfAny {
             let last = LogPosition { term: Term(0), index: LogIndex(0) };
             let (membership, sections) = (Bytes::new(), Vec::new());
             let nothing = Snapshot { last, membership, wall_ms: 0, state: 0, sections };
-            let snapshot = SnapshotData { snapshot: nothing, segments: Vec::new() };
+            let snapshot = SnapshotData { snapshot: nothing, segments: Vec::new(), prepared: None };
             let meta = SnapshotMetaOf::<TypeConfig>::default();
             return Ok(SnapshotOf::<TypeConfig, SnapshotData> { meta, snapshot });
         };
@@ -405,8 +406,9 @@ impl<F: Fn() -> PathBuf + Send + Sync> Fresh<F> {
             node: NodeId(0),
             incarnation: Incarnation(Uuid([2; 16])),
             segment_bytes: SEGMENT_BYTES,
-            initialised: true,
         };
+        let life = Life { site: Some(identity.site), ..Life::new(identity.incarnation) };
+        store.save_life(&life).await.expect("a disk that works");
         store.initialise(identity).await.expect("a disk that works");
         store
     }

@@ -71,6 +71,8 @@ pub(crate) struct Core {
     pub space: Space,
     /// A snapshot is being taken over: nothing else may change the log.
     pub installing: bool,
+    /// Snapshots that may be taken over any moment: what they count on stays.
+    pub prepared: usize,
     /// Segments on their way from a peer.
     pub incoming: BTreeMap<LogIndex, Incoming>,
 }

@@ -1,8 +1,9 @@
 //! Removes sealed segments in which nothing live is left.
 //!
 //! A segment goes when none of its batches can be read any more (retention moved the start of
-//! their partitions, or the topics are gone), when the Raft floor is above it, and when every
-//! snapshot that is kept covers it, so that the older one is still something to fall back to.
+//! their partitions, or the topics are gone), when the Raft floor is not below it, and when it ends
+//! before every snapshot that is kept: the older one is still something to fall back to, and the
+//! segment that ends where a snapshot does has to travel with it (`install::check`).
 //!
 //! Crash rule: first the manifest says that the segment is removed, then the file becomes a spare;
 //! a file that is left over in between is met by recovery and becomes a spare then.
@@ -20,7 +21,7 @@ pub(crate) struct Removal {
 
 /// What can be removed now. `oldest_snapshot` is the oldest good one that is kept.
 pub(crate) fn removable(core: &Core, oldest_snapshot: Option<LogIndex>) -> Removal {
-    if core.installing {
+    if core.installing || core.prepared > 0 {
         // The installation counts on the segments that are here.
         return Removal { bases: Vec::new() };
     }
@@ -31,7 +32,10 @@ pub(crate) fn removable(core: &Core, oldest_snapshot: Option<LogIndex>) -> Remov
         core.floor.map(|floor| floor.index).min(oldest_snapshot)
     };
     let is_covered = |base: &LogIndex| {
-        core.sealed.get(base).is_some_and(|segment| Some(segment.info.last.index) <= covered)
+        core.sealed.get(base).is_some_and(|segment| {
+            let last = Some(segment.info.last.index);
+            last <= covered && last != oldest_snapshot
+        })
     };
     Removal { bases: core.index.dead_segments().filter(is_covered).collect() }
 }

@@ -23,6 +23,8 @@ struct Opened {
     /// The file, and when it was last asked for.
     files: BTreeMap<LogIndex, (Arc<dyn File>, u64)>,
     uses: u64,
+    /// Counts what was forgotten: a file that was opened before that is not kept.
+    forgotten: u64,
 }
 
 impl Handles {
@@ -37,23 +39,34 @@ impl Handles {
         base: LogIndex,
         path: &Path,
     ) -> Result<Arc<dyn File>, DiskError> {
-        if let Some(file) = self.opened().touch(base) {
-            return Ok(file);
-        }
+        let forgotten = {
+            let mut opened = self.opened();
+            if let Some(file) = opened.touch(base) {
+                return Ok(file);
+            }
+            opened.forgotten
+        };
         let opened = disk.open(path, Open::Existing).await;
         let file = opened.map_err(DiskError::with("open", path))?;
-        self.opened().insert(base, file.clone());
+        let mut opened = self.opened();
+        if opened.forgotten == forgotten {
+            opened.insert(base, file.clone());
+        }
         Ok(file)
     }
 
     /// Forgets a segment.
     pub fn forget(&self, base: LogIndex) {
-        self.opened().files.remove(&base);
+        let mut opened = self.opened();
+        opened.forgotten += 1;
+        opened.files.remove(&base);
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
-        self.opened().files.clear();
+        let mut opened = self.opened();
+        opened.forgotten += 1;
+        opened.files.clear();
     }
 }
 

@@ -22,6 +22,7 @@ use fulmar_host::disk::{File, Flush, Write};
 use fulmar_host::task::yield_now;
 use fulmar_types::limits::{ENTRY_BYTES_MAX, SECTOR_BYTES};
 use fulmar_types::{LogIndex, LogPosition};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
@@ -33,7 +34,8 @@ const YIELD_BYTES: u64 = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Incoming {
     pub info: SealedInfo,
-    file: Arc<dyn File>,
+    /// Open from the first chunk until the segment is verified: a peer may offer many at once.
+    file: Option<Arc<dyn File>>,
     /// Where the next chunk goes.
     next: u64,
     pub finished: bool,
@@ -49,19 +51,49 @@ impl Inner {
             let what = format!("a file of {} bytes", info.file_bytes);
             return Err(IncomingError::Refused { base: info.base, what });
         }
-        if let Some(known) = self.usable()?.incoming.get(&info.base)
-            && known.info == info
-        {
-            return Ok(known.next);
+        let mut core = self.usable()?;
+        match core.incoming.get(&info.base) {
+            Some(known) if known.info == info => return Ok(known.next),
+            Some(_) if core.prepared > 0 => {
+                let what = "an installation counts on another one".to_owned();
+                return Err(IncomingError::Refused { base: info.base, what });
+            }
+            _ => {}
         }
-        let path = self.paths.incoming_segment(info.base);
-        let file = match create(self.host.disk.as_ref(), &path).await {
-            Ok(file) => file,
-            Err(error) => return Err(self.stop(info.base, error).await),
-        };
-        let incoming = Incoming { info, file, next: 0, finished: false };
-        self.usable()?.incoming.insert(info.base, incoming);
+        let incoming = Incoming { info, file: None, next: 0, finished: false };
+        core.incoming.insert(info.base, incoming);
         Ok(0)
+    }
+
+    /// Forgets the segments on their way that are not among these, with their files, unless an
+    /// installation may count on them.
+    pub async fn keep_incoming(&self, wanted: &BTreeSet<LogIndex>) -> Result<(), IncomingError> {
+        // Nobody looks for the files meanwhile.
+        let _sealing = self.sealing.lock().await;
+        let leftover: Vec<LogIndex> = {
+            let core = self.usable()?;
+            let bases = core.incoming.keys().filter(|base| !wanted.contains(base));
+            if core.prepared > 0 { Vec::new() } else { bases.copied().collect() }
+        };
+        self.forget_incoming(&leftover).await
+    }
+
+    /// Forgets segments on their way, the files first: whoever begins one of them anew meanwhile
+    /// finds that he did not, and never that his file is gone.
+    pub async fn forget_incoming(&self, bases: &[LogIndex]) -> Result<(), IncomingError> {
+        if bases.is_empty() {
+            return Ok(());
+        }
+        let disk = self.host.disk.as_ref();
+        let removed = async {
+            for base in bases {
+                remove_if_there(disk, &self.paths.incoming_segment(*base)).await?;
+            }
+            sync_dir(disk, &self.paths.incoming).await
+        };
+        removed.await.map_err(|error| self.poison(error))?;
+        self.usable()?.incoming.retain(|base, _| !bases.contains(base));
+        Ok(())
     }
 
     /// A segment could not be written. If only for want of space, it is forgotten, so that what
@@ -70,15 +102,9 @@ impl Inner {
         if !is_full(&error.source) {
             return self.poison(error);
         }
-        self.core().incoming.remove(&base);
-        let (disk, paths) = (self.host.disk.as_ref(), &self.paths);
-        let removed = async {
-            remove_if_there(disk, &paths.incoming_segment(base)).await?;
-            sync_dir(disk, &paths.incoming).await
-        };
-        match removed.await {
+        match self.forget_incoming(&[base]).await {
             Ok(()) => IncomingError::NoSpace(base),
-            Err(error) => self.poison(error),
+            Err(error) => error,
         }
     }
 
@@ -105,12 +131,21 @@ impl Inner {
             return Err(IncomingError::OutOfOrder { base, at, expected: incoming.next });
         }
         let path = self.paths.incoming_segment(base);
-        let written = incoming.file.write(vec![Write::one(at, bytes)], Flush::No).await;
-        if let Err(error) = written {
-            return Err(self.stop(base, DiskError::with("write", &path)(error)).await);
-        }
+        let written = async {
+            let file = match incoming.file {
+                Some(file) => file,
+                None => create(self.host.disk.as_ref(), &path).await?,
+            };
+            let written = file.write(vec![Write::one(at, bytes)], Flush::No).await;
+            written.map(|()| file).map_err(DiskError::with("write", &path))
+        };
+        let file = match written.await {
+            Ok(file) => file,
+            Err(error) => return Err(self.stop(base, error).await),
+        };
         if let Some(incoming) = self.usable()?.incoming.get_mut(&base) {
             incoming.next = end;
+            incoming.file = Some(file);
         }
         Ok(())
     }
@@ -128,7 +163,9 @@ impl Inner {
         let identity = self.usable()?.identity;
         let identity = identity.expect("a node that takes segments is initialised");
         let path = self.paths.incoming_segment(base);
-        let file = incoming.file.as_ref();
+        let Some(file) = incoming.file.as_deref() else {
+            return Err(IncomingError::NotBegun(base));
+        };
         let verified = async {
             file.sync().await?;
             verify(file, &incoming.info, &identity).await
@@ -143,6 +180,7 @@ impl Inner {
             Ok(Ok(())) => {
                 if let Some(incoming) = self.usable()?.incoming.get_mut(&base) {
                     incoming.finished = true;
+                    incoming.file = None;
                 }
                 Ok(())
             }

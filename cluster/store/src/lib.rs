@@ -58,4 +58,4 @@ pub use read::StoredBatch;
 pub use row::{OFFSET_MAX, Row, StreamId};
 pub use snapshot::{Section, Snapshot};
 pub use space::{Demand, Room};
-pub use store::{Recovered, Store, StoreSettings};
+pub use store::{Prepared, Recovered, Store, StoreSettings};

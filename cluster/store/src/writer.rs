@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariants: one change is under way at a time. The frames of a group and its flush mark go in
-//! one call of `File::write`, so a group costs one thread hop. A segment is named, and its
+//! one call of `File::write`, so a group costs one thread hop; the last group before a pause or a
+//! clean stop gets a mark behind it, so that rot in it is told from a torn write. A segment is named, and its
 //! predecessor flushed, before its first frame is written. A cut is durable before anything that
 //! was asked for after it.
 //!
@@ -32,11 +33,12 @@ use crate::space::with_ballast;
 use crate::spare::{fill, open_spare};
 use bytes::Bytes;
 use fulmar_host::disk::{File, Flush, Open, Write};
-use fulmar_host::{Host, planted};
+use fulmar_host::{Host, planted, time};
 use fulmar_types::limits::{ENTRY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 use fulmar_types::{Event, LogIndex, LogPosition, Plant, Probe};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A group takes further runs until it has this many bytes.
@@ -48,6 +50,9 @@ pub(crate) const RUN_TARGET_BYTES: u64 = 1 << 20;
 /// The largest group: recovery looks this far for what an unfinished one left.
 pub(crate) const GROUP_BYTES_MAX: u64 =
     GROUP_TARGET_BYTES + RUN_TARGET_BYTES + frame_bytes(ENTRY_BYTES_MAX);
+
+/// After this long without work the last group gets its mark.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A segment file that is written to.
 pub(crate) struct OpenFile {
@@ -81,10 +86,6 @@ pub(crate) struct Run {
 pub(crate) enum Job {
     Run(Run),
     Initialise {
-        identity: Identity,
-        done: oneshot::Sender<()>,
-    },
-    Identity {
         identity: Identity,
         done: oneshot::Sender<()>,
     },
@@ -130,6 +131,8 @@ pub(crate) struct Writer {
     pub vote: Option<Arc<dyn File>>,
     pub vote_generation: u64,
     pub manifest: Manifest,
+    /// The segment whose last group no mark covers yet.
+    pub unmarked: Option<LogIndex>,
 }
 
 /// Takes what comes next: one job, or all runs that one write can carry.
@@ -164,10 +167,10 @@ pub(crate) async fn run(mut writer: Writer) {
             return;
         }
         let done = match next_work(&inner) {
-            None => {
-                inner.work.notified().await;
-                continue;
-            }
+            None => match writer.rest().await {
+                Ok(()) => continue,
+                Err(error) => Err((error.into(), Vec::new())),
+            },
             Some(Work::Group(group)) => writer.group(group).await,
             Some(Work::Job(job)) => writer.job(job).await.map_err(|error| (error, Vec::new())),
         };
@@ -184,11 +187,6 @@ impl Writer {
             Job::Run(_) => unreachable!("runs are taken as groups"),
             Job::Initialise { identity, done } => {
                 self.initialise(identity).await?;
-                done
-            }
-            Job::Identity { identity, done } => {
-                self.write_identity(&identity).await?;
-                self.inner.core().identity = Some(identity);
                 done
             }
             Job::Vote { vote, done } => {
@@ -217,7 +215,10 @@ impl Writer {
                 self.install(*installation).await?;
                 done
             }
-            Job::Barrier { done } => done,
+            Job::Barrier { done } => {
+                self.mark_last().await?;
+                done
+            }
         };
         // Whoever asked may have gone away; what was asked for is done all the same.
         let _ = done.send(());
@@ -256,6 +257,7 @@ impl Writer {
             let result = open.file.write(writes, Flush::Data).await;
             let path = self.inner.paths.segment(base);
             result.map_err(DiskError::with("write", &path))?;
+            self.unmarked = Some(base);
             Ok(written)
         };
         match written.await {
@@ -273,6 +275,43 @@ impl Writer {
             }
             Err(failure) => Err((failure, callbacks)),
         }
+    }
+
+    /// Waits for work. After a pause the last group gets its mark.
+    async fn rest(&mut self) -> Result<(), DiskError> {
+        let inner = self.inner.clone();
+        if self.unmarked.is_none() {
+            inner.work.notified().await;
+            return Ok(());
+        }
+        match time::timeout(IDLE_PAUSE, inner.work.notified()).await {
+            Ok(()) => Ok(()),
+            Err(_) => self.mark_last().await,
+        }
+    }
+
+    /// Writes a mark that covers the last group, if nothing else has come meanwhile.
+    async fn mark_last(&mut self) -> Result<(), DiskError> {
+        let Some(base) = self.unmarked else { return Ok(()) };
+        let (tail, flushed, chain) = {
+            let core = self.inner.core();
+            if !core.queue.is_empty() {
+                // Memory is ahead of the disk.
+                return Ok(());
+            }
+            let tail = core.log().tail();
+            (tail.header.base, tail.end(), tail.chain())
+        };
+        self.unmarked = None;
+        let Some(open) = self.files.get_mut(&base).filter(|_| tail == base) else {
+            // A snapshot was taken over since.
+            return Ok(());
+        };
+        open.sequence += 1;
+        let mark = FlushMark { base, flushed, chain, sequence: open.sequence };
+        let written = open.file.write(vec![Write::one(mark.slot_at(), mark.encode())], Flush::Data);
+        let path = self.inner.paths.segment(base);
+        written.await.map_err(DiskError::with("write", &path))
     }
 
     fn acknowledge(&self, last: LogPosition, callbacks: Vec<FlushCallback>) {
@@ -389,6 +428,8 @@ impl Writer {
         let open = self.files.get_mut(&cut.base).expect("the segment was begun");
         let result = wipe(open, &cut).await;
         result.map_err(DiskError::with("write", &path))?;
+        // The cut has said itself what is flushed.
+        self.unmarked = None;
         {
             let mut core = self.inner.core();
             let first = core.cutting.pop_front();

@@ -327,7 +327,7 @@ impl PeerServer {
     }
 
     async fn install(&self, receiver: &mut Receiver, order: &Install) -> io::Result<Installed> {
-        let data = receiver.complete(order.snapshot)?;
+        let data = receiver.complete(order.snapshot).await?;
         // Asked now, because nobody can refuse it later.
         if !self.store.has_space_to_install(&data.snapshot, data.segments.len()).await? {
             return Ok(Installed::NoSpace);

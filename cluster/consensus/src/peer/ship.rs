@@ -33,7 +33,7 @@ use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe, Term};
 use openraft::errors::{NetworkError, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCTypes;
 use openraft::raft::SnapshotResponse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -165,17 +165,11 @@ fn from_offer(offer: &SegmentOffer) -> SealedInfo {
     SealedInfo { base: offer.base, last: offer.last, file_bytes: offer.len_bytes, hash: offer.hash }
 }
 
-/// What arrived so far, kept across connections and leaders.
-#[derive(Default)]
-struct Staged {
-    /// Complete and verified, with the term of the leader that sent them.
-    complete: BTreeMap<LogIndex, (SealedInfo, Term)>,
-}
-
-/// The receiving side of a node: one for all connections.
+/// The receiving side of a node: one for all connections. What has arrived is known to the store.
 #[derive(Default)]
 pub struct ShipYard {
-    staged: Mutex<Staged>,
+    /// The terms of the leaders that sent something since the last installation.
+    senders: Mutex<BTreeSet<Term>>,
     /// Counts transfers: a newer one makes an older one give up.
     current: Mutex<u64>,
 }
@@ -227,7 +221,7 @@ impl Receiver {
     /// Looks at an offer and names what is missing here.
     ///
     /// # Errors
-    /// If the offer makes no sense, or a newer transfer has begun.
+    /// If the offer makes no sense, a newer transfer has begun, or an installation is under way.
     pub async fn offer(&mut self, offer: Offer) -> io::Result<Wanted> {
         self.still_current()?;
         if offer.snapshot_bytes > SNAPSHOT_BYTES_MAX {
@@ -241,10 +235,12 @@ impl Receiver {
             }
             previous_end = Some(segment.last.index);
         }
+        let offered = offer.segments.iter().map(|segment| segment.base).collect();
+        self.store.keep_incoming(&offered).await.map_err(io::Error::other)?;
         let mut wanted = Vec::new();
         for segment in &offer.segments {
             let info = from_offer(segment);
-            if self.is_here(&info) {
+            if self.store.has_segment(&info) {
                 continue;
             }
             // What an earlier transfer left behind is gone on with.
@@ -262,29 +258,11 @@ impl Receiver {
         Ok(Wanted { segments: wanted })
     }
 
-    /// Whether a segment is in place, or staged and verified. What is staged under its name and is
-    /// not it, is forgotten.
-    fn is_here(&self, info: &SealedInfo) -> bool {
-        if self.store.sealed().contains(info) {
-            return true;
-        }
-        let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
-        match staged.complete.get(&info.base) {
-            Some((have, _)) if have == info => true,
-            Some(_) => {
-                staged.complete.remove(&info.base);
-                false
-            }
-            None => false,
-        }
-    }
-
     async fn finish(&mut self, info: SealedInfo, term: Term) -> io::Result<()> {
         self.store.finish_incoming(info.base).await.map_err(io::Error::other)?;
         self.host.report(Event::SegmentReceived { base: info.base });
         self.wanted.remove(&info.base);
-        let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
-        staged.complete.insert(info.base, (info, term));
+        self.yard.senders.lock().expect("no holder of this lock panics").insert(term);
         Ok(())
     }
 
@@ -329,8 +307,9 @@ impl Receiver {
     /// Everything is here: what openraft is to install.
     ///
     /// # Errors
-    /// If something is missing, or the snapshot does not decode.
-    pub fn complete(&mut self, last: LogPosition) -> io::Result<SnapshotData> {
+    /// If something is missing, the segments do not belong together, or the snapshot does not
+    /// decode.
+    pub async fn complete(&mut self, last: LogPosition) -> io::Result<SnapshotData> {
         self.still_current()?;
         let offer = self.offer.as_ref().ok_or_else(|| refuse("nothing was offered"))?;
         if offer.snapshot != last || !self.wanted.is_empty() || !self.snapshot_complete {
@@ -341,17 +320,18 @@ impl Receiver {
         if snapshot.last != last {
             return Err(refuse("the snapshot is another one than was offered"));
         }
-        let segments = offer.segments.iter().map(from_offer).collect();
-        Ok(SnapshotData { snapshot, segments })
+        let segments: Vec<SealedInfo> = offer.segments.iter().map(from_offer).collect();
+        // Refused here, where a peer is told: to openraft it would be the end of this node.
+        let prepared = self.store.prepare_install(last, &segments).await;
+        let prepared = Some(Arc::new(prepared.map_err(io::Error::other)?));
+        Ok(SnapshotData { snapshot, segments, prepared })
     }
 
-    /// The snapshot is installed: notes what it took, and forgets what was staged for it.
+    /// The snapshot is installed: notes who had a part in it.
     pub fn installed(&self) {
-        let mut staged = self.yard.staged.lock().expect("no holder of this lock panics");
-        let terms: BTreeSet<Term> = staged.complete.values().map(|(_, term)| *term).collect();
-        if terms.len() > 1 {
+        let mut senders = self.yard.senders.lock().expect("no holder of this lock panics");
+        if std::mem::take(&mut *senders).len() > 1 {
             self.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
         }
-        staged.complete.clear();
     }
 }

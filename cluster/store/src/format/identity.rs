@@ -6,7 +6,6 @@
 //!  16  node u64
 //!  24  incarnation [u8; 16]
 //!  40  segment_bytes u64
-//!  48  initialised u8
 //! ```
 
 use super::envelope;
@@ -31,8 +30,6 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The size of a segment, fixed for the life of the site.
     pub segment_bytes: u64,
-    /// Whether the node takes part with a vote; a node that rejoins does not until it caught up.
-    pub initialised: bool,
 }
 
 impl Identity {
@@ -43,7 +40,6 @@ impl Identity {
         body.put_u64_le(self.node.0);
         body.put_slice(&self.incarnation.0.0);
         body.put_u64_le(self.segment_bytes);
-        body.put_u8(u8::from(self.initialised));
         envelope::seal(MAGIC, VERSION, &body)
     }
 
@@ -55,11 +51,6 @@ impl Identity {
             node: NodeId(reader.u64()?),
             incarnation: Incarnation(Uuid(reader.array()?)),
             segment_bytes: reader.u64()?,
-            initialised: match reader.u8()? {
-                0 => false,
-                1 => true,
-                _ => return None,
-            },
         };
         reader.is_at_end().then_some(identity)
     }
@@ -77,7 +68,6 @@ mod tests {
             node: NodeId(3),
             incarnation: Incarnation(Uuid([2; 16])),
             segment_bytes: 1 << 20,
-            initialised: true,
         };
         let bytes = identity.encode();
         assert_eq!(Identity::decode(&bytes), Some(identity));

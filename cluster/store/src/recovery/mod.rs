@@ -21,6 +21,7 @@ use crate::files::{
     forget_cached, open_if_there, read_around, read_small, remove_if_there, sync_dir,
 };
 use crate::format::identity::{IDENTITY_BYTES_MAX, Identity};
+use crate::format::life::{LIFE_BYTES_MAX, Life};
 use crate::format::manifest::{MANIFEST_BYTES_MAX, Manifest};
 use crate::format::vote::{VOTE_FILE_BYTES, VOTE_SLOTS_AT, VoteSlot};
 use crate::install;
@@ -36,7 +37,7 @@ use fulmar_types::{LogIndex, LogPosition, Probe};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use table::{DirectoryVerdict, SmallFile, SnapshotVerdict, VoteVerdict};
+use table::{DirectoryVerdict, SmallFile, SmallFiles, SnapshotVerdict, VoteVerdict};
 
 /// Everything that was found in a directory.
 pub(crate) struct Found {
@@ -97,9 +98,14 @@ pub(crate) async fn recover(
         (true, false) => SmallFile::Damaged,
         (true, true) => SmallFile::Good,
     };
-    let identity_seen = seen(identity.is_some(), identity.flatten().is_some());
-    let manifest_seen = seen(manifest.is_some(), manifest.as_ref().is_some_and(Option::is_some));
-    match table::judge_directory(identity_seen, manifest_seen, has_entries) {
+    let life = read_small(disk, &paths.life(), LIFE_BYTES_MAX).await?;
+    let life = life.map(|bytes| Life::decode(&bytes));
+    let files = SmallFiles {
+        identity: seen(identity.is_some(), identity.flatten().is_some()),
+        manifest: seen(manifest.is_some(), manifest.as_ref().is_some_and(Option::is_some)),
+        life: seen(life.is_some(), life.as_ref().is_some_and(Option::is_some)),
+    };
+    match table::judge_directory(&files, has_entries) {
         DirectoryVerdict::Node => {}
         DirectoryVerdict::Empty => {
             return Ok(Found { node: None, spares: listing.spares, snapshots });
@@ -114,6 +120,11 @@ pub(crate) async fn recover(
     }
     let identity = identity.flatten().expect("judged good");
     let manifest = manifest.flatten().expect("judged good");
+    let life = life.flatten().expect("judged good");
+    if life.incarnation != identity.incarnation {
+        let what = "`life` is of another life of this directory than `identity`".to_owned();
+        return Err(OpenError::Identity { path: paths.life(), what });
+    }
     recover_node(host, paths, Everything { identity, manifest, listing, snapshots }).await
 }
 

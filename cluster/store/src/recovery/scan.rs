@@ -33,8 +33,6 @@ pub(super) struct Scanned {
     pub behind: Behind,
     /// The end of the last frame of this life that was found further behind.
     pub remnant_end: Option<u64>,
-    /// The largest claim of the good frames.
-    pub claimed: u64,
 }
 
 /// A file, read through one window.
@@ -102,7 +100,6 @@ pub(super) async fn scan(
 ) -> io::Result<Scanned> {
     let mut window = Window::new(file).await?;
     let mut segment = OpenSegment::new(header);
-    let mut claimed = 0;
     let behind = loop {
         if successor == Some(segment.next()) {
             break Behind::Complete;
@@ -113,7 +110,6 @@ pub(super) async fn scan(
         }
         match window.frame(&expected, segment_bytes).await? {
             Ok((header, _)) if may_follow(&segment, &header) => {
-                claimed = claimed.max(header.claim);
                 segment.metas.push(meta(&header));
             }
             Ok(_) => break Behind::Bad(FrameError::Chain),
@@ -127,7 +123,7 @@ pub(super) async fn scan(
         Behind::Complete => None,
         _ => last_remnant(&mut window, &segment, segment_bytes).await?,
     };
-    Ok(Scanned { segment, behind, remnant_end, claimed })
+    Ok(Scanned { segment, behind, remnant_end })
 }
 
 fn due(segment: &OpenSegment) -> Expected {

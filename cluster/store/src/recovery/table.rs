@@ -14,17 +14,20 @@
 //! | a good frame at another place, index or chain, below the mark | stop: misplaced block |
 //! | no good flush mark | stop: only one of the two slots is ever in flight |
 //! | the mark disagrees with the frames below it | stop: another history |
-//! | a cut at or below the newest snapshot, or below what a kept frame claims | stop |
+//! | a cut at or below the newest snapshot | stop |
 //! | one vote slot bad | the other one; the bad one is written again |
 //! | both vote slots bad, or no vote file | stop: the node could vote twice |
 //! | a named segment is not there | stop: lost |
 //! | trailer, length or footer of a sealed segment is bad | stop |
 //! | the newest snapshot bad, an older one good | the older one, if the log reaches back to it |
 //! | no good snapshot | an empty state, if the log reaches back to its first entry; else stop |
-//! | identity or manifest bad, or gone where there is a log | stop |
+//! | identity, manifest or `life` bad, or gone where there is a log | stop |
 //!
-//! What remains: rot inside the last group that was flushed, together with a crash, looks like a
-//! torn group and is cut. The other nodes have what was acknowledged.
+//! What remains: rot in the last group that was flushed, on a node that lost power or its process
+//! within a second of it (after that, or a clean stop, a mark covers it), looks like a torn group
+//! and is cut; the other nodes have what was acknowledged. What a frame claims to be committed does not help: a
+//! good frame claims nothing above itself, and what a torn group claims the other nodes may have
+//! committed before this one had flushed it.
 
 use crate::format::frame::{Chain, FrameError};
 use crate::format::mark::FlushMark;
@@ -45,8 +48,6 @@ pub(crate) enum Stop {
     MarkDisagrees,
     #[error("the next segment does not follow from its last frame")]
     SuccessorDisagrees,
-    #[error("it ends before entry {next}, and an entry before that says {claimed} were committed")]
-    ClaimBeyondCut { next: LogIndex, claimed: u64 },
     #[error("it ends before entry {next}, and the newest snapshot covers {covered}")]
     SnapshotBeyondCut { next: LogIndex, covered: LogIndex },
     #[error("neither slot of the vote is readable")]
@@ -87,8 +88,6 @@ pub(crate) struct TailSeen {
     pub mark: Option<FlushMark>,
     /// The chain of the good frames at the place that the mark names, if one ends there.
     pub chain_at_mark: Option<Chain>,
-    /// The largest claim of the good frames.
-    pub claimed: u64,
     /// The first index of the segment that follows, if one does.
     pub successor: Option<LogIndex>,
     /// Whether that segment's header continues this one.
@@ -136,9 +135,6 @@ pub(crate) fn judge_tail(seen: &TailSeen) -> TailVerdict {
     {
         return S(Stop::SnapshotBeyondCut { next: seen.next, covered: snapshot.index });
     }
-    if seen.claimed > seen.next.0 {
-        return S(Stop::ClaimBeyondCut { next: seen.next, claimed: seen.claimed });
-    }
     match (seen.behind, seen.remnant_end) {
         (Behind::Bad(_), remnant) => TailVerdict::Cut {
             wipe_to: remnant.unwrap_or(seen.end).max(seen.end + crate::format::SECTOR),
@@ -182,8 +178,7 @@ pub(crate) enum SnapshotVerdict {
     Stop(Stop),
 }
 
-/// Judges the newest good snapshot. `removed` is the last index that was removed from the log,
-/// `damaged` whether a newer file was there and could not be read.
+/// Judges the newest good snapshot. `removed` is the last index that was removed from the log.
 pub(crate) fn judge_snapshot(
     newest: Option<LogPosition>,
     removed: Option<LogIndex>,
@@ -198,7 +193,7 @@ pub(crate) fn judge_snapshot(
     }
 }
 
-/// What the small files of a directory look like.
+/// What a small file of a directory looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SmallFile {
     /// It is not there.
@@ -222,22 +217,35 @@ pub(crate) enum DirectoryVerdict {
     Lost(&'static str),
 }
 
-/// Judges a directory. The identity is written last, so a log that holds anything without an
-/// identity has lost it. `has_entries`: a segment with a frame, or a sealed one, or a snapshot.
-pub(crate) fn judge_directory(
-    identity: SmallFile,
-    manifest: SmallFile,
-    has_entries: bool,
-) -> DirectoryVerdict {
+/// The small files that make a directory a node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SmallFiles {
+    pub identity: SmallFile,
+    pub manifest: SmallFile,
+    pub life: SmallFile,
+}
+
+/// Judges a directory. `life` is written first and the identity last, so a log that holds anything
+/// without an identity has lost it, and an identity without a `life` has lost that one: what is in
+/// it (whom this node has met, whether it has a vote) must not be made up anew. `has_entries`: a
+/// segment with a frame, or a sealed one, or a snapshot.
+pub(crate) fn judge_directory(seen: &SmallFiles, has_entries: bool) -> DirectoryVerdict {
     use SmallFile::{Damaged, Good, Missing};
-    match (identity, manifest, has_entries) {
-        (Damaged, _, _) => DirectoryVerdict::Damaged("identity"),
-        (Missing, _, true) => DirectoryVerdict::Lost("identity"),
-        (Missing, _, false) => DirectoryVerdict::Empty,
-        (Good, Damaged, _) => DirectoryVerdict::Damaged("manifest"),
-        (Good, Missing, _) => DirectoryVerdict::Lost("manifest"),
-        (Good, Good, _) => DirectoryVerdict::Node,
+    match (seen.identity, has_entries) {
+        (Damaged, _) => return DirectoryVerdict::Damaged("identity"),
+        (Missing, true) => return DirectoryVerdict::Lost("identity"),
+        (Missing, false) if seen.life == Damaged => return DirectoryVerdict::Damaged("life"),
+        (Missing, false) => return DirectoryVerdict::Empty,
+        (Good, _) => {}
     }
+    for (name, file) in [("manifest", seen.manifest), ("life", seen.life)] {
+        match file {
+            Damaged => return DirectoryVerdict::Damaged(name),
+            Missing => return DirectoryVerdict::Lost(name),
+            Good => {}
+        }
+    }
+    DirectoryVerdict::Node
 }
 
 #[cfg(test)]
@@ -259,7 +267,6 @@ mod tests {
             remnant_end: None,
             mark: Some(mark(6144)),
             chain_at_mark: Some(Chain(1)),
-            claimed: 15,
             successor: None,
             successor_agrees: false,
             snapshot: Some(LogPosition { term: Term(1), index: LogIndex(9) }),
@@ -369,11 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn row_cut_below_what_is_known_to_be_committed() {
-        let verdict = judge(|s| s.claimed = 21);
-        let stop = Stop::ClaimBeyondCut { next: LogIndex(20), claimed: 21 };
-        assert_eq!(verdict, TailVerdict::Stop(stop));
-        assert_eq!(judge(|s| s.claimed = 20), TailVerdict::Whole);
+    fn row_cut_below_the_newest_snapshot() {
         let verdict =
             judge(|s| s.snapshot = Some(LogPosition { term: Term(1), index: LogIndex(20) }));
         let stop = Stop::SnapshotBeyondCut { next: LogIndex(20), covered: LogIndex(20) };
@@ -417,15 +420,20 @@ mod tests {
     }
 
     #[test]
-    fn row_identity_and_manifest() {
+    fn row_identity_manifest_and_life() {
         use SmallFile::{Damaged, Good, Missing};
-        let judge = judge_directory;
-        assert_eq!(judge(Missing, Missing, false), DirectoryVerdict::Empty);
-        assert_eq!(judge(Missing, Good, false), DirectoryVerdict::Empty);
-        assert_eq!(judge(Missing, Damaged, true), DirectoryVerdict::Lost("identity"));
-        assert_eq!(judge(Damaged, Good, false), DirectoryVerdict::Damaged("identity"));
-        assert_eq!(judge(Good, Damaged, false), DirectoryVerdict::Damaged("manifest"));
-        assert_eq!(judge(Good, Missing, false), DirectoryVerdict::Lost("manifest"));
-        assert_eq!(judge(Good, Good, true), DirectoryVerdict::Node);
+        let judge = |identity, manifest, life, has_entries| {
+            judge_directory(&SmallFiles { identity, manifest, life }, has_entries)
+        };
+        assert_eq!(judge(Missing, Missing, Missing, false), DirectoryVerdict::Empty);
+        assert_eq!(judge(Missing, Good, Good, false), DirectoryVerdict::Empty);
+        assert_eq!(judge(Missing, Good, Damaged, false), DirectoryVerdict::Damaged("life"));
+        assert_eq!(judge(Missing, Damaged, Good, true), DirectoryVerdict::Lost("identity"));
+        assert_eq!(judge(Damaged, Good, Good, false), DirectoryVerdict::Damaged("identity"));
+        assert_eq!(judge(Good, Damaged, Good, false), DirectoryVerdict::Damaged("manifest"));
+        assert_eq!(judge(Good, Missing, Good, false), DirectoryVerdict::Lost("manifest"));
+        assert_eq!(judge(Good, Good, Damaged, true), DirectoryVerdict::Damaged("life"));
+        assert_eq!(judge(Good, Good, Missing, true), DirectoryVerdict::Lost("life"));
+        assert_eq!(judge(Good, Good, Good, true), DirectoryVerdict::Node);
     }
 }

@@ -5,8 +5,10 @@ use super::scan::{self, Scanned, adopt_stale, read_page, scan};
 use super::sealed::follows;
 use super::table::{Behind, Stop, TailSeen, TailVerdict, judge_tail};
 use super::{SealedSegment, SegmentFile, next_spare, report_stop, retire};
-use crate::error::{Damage, DiskError, Failure};
-use crate::files::{forget_cached, open_if_there, read_around, replace, zero_range};
+use crate::error::{Damage, DiskError, Failure, is_full};
+use crate::files::{
+    forget_cached, open_if_there, read_around, remove_if_there, replace, sync_dir, zero_range,
+};
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};
 use crate::format::header::{FRAMES_AT, SegmentHeader};
 use crate::format::identity::Identity;
@@ -15,6 +17,7 @@ use crate::format::mark::{self, FlushMark};
 use crate::log::{OpenLog, OpenSegment};
 use crate::paths::Paths;
 use crate::space::with_ballast;
+use crate::spare::fill;
 use crate::writer::OpenFile;
 use bytes::{Bytes, BytesMut};
 use fulmar_host::disk::{File, Flush, Write};
@@ -160,6 +163,7 @@ impl Tail {
                 spares.push(retire(host, paths, base, next_spare(spares)).await?);
             }
         }
+        refill(host, paths, (last, self.segment_bytes), spares).await?;
         let mut files = BTreeMap::new();
         let mut segments = BTreeMap::new();
         for read in self.read {
@@ -233,7 +237,6 @@ fn seen(
         remnant_end: scanned.remnant_end,
         mark,
         chain_at_mark: mark.and_then(|mark| segment.chain_at(mark.flushed)),
-        claimed: scanned.claimed,
         successor: successor.map(|header| header.base),
         successor_agrees: successor.is_some_and(|header| header == segment.successor()),
         snapshot,
@@ -251,6 +254,27 @@ fn stopped(paths: &Paths, path: &Path, scanned: &Scanned, stop: &Stop) -> Damage
         what = format!("{what}; or a segment is missing, {}", missing.display());
     }
     Damage::new(path, Some(segment.end()), what)
+}
+
+/// Gives a segment that is appended to again its full size back, which an unfinished seal has cut:
+/// whoever has a segment has the space for it. If there is none left, the file that was retired
+/// just now gives it.
+async fn refill(
+    host: &Host,
+    paths: &Paths,
+    (read, segment_bytes): (&Read, u64),
+    spares: &mut Vec<u64>,
+) -> Result<(), DiskError> {
+    loop {
+        match fill(read.file.as_ref(), &read.path, segment_bytes).await {
+            Err(error) if is_full(&error.source) => {
+                let Some(spare) = spares.pop() else { return Err(error) };
+                remove_if_there(host.disk.as_ref(), &paths.spare(spare)).await?;
+                sync_dir(host.disk.as_ref(), &paths.log).await?;
+            }
+            filled => return filled,
+        }
+    }
 }
 
 /// Wipes what was cut, flushes what was read, and only then says so in a mark. Returns the

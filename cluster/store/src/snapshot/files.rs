@@ -14,6 +14,7 @@
 
 use super::{SNAPSHOT_BYTES_MAX, Snapshot, SnapshotError};
 use crate::error::is_full;
+use crate::files::read_around;
 use fulmar_host::disk::{Disk, Flush, Open, Write};
 use fulmar_host::{Host, planted};
 use fulmar_types::{Event, LogIndex, Plant};
@@ -216,7 +217,14 @@ async fn read(
     else {
         return Ok(Err(SnapshotError::Damaged("longer than a snapshot may be")));
     };
-    let bytes = file.read(0, len).await.map_err(failed("read", path))?;
+    let bytes = match read_around(file.as_ref(), 0, len).await {
+        Ok(bytes) => bytes,
+        // There is another snapshot, or a log to begin at; the caller judges that.
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a snapshot cannot be read");
+            return Ok(Err(SnapshotError::Damaged("the disk does not read it")));
+        }
+    };
     Ok(Snapshot::decode(&bytes).and_then(|snapshot| {
         if snapshot.last.index == index {
             Ok(snapshot)

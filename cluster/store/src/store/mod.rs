@@ -10,6 +10,8 @@ mod log;
 mod ship;
 mod state;
 
+pub use ship::Prepared;
+
 use crate::cache::EntryCache;
 use crate::core::{Core, Inner, Parts};
 use crate::error::{DiskError, OpenError, Poisoned};
@@ -148,8 +150,8 @@ impl Store {
         self.inner.core().vote
     }
 
-    /// Makes an empty directory a node's: writes the first segment and, last, the identity.
-    /// Durable on return.
+    /// Makes a directory that has a `life` ([`Store::save_life`]) a node's: writes the first segment
+    /// and, last, the identity. Durable on return.
     ///
     /// # Errors
     /// If the store is closed.
@@ -163,20 +165,6 @@ impl Store {
         let segment_bytes = self.inner.settings.segment_bytes;
         assert_eq!(identity.segment_bytes, segment_bytes, "opened for another segment size");
         self.wait(|done| Job::Initialise { identity, done }).await
-    }
-
-    /// Replaces the identity, to note that the node takes part with a vote now. Durable on return.
-    ///
-    /// # Errors
-    /// If the store is closed.
-    ///
-    /// # Panics
-    /// If anything else of the identity changes but that note.
-    pub async fn save_identity(&self, identity: Identity) -> Result<(), Poisoned> {
-        let same =
-            |own: Identity| Identity { initialised: identity.initialised, ..own } == identity;
-        assert!(self.identity().is_some_and(same), "an identity does not change: {identity:?}");
-        self.wait(|done| Job::Identity { identity, done }).await
     }
 
     /// Saves a vote. Durable on return, and ordered with appends and truncations.
@@ -218,7 +206,7 @@ impl Store {
         Ok(free >= space::needed_to_install(&self.inner, snapshot, segments))
     }
 
-    /// Waits until everything that was asked for is on disk.
+    /// Waits until everything that was asked for is on disk, and a mark says so.
     ///
     /// # Errors
     /// If the store is closed.
@@ -264,7 +252,7 @@ struct Unstarted {
 impl Unstarted {
     fn start(self, inner: Arc<Inner>) -> Writer {
         let Self { files, vote, vote_generation, manifest } = self;
-        Writer { inner, files, vote, vote_generation, manifest }
+        Writer { inner, files, vote, vote_generation, manifest, unmarked: None }
     }
 }
 
@@ -297,6 +285,7 @@ fn assemble(
         spares: Spares::found(spares),
         space: Space::default(),
         installing: false,
+        prepared: 0,
         incoming: BTreeMap::new(),
     };
     let Some(node) = node else { return (core, Unstarted::default()) };

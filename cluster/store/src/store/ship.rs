@@ -1,6 +1,7 @@
 //! Whole segments on their way to and from peers, and taking over what came.
 
 use super::Store;
+use crate::core::Inner;
 use crate::error::{DiskError, Failure, IncomingError, Poisoned};
 use crate::format::manifest::SealedInfo;
 use crate::install::{self, Installation};
@@ -10,6 +11,32 @@ use crate::writer::Job;
 use bytes::Bytes;
 use fulmar_host::disk::Open;
 use fulmar_types::{LogIndex, LogPosition};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// While it is held, the segments that an installation counts on stay. See
+/// [`Store::prepare_install`].
+pub struct Prepared(Arc<Inner>);
+
+impl Prepared {
+    fn new(inner: &Arc<Inner>) -> Self {
+        inner.core().prepared += 1;
+        Self(inner.clone())
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        self.0.core().prepared -= 1;
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepared")
+    }
+}
 
 impl Store {
     /// Every sealed segment that is kept, in order.
@@ -31,8 +58,27 @@ impl Store {
         self.inner.read_sealed_chunk(base, at, len).await
     }
 
+    /// Whether a segment is in place, or has come from a peer and was verified.
+    pub fn has_segment(&self, info: &SealedInfo) -> bool {
+        let core = self.inner.core();
+        core.sealed.get(&info.base).is_some_and(|segment| segment.info == *info)
+            || core
+                .incoming
+                .get(&info.base)
+                .is_some_and(|incoming| incoming.finished && incoming.info == *info)
+    }
+
+    /// Forgets the segments on their way from a peer that are not among these, and removes their
+    /// files.
+    ///
+    /// # Errors
+    /// If the store is closed.
+    pub async fn keep_incoming(&self, wanted: &BTreeSet<LogIndex>) -> Result<(), IncomingError> {
+        self.inner.keep_incoming(wanted).await
+    }
+
     /// Begins a segment that comes from a peer, or goes on with it. Returns where the next chunk
-    /// goes: at the end of the file it is there already.
+    /// goes: at the end of the file all bytes are there already.
     ///
     /// # Errors
     /// If the segment cannot be one, or the store is closed.
@@ -61,6 +107,24 @@ impl Store {
         self.inner.finish_incoming(base).await
     }
 
+    /// Looks whether [`Store::install`] could be done with a snapshot that ends at `last`. As long
+    /// as the answer is held, nothing that it counts on goes away.
+    ///
+    /// # Errors
+    /// If a segment is missing or they do not belong together, or the store is closed.
+    pub async fn prepare_install(
+        &self,
+        last: LogPosition,
+        segments: &[SealedInfo],
+    ) -> Result<Prepared, IncomingError> {
+        let _sealing = self.inner.sealing.lock().await;
+        let prepared = Prepared::new(&self.inner);
+        // Removals that were asked for before have happened then.
+        self.close().await?;
+        self.gather(last, segments).await?;
+        Ok(prepared)
+    }
+
     /// Replaces everything up to the end of a snapshot by the segments of a peer, those that came
     /// in and those that are here already; `segments` are all that the peer keeps up to there. The
     /// log goes on behind the snapshot: with the local entries if they agree with it, else empty.
@@ -77,12 +141,11 @@ impl Store {
         let _sealing = self.inner.sealing.lock().await;
         self.inner.usable()?.installing = true;
         let installed = self.install_alone(snapshot, segments).await;
-        let mut core = self.inner.usable()?;
-        core.installing = false;
-        if installed.is_ok() {
-            core.incoming.clear();
-        }
-        installed
+        self.inner.usable()?.installing = false;
+        installed?;
+        // Those that were not for this snapshot too: the next offer begins anew.
+        let leftover: Vec<LogIndex> = self.inner.usable()?.incoming.keys().copied().collect();
+        self.inner.forget_incoming(&leftover).await
     }
 
     async fn install_alone(
@@ -92,7 +155,7 @@ impl Store {
     ) -> Result<(), IncomingError> {
         // Removals that were asked for before have happened then.
         self.close().await?;
-        let installation = self.gather(snapshot.last, segments).await?;
+        let installation = self.gather(snapshot.last, &segments).await?;
         let staged = install::stage_snapshot(&self.inner, &snapshot).await;
         if let Err(error) = staged {
             self.inner.fail(&Failure::Disk(error), Vec::new());
@@ -106,18 +169,18 @@ impl Store {
     async fn gather(
         &self,
         last: LogPosition,
-        infos: Vec<SealedInfo>,
+        infos: &[SealedInfo],
     ) -> Result<Installation, IncomingError> {
         let mut segments = Vec::with_capacity(infos.len());
         let mut moved = 0;
         for info in infos {
             let local = self.inner.usable()?.sealed.get(&info.base).cloned();
-            if let Some(segment) = local.filter(|segment| segment.info == info) {
+            if let Some(segment) = local.filter(|segment| segment.info == *info) {
                 segments.push(segment);
                 continue;
             }
             let came = self.inner.usable()?.incoming.get(&info.base).cloned();
-            if !came.is_some_and(|incoming| incoming.finished && incoming.info == info) {
+            if !came.is_some_and(|incoming| incoming.finished && incoming.info == *info) {
                 let what = format!("segment {} is not here", info.base);
                 return Err(IncomingError::Incomplete(what));
             }
@@ -126,7 +189,7 @@ impl Store {
                 let disk = self.inner.host.disk.as_ref();
                 let file = disk.open(&path, Open::Existing).await;
                 let file = file.map_err(DiskError::with("open", &path))?;
-                open_sealed(file.as_ref(), &path, &info).await
+                open_sealed(file.as_ref(), &path, info).await
             };
             match opened.await {
                 Ok(segment) => segments.push(segment),

@@ -229,6 +229,7 @@ fn a_large_append_goes_in_bounded_groups() {
         let (store, recovered) = Store::open(host.clone(), large.clone()).await.expect("opens");
         let node = Node { store, recovered, seen };
         let identity = Identity { segment_bytes: 16 << 20, ..identity() };
+        node.store.save_life(&life()).await.expect("saves");
         node.store.initialise(identity).await.expect("initialises");
         let entries: Vec<_> = (0..300).map(|index| entry(1, index, 100_000)).collect();
         node.write(entries.clone()).await;

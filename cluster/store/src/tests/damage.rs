@@ -3,9 +3,11 @@
 
 use super::disk::TestDisk;
 use super::fixture::*;
-use crate::{Poisoned, ReadError, SavedVote, StreamId};
-use fulmar_types::{ExitCode, LogIndex, NodeId, Offset, Probe, Term};
+use crate::{Life, Poisoned, ReadError, SavedVote, StreamId};
+use fulmar_host::time;
+use fulmar_types::{ExitCode, Incarnation, LogIndex, NodeId, Offset, Probe, Term, Uuid};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const LEN: usize = 8000;
 /// Entries per segment.
@@ -23,14 +25,20 @@ fn filled(applied: u64) -> TestDisk {
 }
 
 async fn fill(applied: u64) -> TestDisk {
+    let (disk, node) = write(applied).await;
+    node.store.close().await.expect("works");
+    disk
+}
+
+/// The same, not closed: the last group has no mark behind it.
+async fn write(applied: u64) -> (TestDisk, Node) {
     let disk = TestDisk::default();
     let node = fresh(&disk).await;
     let vote = SavedVote { term: Term(1), voted_for: NodeId(3), committed: true };
     node.store.save_vote(vote).await.expect("saved");
     node.fill(1, 0..50, LEN).await;
     node.apply(applied, true).await;
-    node.store.close().await.expect("works");
-    disk
+    (disk, node)
 }
 
 fn flip(disk: &TestDisk, file: &Path, at: usize) {
@@ -67,9 +75,25 @@ fn rot_in_the_middle_stops_the_node() {
 }
 
 #[test]
-fn rot_in_the_last_group_is_cut_off_and_wiped() {
+fn rot_in_the_last_group_after_a_stop_or_a_pause_stops_the_node() {
+    let last = 4096 + 4 * FRAME + 3000;
+    let disk = filled(0);
+    flip(&disk, &segment(45), last);
+    assert!(stops(&disk, &segment(45)).contains("entry 49"));
+    let disk = run(async {
+        let (disk, _node) = write(0).await;
+        time::sleep(Duration::from_millis(1_500)).await;
+        disk
+    });
+    flip(&disk, &segment(45), last);
+    assert!(stops(&disk, &segment(45)).contains("entry 49"));
+}
+
+#[test]
+fn rot_in_the_last_group_is_cut_off_and_wiped_if_no_mark_covers_it() {
     run(async {
-        let disk = fill(0).await;
+        let (disk, node) = write(0).await;
+        drop(node);
         let at = 4096 + 4 * FRAME;
         flip(&disk, &segment(45), at + 3000);
         let node = open(&disk).await;
@@ -179,8 +203,8 @@ fn a_damaged_seal_stops_the_node() {
 }
 
 #[test]
-fn identity_and_manifest() {
-    for name in ["identity", "manifest"] {
+fn identity_manifest_and_life() {
+    for name in ["identity", "manifest", "life"] {
         let disk = filled(50);
         flip(&disk, &path(name), 20);
         stops(&disk, &path(name));
@@ -188,6 +212,17 @@ fn identity_and_manifest() {
         disk.lose(&path(name));
         stops(&disk, &path(name));
     }
+}
+
+#[test]
+fn the_life_of_another_directory_stops_the_node() {
+    let disk = filled(50);
+    let other = Life { incarnation: Incarnation(Uuid([9; 16])), ..life() };
+    disk.rot(&path("life"), |bytes| *bytes = other.encode());
+    let before = everything(&disk);
+    let error = run(try_open(&disk)).0.err().expect("it stops");
+    assert_eq!(error.exit_code(), ExitCode::Identity, "{error}");
+    assert!(everything(&disk) == before, "a node that stops changes nothing");
 }
 
 #[test]

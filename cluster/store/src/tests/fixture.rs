@@ -3,8 +3,8 @@
 use super::disk::TestDisk;
 use crate::error::OpenError;
 use crate::{
-    EntryKind, Identity, LogEntry, Recovered, Row, Snapshot, Store, StoreSettings, StoredBatch,
-    StreamId,
+    EntryKind, Identity, Life, LogEntry, Recovered, Row, Snapshot, Store, StoreSettings,
+    StoredBatch, StreamId,
 };
 use bytes::Bytes;
 use fulmar_host::clock::Clock;
@@ -110,8 +110,11 @@ pub fn identity() -> Identity {
         node: NodeId(1),
         incarnation: Incarnation(Uuid([8; 16])),
         segment_bytes: SEGMENT_BYTES,
-        initialised: true,
     }
+}
+
+pub fn life() -> Life {
+    Life { site: Some(identity().site), ..Life::new(identity().incarnation) }
 }
 
 pub fn segment(base: u64) -> PathBuf {
@@ -140,6 +143,7 @@ pub async fn open(disk: &TestDisk) -> Node {
 
 pub async fn fresh(disk: &TestDisk) -> Node {
     let node = open(disk).await;
+    node.store.save_life(&life()).await.expect("saves");
     node.store.initialise(identity()).await.expect("initialises");
     node
 }

@@ -5,6 +5,8 @@ use super::disk::TestDisk;
 use super::fixture::*;
 use crate::{IncomingError, LogEntry, SealedInfo, Snapshot, StreamId};
 use fulmar_types::{Event, LogIndex, Offset, Probe};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 const LEN: usize = 8000;
 
@@ -190,6 +192,87 @@ fn what_is_damaged_or_does_not_belong_together_is_refused() {
         assert!(incomplete(to.store.install(snapshot.clone(), without_last).await));
         assert!(to.seen.exit_code().is_none(), "a bad peer does not end this node");
         to.store.install(snapshot, segments).await.expect("installs");
+    });
+}
+
+/// The files that are staged.
+fn staged(disk: &TestDisk) -> usize {
+    let incoming = Path::new(ROOT).join("incoming");
+    disk.names().iter().filter(|name| name.parent() == Some(&incoming)).count()
+}
+
+#[test]
+fn what_is_not_offered_any_more_or_was_not_needed_leaves_no_file() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        let (snapshot, segments) = newest(&from).await;
+        for info in &segments {
+            assert_eq!(to.store.begin_incoming(*info).await, Ok(0));
+        }
+        assert_eq!(staged(&mine), 0, "an offer alone opens no file");
+        ship(&from, &to).await.expect("arrives");
+        assert_eq!(staged(&mine), segments.len());
+        let all_but_first = segments[1..].iter().map(|info| info.base).collect();
+        to.store.keep_incoming(&all_but_first).await.expect("works");
+        assert_eq!(staged(&mine), segments.len() - 1);
+        assert!(!to.store.has_segment(&segments[0]) && to.store.has_segment(&segments[1]));
+        let refused = to.store.prepare_install(snapshot.last, &segments).await;
+        assert!(matches!(refused, Err(IncomingError::Incomplete(_))), "and the node lives");
+        assert_eq!(to.seen.exit_code(), None);
+
+        ship(&from, &to).await.expect("arrives");
+        let mut stranger = segments[0];
+        stranger.base = LogIndex(500);
+        assert_eq!(to.store.begin_incoming(stranger).await, Ok(0));
+        to.store.write_incoming(stranger.base, 0, vec![0; 512].into()).await.expect("takes it");
+        to.store.install(snapshot, segments).await.expect("installs");
+        assert_eq!(staged(&mine), 0);
+    });
+}
+
+#[test]
+fn a_prepared_installation_finds_everything_however_long_it_waits() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        // Half of it is here already, and is garbage by now.
+        to.write(due()[..35].to_vec()).await;
+        to.apply(35, true).await;
+        to.store.close().await.expect("works");
+        ship(&from, &to).await.expect("arrives");
+        let (snapshot, segments) = newest(&from).await;
+        let prepared = to.store.prepare_install(snapshot.last, &segments).await.expect("all here");
+        let floor = to.store.entries(LogIndex(14)..LogIndex(15), 1).await.expect("reads");
+        to.store.purge_to(floor[0].position).await.expect("moved");
+        (0..3).for_each(|stream| to.store.advance_start(StreamId(stream), Offset(10)));
+        assert_eq!(to.store.collect_garbage().await, Ok(0), "it is counted on");
+        to.store.keep_incoming(&BTreeSet::new()).await.expect("works");
+        let mut other = *segments.last().expect("there are some");
+        other.hash ^= 1;
+        let begun = to.store.begin_incoming(other).await;
+        assert!(matches!(begun, Err(IncomingError::Refused { .. })), "{begun:?}");
+        to.store.install(snapshot, segments).await.expect("installs");
+        drop(prepared);
+        go_on(&from, &to).await;
+    });
+}
+
+#[test]
+fn the_segment_that_ends_at_the_only_snapshot_is_never_garbage() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        catch_up(&from, &to).await;
+        (0..3).for_each(|stream| to.store.drop_stream(StreamId(stream)));
+        assert_eq!(to.store.collect_garbage().await, Ok(2), "all but one");
+        let ends: Vec<_> = to.store.sealed().iter().map(|info| info.last.index).collect();
+        assert_eq!(ends.last(), Some(&LogIndex(44)), "another node needs it with the snapshot");
+        let disk = TestDisk::default();
+        let third = fresh(&disk).await;
+        let (snapshot, segments) = newest(&to).await;
+        ship(&to, &third).await.expect("arrives");
+        third.store.install(snapshot, segments).await.expect("installs");
     });
 }
 
