@@ -187,7 +187,7 @@ impl Bootstrap {
         let message = format!(
             "node {} has an empty data directory, but the site exists: node {by} knows an earlier \
              life of this node.\nIf the old directory can be found, put it back. If it is lost, \
-             `fulmar rejoin` prepares an empty one. Nothing was changed.",
+             `fulmar rejoin` prepares this one to take part again.",
             self.context.node
         );
         self.context.host.fatal(ExitCode::Identity, message).await
@@ -196,25 +196,24 @@ impl Bootstrap {
 
 /// Prepares an empty directory for a node whose old one is lost: at its next start it asks the
 /// leader for a new place in the site. Durable on return; to do it again changes nothing. `false`
-/// if the directory is not empty.
+/// if the directory is not empty. One that a node began and that never belonged to a site counts
+/// as empty, for it holds no promise: such a start is how most people learn that they need this.
 ///
 /// # Errors
 /// If the directory cannot be opened, or the disk fails.
 pub async fn prepare_rejoin(host: Host, settings: &GroupSettings) -> Result<bool, StartError> {
     let disk = |error: Poisoned| StartError::Core(error.to_string());
     let (store, _) = Store::open(host, store_settings(settings)).await?;
-    let prepared = match store.life().await.map_err(disk)? {
-        Some(life) => life.rejoins && life.site.is_none(),
-        None if store.identity().is_some() => false,
-        None => {
-            let incarnation = Incarnation(Uuid::from_random(random::random_16()));
-            let life = Life { rejoins: true, ..Life::new(incarnation) };
-            store.save_life(&life).await.map_err(disk)?;
-            true
-        }
-    };
+    let life = store.life().await.map_err(disk)?;
+    let young = life.as_ref().is_none_or(|life| life.site.is_none());
+    let empty = young && store.identity().is_none();
+    if empty && !life.is_some_and(|life| life.rejoins) {
+        let incarnation = Incarnation(Uuid::from_random(random::random_16()));
+        let life = Life { rejoins: true, ..Life::new(incarnation) };
+        store.save_life(&life).await.map_err(disk)?;
+    }
     store.close().await.map_err(disk)?;
-    Ok(prepared)
+    Ok(empty)
 }
 
 /// Makes the directory that of a site's node, if the site is known and nobody has done it: a crash

@@ -39,6 +39,23 @@ fn kill(pid: i32, signal: i32) {
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
 }
 
+/// The next line with this in it.
+fn wait_for(said: &mut impl BufRead, what: &str) -> String {
+    let mut line = String::new();
+    while !line.contains(what) {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("text") > 0, "it ended before `{what}`");
+    }
+    line
+}
+
+/// A place for the ports of a site: the first three and those of the peers, 100 further on.
+fn free_ports() -> u16 {
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let is_free = |base: &u16| (0..3).all(|at| free(base + at) && free(base + 100 + at));
+    (20_100..60_000).step_by(200).find(is_free).expect("six free ports")
+}
+
 /// The directory that a message says is kept; it is removed.
 fn kept(message: &str) -> PathBuf {
     let (_, rest) = message.split_once("kept in ").expect("it says where");
@@ -62,11 +79,7 @@ fn a_bench_of_records_that_the_site_refuses_fails_at_once_and_says_why() {
 fn a_demo_fails_when_a_node_ends_that_nobody_killed() {
     let mut demo = fulmar(&["demo", "--records", "20000"]);
     let mut said = BufReader::new(demo.stdout.take().expect("it is a pipe"));
-    let mut line = String::new();
-    while !line.contains(" leads") {
-        line.clear();
-        assert!(said.read_line(&mut line).expect("text") > 0, "it ended");
-    }
+    let line = wait_for(&mut said, " leads");
     let id_of = |arguments: &[String]| {
         let at = arguments.iter().position(|argument| argument == "--id")?;
         arguments.get(at + 1).cloned()
@@ -103,5 +116,47 @@ fn up_is_not_ready_because_somebody_else_listens_there() {
     assert_eq!(output.status.code(), Some(1), "{out}{error}");
     assert_eq!(error.matches("ended with code 47").count(), 3, "{error}");
     assert!(!out.contains("Ready"), "{out}");
+    fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+#[test]
+fn a_node_that_was_started_without_its_directory_can_rejoin_at_once() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("up-rejoin");
+    let _ = fs::remove_dir_all(&dir);
+    let dir_text = dir.to_string_lossy().into_owned();
+    let base = free_ports().to_string();
+    let mut up = fulmar(&["up", "--dir", &dir_text, "--base-port", &base]);
+    let mut said = BufReader::new(up.stdout.take().expect("it is a pipe"));
+    wait_for(&mut said, "Ready");
+    let third = |arguments: &[String]| arguments.windows(2).any(|pair| pair == ["--id", "3"]);
+    let (pid, _) =
+        children(up.id()).into_iter().find(|(_, arguments)| third(arguments)).expect("node 3");
+    kill(pid, libc::SIGKILL);
+    let site = dir.join("site.toml").to_string_lossy().into_owned();
+    let mut complaints = BufReader::new(up.stderr.take().expect("it is a pipe"));
+    wait_for(&mut complaints, "node 3 was killed by signal 9");
+    fs::remove_dir_all(dir.join("node-3")).expect("nobody uses it");
+    // Most people start the node first, and learn from it that the directory is not there.
+    let (code, error) = end(fulmar(&["node", "--config", &site, "--id", "3"]));
+    assert_eq!(code, Some(43), "{error}");
+    assert!(error.contains("`fulmar rejoin` prepares this one"), "{error}");
+    for _ in 0..2 {
+        let (code, error) = end(fulmar(&["rejoin", "--config", &site, "--id", "3"]));
+        assert_eq!(code, Some(0), "{error}");
+    }
+    let mut node = fulmar(&["node", "--config", &site, "--id", "3"]);
+    let mut log = BufReader::new(node.stderr.take().expect("it is a pipe"));
+    wait_for(&mut log, "this node votes again");
+    let (code, error) = end(fulmar(&["rejoin", "--config", &site, "--id", "2"]));
+    assert_eq!(code, Some(46), "{error}");
+    // `up` ends with 1, since a node of its own had ended.
+    for (child, expected) in [(node, 0), (up, 1)] {
+        kill(i32::try_from(child.id()).expect("a process id"), libc::SIGINT);
+        let (code, error) = end(child);
+        assert_eq!(code, Some(expected), "{error}");
+    }
+    let (code, error) = end(fulmar(&["rejoin", "--config", &site, "--id", "3"]));
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("is not empty, and nothing in it was touched"), "{error}");
     fs::remove_dir_all(&dir).expect("it is ours");
 }

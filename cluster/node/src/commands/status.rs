@@ -1,19 +1,22 @@
-//! `fulmar status`: who leads, and what is in the topics.
+//! `fulmar status`: who leads, which nodes answer, and what is in the topics.
 
 use super::client::{self, Bootstrap};
 use super::output::{count, grouped, say};
 use super::{Stop, client::parse_bootstrap};
 use clap::Args;
-use fulmar_client::{Cluster, Metadata, OffsetAt, TopicPartition};
-use fulmar_host::time::Duration;
-use fulmar_types::{ExitCode, PartitionIndex};
+use fulmar_client::{CallError, Cluster, ConnectError, Metadata, OffsetAt, TopicPartition};
+use fulmar_host::time::{self, Duration};
+use fulmar_types::{ExitCode, NodeId, PartitionIndex};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How long each question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Show who leads a site and the offsets of its topics.
+/// A node that does not greet within this time counts as one that does not answer.
+const GREETING: Duration = Duration::from_secs(2);
+
+/// Show who leads a site, which nodes answer, and the offsets of its topics.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The addresses of some of its nodes, with commas between.
@@ -23,6 +26,9 @@ pub struct Options {
 
 /// The first and the next offset of each partition, or why they are not known.
 type Offsets = BTreeMap<(String, PartitionIndex), Result<(u64, u64), String>>;
+
+/// What is wrong with the nodes that do not answer.
+type Silent = BTreeMap<NodeId, String>;
 
 /// Asks and prints.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
@@ -39,8 +45,28 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             offsets.insert((name.clone(), *partition), found);
         }
     }
-    say(render(&metadata, &offsets).trim_end());
+    let silent = silent(&cluster, &metadata).await;
+    say(render(&metadata, &silent, &offsets).trim_end());
     Ok(ExitCode::Ok)
+}
+
+/// Greets every node anew: the site names all of its nodes, those that are down included.
+async fn silent(cluster: &Cluster, metadata: &Metadata) -> Silent {
+    let mut silent = Silent::new();
+    let addresses = metadata.nodes.keys().filter_map(|id| Some((*id, metadata.address(*id)?)));
+    for (id, address) in addresses {
+        let greeted = match address {
+            Ok(address) => {
+                let fresh = cluster.separate();
+                fresh.connection_to(address, time::now() + GREETING).await.map(drop)
+            }
+            Err(name) => Err(CallError::Connect(ConnectError::Address(name))),
+        };
+        if let Err(error) = greeted {
+            silent.insert(id, error.to_string());
+        }
+    }
+    silent
 }
 
 async fn offsets_of(cluster: &Cluster, of: &TopicPartition) -> Result<(u64, u64), String> {
@@ -51,7 +77,7 @@ async fn offsets_of(cluster: &Cluster, of: &TopicPartition) -> Result<(u64, u64)
     Ok((find(OffsetAt::Earliest).await?, find(OffsetAt::Latest).await?))
 }
 
-fn render(metadata: &Metadata, offsets: &Offsets) -> String {
+fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
     let mut text = String::new();
     let site = metadata.site.as_deref().unwrap_or("without a name");
     let leader = match metadata.controller {
@@ -64,7 +90,9 @@ fn render(metadata: &Metadata, offsets: &Offsets) -> String {
     line(&mut text, format!("site {site}: {leader}"));
     for (id, address) in &metadata.nodes {
         let leads = if metadata.controller == Some(*id) { "  leads" } else { "" };
-        line(&mut text, format!("  node {id}  {address}{leads}"));
+        let silent = silent.get(id).map(|error| format!("  does not answer: {error}"));
+        let silent = silent.unwrap_or_default();
+        line(&mut text, format!("  node {id}  {address}{leads}{silent}"));
     }
     if metadata.topics.is_empty() {
         line(&mut text, "no topics".to_owned());
@@ -91,7 +119,7 @@ fn render(metadata: &Metadata, offsets: &Offsets) -> String {
 mod tests {
     use super::*;
     use fulmar_client::metadata::{PartitionMetadata, TopicMetadata};
-    use fulmar_types::{NodeId, Uuid};
+    use fulmar_types::Uuid;
     use fulmar_wire::ErrorCode;
 
     #[test]
@@ -114,7 +142,8 @@ mod tests {
             (of(0), Ok((0, 1_234_567))),
             (of(1), Err("no answer within the time for it".to_owned())),
         ]);
-        insta::assert_snapshot!(render(&metadata, &offsets));
-        insta::assert_snapshot!(render(&Metadata::default(), &Offsets::new()));
+        let silent = Silent::from([(NodeId(3), "cannot connect: connection refused".to_owned())]);
+        insta::assert_snapshot!(render(&metadata, &silent, &offsets));
+        insta::assert_snapshot!(render(&Metadata::default(), &Silent::new(), &Offsets::new()));
     }
 }
