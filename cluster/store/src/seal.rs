@@ -29,7 +29,7 @@ use crate::format::trailer::Trailer;
 use crate::format::{SECTOR, to_sectors};
 use crate::log::OpenSegment;
 use crate::recovery::SealedSegment;
-use crate::recovery::scan::{Window, read_page};
+use crate::recovery::scan::Window;
 use crate::space::release;
 use crate::writer::Job;
 use bytes::Bytes;
@@ -193,8 +193,8 @@ async fn verify(
     hash: &mut Xxh3,
 ) -> Result<(), Failure> {
     let failed = |error| Failure::from(DiskError::with("read", path)(error));
-    let page = read_page(file).await.map_err(failed)?;
-    let header = page.get(..SECTOR_BYTES).and_then(SegmentHeader::decode);
+    let sector = file.read(0, SECTOR_BYTES).await.map_err(failed)?;
+    let header = SegmentHeader::decode(&sector);
     if header != Some(segment.header) {
         return Err(Damage::new(path, Some(0), "the header of the segment has changed").into());
     }

@@ -41,11 +41,15 @@ pub(crate) struct Window<'a> {
     len: u64,
     /// How much is read at a time.
     ahead: u64,
+    /// Whether a sector that cannot be read is read around. Only recovery may: while a node runs,
+    /// no power cut has torn one, so a failed read says something of the disk and not of the bytes.
+    around: bool,
     at: u64,
     bytes: Bytes,
 }
 
 impl<'a> Window<'a> {
+    /// A window for a node that runs: a failed read fails.
     pub async fn new(file: &'a dyn File) -> io::Result<Self> {
         Self::with_ahead(file, WINDOW_BYTES).await
     }
@@ -53,7 +57,12 @@ impl<'a> Window<'a> {
     /// A window for somebody who knows how much will be wanted.
     pub async fn with_ahead(file: &'a dyn File, ahead: u64) -> io::Result<Self> {
         let len = file.len_bytes().await?;
-        Ok(Self { file, len, ahead, at: 0, bytes: Bytes::new() })
+        Ok(Self { file, len, ahead, around: false, at: 0, bytes: Bytes::new() })
+    }
+
+    /// A window for recovery, which reads around what a power cut has left unreadable.
+    async fn around(file: &'a dyn File) -> io::Result<Self> {
+        Ok(Self { around: true, ..Self::new(file).await? })
     }
 
     /// The bytes at a position, fewer than `len` only where the file ends.
@@ -63,7 +72,12 @@ impl<'a> Window<'a> {
         if at < self.at || at + len > end {
             let read = len.max(self.ahead).min(self.len.saturating_sub(at));
             let read = usize::try_from(read).expect("a window and a frame fit into memory");
-            self.bytes = read_around(self.file, at, read).await?;
+            self.bytes = match self.file.read(at, read).await {
+                Ok(bytes) => bytes,
+                Err(_) if self.around => read_around(self.file, at, read).await?,
+                // What lies further on is nobody's yet, and may be torn.
+                Err(_) => self.file.read(at, len as usize).await?,
+            };
             self.at = at;
         }
         let from = usize::try_from(at - self.at).expect("within the window");
@@ -98,7 +112,7 @@ pub(super) async fn scan(
     segment_bytes: u64,
     successor: Option<LogIndex>,
 ) -> io::Result<Scanned> {
-    let mut window = Window::new(file).await?;
+    let mut window = Window::around(file).await?;
     let mut segment = OpenSegment::new(header);
     let behind = loop {
         if successor == Some(segment.next()) {
@@ -190,7 +204,7 @@ pub(super) async fn adopt_stale(
     segment: &OpenSegment,
     segment_bytes: u64,
 ) -> io::Result<Option<FrameHeader>> {
-    let mut window = Window::new(file).await?;
+    let mut window = Window::around(file).await?;
     let due = due(segment);
     let head = window.get(due.at, FRAME_HEADER_BYTES as u64).await?;
     let Some(stale) = FrameHeader::decode(&head) else { return Ok(None) };
@@ -211,6 +225,6 @@ pub(super) async fn adopt_stale(
 }
 
 /// The page in front of the frames.
-pub(crate) async fn read_page(file: &dyn File) -> io::Result<Bytes> {
+pub(super) async fn read_page(file: &dyn File) -> io::Result<Bytes> {
     read_around(file, 0, usize::try_from(FRAMES_AT).expect("a page")).await
 }

@@ -363,10 +363,36 @@ fn an_error_of_the_disk_closes_the_store_and_is_not_retried() {
 
         let disk = fill(0).await;
         let node = open(&disk).await;
-        disk.fail_reads();
+        disk.fail_reads(u32::MAX);
         let read = node.store.entries(LogIndex(0)..LogIndex(1), 1).await;
         assert_eq!(read, Err(ReadError::Poisoned(Poisoned)));
         assert_eq!(node.seen.exit_code(), Some(ExitCode::DiskRead));
+    });
+}
+
+#[test]
+fn a_read_that_fails_while_a_node_runs_is_not_called_damage() {
+    run(async {
+        for failed in 2..5 {
+            let disk = fill(0).await;
+            let node = open(&disk).await;
+            disk.fail_reads(failed);
+            let read = node.store.entries(LogIndex(0)..LogIndex(1), 1).await;
+            assert_eq!(read, Err(ReadError::Poisoned(Poisoned)));
+            assert_eq!(node.seen.exit_code(), Some(ExitCode::DiskRead));
+
+            let disk = fill(0).await;
+            let node = open(&disk).await;
+            for index in 0..50 {
+                let entry = entry(1, index, LEN);
+                node.store.applied(LogIndex(index), &outcome(LogIndex(index)), &rows(&entry));
+            }
+            // Before a segment is sealed it is read.
+            disk.fail_reads(failed);
+            let progress = node.store.last();
+            assert_eq!(node.store.flush_progress(progress).await, Err(Poisoned));
+            assert_eq!(node.seen.exit_code(), Some(ExitCode::DiskRead));
+        }
     });
 }
 

@@ -66,7 +66,7 @@ struct World {
     next_inode: u64,
     dice: u64,
     trace: Vec<String>,
-    fail_reads: bool,
+    fail_reads: u32,
     /// Only the process dies: the page cache stays.
     only_process: bool,
     /// What fits on the disk; without bounds if there is none.
@@ -217,8 +217,9 @@ impl TestDisk {
         self.world().fail_at = Some(point);
     }
 
-    pub fn fail_reads(&self) {
-        self.world().fail_reads = true;
+    /// So many reads answer with an error.
+    pub fn fail_reads(&self, count: u32) {
+        self.world().fail_reads = count;
     }
 
     /// From now on so many bytes are free; `None`: as many as anybody wants.
@@ -259,7 +260,7 @@ impl TestDisk {
         world.dead = false;
         world.cut_at = None;
         world.fail_at = None;
-        world.fail_reads = false;
+        world.fail_reads = 0;
         // What has no name is gone.
         let names = world.durable.values().chain(world.live.values());
         let named: BTreeSet<u64> = names.copied().collect();
@@ -497,7 +498,8 @@ impl File for TestFile {
         Box::pin(async move {
             fulmar_host::task::yield_now().await;
             let mut world = self.world()?;
-            if world.fail_reads {
+            if world.fail_reads > 0 {
+                world.fail_reads -= 1;
                 return Err(io::Error::other("injected"));
             }
             let inode = self.inode(&mut world);
