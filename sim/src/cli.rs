@@ -66,7 +66,7 @@ pub struct SweepArguments {
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
     /// Seeds of each scenario.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
@@ -75,7 +75,7 @@ pub struct SweepArguments {
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
     /// Start no further run after this many minutes.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub minutes: Option<u64>,
     /// Leave folders of failures here.
     #[arg(long, default_value = "failures")]
@@ -99,13 +99,13 @@ pub struct MetaArguments {
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
     /// Seeds of each scenario.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Runs at a time.
     #[arg(long, default_value_t = 2)]
     pub jobs: usize,
     /// Plant a source of nondeterminism, which must be noticed: `map` or `select`.
-    #[arg(long)]
+    #[arg(long, value_parser = ["map", "select"])]
     pub leak: Option<String>,
 }
 
@@ -115,7 +115,7 @@ pub struct PlantsArguments {
     /// Scenario files and directories.
     pub paths: Vec<PathBuf>,
     /// Seeds of each scenario, at most.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
     /// Go on to the next plant when one scenario has caught this one at so many seeds.
     #[arg(long, default_value_t = 5)]
@@ -351,13 +351,16 @@ mod simulate {
                 say(finished.report.to_string().trim_end());
                 if meta::repeats(&recorded, &finished.report) {
                     say(format_args!("the same run: trace {}", recorded.trace_hash));
-                } else {
-                    say(format_args!(
-                        "another run: trace {} was recorded, this build gives {}",
-                        recorded.trace_hash, finished.report.trace_hash
-                    ));
+                    return finished.report.verdict.exit_code();
                 }
-                finished.report.verdict.exit_code()
+                say(format_args!(
+                    "another run: trace {} was recorded, this build gives {}",
+                    recorded.trace_hash, finished.report.trace_hash
+                ));
+                match finished.report.verdict {
+                    Verdict::Pass => ExitCode::Nondeterminism,
+                    failed => failed.exit_code(),
+                }
             }
         }
     }
@@ -368,8 +371,8 @@ mod simulate {
         match meta::meta(&arguments.paths, 0..arguments.seeds, arguments.jobs, &extra) {
             Err(error) => usage(&error.to_string()),
             Ok(summary) => {
-                say(format_args!("{} pairs, {} differ", summary.pairs, summary.differences.len()));
-                if summary.differences.is_empty() { ExitCode::Ok } else { ExitCode::Nondeterminism }
+                say(format_args!("{summary}"));
+                summary.exit_code()
             }
         }
     }
@@ -406,8 +409,7 @@ mod simulate {
             Err(error) => usage(&error.to_string()),
             Ok(table) => {
                 say(table.to_string().trim_end());
-                let all_found = table.rows.iter().all(|row| row.best().is_some());
-                if all_found && table.clean.1 == 0 { ExitCode::Ok } else { ExitCode::Safety }
+                if table.holds() { ExitCode::Ok } else { ExitCode::Safety }
             }
         }
     }

@@ -52,6 +52,18 @@ impl Verdict {
         }
     }
 
+    /// The worst of some: safety before crash before liveness before harness.
+    pub fn worst<'a>(verdicts: impl Iterator<Item = &'a Self>) -> &'a Self {
+        let rank = |verdict: &Self| match verdict {
+            Self::Safety { .. } => 4,
+            Self::Crash { .. } => 3,
+            Self::Liveness { .. } => 2,
+            Self::Harness { .. } => 1,
+            Self::Pass => 0,
+        };
+        verdicts.max_by_key(|verdict| rank(verdict)).unwrap_or(&Self::Pass)
+    }
+
     /// The name of the check that failed, if one did.
     pub fn check(&self) -> Option<&str> {
         match self {

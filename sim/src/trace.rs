@@ -122,10 +122,10 @@ impl TraceHash {
         self.chain().records
     }
 
-    /// Feeds a timer of the harness that fired.
-    pub fn timer(&self, machine: u64, at_ns: u64, place: u64) {
+    /// Feeds a timer of a node, or of a client, that fired.
+    pub fn timer(&self, at_ns: u64) {
         let kind = Kind::Timer;
-        self.record(&Record { kind, machine, at_ns, place, detail: 0, bytes: &[] });
+        self.record(&Record { kind, machine: 0, at_ns, place: 0, detail: 0, bytes: &[] });
     }
 
     /// Feeds the state of a machine after it applied the entry with this index.
@@ -230,7 +230,7 @@ mod tests {
     fn timers_states_and_generators_count() {
         let trace = TraceHash::default();
         let mut seen = vec![trace.digest()];
-        trace.timer(1, 2, 3);
+        trace.timer(2);
         seen.push(trace.digest());
         trace.state(1, 2, 3, 4);
         seen.push(trace.digest());

@@ -88,7 +88,30 @@ mod timer {
 #[cfg(madsim)]
 mod timer {
     use super::{Context, Duration, Future, Instant, Pin, Poll};
+    use std::cell::RefCell;
     use std::task::Waker;
+
+    type Tap = Box<dyn Fn(u64)>;
+
+    thread_local! {
+        // A simulation has a thread of its own.
+        static TAP: RefCell<Option<Tap>> = const { RefCell::new(None) };
+    }
+
+    /// Tells of every timer that fires on this thread from now on, with its time in nanoseconds
+    /// since the simulation began: for the trace. For the simulator only.
+    pub fn on_timer(tap: impl Fn(u64) + 'static) {
+        TAP.with_borrow_mut(|place| *place = Some(Box::new(tap)));
+    }
+
+    fn fired() {
+        TAP.with_borrow(|tap| {
+            if let Some(tap) = tap {
+                let elapsed = madsim::time::TimeHandle::current().elapsed().as_nanos();
+                tap(u64::try_from(elapsed).unwrap_or(u64::MAX));
+            }
+        });
+    }
 
     pub(super) fn now() -> Instant {
         Instant::now()
@@ -114,6 +137,7 @@ mod timer {
 
         fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
             if self.inner.is_elapsed() {
+                fired();
                 return Poll::Ready(());
             }
             // Each poll of the inner timer registers another wake-up, so it is polled only for a
@@ -122,9 +146,15 @@ mod timer {
                 return Poll::Pending;
             }
             self.waker = Some(cx.waker().clone());
-            self.inner.as_mut().poll(cx)
+            let polled = self.inner.as_mut().poll(cx);
+            if polled.is_ready() {
+                fired();
+            }
+            polled
         }
     }
 }
 
 pub use timer::Sleep;
+#[cfg(madsim)]
+pub use timer::on_timer;

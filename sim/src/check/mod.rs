@@ -18,6 +18,7 @@ mod leader_completeness;
 mod log_matching;
 mod queues_bounded;
 mod sealed_equal;
+mod stops_have_cause;
 mod votes_kept;
 
 use fulmar_types::{Event, NodeId};
@@ -36,6 +37,19 @@ impl fmt::Display for SiteNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {} of site {}", self.node, self.site)
     }
+}
+
+/// What the simulator did to the disk of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Harm {
+    /// Bits were flipped.
+    Rot,
+    /// A flush fails.
+    FlushError,
+    /// Reads fail.
+    ReadError,
+    /// Somebody else's files fill it.
+    DiskFull,
 }
 
 /// Something that happened to a node.
@@ -63,7 +77,7 @@ pub struct Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.time_ns / 1_000_000;
-        write!(f, "{} at {}.{:03} s: {}", self.check, ms / 1_000, ms % 1_000, self.text)
+        write!(f, "at {}.{:03} s: {}", ms / 1_000, ms % 1_000, self.text)
     }
 }
 
@@ -81,6 +95,9 @@ pub trait Check {
     /// The disk of a node was emptied: what the node had promised is gone, and what is remembered
     /// of its log does not hold any more.
     fn wiped(&mut self, _node: SiteNode) {}
+
+    /// Something was done to the disk of a node that may well end its process.
+    fn harmed(&mut self, _node: SiteNode, _harm: Harm) {}
 
     /// How many comparisons it has made.
     fn compared(&self) -> u64;
@@ -105,6 +122,7 @@ impl Default for Checks {
                 Box::<sealed_equal::SealedEqual>::default(),
                 Box::<queues_bounded::QueuesBounded>::default(),
                 Box::<full_disk_survived::FullDiskSurvived>::default(),
+                Box::<stops_have_cause::StopsHaveCause>::default(),
             ],
             violation: None,
         }
@@ -131,6 +149,13 @@ impl Checks {
     pub fn wiped(&mut self, node: SiteNode) {
         for check in &mut self.checks {
             check.wiped(node);
+        }
+    }
+
+    /// Tells every check what was done to the disk of a node.
+    pub fn harmed(&mut self, node: SiteNode, harm: Harm) {
+        for check in &mut self.checks {
+            check.harmed(node, harm);
         }
     }
 

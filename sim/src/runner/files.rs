@@ -45,6 +45,16 @@ pub fn find(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Every scenario among these files and directories, sorted by path.
+///
+/// # Errors
+/// As [`find`], or if one of them is bad, with the text for people.
+pub fn find_good(paths: &[PathBuf]) -> io::Result<Vec<(PathBuf, Scenario)>> {
+    let bad = |text| io::Error::new(io::ErrorKind::InvalidInput, text);
+    let load = |path: PathBuf| load(&path).map(|scenario| (path, scenario)).map_err(bad);
+    find(paths)?.into_iter().map(load).collect()
+}
+
 fn collect(path: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));

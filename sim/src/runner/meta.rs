@@ -9,8 +9,10 @@
 use super::child::{Job, Pool};
 use super::files;
 use crate::output::tell;
-use crate::report::RunReport;
+use crate::report::{RunReport, Verdict};
+use fulmar_types::ExitCode;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -32,6 +34,25 @@ pub struct MetaSummary {
     pub pairs: u64,
     /// Those whose runs differ.
     pub differences: Vec<Difference>,
+    /// Runs that did not pass: two that fail alike are equal, and prove little.
+    pub failed: Vec<RunReport>,
+}
+
+impl MetaSummary {
+    /// The exit code: of a difference, or else of the worst failure.
+    pub fn exit_code(&self) -> ExitCode {
+        if !self.differences.is_empty() {
+            return ExitCode::Nondeterminism;
+        }
+        Verdict::worst(self.failed.iter().map(|report| &report.verdict)).exit_code()
+    }
+}
+
+impl fmt::Display for MetaSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (differ, failed) = (self.differences.len(), self.failed.len());
+        write!(f, "{} pairs, {differ} differ, {failed} runs failed", self.pairs)
+    }
 }
 
 fn surroundings(job: Job, second: bool) -> Job {
@@ -76,17 +97,17 @@ fn difference(first: &RunReport, second: &RunReport) -> Option<String> {
 /// Runs every seed of every scenario twice and compares.
 ///
 /// # Errors
-/// If there is no scenario, or a process cannot be started.
+/// If there is no scenario, or a bad one, or a process cannot be started.
 pub fn meta(
     paths: &[PathBuf],
     seeds: std::ops::Range<u64>,
     jobs: usize,
     extra: &[(String, String)],
 ) -> io::Result<MetaSummary> {
-    let scenarios = files::find(paths)?;
+    let scenarios = files::find_good(paths)?;
     let mut pool = Pool::new(jobs)?;
     for seed in seeds {
-        for path in &scenarios {
+        for (path, _) in &scenarios {
             for second in [false, true] {
                 let mut job = surroundings(Job::new(path, seed), second);
                 job.environment.extend_from_slice(extra);
@@ -98,6 +119,10 @@ pub fn meta(
     let mut summary = MetaSummary::default();
     while let Some((job, report)) = pool.next_ended()? {
         let key = (job.scenario.clone(), job.seed);
+        if report.verdict != Verdict::Pass {
+            tell(format_args!("{} --seed {}: {}", report.scenario, report.seed, report.verdict));
+            summary.failed.push(report.clone());
+        }
         let Some(other) = half.remove(&key) else {
             half.insert(key, report);
             continue;

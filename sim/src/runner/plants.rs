@@ -14,6 +14,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+/// A plant that takes more seeds than this is found by luck.
+pub const MEDIAN_MAX: u64 = 50;
+
 /// What became of one plant.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -132,6 +135,15 @@ impl fmt::Display for PlantTable {
     }
 }
 
+impl PlantTable {
+    /// Whether every plant was found by a named check, within [`MEDIAN_MAX`] seeds of one scenario
+    /// in the median, and no run failed without one.
+    pub fn holds(&self) -> bool {
+        let soon = |row: &Row| row.median_seeds().is_some_and(|median| median <= MEDIAN_MAX);
+        self.rows.iter().all(soon) && self.clean.1 == 0
+    }
+}
+
 /// What the table is made of.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -148,9 +160,10 @@ pub struct Plan {
 /// Makes the table.
 ///
 /// # Errors
-/// If there is no scenario, or a process cannot be started.
+/// If there is no scenario, or a bad one, or a process cannot be started.
 pub fn plants(paths: &[PathBuf], plan: &Plan) -> io::Result<PlantTable> {
-    let scenarios = files::find(paths)?;
+    let scenarios: Vec<PathBuf> =
+        files::find_good(paths)?.into_iter().map(|(path, _)| path).collect();
     let mut table = PlantTable::default();
     let mut caught = BTreeSet::new();
     for plant in &plan.plants {

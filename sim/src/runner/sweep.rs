@@ -41,6 +41,8 @@ pub struct SweepOptions {
 pub struct Summary {
     /// Runs that ended.
     pub runs: u64,
+    /// Runs that were asked for.
+    pub wanted: u64,
     /// Those that did not pass.
     pub failed: Vec<RunReport>,
     /// Probes and how often they were hit, over all runs.
@@ -79,18 +81,9 @@ impl Summary {
 
     /// The exit code of the sweep: of the worst failure, or of a missed probe.
     pub fn exit_code(&self) -> ExitCode {
-        let rank = |verdict: &Verdict| match verdict {
-            Verdict::Safety { .. } => 4,
-            Verdict::Crash { .. } => 3,
-            Verdict::Liveness { .. } => 2,
-            Verdict::Harness { .. } => 1,
-            Verdict::Pass => 0,
-        };
-        let worst = self.failed.iter().map(|report| &report.verdict).max_by_key(|v| rank(v));
-        match worst {
-            Some(verdict) => verdict.exit_code(),
-            None if self.missed.is_empty() => ExitCode::Ok,
-            None => ExitCode::ProbeMissed,
+        match Verdict::worst(self.failed.iter().map(|report| &report.verdict)) {
+            Verdict::Pass if !self.missed.is_empty() => ExitCode::ProbeMissed,
+            worst => worst.exit_code(),
         }
     }
 }
@@ -98,9 +91,14 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wall = self.wall.as_secs_f64().max(0.001);
+        let short = if self.runs < self.wanted {
+            format!(" of {}, stopped early", self.wanted)
+        } else {
+            String::new()
+        };
         writeln!(
             f,
-            "{} runs, {} failed, {} distinct traces",
+            "{}{short} runs, {} failed, {} distinct traces",
             self.runs,
             self.failed.len(),
             self.hashes.len()
@@ -140,11 +138,10 @@ impl fmt::Display for Summary {
 /// # Errors
 /// If a scenario is bad (with the text for people) or a process cannot be started.
 pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
-    let scenarios = files::find(&options.paths)?;
+    let mut scenarios = Vec::new();
     let mut demanded = BTreeSet::new();
-    for path in &scenarios {
-        let scenario =
-            files::load(path).map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+    for (path, scenario) in files::find_good(&options.paths)? {
+        scenarios.push(path);
         demanded.extend(scenario.must_hit.iter().map(|probe| probe.name().to_owned()));
     }
     let mut pool = Pool::new(options.jobs)?;
@@ -154,7 +151,7 @@ pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
         }
     }
     let total = pool.waiting();
-    let mut summary = Summary::default();
+    let mut summary = Summary { wanted: total as u64, ..Summary::default() };
     let begun = Instant::now();
     let mut said = begun;
     while let Some((_, report)) = pool.next_ended()? {

@@ -22,6 +22,15 @@ kinds! {
         records = "records": Span<Count>;
     }
 
+    /// So much happened in the whole run that it was not a quiet one. Every chaos scenario has this
+    /// check with the numbers of its class.
+    BusyAtLeast = "busy_at_least" {
+        /// Records that were acknowledged.
+        records = "records": Span<Count>;
+        /// Faults that took effect.
+        faults = "faults": Span<Count>;
+    }
+
     /// The site never went longer without acknowledging a record while the chaos lasted.
     SilenceAtMost = "silence_at_most" {
         /// The site.

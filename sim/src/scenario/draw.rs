@@ -5,9 +5,12 @@
 //!
 //! Invariant: a drawn scenario, printed and parsed, draws to itself with any seed.
 
-use super::model::{DrawnScenario, PlannedFault, Scenario, ScheduledFault};
+use super::check::{BusyAtLeast, Check};
+use super::model::{Class, DrawnScenario, PlannedFault, Scenario, ScheduledFault};
 use super::param::Draw;
+use super::quantity::Count;
 use super::trigger::FixedTrigger;
+use super::validate::{FAULTS_PER_MINUTE_MIN, RECORDS_MIN};
 use crate::prng::Prng;
 use fulmar_types::units::HumanDuration;
 
@@ -20,6 +23,11 @@ impl Scenario {
         };
         let workloads = self.workloads.iter().enumerate();
         let checks = self.checks.iter().enumerate();
+        let busy = (self.class == Class::Chaos).then(|| {
+            let faults = FAULTS_PER_MINUTE_MIN * self.run.chaos.0.as_secs() / 60;
+            let count = |count: u64| Count::of(u32::try_from(count).unwrap_or(u32::MAX));
+            Check::BusyAtLeast(BusyAtLeast { records: count(RECORDS_MIN), faults: count(faults) })
+        });
         let mut faults: Vec<ScheduledFault> = Vec::new();
         for (at, planned) in self.faults.iter().enumerate() {
             faults.extend(planned.schedule(self.run.chaos, &mut draw("fault", at)));
@@ -47,7 +55,7 @@ impl Scenario {
             config: config.as_table().cloned().unwrap_or_default(),
             workloads: workloads.map(|(at, w)| w.draw(&mut draw("workload", at))).collect(),
             faults,
-            checks: checks.map(|(at, c)| c.draw(&mut draw("check", at))).collect(),
+            checks: checks.map(|(at, c)| c.draw(&mut draw("check", at))).chain(busy).collect(),
         }
     }
 }

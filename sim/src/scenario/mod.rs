@@ -33,6 +33,7 @@ mod parse;
 mod print;
 mod quantity;
 mod resolve;
+mod site;
 mod source;
 mod target;
 mod trigger;
@@ -48,10 +49,10 @@ pub use disk::{Disk, DiskShape, DrawnDisk, NodeDisk};
 pub use fault::Fault;
 pub use model::{Class, DrawnScenario, Phases, PlannedFault, Scenario, ScheduledFault};
 pub use net::{DrawnNet, Link, Net, NetShape, Place};
-pub use overrides::lay_over;
 pub use param::{Drawn, Kind, Stage, Written};
 pub use quantity::{ClockShift, Count, Mix, Probability, Quantity, Rate, Span};
 pub use resolve::{Links, Roles};
+pub use site::{KAFKA_PORT, address};
 pub use source::ScenarioError;
 pub use target::{
     Between, BetweenOf, Direction, DirectionChoice, End, EndOf, NodeAddress, SiteName, Sites,

@@ -123,7 +123,7 @@ fn integer(value: &Value<'_>, number: &DeInteger<'_>) -> Result<i64, Problem> {
 }
 
 /// Lays the drawn keys over a configuration: tables are merged, other values replaced.
-pub fn lay_over(config: &mut toml::Table, overrides: &toml::Table) {
+pub(super) fn lay_over(config: &mut toml::Table, overrides: &toml::Table) {
     for (key, value) in overrides {
         match (config.get_mut(key), value) {
             (Some(toml::Value::Table(below)), toml::Value::Table(above)) => lay_over(below, above),

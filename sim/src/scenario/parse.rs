@@ -37,9 +37,10 @@ const KEYS: &[&str] = &[
     "check",
 ];
 
-/// More sites or nodes than this would only be slow.
+/// More sites than this would only be slow.
 const SITES_MAX: usize = 8;
-const NODES_MAX: u32 = 9;
+/// What a site may have (docs/design/consensus.md).
+const NODES: [u32; 2] = [1, 3];
 /// Simulated hours belong into several runs with several seeds.
 const PHASE_MAX: HumanDuration = HumanDuration::from_millis(3_600_000);
 
@@ -116,6 +117,7 @@ fn read_fault(
             "`chance` is one probability above 0: a run either has the fault or not",
         ));
     }
+    validate::fault(&fields)?;
     Ok(PlannedFault { trigger: Trigger::read(&fields, chaos)?, chance: chance.low(), fault })
 }
 
@@ -157,8 +159,8 @@ fn read_sites(file: &DeTable<'_>) -> Result<Sites, Problem> {
             ));
         };
         let count: Span<Count> = Span::read(nodes, &sites)?;
-        if count.low() != count.high() || !(1..=NODES_MAX).contains(&count.low().get()) {
-            return Err(Problem::new(nodes.span(), format!("a site has 1 to {NODES_MAX} nodes")));
+        if count.low() != count.high() || !NODES.contains(&count.low().get()) {
+            return Err(Problem::new(nodes.span(), "a site has 1 or 3 nodes"));
         }
         sites.nodes.insert(name, count.low().get());
     }

@@ -8,7 +8,7 @@ use super::check::Check;
 use super::fields::Fields;
 use super::model::{Class, Scenario};
 use super::param::Written;
-use super::quantity::{Count, Span};
+use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
 use super::workload::{TopicName, Workload};
@@ -73,6 +73,7 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
 /// What the parts of a scenario must be together.
 pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
     topics(scenario, file)?;
+    config(scenario, file)?;
     if scenario.class == Class::Chaos {
         chaos(scenario, file)?;
     }
@@ -142,7 +143,39 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             Check::SilenceAtMost(silence) => {
                 produced(&silence.site, &silence.topic, value.span())?;
             }
-            Check::LeaderChangesAtLeast(_) => {}
+            Check::LeaderChangesAtLeast(_) | Check::BusyAtLeast(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Seeds whose configuration is tried: a range that is bad at one end shows at some of them.
+const CONFIGS_TRIED: u64 = 8;
+
+/// What the scenario sets in the configuration must be something that a node starts with.
+fn config(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
+    for drawn in (0..CONFIGS_TRIED).map(|seed| scenario.draw(seed)) {
+        for (number, (site, _)) in drawn.sites.iter().enumerate() {
+            drawn
+                .site_config(number, site)
+                .map_err(|text| Problem::new(file.span_of("config"), text.trim_end()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A fault that lasts no time, or changes nothing, must not count as one.
+pub(super) fn fault(fields: &Fields<'_>) -> Result<(), Problem> {
+    for key in ["for", "by"] {
+        let Some(text) = fields.raw(key).and_then(|value| value.get_ref().as_str()) else {
+            continue;
+        };
+        let is_nothing = |shift: ClockShift| shift.as_nanos() == 0;
+        let nothing = Span::<ClockShift>::parse(text)
+            .is_ok_and(|span| is_nothing(span.low()) && is_nothing(span.high()));
+        if nothing {
+            let message = format!("`{key}` is zero, so this fault does nothing");
+            return Err(Problem::new(fields.span_of(key), message));
         }
     }
     Ok(())

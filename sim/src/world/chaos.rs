@@ -2,10 +2,11 @@
 //!
 //! Every fault is a task of the harness: it waits for its trigger, fires if the chaos still lasts,
 //! and heals when its time is over. A fault that finds nobody to hit (no leader, the node is down
-//! already) is not counted.
+//! already, its way is cut already, nothing reads from the disk) is not counted.
 
 use super::sink::Sink;
 use super::stage::{Death, Overlay, Stage};
+use crate::check::Harm;
 use crate::disk::{DiskOp, PathMatch};
 use crate::scenario::fault::{Others, RotPlace};
 use crate::scenario::{
@@ -17,6 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// How often the harness looks whether a disk that was to fail has done so.
+const ARMED_LOOK: Duration = Duration::from_millis(20);
 
 /// A directed way between two machines.
 type Way = (Machine, Machine);
@@ -117,11 +121,11 @@ impl Chaos {
                 self.disk_full(fault, &full.target, (full.leaves.0, full.lasts.0)).await;
             }
             Fault::FsyncError(error) => {
-                self.fail_next(fault, &error.target, DiskOp::Sync, (1, error.down.0));
+                self.fail_next(fault, &error.target, DiskOp::Sync, (1, error.down.0)).await;
             }
             Fault::ReadError(error) => {
                 let reads = error.reads.get();
-                self.fail_next(fault, &error.target, DiskOp::Read, (reads, error.down.0));
+                self.fail_next(fault, &error.target, DiskOp::Read, (reads, error.down.0)).await;
             }
             Fault::ClockStep(step) => {
                 let by_ms = step.by.as_nanos() / 1_000_000;
@@ -212,10 +216,11 @@ impl Chaos {
     }
 
     async fn cut(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
-        if ways.is_empty() {
-            return;
+        let network = self.stage.machines.network();
+        let open = ways.iter().filter(|(from, to)| !network.is_cut(*from, *to)).count();
+        if open > 0 {
+            self.took_effect(fault, &format!("{open} ways"));
         }
-        self.took_effect(fault, &format!("{} ways", ways.len()));
         for (from, to) in ways {
             self.stage.machines.network().cut(*from, *to);
         }
@@ -273,9 +278,16 @@ impl Chaos {
         }
     }
 
+    /// The nodes of a target whose process runs.
+    fn running(&self, target: &Target) -> Vec<NodeAddress> {
+        let mut nodes = self.stage.resolve(target);
+        nodes.retain(|node| self.stage.is_up(node));
+        nodes
+    }
+
     async fn slow_disk(&self, fault: &Fault<Drawn>, target: &Target, times: (Duration, Duration)) {
         let (by, lasts) = times;
-        let nodes = self.stage.resolve(target);
+        let nodes = self.running(target);
         for node in &nodes {
             self.took_effect(fault, &node.to_string());
             self.stage.slow_disk(node, by);
@@ -288,10 +300,11 @@ impl Chaos {
 
     async fn disk_full(&self, fault: &Fault<Drawn>, target: &Target, much: (u64, Duration)) {
         let (leaves_bytes, lasts) = much;
-        let nodes = self.stage.resolve(target);
+        let nodes = self.running(target);
         let mut filled = Vec::new();
         for node in &nodes {
             self.took_effect(fault, &node.to_string());
+            self.sink().harmed(self.stage.site_node(node), Harm::DiskFull);
             filled.push(self.stage.fill_disk(node, leaves_bytes));
         }
         self.last(lasts).await;
@@ -300,7 +313,9 @@ impl Chaos {
         }
     }
 
-    fn fail_next(
+    /// Makes the next operations of a kind fail. The fault takes effect with the first of them,
+    /// which may be long after, or never.
+    async fn fail_next(
         &self,
         fault: &Fault<Drawn>,
         target: &Target,
@@ -308,14 +323,25 @@ impl Chaos {
         many: (u32, Duration),
     ) {
         let (count, down) = many;
-        for node in self.stage.resolve(target) {
-            if !self.stage.is_up(&node) {
-                continue;
-            }
-            self.took_effect(fault, &node.to_string());
-            self.stage.restart_after(&node, down);
+        let disks = self.stage.machines.disks();
+        let harm = if operation == DiskOp::Read { Harm::ReadError } else { Harm::FlushError };
+        let mut armed = Vec::new();
+        for node in self.running(target) {
             let machine = self.stage.machine(&node);
-            self.stage.machines.disks().fail_next(machine, operation, count, any_path());
+            armed.push((node.clone(), machine, disks.counts(machine).errors));
+            self.sink().harmed(self.stage.site_node(&node), harm);
+            self.stage.restart_after(&node, down);
+            disks.fail_next(machine, operation, count, any_path());
+        }
+        while !armed.is_empty() && !self.is_over() {
+            self.last(ARMED_LOOK).await;
+            armed.retain(|(node, machine, before)| {
+                let met = disks.counts(*machine).errors > *before;
+                if met {
+                    self.took_effect(fault, &node.to_string());
+                }
+                !met
+            });
         }
     }
 
@@ -326,7 +352,7 @@ impl Chaos {
         by_ms: i64,
         lasts: Option<Duration>,
     ) {
-        let nodes = self.stage.resolve(target);
+        let nodes = self.running(target);
         for node in &nodes {
             self.took_effect(fault, &node.to_string());
             self.stage.machines.clocks().step_ms(self.stage.machine(node), by_ms);
@@ -350,6 +376,7 @@ impl Chaos {
             let rotten = disks.rot(machine, bits, matches, spare_latest);
             if let Some(first) = rotten.first() {
                 self.took_effect(fault, &format!("{node}, {}", first.path.display()));
+                self.sink().harmed(self.stage.site_node(&node), Harm::Rot);
                 self.stage.restart_after(&node, down);
             }
         }

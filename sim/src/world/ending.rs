@@ -184,6 +184,18 @@ fn asked_for(
                 liveness(check.kind(), format!("{count} records of {topic}, {wanted} wanted"))
             })
         }
+        Check::BusyAtLeast(asked) => {
+            let (records, faults) = (history.acked_records(), stage.sink.faults());
+            let wanted = (u64::from(asked.records.get()), u64::from(asked.faults.get()));
+            (records < wanted.0 || faults < wanted.1).then(|| {
+                let text = format!(
+                    "a quiet run: {records} records acknowledged and {faults} faults, {} and {} \
+                     wanted",
+                    wanted.0, wanted.1
+                );
+                liveness(check.kind(), text)
+            })
+        }
         Check::SilenceAtMost(asked) => {
             let acked = acked_of(history, &asked.site, asked.topic.as_str());
             let gaps = acked.windows(2).map(|pair| pair[1].0.0 - pair[0].0.0);

@@ -187,6 +187,8 @@ fn run(
 ) -> Ended {
     let runtime = Runtime::with_seed_and_config(drawn.stream_seed, Default::default());
     Machines::install(&runtime);
+    let timers = trace.clone();
+    fulmar_host::time::on_timer(move |at_ns| timers.timer(at_ns));
     runtime.block_on(async {
         let sink = shared.sink.clone();
         let machines = Machines::new(drawn.stream_seed, trace.clone(), sink.clone());
@@ -230,12 +232,12 @@ async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> V
 async fn spring(leak: Leak, stage: Arc<Stage>) {
     match leak {
         Leak::Map => {
-            // What a map with keys from the operating system does to a program that iterates over
-            // it: here the order is taken from an address, which differs between processes.
-            let somewhere = Box::new(0u8);
-            let address = std::ptr::from_ref::<u8>(&somewhere).addr() as u64;
-            let key = xxhash_rust::xxh3::xxh3_64(&address.to_le_bytes());
-            madsim::time::sleep(Duration::from_micros(10_000 + key % 1_000)).await;
+            // In a simulation the keys of the standard map come from the seed, so this one is
+            // seeded as maps of other libraries are: by the place where the program was loaded.
+            let map: std::collections::HashMap<u64, u64, Loaded> =
+                (0..64).map(|number| (number, number)).collect();
+            let order = map.into_keys().fold(0, |order, key| (order * 31 + key) % 1_000);
+            madsim::time::sleep(Duration::from_micros(10_000 + order)).await;
         }
         Leak::Select => {
             for _ in 0..32 {
@@ -243,7 +245,20 @@ async fn spring(leak: Leak, stage: Arc<Stage>) {
             }
         }
     }
-    stage.sink.timer(stage.machines.now_ns());
+    stage.sink.fault("planted leak", stage.machines.now_ns(), "over");
+}
+
+/// Keys a map by the address that the program was loaded at, which differs between processes.
+#[derive(Default)]
+struct Loaded;
+
+impl std::hash::BuildHasher for Loaded {
+    type Hasher = xxhash_rust::xxh3::Xxh3;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        static HERE: u8 = 0;
+        xxhash_rust::xxh3::Xxh3::with_seed(std::ptr::from_ref(&HERE).addr() as u64)
+    }
 }
 
 /// One of two durations, as a select without a fixed order has it.

@@ -6,7 +6,7 @@
 //!
 //! Invariant: nothing here draws a random number, and nothing that a node does depends on it.
 
-use crate::check::{Checks, Observation, SiteNode, Violation};
+use crate::check::{Checks, Harm, Observation, SiteNode, Violation};
 use crate::machine::MachineSink;
 use crate::scenario::EventKind;
 use crate::trace::{Kind, Record, TraceHash, TraceSink};
@@ -112,6 +112,11 @@ impl Sink {
         state.checks.wiped(node);
     }
 
+    /// Something was done to the disk of a node.
+    pub fn harmed(&self, node: SiteNode, harm: Harm) {
+        self.state().checks.harmed(node, harm);
+    }
+
     /// Counts an event for the triggers.
     pub fn count(&self, kind: EventKind, site: u16, by: u64) {
         *self.state().counted.entry((kind, site)).or_default() += by;
@@ -141,11 +146,6 @@ impl Sink {
         }
     }
 
-    /// Notes that a timer of the harness fired.
-    pub fn timer(&self, at_ns: u64) {
-        self.trace.timer(0, at_ns, 0);
-    }
-
     /// Notes that a fault took effect.
     pub fn fault(&self, kind: &'static str, at_ns: u64, what: &str) {
         let mut state = self.state();
@@ -163,6 +163,11 @@ impl Sink {
             bytes: kind.as_bytes(),
         };
         self.trace.record(&record);
+    }
+
+    /// How many faults took effect.
+    pub fn faults(&self) -> u64 {
+        self.state().faults.values().sum()
     }
 
     /// Notes that a rare state was reached, seen by the harness and not by a node.

@@ -1,10 +1,5 @@
 //! The stage: the machines of a scenario, their nodes, and what state they are in.
 //!
-//! ```text
-//! site 0: nodes 10.1.0.1, 10.1.0.2, ...   clients 10.1.1.1
-//! site 1: nodes 10.2.0.1, ...             clients 10.2.1.1
-//! ```
-//!
 //! A node is started by the function that `main` uses, on a host made of simulated parts.
 //!
 //! Invariants: a machine that is down is started by one task only; between the end of a process
@@ -16,25 +11,19 @@ use crate::disk::{DiskConfig, PowerLoss};
 use crate::machine::Machines;
 use crate::net::Link;
 use crate::scenario::{
-    DrawnScenario, Links, Mix, NodeAddress, Place, Roles, SiteName, Target, lay_over,
+    DrawnScenario, KAFKA_PORT, Links, Mix, NodeAddress, Place, Roles, SiteName, Target, address,
 };
 use crate::spread::Spread;
 use fulmar_types::config::Config;
-use fulmar_types::units::{HumanDuration, HumanSize};
+use fulmar_types::units::HumanDuration;
 use fulmar_types::{ExitCode, NodeId};
 use madsim::runtime::Handle;
 use madsim::task::NodeId as Machine;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-const KAFKA_PORT: u16 = 9092;
-const PEER_PORT: u16 = 9192;
-
-/// Small segments, so that a minute of a scenario seals, ships and recycles many of them.
-const SEGMENT_BYTES: u64 = 256 << 10;
 
 /// Nobody runs here right after a kill: madsim drops the old tasks in this time.
 const REST: Duration = Duration::from_millis(2);
@@ -92,41 +81,9 @@ pub struct Stage {
     mutable: Mutex<Mutable>,
 }
 
-fn address(site: usize, host: [u8; 2]) -> IpAddr {
-    let site = u8::try_from(site + 1).expect("a scenario has fewer than 255 sites");
-    IpAddr::V4(Ipv4Addr::new(10, site, host[0], host[1]))
-}
-
 fn spread(mix: &Mix<HumanDuration>) -> Spread {
     let span = mix.span();
     Spread::new(span.low().0, span.high().0)
-}
-
-/// The configuration of one site, the scenario's overrides included.
-///
-/// # Errors
-/// If the overrides do not fit.
-pub fn site_config(
-    drawn: &DrawnScenario,
-    number: usize,
-    site: &SiteName,
-) -> Result<Config, String> {
-    let mut nodes = String::new();
-    for node in 1..=drawn.sites.node_count(site) {
-        let ip = address(number, [0, u8::try_from(node).map_err(|_| "too many nodes")?]);
-        nodes.push_str(&format!(
-            "[[node]]\nid = {node}\ndata = \"/data\"\nkafka = \"{ip}:{KAFKA_PORT}\"\npeer = \
-             \"{ip}:{PEER_PORT}\"\n"
-        ));
-    }
-    let text = format!(
-        "site = \"{site}\"\n[log]\nsegment_bytes = \"{}\"\n{nodes}",
-        HumanSize(SEGMENT_BYTES)
-    );
-    let mut table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
-    lay_over(&mut table, &drawn.config);
-    let text = toml::to_string(&table).map_err(|error| error.to_string())?;
-    Config::parse(&text).map_err(|error| format!("the configuration of site {site}: {error}"))
 }
 
 impl Stage {
@@ -151,7 +108,7 @@ impl Stage {
             mutable: Mutex::default(),
         };
         for (number, site) in sites.iter().enumerate() {
-            let config = Arc::new(site_config(drawn, number, site)?);
+            let config = Arc::new(drawn.site_config(number, site)?);
             for node in config.nodes.iter().map(|node| node.id) {
                 stage.build_node(number, site, node, &config);
             }

@@ -1,0 +1,87 @@
+//! A node stops by itself only for a cause that the simulator gave it: damage where bits were
+//! flipped, a failing disk where one was made to fail. Every other stop is a false alarm, which
+//! takes a node from its site, or one that hides a bug (docs/RUNBOOK.md, "Exit codes of a node").
+
+use super::{Check, Harm, Observation, SiteNode};
+use fulmar_types::{Event, ExitCode};
+use std::collections::BTreeSet;
+
+/// Remembers what was done to the disks.
+#[derive(Default)]
+pub struct StopsHaveCause {
+    harmed: BTreeSet<(SiteNode, Harm)>,
+    compared: u64,
+}
+
+/// What a node with this code must have been done to, if anything may be a reason for it.
+fn cause(code: ExitCode) -> Option<Harm> {
+    match code {
+        ExitCode::Damaged => Some(Harm::Rot),
+        ExitCode::DiskWrite => Some(Harm::FlushError),
+        ExitCode::DiskRead => Some(Harm::ReadError),
+        ExitCode::DiskFull => Some(Harm::DiskFull),
+        _ => None,
+    }
+}
+
+impl Check for StopsHaveCause {
+    fn name(&self) -> &'static str {
+        "stops_have_cause"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
+        let Event::Fatal { code, message } = seen.event else { return Ok(()) };
+        self.compared += 1;
+        let explained = cause(*code).is_some_and(|harm| self.harmed.contains(&(seen.at, harm)));
+        if explained {
+            return Ok(());
+        }
+        let said = message.lines().next().unwrap_or_default();
+        Err(format!("{} ended with {code:?}, and nothing was done to it: {said}", seen.at))
+    }
+
+    fn harmed(&mut self, node: SiteNode, harm: Harm) {
+        self.harmed.insert((node, harm));
+    }
+
+    fn wiped(&mut self, node: SiteNode) {
+        self.harmed.retain(|(harmed, _)| *harmed != node);
+    }
+
+    fn compared(&self) -> u64 {
+        self.compared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::run;
+    use super::*;
+    use fulmar_types::NodeId;
+
+    fn end(code: ExitCode) -> Event {
+        Event::Fatal { code, message: "the log is damaged at byte 7\nat a loss".to_owned() }
+    }
+
+    #[test]
+    fn a_stop_needs_the_harm_that_explains_it() {
+        let node = |node| SiteNode { site: 0, node: NodeId(node) };
+        let pairs = [
+            (ExitCode::Damaged, Harm::Rot),
+            (ExitCode::DiskWrite, Harm::FlushError),
+            (ExitCode::DiskRead, Harm::ReadError),
+            (ExitCode::DiskFull, Harm::DiskFull),
+        ];
+        for (code, harm) in pairs {
+            let mut check = StopsHaveCause::default();
+            check.harmed(node(1), harm);
+            assert_eq!(run(&mut check, &[(1, end(code))]), None);
+            assert!(run(&mut check, &[(2, end(code))]).is_some(), "another node");
+            assert!(run(&mut check, &[(1, end(ExitCode::Diverged))]).is_some(), "never explained");
+            check.wiped(node(1));
+            let text = run(&mut check, &[(1, end(code))]).expect("another disk");
+            assert!(text.ends_with("nothing was done to it: the log is damaged at byte 7"));
+            assert_eq!(check.compared(), 4);
+        }
+    }
+}
