@@ -32,6 +32,9 @@ use std::time::Duration;
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// When to say for whom the first start waits.
+const TELL_AFTER: Duration = Duration::from_secs(3);
+
 /// The beginning of a site, seen from one node.
 pub struct Bootstrap {
     context: Arc<PeerContext>,
@@ -85,8 +88,13 @@ impl Bootstrap {
     pub async fn run(&self) -> io::Result<()> {
         let rejoins = self.context.acquaintance().rejoins && !planted(Plant::WipedNodeVotes);
         let mut told = None;
+        let begun = time::now();
         while self.context.acquaintance().site.is_none() {
-            let step = if rejoins { self.rejoin(&mut told).await? } else { self.step().await? };
+            let step = if rejoins {
+                self.rejoin(&mut told).await?
+            } else {
+                self.step(begun.elapsed() >= TELL_AFTER, &mut told).await?
+            };
             match step {
                 Step::Done => break,
                 Step::Again => time::sleep(PAUSE).await,
@@ -95,7 +103,7 @@ impl Bootstrap {
         Ok(())
     }
 
-    async fn step(&self) -> io::Result<Step> {
+    async fn step(&self, tells: bool, told: &mut Option<String>) -> io::Result<Step> {
         let me = self.context.acquaintance();
         let mut lives = BTreeMap::from([(self.context.node, me.incarnation)]);
         for node in self.context.addresses.keys().copied() {
@@ -114,6 +122,16 @@ impl Bootstrap {
             let site = SiteId(Uuid::from_random(random::random_16()));
             self.begin(site, lives).await?;
             return Ok(Step::Done);
+        }
+        let missing = self.context.addresses.iter().filter(|(node, _)| !lives.contains_key(node));
+        let missing: Vec<String> =
+            missing.map(|(node, address)| format!("node {node} at {address}")).collect();
+        if tells && !missing.is_empty() {
+            let waits = missing.join(" and ");
+            if told.as_ref() != Some(&waits) {
+                tracing::warn!("the site begins when all its nodes are up: waiting for {waits}");
+                *told = Some(waits);
+            }
         }
         Ok(Step::Again)
     }

@@ -161,7 +161,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     pub(crate) raft: SiteRaft,
     pub(crate) progress: Arc<Progress>,
-    space: Arc<Space>,
+    pub(crate) space: Arc<Space>,
     lease: Arc<Lease>,
     pub(crate) earlier_grant: EarlierGrant,
     leadership: Mutex<Leadership>,
@@ -326,8 +326,12 @@ impl Group {
         let frame = Demand::of_payload(payload_len).bytes;
         let space = &self.shared.space;
         let keep = if has_records { space.reserve_bytes() } else { BLANKS_BYTES };
-        space.wait_for(&[frame], keep, ROOM_PATIENCE).await
-            && (!has_records || self.takes_records(frame))
+        let has_room = space.wait_for(&[frame], keep, ROOM_PATIENCE).await
+            && (!has_records || self.takes_records(frame));
+        if has_records && !has_room {
+            space.refused(frame);
+        }
+        has_room
     }
 
     /// Who leads, as far as this node knows.
@@ -439,6 +443,7 @@ fn peer_context(
         segment_bytes: settings.segment_bytes,
         dial_timeout: settings.election_timeout_max * DIAL_PATIENCE,
         stall_timeout: settings.election_timeout_max * STALL_PATIENCE,
+        refused_by: Mutex::default(),
         acquaintance: Mutex::new(life),
     }
 }

@@ -35,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// After it tried to hand over, a full leader waits for so many election timeouts.
 const HAND_OVER_PAUSE: u32 = 4;
 
+/// An entry that was refused speaks for those that clients try again, for so long.
+const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+
 /// The room of a node, as it travels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomReport {
@@ -146,6 +149,8 @@ pub struct Space {
     reserve_bytes: u64,
     ledger: Mutex<Ledger>,
     peers: Mutex<BTreeMap<NodeId, (RoomReport, Instant)>>,
+    /// The frame of the largest entry with records that was refused lately, and when one was last.
+    refused: Mutex<Option<(u64, Instant)>>,
     settled: Notify,
 }
 
@@ -153,7 +158,8 @@ impl Space {
     /// For the node with this store.
     pub fn new(host: Host, store: Arc<Store>, reserve_bytes: u64) -> Self {
         let (ledger, peers, settled) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self { host, store, reserve_bytes, ledger, peers, settled }
+        let refused = Mutex::default();
+        Self { host, store, reserve_bytes, ledger, peers, refused, settled }
     }
 
     /// The host of this node.
@@ -232,6 +238,18 @@ impl Space {
         }
     }
 
+    /// An entry with records was refused.
+    pub fn refused(&self, frame: u64) {
+        let largest = self.lately_refused().map_or(frame, |before| before.max(frame));
+        *self.refused.lock().expect("no holder of this lock panics") = Some((largest, time::now()));
+    }
+
+    /// The frame of the largest entry with records that was refused lately.
+    pub fn lately_refused(&self) -> Option<u64> {
+        let refused = *self.refused.lock().expect("no holder of this lock panics");
+        refused.filter(|(_, at)| at.elapsed() < REFUSAL_LINGER).map(|(frame, _)| frame)
+    }
+
     /// Lets entries in.
     pub fn admit(self: &Arc<Self>, demand: Demand) -> Ticket {
         let mut ledger = self.ledger();
@@ -267,7 +285,9 @@ impl Space {
         if planted(Plant::NoRoomCheck) {
             return Admission::Records;
         }
-        let own = self.own().total_bytes();
+        // Bytes that are there in two places may be too few in each.
+        let has_place = bytes == 0 || self.fits(&[bytes], self.reserve_bytes);
+        let own = if has_place { self.own().total_bytes() } else { 0 };
         // What is on its way to the others they have not counted yet.
         let waiting = self.ledger().demand().bytes;
         let peers = self.peers();
@@ -290,18 +310,32 @@ impl Space {
 pub(crate) async fn watch(shared: Arc<Shared>, pause: (Duration, Duration)) {
     let (look, election_timeout) = pause;
     let blanks = [SECTOR_BYTES as u64; 2];
+    let mut told = false;
     loop {
         let can_lead = planted(Plant::NoRoomCheck) || shared.store.room().takes_in_order(blanks);
         shared.raft.runtime_config().elect(can_lead && shared.earlier_grant.is_over());
         let mut wait = look;
-        if shared.leads()
-            && let Admission::HandOver(to) = shared.admission(0)
-        {
-            tracing::warn!(%to, "no room on this disk: handing over the leadership");
-            shared.host.probe(Probe::FullLeaderHandedOver);
-            // A dead core is noticed by its watcher.
-            let _ = shared.raft.trigger().transfer_leader(to).await;
-            wait = election_timeout * HAND_OVER_PAUSE;
+        // What is left may be enough for nothing and too little for what clients send.
+        let refused = match planted(Plant::FullLeaderStays) {
+            true => None,
+            false => shared.space.lately_refused(),
+        };
+        if shared.leads() {
+            match shared.admission(refused.unwrap_or(0)) {
+                Admission::HandOver(to) => {
+                    tracing::warn!(%to, "no room on this disk: handing over the leadership");
+                    shared.host.probe(Probe::FullLeaderHandedOver);
+                    // A dead core is noticed by its watcher.
+                    let _ = shared.raft.trigger().transfer_leader(to).await;
+                    wait = election_timeout * HAND_OVER_PAUSE;
+                }
+                Admission::Control if refused.is_some() && !told => {
+                    tracing::warn!("records are refused: too few nodes have room on their disks");
+                    told = true;
+                }
+                Admission::Control => {}
+                Admission::Records => told = false,
+            }
         }
         time::sleep(wait).await;
     }

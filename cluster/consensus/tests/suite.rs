@@ -12,7 +12,8 @@ fn the_log_store_and_the_state_machine_pass_the_suite_of_openraft() {
     let (number, below) = (AtomicU32::new(0), root.clone());
     let directory = move || below.join(number.fetch_add(1, Ordering::Relaxed).to_string());
     let ran = task::block_on(async {
-        let host = Host::real(Arc::new(TracingObserver)).expect("threads for input and output");
+        let host =
+            Host::real(Arc::new(TracingObserver::default())).expect("threads for input and output");
         fulmar_consensus::suite::run(host, directory).await
     });
     assert_eq!(ran, 45);

@@ -135,7 +135,7 @@ fn a_node_that_was_started_without_its_directory_can_rejoin_at_once() {
     let site = dir.join("site.toml").to_string_lossy().into_owned();
     let mut complaints = BufReader::new(up.stderr.take().expect("it is a pipe"));
     wait_for(&mut complaints, "node 3 was killed by signal 9");
-    fs::remove_dir_all(dir.join("node-3")).expect("nobody uses it");
+    fs::rename(dir.join("node-3"), dir.join("earlier")).expect("nobody uses it");
     // Most people start the node first, and learn from it that the directory is not there.
     let (code, error) = end(fulmar(&["node", "--config", &site, "--id", "3"]));
     assert_eq!(code, Some(43), "{error}");
@@ -149,14 +149,22 @@ fn a_node_that_was_started_without_its_directory_can_rejoin_at_once() {
     wait_for(&mut log, "this node votes again");
     let (code, error) = end(fulmar(&["rejoin", "--config", &site, "--id", "2"]));
     assert_eq!(code, Some(46), "{error}");
-    // `up` ends with 1, since a node of its own had ended.
-    for (child, expected) in [(node, 0), (up, 1)] {
+    let stop = |child: Child, expected| {
         kill(i32::try_from(child.id()).expect("a process id"), libc::SIGINT);
         let (code, error) = end(child);
         assert_eq!(code, Some(expected), "{error}");
-    }
+    };
+    stop(node, 0);
     let (code, error) = end(fulmar(&["rejoin", "--config", &site, "--id", "3"]));
     assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("is not empty, and nothing in it was touched"), "{error}");
+    // The directory of the earlier life turns up, and somebody puts it back.
+    fs::rename(dir.join("node-3"), dir.join("later")).expect("nobody uses it");
+    fs::rename(dir.join("earlier"), dir.join("node-3")).expect("nobody uses it");
+    let (code, error) = end(fulmar(&["node", "--config", &site, "--id", "3"]));
+    assert_eq!(code, Some(43), "{error}");
+    assert!(error.contains("is refused by all other nodes of its site"), "{error}");
+    // `up` ends with 1, since a node of its own had ended.
+    stop(up, 1);
     fs::remove_dir_all(&dir).expect("it is ours");
 }

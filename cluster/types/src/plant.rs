@@ -65,6 +65,8 @@ plants! {
     AnyProducerId = "any-producer-id",
     /// Take the base offset of a batch from a counter that is not part of the state.
     OffsetFromMemory = "offset-from-memory",
+    /// Keep leading with a disk that is too full for what clients send.
+    FullLeaderStays = "full-leader-stays",
     /// Take entries without asking whether there is room for them on the disk.
     NoRoomCheck = "no-room-check",
 }

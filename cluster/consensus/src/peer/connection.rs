@@ -21,15 +21,16 @@ use crate::lease::{EarlierGrant, Lease};
 use crate::space::Space;
 use bytes::Bytes;
 use fulmar_host::net::{Connection, WriteHalf};
-use fulmar_host::{Host, planted, time};
+use fulmar_host::time::{self, Instant};
+use fulmar_host::{Host, planted};
 use fulmar_store::Life;
-use fulmar_types::{Event, Incarnation, NodeId, Plant};
+use fulmar_types::{Event, ExitCode, Incarnation, NodeId, Plant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -55,6 +56,8 @@ pub struct PeerContext {
     pub space: Arc<Space>,
     /// What the handshake compares.
     pub acquaintance: Mutex<Life>,
+    /// The nodes that refuse this one as a stranger, and since when.
+    pub(crate) refused_by: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 impl PeerContext {
@@ -190,6 +193,7 @@ pub async fn dial(
     purpose: Purpose,
 ) -> Result<PeerConnection, DialError> {
     let address = *context.addresses.get(&to).ok_or(DialError::Unknown(to))?;
+    let mut answered = None;
     let attempt = async {
         let Connection { reader, writer, .. } = context.host.network.connect(address).await?;
         let mut connection = PeerConnection { reader: FrameReader::new(reader), writer };
@@ -207,6 +211,7 @@ pub async fn dial(
         };
         connection.send(kind::HELLO, &hello, &[]).await?;
         let answer: Welcome = message::decode(&connection.receive().await?.head)?;
+        answered = Some(answer.clone());
         match answer {
             Welcome::Refused(reason) => Err(DialError::Refused(reason)),
             Welcome::Accepted { incarnation, .. } => {
@@ -220,10 +225,52 @@ pub async fn dial(
     };
     let outcome =
         time::timeout(context.dial_timeout, attempt).await.map_err(|_| DialError::Timeout)?;
+    if let Some(answer) = answered {
+        context.noted(to, answer).await;
+    }
     if let Err(DialError::Refused(reason)) = &outcome {
         context.host.report(Event::PeerRefused { peer: Some(to), reason: reason.name() });
     }
     outcome
+}
+
+/// A node that all others have refused as a stranger for so long is one.
+const STRANGER_AFTER: Duration = Duration::from_secs(10);
+
+impl PeerContext {
+    /// Notes how a node answered the handshake. Ends this process if all the others have refused it
+    /// for a while because its directory is not the one that belongs here: it will never take part,
+    /// and would stand in the way of clients until somebody looks.
+    async fn noted(&self, by: NodeId, answer: Welcome) {
+        let reason = match answer {
+            Welcome::Refused(reason @ (Refusal::OtherSite | Refusal::OtherIncarnation)) => reason,
+            _ => {
+                self.refusals().remove(&by);
+                return;
+            }
+        };
+        let by_all = {
+            let mut refusals = self.refusals();
+            refusals.entry(by).or_insert_with(time::now);
+            let mut others = self.addresses.keys().filter(|node| **node != self.node);
+            let long = |since: &Instant| since.elapsed() >= STRANGER_AFTER;
+            others.all(|node| refusals.get(node).is_some_and(long))
+        };
+        if by_all {
+            let message = format!(
+                "node {} is refused by all other nodes of its site: {}. Its directory belongs to \
+                 another site, or to an earlier life of this node that `fulmar rejoin` has \
+                 replaced. Put the right directory in its place.",
+                self.node,
+                reason.name()
+            );
+            self.host.fatal(ExitCode::Identity, message).await
+        }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, BTreeMap<NodeId, Instant>> {
+        self.refused_by.lock().expect("no holder of this lock panics")
+    }
 }
 
 /// Whether a node is not the one that takes part under this id. Before there is a site nobody is.

@@ -42,7 +42,7 @@ mod tests {
     fn the_real_disk_conforms() {
         let directory = std::env::temp_dir().join(format!("fulmar-disk-{}", std::process::id()));
         task::block_on(async {
-            let host = Host::real(Arc::new(TracingObserver)).unwrap();
+            let host = Host::real(Arc::new(TracingObserver::default())).unwrap();
             super::disk(&host, &directory).await;
         });
         std::fs::remove_dir_all(&directory).unwrap();
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn the_real_network_conforms() {
         task::block_on(async {
-            let host = Host::real(Arc::new(TracingObserver)).unwrap();
+            let host = Host::real(Arc::new(TracingObserver::default())).unwrap();
             let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             super::network(&host, &host, any_port).await;
         });

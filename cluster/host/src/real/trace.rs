@@ -1,12 +1,38 @@
 //! Events as lines of the log.
 
 use crate::Observer;
-use fulmar_types::Event;
+use crate::time::{self, Duration, Instant};
+use fulmar_types::{Event, NodeId};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// A peer that is refused comes again several times a second, for days if nobody looks.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Hands every event to `tracing`: what an operator wants to see at `info`, what happens per entry
 /// at `trace`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TracingObserver;
+#[derive(Debug, Default)]
+pub struct TracingObserver {
+    /// When a refusal was logged last. A peer names itself, but a site has few numbers.
+    refused: Mutex<BTreeMap<(Option<NodeId>, &'static str), Instant>>,
+}
+
+/// How many refusals are told apart; beyond that strangers are making names up.
+const REFUSED_MAX: usize = 64;
+
+impl TracingObserver {
+    /// Whether a refusal is to be logged now.
+    fn is_due(&self, peer: Option<NodeId>, reason: &'static str) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = time::now();
+        refused.retain(|_, logged| now.saturating_duration_since(*logged) < REFUSED_AGAIN);
+        if refused.len() >= REFUSED_MAX || refused.contains_key(&(peer, reason)) {
+            return false;
+        }
+        refused.insert((peer, reason), now);
+        true
+    }
+}
 
 impl Observer for TracingObserver {
     fn observe(&self, event: &Event) {
@@ -15,7 +41,9 @@ impl Observer for TracingObserver {
                 tracing::error!(code = code.code(), "{message}");
             }
             Event::PeerRefused { peer, reason } => {
-                tracing::warn!(?peer, reason, "peer refused");
+                if self.is_due(*peer, reason) {
+                    tracing::warn!(?peer, reason, "peer refused; said once a minute");
+                }
             }
             Event::Recovered { last, snapshot, cut_bytes } => {
                 tracing::info!(?last, ?snapshot, cut_bytes, "recovered");
@@ -48,5 +76,21 @@ impl Observer for TracingObserver {
             // The vocabulary grows; an event that has no line of its own is still worth one.
             other => tracing::debug!(event = ?other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_logged_once_a_minute_and_names_are_not_kept_without_bound() {
+        let observer = TracingObserver::default();
+        assert!(observer.is_due(Some(NodeId(1)), "other-site"));
+        assert!(!observer.is_due(Some(NodeId(1)), "other-site"));
+        assert!(observer.is_due(Some(NodeId(1)), "other-node"));
+        assert!(observer.is_due(Some(NodeId(2)), "other-site"));
+        let told = (3..1_000).filter(|node| observer.is_due(Some(NodeId(*node)), "other-site"));
+        assert_eq!(told.count(), REFUSED_MAX - 3);
     }
 }

@@ -32,7 +32,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let id = NodeId(options.id);
     let config = config_file::read(&options.config)?;
     let own = config_file::node(&config, id, &options.config)?;
-    let host = Host::real(Arc::new(TracingObserver)).map_err(|error| {
+    let host = Host::real(Arc::new(TracingObserver::default())).map_err(|error| {
         Stop::failed(format!("the system gives no threads for input and output: {error}."))
     })?;
     fulmar_node::prepare_rejoin(&config, id, host)

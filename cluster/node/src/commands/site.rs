@@ -31,14 +31,27 @@ pub struct Site {
     remove: bool,
 }
 
+/// The port of the first node of a new site.
+const BASE_PORT: u16 = 9092;
+
 impl Site {
     /// The site in a directory, with a new configuration if there is none. Nothing is started.
-    pub fn lasting(dir: &Path, base_port: u16) -> Result<Self, Stop> {
+    pub fn lasting(dir: &Path, base_port: Option<u16>) -> Result<Self, Stop> {
         let fresh = || {
-            let addresses = config_file::addresses_from(base_port)?;
+            let addresses = config_file::addresses_from(base_port.unwrap_or(BASE_PORT))?;
             Ok(Fresh { addresses, extra: String::new() })
         };
         let (config_path, config) = config_file::read_or_write(dir, fresh)?;
+        let first = config.nodes.first().map(|node| node.kafka.port());
+        if let (Some(asked), Some(first)) = (base_port, first)
+            && asked != first
+        {
+            return Err(Stop::usage(format!(
+                "{} is there already, and its first node has port {first}. Change the ports there, \
+                 or leave --base-port out.",
+                config_path.display()
+            )));
+        }
         Ok(Self {
             dir: config_file::absolute(dir)?,
             config,

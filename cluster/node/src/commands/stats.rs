@@ -28,6 +28,7 @@ pub const NAMES: [&str; 3] = ["flushes", "entries", "bytes"];
 #[derive(Debug, Default)]
 pub struct CountingObserver {
     counters: [AtomicU64; 3],
+    tracing: TracingObserver,
 }
 
 impl Observer for CountingObserver {
@@ -37,7 +38,7 @@ impl Observer for CountingObserver {
                 counter.fetch_add(more, Ordering::Relaxed);
             }
         }
-        TracingObserver.observe(event);
+        self.tracing.observe(event);
     }
 }
 

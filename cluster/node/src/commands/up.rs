@@ -31,9 +31,9 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     /// The port of the first node for Kafka clients, if site.toml is to be written; the others get
-    /// the next two, and talk to each other 100 above.
-    #[arg(long, value_name = "PORT", default_value_t = 9092)]
-    base_port: u16,
+    /// the next two, and talk to each other 100 above. 9092 if it is left out.
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
 }
 
 /// Runs the site.
