@@ -56,6 +56,13 @@ refused! {
         "fault = [{ kind = \"reset\", between = [\"any\", \"any\"], after = { events = 3, of = \"ackd\" } }]\n";
     same_ends:
         "fault = [{ kind = \"reset\", between = [\"leader of north\", \"leader of north\"], at = \"1s\" }]\n";
+    does_nothing:
+        "fault = [{ kind = \"slow_disk\", target = \"any\", at = \"1s\", by = \"0ms..0ms\", for = \"1s\" }]\n";
+    lasts_no_time:
+        "fault = [{ kind = \"pause\", target = \"any\", at = \"1s\", for = \"0s\" }]\n";
+    unknown_configuration_key: "config.log.segmnt_bytes = \"1MiB\"\n";
+    configuration_that_no_node_takes:
+        "config.log.segment_bytes = \"1MiB\"\nconfig.consensus.heartbeat = \"2s\"\n";
     unknown_probe: "must_hit = [\"torn tail cutt\"]\n";
     no_such_link:
         "net.link = [{ from = \"node 1 of north\", to = \"site north\", latency = \"5ms\" }]\n";
@@ -113,4 +120,10 @@ fn chaos_with_too_few_faults() {
 fn chaos_with_too_few_records() {
     let workload = WORKLOAD.replace("100/s", "10/s..500/s");
     insta::assert_snapshot!("chaos_with_too_few_records", chaos("60s", &workload, FAULT));
+}
+
+#[test]
+fn a_site_has_as_many_nodes_as_a_configuration_takes() {
+    let head = HEAD.replace("north = 3", "north = 2");
+    insta::assert_snapshot!(refused(&head));
 }

@@ -152,7 +152,7 @@ fn variation(seed: u64) -> String {
         text = text.replace("clock = { offset = \"-500ms..500ms\" }\n", "");
     }
     if prng.below(2) == 0 {
-        text = text.replace("north = 3", "north = 5");
+        text = text.replace("south = 3 }", "south = 3, west = 1 }");
         text = text.replace("title =", "stream_seed = 99\ntitle =");
     }
     if prng.below(2) == 0 {

@@ -392,6 +392,36 @@ peer = "127.0.0.1:9192"
     }
 
     #[test]
+    fn the_documentation_names_every_key_with_its_default() {
+        let text = include_str!("../../../docs/CONFIGURATION.md");
+        let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let config = Config::parse(example.expect("an example")).expect("good");
+        assert_eq!(config.nodes.len(), 3);
+        let slow = ConsensusConfig { profile: Profile::SlowDisk, ..config.consensus.clone() };
+        let consensus = |key: fn(&ConsensusConfig) -> HumanDuration| {
+            format!("`{}` (`{}`)", key(&config.consensus), key(&slow))
+        };
+        let (log, kafka) = (&config.log, &config.kafka);
+        let rows = [
+            ("consensus.heartbeat", consensus(ConsensusConfig::heartbeat)),
+            ("consensus.election_timeout_min", consensus(ConsensusConfig::election_timeout_min)),
+            ("consensus.election_timeout_max", consensus(ConsensusConfig::election_timeout_max)),
+            ("log.segment_bytes", format!("`{}`", log.segment_bytes)),
+            ("log.spare_segments", format!("`{}`", log.spare_segments)),
+            ("log.reserve_bytes", format!("`{}`", log.reserve_bytes)),
+            ("log.purge_lag_segments", format!("`{}`", log.purge_lag_segments)),
+            ("kafka.auto_create_topics", format!("`{}`", kafka.auto_create_topics)),
+            ("kafka.default_partitions", format!("`{}`", kafka.default_partitions)),
+            ("kafka.producer_expiry", format!("`{}`", kafka.producer_expiry)),
+            ("kafka.request_timeout_max", format!("`{}`", kafka.request_timeout_max)),
+        ];
+        for (key, default) in rows {
+            let row = format!("| `{key}` | {default} |");
+            assert!(text.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_line_and_column() {
         let error = Config::parse(&format!("{GOOD}kafak = 1\n")).expect_err("unknown key");
         assert!(error.to_string().contains("line 8, column 1"), "{error}");

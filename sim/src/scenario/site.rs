@@ -49,6 +49,11 @@ impl DrawnScenario {
         let mut table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
         lay_over(&mut table, &self.config);
         let text = toml::to_string(&table).map_err(|error| error.to_string())?;
-        Config::parse(&text).map_err(|error| format!("the configuration of site {site}: {error}"))
+        Config::parse(&text).map_err(|error| {
+            // Line and column are of a text that nobody has seen.
+            let error = error.to_string();
+            let problem = error.trim_end().lines().last().unwrap_or_default();
+            format!("the configuration of site {site}: {problem}")
+        })
     }
 }
