@@ -1,11 +1,14 @@
 //! Leader completeness: an entry that was committed is in the log of every leader of a later term
 //! (Ongaro 2014, section 3.6.3 and figure 3.2). Any node's `Applied` proves a commit.
 //!
+//! An election is checked against what is known to be committed, and what turns out to have been
+//! committed in an earlier term, against the leader that is in office then.
+//!
 //! The check follows each node's log through its events. What lies below an installed snapshot is
 //! taken as present: the snapshot's state is compared by `applied_equal`.
 
 use super::{Check, Observation, SiteNode};
-use fulmar_types::{Event, LogIndex, LogPosition, Role, Term};
+use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Role, Term};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -38,10 +41,29 @@ impl Log {
 pub struct LeaderCompleteness {
     committed: BTreeMap<u16, BTreeMap<LogIndex, Term>>,
     logs: BTreeMap<SiteNode, Log>,
+    /// The leader of the highest term of each site, as long as it lives and says so.
+    in_office: BTreeMap<u16, (Term, NodeId)>,
     compared: u64,
 }
 
 impl LeaderCompleteness {
+    /// An entry is known to be committed from now on.
+    fn check_entry(&mut self, site: u16, position: LogPosition) -> Result<(), String> {
+        let Some((term, node)) = self.in_office.get(&site).copied() else { return Ok(()) };
+        let at = SiteNode { site, node };
+        self.compared += 1;
+        if position.term >= term || self.logs.entry(at).or_default().has(position) {
+            return Ok(());
+        }
+        Err(format!("{at} leads term {term} without the entry {position}, which is committed"))
+    }
+
+    fn leaves(&mut self, at: SiteNode) {
+        if self.in_office.get(&at.site).is_some_and(|(_, node)| *node == at.node) {
+            self.in_office.remove(&at.site);
+        }
+    }
+
     fn check_leader(&mut self, at: SiteNode, term: Term) -> Result<(), String> {
         let Some(committed) = self.committed.get(&at.site) else { return Ok(()) };
         let log = self.logs.entry(at).or_default();
@@ -79,6 +101,8 @@ impl Check for LeaderCompleteness {
             }
             Event::Truncated { from } => log.cut(*from),
             Event::Recovered { last, snapshot, .. } => {
+                self.leaves(seen.at);
+                let log = self.logs.entry(seen.at).or_default();
                 log.cut(last.map_or(LogIndex(0), |last| last.index.next()));
                 // A snapshot that ends where this log has no such entry was installed, and power
                 // went before the report of that.
@@ -91,17 +115,25 @@ impl Check for LeaderCompleteness {
             Event::SnapshotInstalled { last, tail_kept, .. } => log.install(*last, *tail_kept),
             Event::Applied { position, .. } => {
                 let site = self.committed.entry(seen.at.site).or_default();
-                site.insert(position.index, position.term);
+                if site.insert(position.index, position.term).is_none() {
+                    return self.check_entry(seen.at.site, *position);
+                }
             }
             Event::RoleChanged { role: Role::Leader, term, .. } => {
+                let highest = self.in_office.get(&seen.at.site).is_none_or(|(of, _)| of < term);
+                if highest {
+                    self.in_office.insert(seen.at.site, (*term, seen.at.node));
+                }
                 return self.check_leader(seen.at, *term);
             }
+            Event::RoleChanged { .. } => self.leaves(seen.at),
             _ => {}
         }
         Ok(())
     }
 
     fn wiped(&mut self, node: SiteNode) {
+        self.leaves(node);
         self.logs.remove(&node);
     }
 
@@ -133,6 +165,22 @@ mod tests {
         ];
         assert_eq!(run(&mut check, &events), None);
         assert_eq!(check.compared(), 1);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_committed_later_counts() {
+        let mut check = LeaderCompleteness::default();
+        let begin = [(1, appended(1, 0, 7)), (1, appended(1, 1, 8)), (2, appended(1, 0, 7))];
+        assert_eq!(run(&mut check, &begin), None);
+        assert_eq!(run(&mut check, &[(2, leads(2)), (1, applied(1, 0, 7))]), None);
+        let text = run(&mut check, &[(1, applied(1, 1, 8))]).expect("node 2 has no such entry");
+        assert!(text.contains("leads term 2 without the entry 1.1"), "{text}");
+        // One that does not lead any more owes nothing.
+        let mut check = LeaderCompleteness::default();
+        assert_eq!(run(&mut check, &begin), None);
+        let follows = Event::RoleChanged { role: Role::Follower, term: Term(3), leader: None };
+        let end = [(2, leads(2)), (2, follows), (1, applied(1, 1, 8))];
+        assert_eq!(run(&mut check, &end), None);
     }
 
     #[test]

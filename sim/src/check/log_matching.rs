@@ -1,15 +1,58 @@
-//! Log matching: two entries with the same index and term have the same content (Ongaro 2014,
-//! section 3.5 and figure 3.2).
+//! Log matching: two entries with the same index and term have the same content, and so have all
+//! entries before them (Ongaro 2014, section 3.5 and figure 3.2). The second half follows, entry by
+//! entry, if the same entry always has the same one before it.
 
-use super::{Check, Observation};
-use fulmar_types::{Event, LogPosition, NodeId};
+use super::{Check, Observation, SiteNode};
+use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Term};
 use std::collections::BTreeMap;
 
 /// What was first appended at which place of which site's log, and by whom.
+struct First {
+    content: u64,
+    by: NodeId,
+    /// The term of the entry before it, once a node had that one.
+    before: Option<(Term, NodeId)>,
+}
+
+/// The entries of each site, and the terms of each node's log.
 #[derive(Default)]
 pub struct LogMatching {
-    contents: BTreeMap<(u16, LogPosition), (u64, NodeId)>,
+    entries: BTreeMap<(u16, LogPosition), First>,
+    logs: BTreeMap<SiteNode, BTreeMap<LogIndex, Term>>,
     compared: u64,
+}
+
+impl LogMatching {
+    fn content(&mut self, at: SiteNode, position: LogPosition, content: u64) -> Result<(), String> {
+        let first = First { content, by: at.node, before: None };
+        let first = self.entries.entry((at.site, position)).or_insert(first);
+        self.compared += 1;
+        if first.content == content {
+            return Ok(());
+        }
+        let (node, First { content: other, by, .. }) = (at.node, first);
+        Err(format!(
+            "entry {position} is {other:016x} on node {by} and {content:016x} on node {node}"
+        ))
+    }
+
+    fn appended(&mut self, at: SiteNode, position: LogPosition) -> Result<(), String> {
+        let log = self.logs.entry(at).or_default();
+        log.insert(position.index, position.term);
+        let before = position.index.get().checked_sub(1).map(LogIndex);
+        let Some(before) = before.and_then(|index| log.get(&index).copied()) else { return Ok(()) };
+        let Some(first) = self.entries.get_mut(&(at.site, position)) else { return Ok(()) };
+        let (term, by) = *first.before.get_or_insert((before, at.node));
+        self.compared += 1;
+        if term == before {
+            return Ok(());
+        }
+        let node = at.node;
+        Err(format!(
+            "entry {position} follows one of term {term} on node {by} and one of term {before} on \
+             node {node}"
+        ))
+    }
 }
 
 impl Check for LogMatching {
@@ -18,22 +61,36 @@ impl Check for LogMatching {
     }
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
-        let (Event::Appended { position, content } | Event::Applied { position, content, .. }) =
-            seen.event
-        else {
-            return Ok(());
-        };
-        let node = seen.at.node;
-        let (first, by) =
-            *self.contents.entry((seen.at.site, *position)).or_insert((*content, node));
-        self.compared += 1;
-        if first == *content {
-            Ok(())
-        } else {
-            Err(format!(
-                "entry {position} is {first:016x} on node {by} and {content:016x} on node {node}"
-            ))
+        let at = seen.at;
+        match seen.event {
+            Event::Appended { position, content } => {
+                self.content(at, *position, *content)?;
+                return self.appended(at, *position);
+            }
+            Event::Applied { position, content, .. } => {
+                return self.content(at, *position, *content);
+            }
+            Event::Truncated { from } => {
+                self.logs.entry(at).or_default().split_off(from);
+            }
+            Event::Recovered { last, .. } => {
+                let next = last.map_or(LogIndex(0), |last| last.index.next());
+                self.logs.entry(at).or_default().split_off(&next);
+            }
+            Event::SnapshotInstalled { last, tail_kept, .. } => {
+                let log = self.logs.entry(at).or_default();
+                if !tail_kept {
+                    log.clear();
+                }
+                log.insert(last.index, last.term);
+            }
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn wiped(&mut self, node: SiteNode) {
+        self.logs.remove(&node);
     }
 
     fn compared(&self) -> u64 {
@@ -52,5 +109,22 @@ mod tests {
         let good = [(1, appended(1, 0, 7)), (2, appended(1, 0, 7)), (2, appended(2, 0, 8))];
         assert_eq!(run(&mut check, &good), None);
         assert!(run(&mut check, &[(3, applied(1, 0, 9))]).is_some());
+    }
+
+    #[test]
+    fn the_same_entry_must_follow_the_same_one() {
+        let mut check = LogMatching::default();
+        let good = [
+            (1, appended(1, 0, 7)),
+            (1, appended(2, 1, 8)),
+            (2, appended(1, 0, 7)),
+            (2, appended(2, 1, 8)),
+            (3, appended(1, 0, 7)),
+            (3, Event::Truncated { from: LogIndex(0) }),
+            (3, appended(2, 0, 6)),
+        ];
+        assert_eq!(run(&mut check, &good), None);
+        let text = run(&mut check, &[(3, appended(2, 1, 8))]).expect("another one before it");
+        assert!(text.contains("follows one of term 1 on node 1 and one of term 2 on node 3"));
     }
 }
