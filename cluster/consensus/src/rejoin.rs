@@ -30,6 +30,7 @@ use crate::types::{Member, Membership, TypeConfig};
 use fulmar_host::time;
 use fulmar_types::{Event, Incarnation, NodeId};
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::metrics::RaftMetrics;
 use openraft::{ChangeMembers, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,6 +109,10 @@ pub(crate) async fn admit(
                 (Place::Learner, Some(membership)) => learner(context, membership),
                 _ => Standing::Wait("its earlier life was taken out".to_owned()),
             }
+        }
+        // It led a moment ago, and has lost the other one, without which nothing can be agreed.
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+            Standing::Wait("the other nodes have no leader; both must run".to_owned())
         }
         Ok(Err(error)) => Standing::Wait(error.to_string()),
         Err(time::Elapsed) => Standing::Wait("the other nodes have not agreed yet".to_owned()),

@@ -42,7 +42,7 @@ impl Observer for TracingObserver {
             }
             Event::PeerRefused { peer, reason } => {
                 if self.is_due(*peer, reason) {
-                    tracing::warn!(?peer, reason, "peer refused; said once a minute");
+                    tracing::warn!(?peer, reason, "peer refused");
                 }
             }
             Event::Recovered { last, snapshot, cut_bytes } => {

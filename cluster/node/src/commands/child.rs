@@ -50,6 +50,8 @@ pub struct ChildNode {
     pub id: NodeId,
     /// Where its messages go.
     pub log: PathBuf,
+    /// How long the log was when the process started: what earlier ones said is not its word.
+    log_begins: u64,
     child: Child,
     pid: u32,
     ready: watch::Receiver<bool>,
@@ -85,6 +87,11 @@ pub fn die_with_parent(command: &mut Command, on_parent_death: OnParentDeath) {
 }
 
 impl ChildNode {
+    /// The last lines that this process has logged.
+    pub fn last_words(&self) -> String {
+        log_tail(&self.log, self.log_begins)
+    }
+
     /// Starts a node.
     pub fn start(how: &NodeCommand) -> Result<Self, Stop> {
         let cannot =
@@ -93,6 +100,7 @@ impl ChildNode {
         let log = log.map_err(|error| {
             Stop::failed(format!("cannot open the log {}: {error}.", how.log.display()))
         })?;
+        let log_begins = log.metadata().map_or(0, |log| log.len());
         let mut command = Command::new(this_program()?);
         command.arg("node").arg("--config").arg(&how.config);
         command.arg("--id").arg(how.id.to_string());
@@ -107,7 +115,7 @@ impl ChildNode {
         let (said, ready) = watch::channel(false);
         let listening = task::spawn_owned(listen(child.stdout.take(), said));
         let (id, log) = (how.id, how.log.clone());
-        Ok(Self { id, log, child, pid, ready, _listening: listening })
+        Ok(Self { id, log, log_begins, child, pid, ready, _listening: listening })
     }
 
     /// Whether it has bound its addresses and serves clients: then it, and nobody else, is who
@@ -167,12 +175,12 @@ async fn listen(stdout: Option<ChildStdout>, said: watch::Sender<bool>) {
     }
 }
 
-/// The last lines of a log, for a message.
-pub fn log_tail(path: &Path) -> String {
+/// The last lines of a log, for a message. Nothing before `begins` is shown.
+fn log_tail(path: &Path, begins: u64) -> String {
     let read = || {
         let mut file = fs::File::open(path)?;
         let bytes = file.metadata()?.len();
-        file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_TAIL_BYTES)))?;
+        file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_TAIL_BYTES).max(begins)))?;
         let mut tail = Vec::new();
         file.take(LOG_TAIL_BYTES).read_to_end(&mut tail)?;
         Ok::<_, io::Error>(String::from_utf8_lossy(&tail).into_owned())

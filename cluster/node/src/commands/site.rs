@@ -4,7 +4,7 @@
 //! Invariant: a temporary directory is removed when the site is dropped, after its nodes are dead,
 //! unless somebody asked to keep it.
 
-use super::child::{ChildNode, NodeCommand, OnParentDeath, log_tail};
+use super::child::{ChildNode, NodeCommand, OnParentDeath};
 use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
 use fulmar_client::{Connection, Settings};
@@ -158,7 +158,7 @@ impl Site {
                     node.id,
                     exit_text::describe(status),
                     node.log.display(),
-                    log_tail(&node.log)
+                    node.last_words()
                 )));
             }
         }

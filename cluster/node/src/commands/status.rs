@@ -5,13 +5,16 @@ use super::output::{count, grouped, say};
 use super::{Stop, client::parse_bootstrap};
 use clap::Args;
 use fulmar_client::{CallError, Cluster, ConnectError, Metadata, OffsetAt, TopicPartition};
-use fulmar_host::time::{self, Duration};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::{ExitCode, NodeId, PartitionIndex};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How long each question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long all questions about offsets may take. A site without a leader answers none of them.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A node that does not greet within this time counts as one that does not answer.
 const GREETING: Duration = Duration::from_secs(2);
@@ -39,15 +42,18 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         ))
     })?;
     let mut offsets = Offsets::new();
+    let deadline = time::now() + OFFSETS_TIMEOUT;
     for (name, topic) in &metadata.topics {
         for partition in topic.partitions.keys() {
-            let found = offsets_of(&cluster, &TopicPartition::new(name, *partition)).await;
+            let found =
+                offsets_of(&cluster, &TopicPartition::new(name, *partition), deadline).await;
             offsets.insert((name.clone(), *partition), found);
         }
     }
     let silent = silent(&cluster, &metadata).await;
     say(render(&metadata, &silent, &offsets).trim_end());
-    Ok(ExitCode::Ok)
+    let leads = metadata.controller.is_some() && (offsets.is_empty() || answered(&offsets));
+    Ok(if leads { ExitCode::Ok } else { ExitCode::Failed })
 }
 
 /// Greets every node anew: the site names all of its nodes, those that are down included.
@@ -69,10 +75,23 @@ async fn silent(cluster: &Cluster, metadata: &Metadata) -> Silent {
     silent
 }
 
-async fn offsets_of(cluster: &Cluster, of: &TopicPartition) -> Result<(u64, u64), String> {
+/// Whether the offset of any partition is known, which only a leader with a majority tells.
+fn answered(offsets: &Offsets) -> bool {
+    offsets.values().any(Result::is_ok)
+}
+
+async fn offsets_of(
+    cluster: &Cluster,
+    of: &TopicPartition,
+    deadline: Instant,
+) -> Result<(u64, u64), String> {
     let find = async |at| {
-        let found = cluster.find_offset(of, at, TIMEOUT).await.map_err(|error| error.to_string());
-        found.map(|found| found.offset.unwrap_or_default().get())
+        let left = deadline.saturating_duration_since(time::now()).min(TIMEOUT);
+        if left.is_zero() {
+            return Err("not asked: the site takes too long to answer".to_owned());
+        }
+        let found = cluster.find_offset(of, at, left).await.map_err(|error| error.to_string());
+        Ok(found?.offset.unwrap_or_default().get())
     };
     Ok((find(OffsetAt::Earliest).await?, find(OffsetAt::Latest).await?))
 }
@@ -80,7 +99,9 @@ async fn offsets_of(cluster: &Cluster, of: &TopicPartition) -> Result<(u64, u64)
 fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
     let mut text = String::new();
     let site = metadata.site.as_deref().unwrap_or("without a name");
+    let no_leader = !offsets.is_empty() && !answered(offsets);
     let leader = match metadata.controller {
+        Some(leader) if no_leader => format!("no node leads; node {leader} did last"),
         Some(leader) => format!("node {leader} leads"),
         None => "no node leads".to_owned(),
     };
@@ -89,7 +110,8 @@ fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
     };
     line(&mut text, format!("site {site}: {leader}"));
     for (id, address) in &metadata.nodes {
-        let leads = if metadata.controller == Some(*id) { "  leads" } else { "" };
+        let leads = !no_leader && metadata.controller == Some(*id);
+        let leads = if leads { "  leads" } else { "" };
         let silent = silent.get(id).map(|error| format!("  does not answer: {error}"));
         let silent = silent.unwrap_or_default();
         line(&mut text, format!("  node {id}  {address}{leads}{silent}"));
@@ -102,7 +124,11 @@ fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
         let records = of_topic.clone().filter_map(|(_, found)| found.as_ref().ok());
         let records = records.map(|(first, next)| next.saturating_sub(*first)).sum();
         let partitions = count(topic.partitions.len() as u64, "partition");
-        let records = count(records, "record");
+        let records = match of_topic.clone().filter(|(_, found)| found.is_err()).count() {
+            0 => count(records, "record"),
+            unknown if unknown == topic.partitions.len() => "records unknown".to_owned(),
+            _ => format!("at least {}", count(records, "record")),
+        };
         line(&mut text, format!("topic {name}: {partitions}, {records}"));
         for ((_, partition), found) in of_topic {
             let found = match found {
@@ -144,6 +170,8 @@ mod tests {
         ]);
         let silent = Silent::from([(NodeId(3), "cannot connect: connection refused".to_owned())]);
         insta::assert_snapshot!(render(&metadata, &silent, &offsets));
+        let lost = offsets.into_keys().map(|of| (of, Err("no leader".to_owned()))).collect();
+        insta::assert_snapshot!(render(&metadata, &silent, &lost));
         insta::assert_snapshot!(render(&Metadata::default(), &Silent::new(), &Offsets::new()));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Never: start a node again by itself. A node that ended has a reason that somebody should read.
 
-use super::child::{ChildNode, log_tail};
+use super::child::ChildNode;
 use super::node::StopSignal;
 use super::output::{complain, say, seconds};
 use super::site::Site;
@@ -122,7 +122,7 @@ async fn look_after(site: &mut Site) -> ExitCode {
             let Some(status) = node.ended() else { continue };
             ended.push(node.id);
             let left = all - ended.len();
-            complain(ended_message(node.id, status, left, &log_tail(&node.log)));
+            complain(ended_message(node.id, status, left, &node.last_words()));
         }
         if ended.len() == all {
             return ExitCode::Failed;
