@@ -112,7 +112,8 @@ pub(crate) async fn replace(disk: &dyn Disk, path: &Path, bytes: Vec<u8>) -> Res
 }
 
 /// Reads a small file whole, `None` if it is not there. What is longer than `max` is cut, so its
-/// checksum fails.
+/// checksum fails. Such a file is only ever replaced as a whole, so no power cut has torn it, and a
+/// failed read is the disk's.
 pub(crate) async fn read_small(
     disk: &dyn Disk,
     path: &Path,
@@ -121,7 +122,7 @@ pub(crate) async fn read_small(
     let Some(file) = open_if_there(disk, path).await? else { return Ok(None) };
     let len = file.len_bytes().await.map_err(DiskError::with("read", path))?;
     let len = usize::try_from(len).unwrap_or(max).min(max);
-    read_around(file.as_ref(), 0, len).await.map(Some).map_err(DiskError::with("read", path))
+    file.read(0, len).await.map(Some).map_err(DiskError::with("read", path))
 }
 
 /// Reads a range, and sector by sector where the disk refuses: a sector that a power cut left

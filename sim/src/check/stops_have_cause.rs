@@ -1,6 +1,9 @@
 //! A node stops by itself only for a cause that the simulator gave it: damage where bits were
 //! flipped, a failing disk where one was made to fail. Every other stop is a false alarm, which
 //! takes a node from its site, or one that hides a bug (docs/RUNBOOK.md, "Exit codes of a node").
+//!
+//! A start reads around sectors that the disk does not read, as a power cut may have left them, and
+//! judges them like any others; so failing reads may end in damage too.
 
 use super::{Check, Harm, Observation, SiteNode};
 use fulmar_types::{Event, ExitCode};
@@ -14,13 +17,13 @@ pub struct StopsHaveCause {
 }
 
 /// What a node with this code must have been done to, if anything may be a reason for it.
-fn cause(code: ExitCode) -> Option<Harm> {
+fn causes(code: ExitCode) -> &'static [Harm] {
     match code {
-        ExitCode::Damaged => Some(Harm::Rot),
-        ExitCode::DiskWrite => Some(Harm::FlushError),
-        ExitCode::DiskRead => Some(Harm::ReadError),
-        ExitCode::DiskFull => Some(Harm::DiskFull),
-        _ => None,
+        ExitCode::Damaged => &[Harm::Rot, Harm::ReadError],
+        ExitCode::DiskWrite => &[Harm::FlushError],
+        ExitCode::DiskRead => &[Harm::ReadError],
+        ExitCode::DiskFull => &[Harm::DiskFull],
+        _ => &[],
     }
 }
 
@@ -32,7 +35,7 @@ impl Check for StopsHaveCause {
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         let Event::Fatal { code, message } = seen.event else { return Ok(()) };
         self.compared += 1;
-        let explained = cause(*code).is_some_and(|harm| self.harmed.contains(&(seen.at, harm)));
+        let explained = causes(*code).iter().any(|harm| self.harmed.contains(&(seen.at, *harm)));
         if explained {
             return Ok(());
         }
@@ -68,6 +71,7 @@ mod tests {
         let node = |node| SiteNode { site: 0, node: NodeId(node) };
         let pairs = [
             (ExitCode::Damaged, Harm::Rot),
+            (ExitCode::Damaged, Harm::ReadError),
             (ExitCode::DiskWrite, Harm::FlushError),
             (ExitCode::DiskRead, Harm::ReadError),
             (ExitCode::DiskFull, Harm::DiskFull),

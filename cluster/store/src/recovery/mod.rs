@@ -267,10 +267,14 @@ pub(crate) async fn retire(
 /// The vote, and whether a slot does not say so.
 async fn read_vote(host: &Host, paths: &Paths) -> Result<VoteSlot, OpenError> {
     let path = paths.vote();
-    if let Some(file) = open_if_there(host.disk.as_ref(), &path).await? {
-        forget_cached(file.as_ref()).await.map_err(DiskError::with("flush", &path))?;
-    }
-    let bytes = read_small(host.disk.as_ref(), &path, VOTE_FILE_BYTES).await?;
+    let bytes = match open_if_there(host.disk.as_ref(), &path).await? {
+        None => None,
+        Some(file) => {
+            forget_cached(file.as_ref()).await.map_err(DiskError::with("flush", &path))?;
+            let slots = read_around(file.as_ref(), 0, VOTE_FILE_BYTES).await;
+            Some(slots.map_err(DiskError::with("read", &path))?)
+        }
+    };
     match table::judge_vote(bytes.map(|bytes| VOTE_SLOTS_AT.map(|at| slot_at(&bytes, at)))) {
         VoteVerdict::Use(slot) | VoteVerdict::Repair(slot) => Ok(slot),
         VoteVerdict::Stop(stop) => Err(Damage::new(&path, None, stop).into()),
