@@ -133,7 +133,7 @@ pub struct DrawnScenario {
     pub disk: DrawnDisk,
     /// The wall clocks, one of every node, ordered by site and node.
     pub clocks: Vec<NodeClock<Drawn>>,
-    /// Keys to lay over the site's configuration, see [`super::lay_over`].
+    /// Keys to lay over the site's configuration, see [`Self::site_config`].
     pub config: toml::Table,
     /// What clients do.
     pub workloads: Vec<Workload<Drawn>>,
