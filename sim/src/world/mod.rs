@@ -234,6 +234,7 @@ async fn spring(leak: Leak, stage: Arc<Stage>) {
         Leak::Map => {
             // In a simulation the keys of the standard map come from the seed, so this one is
             // seeded as maps of other libraries are: by the place where the program was loaded.
+            // order never visible: to anybody but `meta`, which has to notice it
             let map: std::collections::HashMap<u64, u64, Loaded> =
                 (0..64).map(|number| (number, number)).collect();
             let order = map.into_keys().fold(0, |order, key| (order * 31 + key) % 1_000);
