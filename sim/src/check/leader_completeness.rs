@@ -3,44 +3,17 @@
 //!
 //! An election is checked against what is known to be committed, and what turns out to have been
 //! committed in an earlier term, against the leader that is in office then.
-//!
-//! The check follows each node's log through its events. What lies below an installed snapshot is
-//! taken as present: the snapshot's state is compared by `applied_equal`.
 
+use super::node_log::NodeLogs;
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Role, Term};
 use std::collections::BTreeMap;
-
-#[derive(Default)]
-struct Log {
-    /// Entries below this index are covered by a snapshot.
-    start: LogIndex,
-    terms: BTreeMap<LogIndex, Term>,
-}
-
-impl Log {
-    fn cut(&mut self, from: LogIndex) {
-        self.terms.split_off(&from);
-    }
-
-    fn has(&self, position: LogPosition) -> bool {
-        position.index < self.start || self.terms.get(&position.index) == Some(&position.term)
-    }
-
-    fn install(&mut self, last: LogPosition, tail_kept: bool) {
-        self.start = last.index.next();
-        self.terms = self.terms.split_off(&self.start);
-        if !tail_kept {
-            self.terms.clear();
-        }
-    }
-}
 
 /// The committed entries of each site, and the log of each node.
 #[derive(Default)]
 pub struct LeaderCompleteness {
     committed: BTreeMap<u16, BTreeMap<LogIndex, Term>>,
-    logs: BTreeMap<SiteNode, Log>,
+    logs: NodeLogs,
     /// The leader of the highest term of each site, as long as it lives and says so.
     in_office: BTreeMap<u16, (Term, NodeId)>,
     compared: u64,
@@ -52,7 +25,7 @@ impl LeaderCompleteness {
         let Some((term, node)) = self.in_office.get(&site).copied() else { return Ok(()) };
         let at = SiteNode { site, node };
         self.compared += 1;
-        if position.term >= term || self.logs.entry(at).or_default().has(position) {
+        if position.term >= term || self.logs.of(at).has(position) {
             return Ok(());
         }
         Err(format!("{at} leads term {term} without the entry {position}, which is committed"))
@@ -66,16 +39,16 @@ impl LeaderCompleteness {
 
     fn check_leader(&mut self, at: SiteNode, term: Term) -> Result<(), String> {
         let Some(committed) = self.committed.get(&at.site) else { return Ok(()) };
-        let log = self.logs.entry(at).or_default();
-        for (index, committed_term) in committed.range(log.start..) {
+        let log = self.logs.of(at);
+        for (index, committed_term) in committed.range(log.start()..) {
             self.compared += 1;
             // An entry of a later term than this leader's is committed by somebody else: this
             // leader is deposed and does not know it yet.
             if *committed_term >= term {
                 continue;
             }
-            let mine = log.terms.get(index);
-            if mine != Some(committed_term) {
+            let mine = log.term_at(*index);
+            if mine != Some(*committed_term) {
                 let committed = LogPosition { term: *committed_term, index: *index };
                 let has = mine.map_or("nothing".to_owned(), |term| format!("term {term}"));
                 return Err(format!(
@@ -94,25 +67,9 @@ impl Check for LeaderCompleteness {
     }
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
-        let log = self.logs.entry(seen.at).or_default();
+        self.logs.follow(seen);
         match seen.event {
-            Event::Appended { position, .. } => {
-                log.terms.insert(position.index, position.term);
-            }
-            Event::Truncated { from } => log.cut(*from),
-            Event::Recovered { last, snapshot, .. } => {
-                self.leaves(seen.at);
-                let log = self.logs.entry(seen.at).or_default();
-                log.cut(last.map_or(LogIndex(0), |last| last.index.next()));
-                // A snapshot that ends where this log has no such entry was installed, and power
-                // went before the report of that.
-                if let Some(covered) = snapshot
-                    && !log.has(*covered)
-                {
-                    log.install(*covered, true);
-                }
-            }
-            Event::SnapshotInstalled { last, tail_kept, .. } => log.install(*last, *tail_kept),
+            Event::Recovered { .. } => self.leaves(seen.at),
             Event::Applied { position, .. } => {
                 let site = self.committed.entry(seen.at.site).or_default();
                 if site.insert(position.index, position.term).is_none() {
@@ -134,7 +91,7 @@ impl Check for LeaderCompleteness {
 
     fn wiped(&mut self, node: SiteNode) {
         self.leaves(node);
-        self.logs.remove(&node);
+        self.logs.wiped(node);
     }
 
     fn compared(&self) -> u64 {

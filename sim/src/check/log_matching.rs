@@ -2,6 +2,7 @@
 //! entries before them (Ongaro 2014, section 3.5 and figure 3.2). The second half follows, entry by
 //! entry, if the same entry always has the same one before it.
 
+use super::node_log::NodeLogs;
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Term};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ struct First {
 #[derive(Default)]
 pub struct LogMatching {
     entries: BTreeMap<(u16, LogPosition), First>,
-    logs: BTreeMap<SiteNode, BTreeMap<LogIndex, Term>>,
+    logs: NodeLogs,
     compared: u64,
 }
 
@@ -37,10 +38,9 @@ impl LogMatching {
     }
 
     fn appended(&mut self, at: SiteNode, position: LogPosition) -> Result<(), String> {
-        let log = self.logs.entry(at).or_default();
-        log.insert(position.index, position.term);
         let before = position.index.get().checked_sub(1).map(LogIndex);
-        let Some(before) = before.and_then(|index| log.get(&index).copied()) else { return Ok(()) };
+        let log = self.logs.of(at);
+        let Some(before) = before.and_then(|index| log.term_at(index)) else { return Ok(()) };
         let Some(first) = self.entries.get_mut(&(at.site, position)) else { return Ok(()) };
         let (term, by) = *first.before.get_or_insert((before, at.node));
         self.compared += 1;
@@ -62,35 +62,19 @@ impl Check for LogMatching {
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         let at = seen.at;
+        self.logs.follow(seen);
         match seen.event {
             Event::Appended { position, content } => {
                 self.content(at, *position, *content)?;
-                return self.appended(at, *position);
+                self.appended(at, *position)
             }
-            Event::Applied { position, content, .. } => {
-                return self.content(at, *position, *content);
-            }
-            Event::Truncated { from } => {
-                self.logs.entry(at).or_default().split_off(from);
-            }
-            Event::Recovered { last, .. } => {
-                let next = last.map_or(LogIndex(0), |last| last.index.next());
-                self.logs.entry(at).or_default().split_off(&next);
-            }
-            Event::SnapshotInstalled { last, tail_kept, .. } => {
-                let log = self.logs.entry(at).or_default();
-                if !tail_kept {
-                    log.clear();
-                }
-                log.insert(last.index, last.term);
-            }
-            _ => {}
+            Event::Applied { position, content, .. } => self.content(at, *position, *content),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn wiped(&mut self, node: SiteNode) {
-        self.logs.remove(&node);
+        self.logs.wiped(node);
     }
 
     fn compared(&self) -> u64 {

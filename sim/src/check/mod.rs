@@ -16,6 +16,7 @@ mod flushed_survives;
 mod full_disk_survived;
 mod leader_completeness;
 mod log_matching;
+mod node_log;
 mod queues_bounded;
 mod sealed_equal;
 mod stops_have_cause;

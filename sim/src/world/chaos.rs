@@ -222,12 +222,12 @@ impl Chaos {
             self.took_effect(fault, &format!("{open} ways"));
         }
         for (from, to) in ways {
-            self.stage.machines.network().cut(*from, *to);
+            network.cut(*from, *to);
         }
         self.last(lasts).await;
         if !self.is_over() {
             for (from, to) in ways {
-                self.stage.machines.network().heal(*from, *to);
+                network.heal(*from, *to);
             }
         }
     }
