@@ -123,14 +123,12 @@ impl Bootstrap {
             self.begin(site, lives).await?;
             return Ok(Step::Done);
         }
-        let missing = self.context.addresses.iter().filter(|(node, _)| !lives.contains_key(node));
-        let missing: Vec<String> =
-            missing.map(|(node, address)| format!("node {node} at {address}")).collect();
-        if tells && !missing.is_empty() {
-            let waits = missing.join(" and ");
-            if told.as_ref() != Some(&waits) {
+        if tells && !everybody {
+            let missing = self.context.addresses.iter().filter(|(id, _)| !lives.contains_key(id));
+            let missing = missing.map(|(node, address)| format!("node {node} at {address}"));
+            let waits = missing.collect::<Vec<_>>().join(" and ");
+            if rejoin::is_news(told, &waits) {
                 tracing::warn!("the site begins when all its nodes are up: waiting for {waits}");
-                *told = Some(waits);
             }
         }
         Ok(Step::Again)

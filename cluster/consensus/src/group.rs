@@ -184,10 +184,10 @@ impl Shared {
     }
 
     /// What this node lets in, if it leads.
-    pub(crate) fn admission(&self, bytes: u64) -> Admission {
+    pub(crate) fn admission(&self, bytes: u64, has_place: bool) -> Admission {
         let metrics = self.raft.metrics();
         let membership = metrics.borrow_watched().membership_config.clone();
-        self.space.admission(self.node, membership.voter_ids(), bytes)
+        self.space.admission(self.node, membership.voter_ids(), (bytes, has_place))
     }
 }
 
@@ -316,7 +316,7 @@ impl Group {
     /// Whether records are let in, as far as this node knows: enough nodes have room for so many
     /// bytes of entries, and the reserve beside them.
     pub fn takes_records(&self, bytes: u64) -> bool {
-        self.shared.admission(bytes) == Admission::Records
+        self.shared.admission(bytes, true) == Admission::Records
     }
 
     /// Waits for the place of an entry with so many bytes of payload on the disk of this node;

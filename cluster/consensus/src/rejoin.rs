@@ -179,10 +179,18 @@ pub(crate) fn tell(told: &mut Option<String>, answer: Option<&Standing>) {
         Some(_) => return,
         None => "no node of the site that leads can be reached".to_owned(),
     };
-    if told.as_ref() != Some(&why) {
+    if is_news(told, &why) {
         tracing::warn!(%why, "waiting to take part again");
-        *told = Some(why);
     }
+}
+
+/// Whether something was not said last; now it is.
+pub(crate) fn is_news(told: &mut Option<String>, text: &str) -> bool {
+    let news = told.as_deref() != Some(text);
+    if news {
+        *told = Some(text.to_owned());
+    }
+    news
 }
 
 #[cfg(test)]

@@ -274,19 +274,24 @@ impl Space {
         self.reserve_bytes
     }
 
+    /// Whether a frame with records has its place on the disk of this node. Bytes that are there in
+    /// two places may be too few in each.
+    pub fn has_place(&self, frame: u64) -> bool {
+        self.fits(&[frame], self.reserve_bytes)
+    }
+
     /// What this node lets in, if it leads: whether there is room for so many bytes of entries
-    /// beside those that are let in and not answered yet, and the reserve.
+    /// beside those that are let in and not answered yet, and the reserve. Whoever asks knows already
+    /// whether they have a place on its own disk ([`Space::has_place`]).
     pub fn admission(
         &self,
         me: NodeId,
         voters: impl Iterator<Item = NodeId>,
-        bytes: u64,
+        (bytes, has_place): (u64, bool),
     ) -> Admission {
         if planted(Plant::NoRoomCheck) {
             return Admission::Records;
         }
-        // Bytes that are there in two places may be too few in each.
-        let has_place = bytes == 0 || self.fits(&[bytes], self.reserve_bytes);
         let own = if has_place { self.own().total_bytes() } else { 0 };
         // What is on its way to the others they have not counted yet.
         let waiting = self.ledger().demand().bytes;
@@ -321,7 +326,8 @@ pub(crate) async fn watch(shared: Arc<Shared>, pause: (Duration, Duration)) {
             false => shared.space.lately_refused(),
         };
         if shared.leads() {
-            match shared.admission(refused.unwrap_or(0)) {
+            let has_place = refused.is_none_or(|frame| shared.space.has_place(frame));
+            match shared.admission(refused.unwrap_or(0), has_place) {
                 Admission::HandOver(to) => {
                     tracing::warn!(%to, "no room on this disk: handing over the leadership");
                     shared.host.probe(Probe::FullLeaderHandedOver);
