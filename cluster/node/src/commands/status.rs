@@ -52,8 +52,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     }
     let silent = silent(&cluster, &metadata).await;
     say(render(&metadata, &silent, &offsets).trim_end());
-    let leads = metadata.controller.is_some() && (offsets.is_empty() || answered(&offsets));
-    Ok(if leads { ExitCode::Ok } else { ExitCode::Failed })
+    Ok(if leader(&metadata, &offsets).is_some() { ExitCode::Ok } else { ExitCode::Failed })
 }
 
 /// Greets every node anew: the site names all of its nodes, those that are down included.
@@ -75,9 +74,10 @@ async fn silent(cluster: &Cluster, metadata: &Metadata) -> Silent {
     silent
 }
 
-/// Whether the offset of any partition is known, which only a leader with a majority tells.
-fn answered(offsets: &Offsets) -> bool {
-    offsets.values().any(Result::is_ok)
+/// The node that leads, as far as can be told: offsets are known only to a leader with a majority.
+fn leader(metadata: &Metadata, offsets: &Offsets) -> Option<NodeId> {
+    let answers = offsets.is_empty() || offsets.values().any(Result::is_ok);
+    metadata.controller.filter(|_| answers)
 }
 
 async fn offsets_of(
@@ -99,19 +99,18 @@ async fn offsets_of(
 fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
     let mut text = String::new();
     let site = metadata.site.as_deref().unwrap_or("without a name");
-    let no_leader = !offsets.is_empty() && !answered(offsets);
-    let leader = match metadata.controller {
-        Some(leader) if no_leader => format!("no node leads; node {leader} did last"),
-        Some(leader) => format!("node {leader} leads"),
-        None => "no node leads".to_owned(),
+    let leader = leader(metadata, offsets);
+    let leads = match (leader, metadata.controller) {
+        (Some(leader), _) => format!("node {leader} leads"),
+        (None, Some(last)) => format!("no node leads; node {last} did last"),
+        (None, None) => "no node leads".to_owned(),
     };
     let line = |text: &mut String, line: String| {
         writeln!(text, "{line}").expect("a string takes everything");
     };
-    line(&mut text, format!("site {site}: {leader}"));
+    line(&mut text, format!("site {site}: {leads}"));
     for (id, address) in &metadata.nodes {
-        let leads = !no_leader && metadata.controller == Some(*id);
-        let leads = if leads { "  leads" } else { "" };
+        let leads = if leader == Some(*id) { "  leads" } else { "" };
         let silent = silent.get(id).map(|error| format!("  does not answer: {error}"));
         let silent = silent.unwrap_or_default();
         line(&mut text, format!("  node {id}  {address}{leads}{silent}"));
