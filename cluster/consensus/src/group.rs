@@ -510,14 +510,14 @@ async fn watch_role(shared: Arc<Shared>) {
 
 /// Ends the process when openraft's core has stopped by itself: half a node helps nobody. Keeps the
 /// handshake in step with the membership, the last one in the log, committed or not, as Raft does.
+///
+/// It wakes for what changes with the membership or the leader, never for every entry; the core
+/// closes this watch as it ends, after it has said why in the full metrics.
 async fn watch_core(shared: Arc<Shared>, context: Arc<PeerContext>) {
-    let mut metrics = shared.raft.metrics();
+    let mut metrics = shared.raft.server_metrics();
     let mut seen = None;
     loop {
-        let (dead, membership) = {
-            let now = metrics.borrow_watched();
-            (now.running_state.clone().err(), now.membership_config.clone())
-        };
+        let membership = metrics.borrow_watched().membership_config.clone();
         if seen.as_ref() != Some(&membership) {
             let lives = rejoin::lives(membership.membership());
             // A node that catches up reads of lives that ended before its own began: until it meets
@@ -527,15 +527,15 @@ async fn watch_core(shared: Arc<Shared>, context: Arc<PeerContext>) {
             }
             seen = Some(membership);
         }
-        match dead {
-            Some(openraft::errors::Fatal::Stopped) => return,
-            Some(error) => {
-                shared.host.fatal(ExitCode::CoreDead, format!("consensus stopped: {error}")).await
-            }
-            None => {}
-        }
         if metrics.changed().await.is_err() {
-            return;
+            break;
+        }
+    }
+    let ended = shared.raft.metrics().borrow_watched().running_state.clone();
+    match ended {
+        Ok(()) | Err(openraft::errors::Fatal::Stopped) => {}
+        Err(error) => {
+            shared.host.fatal(ExitCode::CoreDead, format!("consensus stopped: {error}")).await
         }
     }
 }

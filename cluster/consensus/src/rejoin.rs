@@ -152,19 +152,20 @@ pub(crate) async fn ask(context: &PeerContext) -> Option<Standing> {
     None
 }
 
-/// Asks until this node has its vote.
+/// Asks until this node has its vote; one that has it from before starts without a word.
 pub(crate) async fn until_voter(context: &PeerContext, raft: &SiteRaft) {
-    let incarnation = context.acquaintance().incarnation;
+    let (node, incarnation) = (context.node, context.acquaintance().incarnation);
     let mut told = None;
+    let mut asked = false;
     loop {
-        let standing = {
-            let metrics = raft.metrics();
-            let metrics = metrics.borrow_watched();
-            place(metrics.membership_config.membership(), context.node, incarnation)
-        };
-        if standing == Place::Voter {
-            context.host.report(Event::Rejoined);
-            return;
+        // Asked of the core itself: the metrics are empty until it has begun.
+        let standing = raft.with_raft_state(move |state| {
+            place(state.membership_state.effective().membership(), node, incarnation)
+        });
+        match standing.await {
+            Ok(Place::Voter) if asked => return context.host.report(Event::Rejoined),
+            Ok(Place::Voter) | Err(_) => return,
+            Ok(_) => asked = true,
         }
         let answer = ask(context).await;
         tell(&mut told, answer.as_ref());
