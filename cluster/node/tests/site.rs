@@ -128,6 +128,9 @@ fn a_node_that_was_started_without_its_directory_can_rejoin_at_once() {
     let mut up = fulmar(&["up", "--dir", &dir_text, "--base-port", &base]);
     let mut said = BufReader::new(up.stdout.take().expect("it is a pipe"));
     wait_for(&mut said, "Ready");
+    let (code, error) = end(fulmar(&["up", "--dir", &dir_text]));
+    assert_eq!(code, Some(46), "{error}");
+    assert!(error.contains("a site runs from"), "{error}");
     let third = |arguments: &[String]| arguments.windows(2).any(|pair| pair == ["--id", "3"]);
     let (pid, _) =
         children(up.id()).into_iter().find(|(_, arguments)| third(arguments)).expect("node 3");

@@ -9,9 +9,9 @@ use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
 use fulmar_client::{Connection, Settings};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::NodeId;
 use fulmar_types::config::Config;
-use std::fs;
+use fulmar_types::{ExitCode, NodeId};
+use std::fs::{self, File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,8 @@ pub struct Site {
     on_parent_death: OnParentDeath,
     nodes: Vec<ChildNode>,
     remove: bool,
+    /// Held as long as the site is: the lock goes with it.
+    _lock: File,
 }
 
 /// The port of the first node of a new site.
@@ -52,8 +54,10 @@ impl Site {
                 config_path.display()
             )));
         }
+        let dir = config_file::absolute(dir)?;
         Ok(Self {
-            dir: config_file::absolute(dir)?,
+            _lock: lock(&dir)?,
+            dir,
             config,
             config_path,
             with_stats: false,
@@ -83,6 +87,7 @@ impl Site {
         let fresh = Fresh { addresses: free_addresses().await?, extra };
         let (config_path, config) = config_file::read_or_write(&dir, || Ok(fresh))?;
         Ok(Self {
+            _lock: lock(&dir)?,
             dir,
             config,
             config_path,
@@ -223,6 +228,23 @@ impl Drop for Site {
         if self.remove {
             let _ = fs::remove_dir_all(&self.dir);
         }
+    }
+}
+
+/// Takes the directory of a site for this process. The nodes lock what is theirs; this lock is for
+/// one clear sentence before three of them fail on their addresses.
+fn lock(dir: &Path) -> Result<File, Stop> {
+    let refused = |error: std::io::Error| {
+        Stop::failed(format!("the directory {} cannot be locked: {error}", dir.display()))
+    };
+    let file = File::open(dir).map_err(refused)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Stop {
+            code: ExitCode::Locked,
+            message: format!("a site runs from {} already.", dir.display()),
+        }),
+        Err(TryLockError::Error(error)) => Err(refused(error)),
     }
 }
 
