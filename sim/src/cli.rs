@@ -302,7 +302,7 @@ mod simulate {
         let failure = files::Failure {
             report: &finished.report,
             scenario: &finished.scenario,
-            history: &finished.history,
+            history: &finished.history.to_json_lines(),
         };
         files::write_failure(folder, &failure)?;
         let again = Options { trace: true, ..options.clone() };

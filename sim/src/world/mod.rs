@@ -75,8 +75,8 @@ pub struct Finished {
     pub report: RunReport,
     /// The drawn scenario as a file.
     pub scenario: String,
-    /// What the clients saw, as JSON lines.
-    pub history: String,
+    /// What the clients saw.
+    pub history: History,
     /// Every event of every node as text, if it was asked for.
     pub trace: Option<String>,
 }
@@ -123,13 +123,14 @@ pub fn simulate(drawn: &DrawnScenario, options: &Options) -> Finished {
         }
     }
     shared.sink.fill(&mut report);
-    let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+    let history = std::mem::take(&mut *history);
     ending::fill(&history, &mut report);
     Finished {
         drawn: drawn.clone(),
         report,
         scenario: drawn.to_string(),
-        history: history.to_json_lines(),
+        history,
         trace: shared.sink.take_text(),
     }
 }
