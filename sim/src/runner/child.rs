@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often the parent looks after its children.
-const LOOK: Duration = Duration::from_millis(2);
+/// How often the parent looks after its children: often takes processor time from them.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A run that takes longer than this in real time hangs: a minute of chaos takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(300);
