@@ -15,7 +15,7 @@
 //! can ever be committed.
 
 use crate::core::{Core, Inner};
-use crate::error::{Damage, DiskError, Failure, IncomingError};
+use crate::error::{Damage, DiskError, Failure, IncomingError, is_full};
 use crate::files::{create, open_if_there, read_small, remove_if_there, replace, sync_dir};
 use crate::footer::Summary;
 use crate::format::header::SegmentHeader;
@@ -25,9 +25,9 @@ use crate::index::Index;
 use crate::paths::Paths;
 use crate::recovery::{SealedSegment, follows, list, next_spare, open_sealed, retire};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, Snapshots};
-use crate::space::{release, with_ballast};
+use crate::space::{BLOCK_BYTES, release, with_ballast};
 use crate::spare;
-use crate::writer::{Writer, begin_segment};
+use crate::writer::{OpenFile, Writer, begin_segment};
 use fulmar_host::Host;
 use fulmar_host::disk::{Flush, Write};
 use fulmar_types::{Event, LogIndex, LogPosition, Probe};
@@ -98,8 +98,8 @@ pub(crate) async fn resume(host: &Host, paths: &Paths, segment_bytes: u64) -> Re
         // A file that is there already needs no space.
         let spares = list(host, paths).await?.spares;
         let longest = spare::longest(disk, paths, &spares).await?;
-        let spare = longest.map_or((next_spare(&spares), true), |longest| (longest, false));
-        begin_segment(host, paths, (spare, segment_bytes), &header).await?;
+        let spare = longest.map_or((next_spare(&spares), true), |longest| (longest.number, false));
+        begin_next(host, paths, (spare, segment_bytes), &header).await?;
     }
     finish(host, paths, &record, &mut snapshots).await?;
     let InstallRecord { last, moved, keep_tail, .. } = record;
@@ -220,6 +220,41 @@ fn removed_between(segments: &BTreeMap<LogIndex, SealedInfo>) -> BTreeMap<LogInd
     removed
 }
 
+/// Begins the segment behind the snapshot. A spare that was a segment may lack the last bytes of its
+/// size; on a full disk the ballast is for them, since an installation cannot stop half way.
+async fn begin_next(
+    host: &Host,
+    paths: &Paths,
+    ((number, is_new), segment_bytes): ((u64, bool), u64),
+    header: &SegmentHeader,
+) -> Result<OpenFile, DiskError> {
+    let (disk, path) = (host.disk.as_ref(), paths.spare(number));
+    let failed = |error| DiskError::with("write", &path)(error);
+    let len = match open_if_there(disk, &path).await? {
+        Some(file) => file.len_bytes().await.map_err(failed)?,
+        None => 0,
+    };
+    let mut is_new = is_new;
+    loop {
+        let begun = begin_segment(host, paths, ((number, is_new), segment_bytes), header).await;
+        let Err(error) = begun else { return begun };
+        if !is_full(&error.source) {
+            return Err(error);
+        }
+        // Nothing of what may not have reached the disk is believed: it is written anew.
+        let file = open_if_there(disk, &path).await?;
+        if let Some(file) = &file {
+            file.set_len(len).await.map_err(failed)?;
+            file.sync().await.map_err(failed)?;
+        }
+        if !release(disk, paths, (BLOCK_BYTES, 0)).await? {
+            return Err(error);
+        }
+        tracing::warn!(path = %error.path.display(), "the disk is full: giving up ballast");
+        is_new = file.is_none();
+    }
+}
+
 /// A file for the segment behind the snapshot, and whether it must be created.
 async fn take_spare(inner: &Inner) -> Result<(u64, bool), DiskError> {
     loop {
@@ -228,7 +263,9 @@ async fn take_spare(inner: &Inner) -> Result<(u64, bool), DiskError> {
         let mut core = inner.core();
         match longest {
             None => return Ok((core.spares.next_number(), true)),
-            Some(longest) if core.spares.take_this(longest) => return Ok((longest, false)),
+            Some(longest) if core.spares.take_this(longest.number) => {
+                return Ok((longest.number, false));
+            }
             // The task that keeps spares was faster.
             Some(_) => {}
         }
@@ -270,7 +307,7 @@ impl Writer {
         if !keep_tail {
             let spare = take_spare(&inner).await?;
             let open =
-                begin_segment(host, paths, (spare, inner.settings.segment_bytes), &header).await?;
+                begin_next(host, paths, (spare, inner.settings.segment_bytes), &header).await?;
             self.files.insert(header.base, open);
         }
         finish(host, paths, &record, &mut *inner.snapshots.lock().await).await?;

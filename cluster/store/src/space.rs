@@ -13,7 +13,7 @@
 //!
 //! Never: a question to the file system in the way of an append.
 
-use crate::core::{Core, Inner};
+use crate::core::Core;
 use crate::error::{DiskError, is_full};
 use crate::files::{create, open_if_there, sync_dir, zeros};
 use crate::format::frame::frame_bytes;
@@ -144,14 +144,12 @@ pub(crate) fn room(core: &Core, settings: &StoreSettings) -> Room {
 }
 
 /// Free bytes without which a snapshot should not be installed: it is written twice, as are the
-/// names of its segments, and the log goes on in an empty segment. What the ballast gives counts.
-pub(crate) fn needed_to_install(inner: &Inner, snapshot: &Snapshot, segments: usize) -> u64 {
-    let core = inner.core();
+/// names of its segments, and the log goes on in an empty segment, of which `next_bytes` are not
+/// there yet. The ballast counts as free.
+pub(crate) fn needed_to_install(snapshot: &Snapshot, segments: usize, next_bytes: u64) -> u64 {
     let names = Manifest::bytes_of(segments);
     let small = 2 * (blocks(snapshot.encoded_len()) + blocks(names)) + SMALL_FILES_BYTES;
-    let segment_bytes = inner.settings.segment_bytes;
-    let next = if core.spares.is_empty() { blocks(spare_bytes(segment_bytes)) } else { 0 };
-    (small + next).saturating_sub(core.space.ballast_bytes)
+    small + blocks(next_bytes)
 }
 
 /// What a file takes on disk.

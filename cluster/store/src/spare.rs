@@ -86,11 +86,6 @@ impl Spares {
         self.ready.len() + self.raw.len() < before
     }
 
-    /// Whether there is none at all.
-    pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.raw.is_empty()
-    }
-
     /// How many are ready.
     pub fn ready(&self) -> usize {
         self.ready.len()
@@ -103,23 +98,35 @@ pub(crate) const fn spare_bytes(segment_bytes: u64) -> u64 {
     (segment_bytes + segment_bytes / 64).next_multiple_of(SECTOR)
 }
 
+/// A spare and its length in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Longest {
+    pub number: u64,
+    pub len: u64,
+}
+
 /// The first of these spares that has its full size, or else the longest: what it lacks takes
 /// space. `None` if there is none.
 pub(crate) async fn longest(
     disk: &dyn Disk,
     paths: &Paths,
     numbers: &[u64],
-) -> Result<Option<u64>, DiskError> {
-    let mut longest: Option<(u64, u64)> = None;
+) -> Result<Option<Longest>, DiskError> {
+    let mut longest: Option<Longest> = None;
     for number in numbers {
         let path = paths.spare(*number);
         let Some(file) = open_if_there(disk, &path).await? else { continue };
         let len = file.len_bytes().await.map_err(DiskError::with("read", &path))?;
-        if longest.is_none_or(|(most, _)| len > most) {
-            longest = Some((len, *number));
+        if longest.is_none_or(|most| len > most.len) {
+            longest = Some(Longest { number: *number, len });
         }
     }
-    Ok(longest.map(|(_, number)| number))
+    Ok(longest)
+}
+
+/// Bytes that [`fill`] would have to write.
+pub(crate) const fn lacks_bytes(len: u64, segment_bytes: u64) -> u64 {
+    if len >= segment_bytes { 0 } else { spare_bytes(segment_bytes) - len }
 }
 
 enum Task {
@@ -321,7 +328,7 @@ pub(crate) async fn fill(
         }
         // A file that was a segment ends with its footer. The next footer may be longer: it is
         // written once, and not worth filling the difference up each time.
-        if len >= segment_bytes {
+        if lacks_bytes(len, segment_bytes) == 0 {
             return Ok(());
         }
         let mut at = len;

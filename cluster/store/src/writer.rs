@@ -413,6 +413,7 @@ impl Writer {
 
     /// Takes entries back, durably.
     async fn cut(&mut self, cut: Cut) -> Result<(), Failure> {
+        self.inner.host.report(Event::Truncating { from: cut.from });
         if !cut.dropped.is_empty() {
             // What the manifest says must exist has to be there at every moment.
             self.manifest.active = cut.base;

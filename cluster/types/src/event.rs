@@ -77,6 +77,12 @@ pub enum Event {
         /// How many bytes were written for them.
         bytes: u64,
     },
+    /// Entries from here on are about to be removed. A crash before [`Event::Truncated`] leaves all
+    /// of them, some, or none.
+    Truncating {
+        /// The first that goes.
+        from: LogIndex,
+    },
     /// Entries from here on were removed because the leader has others.
     Truncated {
         /// The first that was removed.

@@ -1,7 +1,7 @@
 //! What a node reported as flushed is still there when it comes back (docs/ARCHITECTURE.md: an
 //! acknowledgement counts flushes, so a flush that did not happen is a lie to the whole site).
-//! Only a conflicting leader may remove a flushed entry; if power went before the node could report
-//! that, its log ends in a later term.
+//! Only a conflicting leader may remove a flushed entry, and the node says so before it begins: if it
+//! ends before it is done, all of them may be there, some, or none.
 
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, LogIndex, LogPosition};
@@ -28,7 +28,7 @@ impl Check for FlushedSurvives {
                 let flushed = self.flushed.entry(seen.at).or_insert(*last);
                 *flushed = (*flushed).max(*last);
             }
-            Event::Truncated { from } => {
+            Event::Truncating { from } => {
                 // What remains is at least as old; its term is not known here, and not needed.
                 if let Some(flushed) = self.flushed.get_mut(&seen.at)
                     && flushed.index >= *from
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(
             run(
                 &mut check,
-                &[(1, Event::Truncated { from: LogIndex(2) }), (1, recovered(Some(1)))]
+                &[(1, Event::Truncating { from: LogIndex(2) }), (1, recovered(Some(1)))]
             ),
             None
         );
@@ -123,10 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn a_truncation_of_everything_leaves_nothing_to_find() {
+    fn a_truncation_that_was_begun_leaves_all_some_or_nothing_to_find() {
         let mut check = FlushedSurvives::default();
         let events =
-            [(1, flushed(4)), (1, Event::Truncated { from: LogIndex(0) }), (1, recovered(None))];
+            [(1, flushed(4)), (1, Event::Truncating { from: LogIndex(0) }), (1, recovered(None))];
         assert_eq!(run(&mut check, &events), None);
+        let begun = |found| [(1, flushed(6)), (1, Event::Truncating { from: LogIndex(3) }), found];
+        for found in 2..=6 {
+            let mut check = FlushedSurvives::default();
+            assert_eq!(run(&mut check, &begun((1, recovered(Some(found))))), None, "{found}");
+        }
+        let mut check = FlushedSurvives::default();
+        assert!(run(&mut check, &begun((1, recovered(Some(1))))).is_some(), "not asked for");
     }
 }

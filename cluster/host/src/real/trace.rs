@@ -60,6 +60,7 @@ impl Observer for TracingObserver {
             Event::VoteSaved { term, voted_for, committed } => {
                 tracing::debug!(%term, %voted_for, committed, "vote saved");
             }
+            Event::Truncating { from } => tracing::debug!(%from, "truncating"),
             Event::Truncated { from } => tracing::debug!(%from, "truncated"),
             Event::Purged { to } => tracing::debug!(%to, "purged"),
             Event::SnapshotSaved { last, state } => {

@@ -15,6 +15,7 @@ pub use ship::Prepared;
 use crate::cache::EntryCache;
 use crate::core::{Core, Inner, Parts};
 use crate::error::{DiskError, OpenError, Poisoned};
+use crate::files::open_if_there;
 use crate::format::identity::Identity;
 use crate::format::vote::SavedVote;
 use crate::install;
@@ -202,8 +203,18 @@ impl Store {
         snapshot: &Snapshot,
         segments: usize,
     ) -> io::Result<bool> {
-        let free = self.inner.host.disk.free_bytes(&self.inner.paths.root).await?;
-        Ok(free >= space::needed_to_install(&self.inner, snapshot, segments))
+        let (disk, paths) = (self.inner.host.disk.as_ref(), &self.inner.paths);
+        let free = disk.free_bytes(&paths.root).await?;
+        // Asked of the disk: what is remembered may be less while the disk is full.
+        let ballast = match open_if_there(disk, &paths.ballast()).await.map_err(|e| e.source)? {
+            Some(file) => file.len_bytes().await?,
+            None => 0,
+        };
+        let numbers = self.inner.core().spares.numbers();
+        let longest = spare::longest(disk, paths, &numbers).await.map_err(|e| e.source)?;
+        let len = longest.map_or(0, |longest| longest.len);
+        let next_bytes = spare::lacks_bytes(len, self.inner.settings.segment_bytes);
+        Ok(free + ballast >= space::needed_to_install(snapshot, segments, next_bytes))
     }
 
     /// Waits until everything that was asked for is on disk, and a mark says so.

@@ -58,6 +58,8 @@ struct World {
     changes: Vec<(PathBuf, Change)>,
     dirs: BTreeSet<PathBuf>,
     locked: BTreeSet<PathBuf>,
+    /// How often each file is open: one without a name takes space until nobody has it open.
+    open: BTreeMap<u64, u32>,
     points: u64,
     cut_at: Option<u64>,
     fail_at: Option<u64>,
@@ -99,6 +101,17 @@ impl Drop for TestLock {
     }
 }
 
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let mut world = self.disk.world();
+        if world.life == self.life
+            && let Some(times) = world.open.get_mut(&self.inode)
+        {
+            *times -= 1;
+        }
+    }
+}
+
 fn gone() -> io::Error {
     io::Error::other("the power is off")
 }
@@ -106,7 +119,9 @@ fn gone() -> io::Error {
 impl World {
     fn taken(&self) -> u64 {
         let blocks = |inode: &u64| (self.inodes[inode].live.len() as u64).next_multiple_of(BLOCK);
-        self.live.values().map(blocks).sum()
+        let open = self.open.iter().filter(|(_, times)| **times > 0).map(|(inode, _)| inode);
+        let inodes: BTreeSet<&u64> = self.live.values().chain(open).collect();
+        inodes.into_iter().map(blocks).sum()
     }
 
     fn free(&self) -> u64 {
@@ -131,6 +146,7 @@ impl World {
         self.dead = true;
         self.life += 1;
         self.locked.clear();
+        self.open.clear();
         if std::mem::take(&mut self.only_process) {
             return;
         }
@@ -356,6 +372,7 @@ impl Disk for TestDisk {
             };
             let life = world.life;
             let path = path.to_owned();
+            *world.open.entry(inode).or_default() += 1;
             Ok(Arc::new(TestFile { disk: self.clone(), inode, life, path }) as Arc<dyn File>)
         })
     }

@@ -13,13 +13,13 @@ use std::time::Duration;
 const BALLAST: u64 = ballast_bytes(SEGMENT_BYTES);
 
 /// A node that has its spare and its ballast.
-async fn settled(disk: &TestDisk) -> Node {
+pub async fn settled(disk: &TestDisk) -> Node {
     let node = fresh(disk).await;
     wait_until(|| node.store.room().spares == 1 && ballast(disk) == BALLAST).await;
     node
 }
 
-async fn wait_until(holds: impl Fn() -> bool) {
+pub async fn wait_until(holds: impl Fn() -> bool) {
     for _ in 0..500 {
         if holds() {
             return;

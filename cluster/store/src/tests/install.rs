@@ -3,6 +3,7 @@
 
 use super::disk::TestDisk;
 use super::fixture::*;
+use super::full::{settled, wait_until};
 use crate::{IncomingError, LogEntry, SealedInfo, Snapshot, StreamId};
 use fulmar_types::{Event, LogIndex, Offset, Probe};
 use std::collections::BTreeSet;
@@ -273,6 +274,42 @@ fn the_segment_that_ends_at_the_only_snapshot_is_never_garbage() {
         let (snapshot, segments) = newest(&to).await;
         ship(&to, &third).await.expect("arrives");
         third.store.install(snapshot, segments).await.expect("installs");
+    });
+}
+
+/// A spare that was a segment is shorter than a segment by up to a frame. The only full one may be the
+/// file of the active segment, which a segment of the peer takes the place of.
+#[test]
+fn on_a_full_disk_the_ballast_fills_a_short_spare_up() {
+    // Five fit into a segment, which is left with a fifth of one.
+    const LEN: usize = 22_000;
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (fresh(&theirs).await, settled(&mine).await);
+        from.fill(1, 0..27, LEN).await;
+        from.apply(27, true).await;
+        from.store.purge_to(entry(1, 14, LEN).position).await.expect("moved");
+        (0..3).for_each(|stream| from.store.drop_stream(StreamId(stream)));
+        assert_eq!(from.store.collect_garbage().await, Ok(3));
+        assert_eq!(ship(&from, &to).await, Ok(2));
+        to.fill(1, 0..12, LEN).await;
+        wait_until(|| to.store.room().spares == 1).await;
+        mine.leave(Some(0));
+        to.fill(1, 12..18, LEN).await;
+        to.apply(18, true).await;
+        assert_eq!(to.store.room().spares, 0);
+        mine.leave(Some(0));
+        let (snapshot, segments) = newest(&from).await;
+        assert!(segments.iter().any(|info| info.base == LogIndex(15)), "it goes");
+        let has_space = to.store.has_space_to_install(&snapshot, segments.len()).await;
+        assert!(has_space.expect("a disk that works"), "with the ballast");
+        to.store.install(snapshot, segments).await.expect("installs");
+        assert_eq!(to.seen.exit_code(), None);
+        mine.leave(None);
+        to.fill(1, 25..27, LEN).await;
+        drop(to);
+        let mine = open(&mine).await.all().await;
+        assert!(mine.len() == 2 && from.all().await.ends_with(&mine));
     });
 }
 
