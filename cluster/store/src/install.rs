@@ -15,7 +15,7 @@
 //! can ever be committed.
 
 use crate::core::{Core, Inner};
-use crate::error::{Damage, DiskError, Failure, IncomingError, is_full};
+use crate::error::{Damage, DiskError, Failure, IncomingError};
 use crate::files::{create, open_if_there, read_small, remove_if_there, replace, sync_dir};
 use crate::footer::Summary;
 use crate::format::header::SegmentHeader;
@@ -229,30 +229,13 @@ async fn begin_next(
     header: &SegmentHeader,
 ) -> Result<OpenFile, DiskError> {
     let (disk, path) = (host.disk.as_ref(), paths.spare(number));
-    let failed = |error| DiskError::with("write", &path)(error);
-    let len = match open_if_there(disk, &path).await? {
-        Some(file) => file.len_bytes().await.map_err(failed)?,
-        None => 0,
+    let begin = || async {
+        // A second try finds the file of the first.
+        let is_new = is_new && open_if_there(disk, &path).await?.is_none();
+        begin_segment(host, paths, ((number, is_new), segment_bytes), header).await
     };
-    let mut is_new = is_new;
-    loop {
-        let begun = begin_segment(host, paths, ((number, is_new), segment_bytes), header).await;
-        let Err(error) = begun else { return begun };
-        if !is_full(&error.source) {
-            return Err(error);
-        }
-        // Nothing of what may not have reached the disk is believed: it is written anew.
-        let file = open_if_there(disk, &path).await?;
-        if let Some(file) = &file {
-            file.set_len(len).await.map_err(failed)?;
-            file.sync().await.map_err(failed)?;
-        }
-        if !release(disk, paths, (BLOCK_BYTES, 0)).await? {
-            return Err(error);
-        }
-        tracing::warn!(path = %error.path.display(), "the disk is full: giving up ballast");
-        is_new = file.is_none();
-    }
+    let (open, _) = with_ballast(disk, paths, BLOCK_BYTES, begin).await?;
+    Ok(open)
 }
 
 /// A file for the segment behind the snapshot, and whether it must be created.

@@ -210,13 +210,14 @@ pub(crate) async fn release(
 }
 
 /// Writes a small file whole by `work`, and begins anew with less ballast if the disk is full. That
-/// is no second try of a flush: the file is another one. Whether any ballast was given up.
-pub(crate) async fn with_ballast<F: Future<Output = Result<(), DiskError>>>(
+/// is no second try of a flush: the file is another one, or what was written to it was given back.
+/// Also says whether any ballast was given up.
+pub(crate) async fn with_ballast<T, F: Future<Output = Result<T, DiskError>>>(
     disk: &dyn Disk,
     paths: &Paths,
     bytes: u64,
     work: impl Fn() -> F,
-) -> Result<bool, DiskError> {
+) -> Result<(T, bool), DiskError> {
     let mut given_up = false;
     loop {
         match work().await {
@@ -227,7 +228,7 @@ pub(crate) async fn with_ballast<F: Future<Output = Result<(), DiskError>>>(
                 tracing::warn!(path = %error.path.display(), "the disk is full: giving up ballast");
                 given_up = true;
             }
-            done => return done.map(|()| given_up),
+            done => return done.map(|done| (done, given_up)),
         }
     }
 }

@@ -278,7 +278,7 @@ fn zero_pages(from: u64, len: u64) -> Vec<Write> {
     writes
 }
 
-/// Brings a spare to its size. If there is no space, what was written is given back.
+/// Brings a spare to its size, if there is space for it.
 async fn prepare(inner: &Inner, path: &Path, is_new: bool) -> Result<(), DiskError> {
     let disk = inner.host.disk.as_ref();
     let file = open_spare(disk, path, is_new).await?;
@@ -289,15 +289,7 @@ async fn prepare(inner: &Inner, path: &Path, is_new: bool) -> Result<(), DiskErr
     if missing > 0 && free < missing.saturating_add(free_kept_bytes(segment_bytes)) {
         return Err(DiskError::with("write", path)(std::io::ErrorKind::StorageFull.into()));
     }
-    let filled = fill(file.as_ref(), path, segment_bytes).await;
-    if filled.as_ref().is_err_and(|error| is_full(&error.source)) {
-        let back = async {
-            file.set_len(len).await?;
-            file.sync().await
-        };
-        back.await.map_err(DiskError::with("write", path))?;
-    }
-    filled
+    fill(file.as_ref(), path, segment_bytes).await
 }
 
 /// Opens the file of a spare, which may have to be created.
@@ -313,7 +305,8 @@ pub(crate) async fn open_spare(
     }
 }
 
-/// Writes zeros until a spare has its size; a longer file is cut.
+/// Writes zeros until a spare has its size; a longer file is cut. If there is no space, what was
+/// written is given back: none of what may not have reached the disk is believed by a second try.
 pub(crate) async fn fill(
     file: &dyn File,
     path: &Path,
@@ -334,7 +327,12 @@ pub(crate) async fn fill(
         let mut at = len;
         while at < wanted {
             let piece = (wanted - at).min(CHUNK_BYTES);
-            file.write(zero_pages(at, piece), Flush::Data).await?;
+            let written = file.write(zero_pages(at, piece), Flush::Data).await;
+            if written.as_ref().is_err_and(is_full) {
+                file.set_len(len).await?;
+                file.sync().await?;
+            }
+            written?;
             at += piece;
         }
         Ok(())

@@ -354,7 +354,7 @@ impl Writer {
         let (disk, paths) = (self.inner.host.disk.as_ref(), &self.inner.paths);
         let path = paths.manifest();
         let len = bytes.len() as u64;
-        let given_up =
+        let ((), given_up) =
             with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
         if given_up {
             self.inner.ballast_released();
