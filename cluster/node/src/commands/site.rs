@@ -8,10 +8,13 @@ use super::child::{ChildNode, NodeCommand, OnParentDeath};
 use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
 use fulmar_client::{Connection, Settings};
+use fulmar_host::disk::{DirectoryLock, Disk};
+use fulmar_host::real::RealDisk;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::config::Config;
 use fulmar_types::{ExitCode, NodeId};
-use std::fs::{self, File, TryLockError};
+use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +33,7 @@ pub struct Site {
     nodes: Vec<ChildNode>,
     remove: bool,
     /// Held as long as the site is: the lock goes with it.
-    _lock: File,
+    _lock: Box<dyn DirectoryLock>,
 }
 
 /// The port of the first node of a new site.
@@ -38,7 +41,7 @@ const BASE_PORT: u16 = 9092;
 
 impl Site {
     /// The site in a directory, with a new configuration if there is none. Nothing is started.
-    pub fn lasting(dir: &Path, base_port: Option<u16>) -> Result<Self, Stop> {
+    pub async fn lasting(dir: &Path, base_port: Option<u16>) -> Result<Self, Stop> {
         let fresh = || {
             let addresses = config_file::addresses_from(base_port.unwrap_or(BASE_PORT))?;
             Ok(Fresh { addresses, extra: String::new() })
@@ -56,7 +59,7 @@ impl Site {
         }
         let dir = config_file::absolute(dir)?;
         Ok(Self {
-            _lock: lock(&dir)?,
+            _lock: lock(&dir).await?,
             dir,
             config,
             config_path,
@@ -87,7 +90,7 @@ impl Site {
         let fresh = Fresh { addresses: free_addresses().await?, extra };
         let (config_path, config) = config_file::read_or_write(&dir, || Ok(fresh))?;
         Ok(Self {
-            _lock: lock(&dir)?,
+            _lock: lock(&dir).await?,
             dir,
             config,
             config_path,
@@ -233,19 +236,15 @@ impl Drop for Site {
 
 /// Takes the directory of a site for this process. The nodes lock what is theirs; this lock is for
 /// one clear sentence before three of them fail on their addresses.
-fn lock(dir: &Path) -> Result<File, Stop> {
-    let refused = |error: std::io::Error| {
-        Stop::failed(format!("the directory {} cannot be locked: {error}", dir.display()))
-    };
-    let file = File::open(dir).map_err(refused)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Stop {
+async fn lock(dir: &Path) -> Result<Box<dyn DirectoryLock>, Stop> {
+    let locked = async { RealDisk::new()?.lock(dir).await };
+    locked.await.map_err(|error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => Stop {
             code: ExitCode::Locked,
             message: format!("a site runs from {} already.", dir.display()),
-        }),
-        Err(TryLockError::Error(error)) => Err(refused(error)),
-    }
+        },
+        _ => Stop::failed(format!("the directory {} cannot be locked: {error}", dir.display())),
+    })
 }
 
 /// Loopback addresses that nobody listens on. All are held until all are found.

@@ -39,7 +39,7 @@ pub struct Options {
 /// Runs the site.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let mut stop = StopSignal::listen()?;
-    let mut site = Site::lasting(&options.dir, options.base_port)?;
+    let mut site = Site::lasting(&options.dir, options.base_port).await?;
     say(format!("Site `{}` in {}", site.config.site, site.dir.display()));
     site.start_all()?;
     for (child, node) in site.nodes().iter().zip(&site.config.nodes) {
