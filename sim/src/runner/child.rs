@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often the parent looks after its children: often takes processor time from them.
+/// How often the parent looks after its children. Each look takes processor time from them.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A run that takes longer than this in real time hangs: a minute of chaos takes a few seconds.
