@@ -14,6 +14,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -369,10 +370,18 @@ pub fn eventually<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T
     }
 }
 
-/// Loopback addresses that nobody listens on. All are held until all are found.
+/// Loopback addresses that nobody listens on, different ones for each site of a process. All are
+/// held until all are found. They lie below the ports that systems lend to connections: any of
+/// those may be lent before its node starts.
 fn free_ports(count: usize) -> Vec<SocketAddr> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"))
-        .collect();
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(50);
+    let mut listeners = Vec::new();
+    while listeners.len() < count {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        assert!(tried < 10_000, "there are no {count} free ports on loopback");
+        let port = 10_000 + (first.wrapping_add(tried) % 10_000) as u16;
+        listeners.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
     listeners.iter().map(|l| l.local_addr().expect("it is bound")).collect()
 }

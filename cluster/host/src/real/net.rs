@@ -1,8 +1,9 @@
 //! TCP.
 //!
-//! Invariant: `TCP_NODELAY` is set on every connection, on both sides. Left out on the accepting
+//! Invariants: `TCP_NODELAY` is set on every connection, on both sides. Left out on the accepting
 //! side it costs 40 ms per answer (Nagle's algorithm against delayed acknowledgements), which no
-//! simulation shows.
+//! simulation shows. A connection never has itself for its peer, and never keeps a node from
+//! listening.
 
 use crate::BoxFuture;
 use crate::net::{BACKLOG, Connection, Listener, Network, PeerIdentity};
@@ -37,10 +38,7 @@ fn connection(stream: TcpStream, address: SocketAddr) -> io::Result<Connection> 
 impl Network for RealNetwork {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let socket = match address {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
-            };
+            let socket = socket_for(address)?;
             // A node can restart while old connections linger.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
@@ -51,8 +49,36 @@ impl Network for RealNetwork {
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(async move { connection(TcpStream::connect(address).await?, address) })
+        Box::pin(async move {
+            let socket = socket_for(address)?;
+            // The port that the system lends to this connection may be one that a node is about to
+            // listen on; with this its listener is let in beside us.
+            socket.set_reuseaddr(true)?;
+            let stream = socket.connect(address).await?;
+            refuse_itself(&stream)?;
+            connection(stream, address)
+        })
     }
+}
+
+fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
+    match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }
+}
+
+/// A connection to a port that nobody listens on reaches itself if the system lends it that very
+/// port (the simultaneous open of RFC 9293, section 3.5). Kept up it would hold the port against
+/// the node that it was meant for.
+fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            "nobody listens there; the connection reached itself",
+        ));
+    }
+    Ok(())
 }
 
 struct RealListener {
@@ -80,5 +106,51 @@ impl Listener for RealListener {
 
     fn local_address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    /// A port that nobody listens on, held by a socket that may be asked to connect from it.
+    fn bound() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option of every socket");
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback has a free port");
+        let address = socket.local_addr().expect("it is bound");
+        (socket, address)
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_refused_and_its_port_can_be_listened_on() {
+        block_on(async {
+            let (socket, address) = bound();
+            let stream = socket.connect(address).await.expect("a simultaneous open");
+            let refused = refuse_itself(&stream).expect_err("nobody listens");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            // While it is there, and while the system remembers that it was.
+            drop(RealNetwork.listen(address).await.expect("the port is lent, not taken"));
+            drop(stream);
+            RealNetwork.listen(address).await.expect("nobody listens there");
+        });
+    }
+
+    #[test]
+    fn a_connection_does_not_keep_a_node_from_listening_on_the_port_lent_to_it() {
+        block_on(async {
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let mut listener = RealNetwork.listen(any).await.expect("a free port");
+            let at = listener.local_address();
+            let _client = RealNetwork.connect(at).await.expect("it listens");
+            let lent = listener.accept().await.expect("the client").peer.address;
+            RealNetwork.listen(lent).await.expect("the port is lent, not taken");
+        });
     }
 }

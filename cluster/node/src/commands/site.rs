@@ -7,7 +7,7 @@
 use super::child::{ChildNode, NodeCommand, OnParentDeath};
 use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
-use fulmar_client::{Connection, Settings};
+use fulmar_client::{Cluster, Connection, Settings};
 use fulmar_host::disk::{DirectoryLock, Disk};
 use fulmar_host::real::RealDisk;
 use fulmar_host::time::{self, Duration};
@@ -193,6 +193,28 @@ impl Site {
         }
     }
 
+    /// Waits until the site takes entries into its log; fails at once if a node ends. Returns who
+    /// leads.
+    pub async fn wait_serving(
+        &mut self,
+        cluster: &Cluster,
+        timeout: Duration,
+    ) -> Result<NodeId, Stop> {
+        let dying = async {
+            loop {
+                if let Err(stop) = self.check() {
+                    return stop;
+                }
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            stop = dying => Err(stop),
+            leader = client::wait_until_serving(cluster, timeout) => leader,
+        }
+    }
+
     /// Keeps the directory.
     pub fn keep(&mut self) {
         self.remove = false;
@@ -247,17 +269,33 @@ async fn lock(dir: &Path) -> Result<Box<dyn DirectoryLock>, Stop> {
     })
 }
 
-/// Loopback addresses that nobody listens on. All are held until all are found.
+/// Where the ports of temporary sites begin: below those that systems lend to connections, of which
+/// any may be lent between the choice of a port and the start of its node.
+const TEMPORARY_PORTS: u16 = 10_000;
+
+/// The ports that each process tries first, and the processes until they come round.
+const PORTS_PER_PROCESS: u16 = 6;
+const PROCESSES: u16 = 1_600;
+
+/// Loopback addresses that nobody listens on. All are held until all are found. Processes that
+/// choose at the same time begin at different ports.
 async fn free_addresses() -> Result<[Addresses; 3], Stop> {
     let network = client::network();
+    let process = (std::process::id() % u32::from(PROCESSES)) as u16;
+    let first = process * PORTS_PER_PROCESS;
+    let all = PROCESSES * PORTS_PER_PROCESS;
     let mut held = Vec::new();
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    for _ in 0..6 {
-        let listener = network.listen(any).await;
-        held.push(listener.map_err(|error| {
-            Stop::failed(format!("there is no free port on loopback: {error}."))
-        })?);
+    let mut last = None;
+    for port in (first..all).chain(0..first).map(|at| TEMPORARY_PORTS + at) {
+        match network.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
+            Ok(listener) => held.push(listener),
+            Err(error) => last = Some(error),
+        }
+        if let [a, b, c, d, e, f] = held.as_slice() {
+            let [a, b, c, d, e, f] = [a, b, c, d, e, f].map(|held| held.local_address());
+            return Ok([(a, d), (b, e), (c, f)]);
+        }
     }
-    let at = |index: usize| held[index].local_address();
-    Ok([(at(0), at(3)), (at(1), at(4)), (at(2), at(5))])
+    let why = last.map_or_else(String::new, |error| format!(": {error}"));
+    Err(Stop::failed(format!("there are no six free ports on loopback{why}.")))
 }

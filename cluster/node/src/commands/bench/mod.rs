@@ -131,7 +131,7 @@ async fn measure_site(options: &Options, site: &mut Site) -> Result<Report, Stop
     }
     site.start_all()?;
     let cluster = client::cluster(site.bootstrap(), "fulmar-bench");
-    client::wait_until_serving(&cluster, TIMEOUT).await?;
+    site.wait_serving(&cluster, TIMEOUT).await?;
     time::sleep(QUIET).await;
     site.check()?;
     let idle = read_counters(site)?;

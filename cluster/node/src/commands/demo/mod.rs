@@ -118,7 +118,7 @@ impl Demo {
     async fn play(&mut self, options: &Options) -> Result<Report, Stop> {
         self.tell(format!("starting three nodes in {}", self.site.dir.display()));
         self.site.start_all()?;
-        let leader = self.ready().await?;
+        let leader = self.site.wait_serving(&self.cluster, READY_TIMEOUT).await?;
         self.tell(format!("ready, node {leader} leads"));
         let created = self.cluster.create_topic(TOPIC, PARTITIONS, READY_TIMEOUT).await;
         created.map_err(|error| Stop::failed(format!("cannot create the topic: {error}.")))?;
@@ -138,25 +138,6 @@ impl Demo {
         let findings = self.read_back(options).await?;
         self.site.check()?;
         Ok(Report { seed: options.seed, records: options.records, tally, writing, kills, findings })
-    }
-
-    /// Waits until the site has a leader; fails at once if a node ends.
-    async fn ready(&mut self) -> Result<NodeId, Stop> {
-        let cluster = self.cluster.clone();
-        let site = &mut self.site;
-        let dying = async {
-            loop {
-                if let Err(stop) = site.check() {
-                    return stop;
-                }
-                time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            stop = dying => Err(stop),
-            leader = client::wait_until_serving(&cluster, READY_TIMEOUT) => leader,
-        }
     }
 
     async fn kill_leaders(&mut self, load: &Load, records: u64) -> Result<Vec<Kill>, Stop> {
