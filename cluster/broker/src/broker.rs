@@ -3,6 +3,7 @@
 //! Invariants: a broker serves from the state machine and the records of its own node; whether it
 //! may do so is asked of the group at every read. Nothing here is durable.
 
+use crate::answers::AnswerRoom;
 use crate::group::{GroupHandle, Records};
 use crate::limits::{
     FETCH_BYTES_IN_FLIGHT_MAX, METADATA_BYTES_IN_FLIGHT_MAX, WAITING_FETCH_BYTES_MAX,
@@ -44,6 +45,8 @@ pub struct Broker {
     pub(crate) waiting_room: Arc<Semaphore>,
     /// Metadata responses, in KiB.
     pub(crate) metadata_room: Arc<Semaphore>,
+    /// The other responses.
+    pub(crate) answer_room: AnswerRoom,
     _tasks: [Owned<()>; 1],
 }
 
@@ -70,6 +73,7 @@ impl Broker {
             fetch_room: room(FETCH_BYTES_IN_FLIGHT_MAX),
             waiting_room: room(WAITING_FETCH_BYTES_MAX),
             metadata_room: room(METADATA_BYTES_IN_FLIGHT_MAX),
+            answer_room: AnswerRoom::new(),
             _tasks: [wake],
         });
         task::spawn(expire_producers(Arc::downgrade(&broker)));

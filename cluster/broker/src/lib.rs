@@ -16,6 +16,7 @@
 //!
 //! Never: decide about an offset, a duplicate or a limit anywhere but in the state machine.
 
+mod answers;
 pub mod broker;
 mod error_map;
 pub mod group;

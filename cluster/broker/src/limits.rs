@@ -54,6 +54,16 @@ pub const FETCH_LOOK_PAUSE_MS: u64 = 2;
 /// Bytes of Metadata responses that are being made or sent.
 pub const METADATA_BYTES_IN_FLIGHT_MAX: usize = 16 * MIB;
 
+/// Bytes of the other responses that are being made or sent, without the small ones.
+pub const ANSWER_BYTES_IN_FLIGHT_MAX: usize = 16 * MIB;
+
+/// A response of at most this size is not counted: there is one for each connection at most.
+pub const ANSWER_BYTES_FREE_MAX: usize = 8 * KIB;
+
+/// What a response takes at most for each topic or partition that its request has named, in memory
+/// and on the wire, beside the names themselves. It is counted as this.
+pub const ANSWER_BYTES_PER_NAME: usize = 512;
+
 /// How long a connection may be silent before it is closed (Kafka's `connections.max.idle.ms`).
 pub const CONNECTION_IDLE_MS_MAX: u64 = 600_000;
 

@@ -65,15 +65,58 @@ impl Future for Ticket {
 
 struct Pending {
     unit: Unit,
-    /// `None` if nobody asked for an answer.
-    reply: Option<oneshot::Sender<Answer>>,
-    room: OwnedSemaphorePermit,
+    promise: Promise,
 }
 
-impl Pending {
+/// The answer that a unit is owed, and its room until then. The entry has its own copy of the unit.
+struct Promise {
+    /// `None` if nobody asked for an answer.
+    reply: Option<oneshot::Sender<Answer>>,
+    has_records: bool,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Promise {
     /// Whether an answer was asked for, and is not awaited any more.
     fn is_abandoned(&self) -> bool {
         self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    fn keep(self, answer: Answer) {
+        if let Some(reply) = self.reply {
+            // Nobody waits any more if the request ran out of time or its connection broke.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// The units that wait, and how many bytes they are.
+#[derive(Default)]
+struct Queue {
+    pending: VecDeque<Pending>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, pending: Pending) {
+        self.bytes += pending.unit.encoded_len();
+        self.pending.push_back(pending);
+    }
+
+    fn pop(&mut self) -> Option<Pending> {
+        let pending = self.pending.pop_front()?;
+        self.bytes -= pending.unit.encoded_len();
+        Some(pending)
+    }
+
+    fn put_back(&mut self, pending: Pending) {
+        self.bytes += pending.unit.encoded_len();
+        self.pending.push_front(pending);
+    }
+
+    fn drop_abandoned(&mut self) {
+        self.pending.retain(|pending| !pending.promise.is_abandoned());
+        self.bytes = self.pending.iter().map(|pending| pending.unit.encoded_len()).sum();
     }
 }
 
@@ -82,7 +125,7 @@ struct Shared {
     group: Arc<dyn GroupHandle>,
     site: Site,
     segment_bytes: u64,
-    queue: Mutex<VecDeque<Pending>>,
+    queue: Mutex<Queue>,
     arrived: Notify,
     /// In KiB, so that the number of permits fits where 2^32 bytes would not.
     room: Arc<Semaphore>,
@@ -109,7 +152,7 @@ impl Proposer {
             group,
             site,
             segment_bytes,
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Queue::default()),
             arrived: Notify::new(),
             room: Arc::new(Semaphore::new(ROOM_KIB)),
         });
@@ -122,7 +165,7 @@ impl Proposer {
     pub async fn submit(&self, unit: Unit, deadline: Instant) -> Ticket {
         let (reply, answer) = oneshot::channel();
         match time::timeout_at(deadline, self.shared.room(&unit)).await {
-            Ok(room) => self.shared.push(Pending { unit, reply: Some(reply), room }),
+            Ok(room) => self.shared.push(unit, Some(reply), room),
             // The other end is two lines above.
             Err(_) => drop(reply.send(Answer::NotDone)),
         }
@@ -133,7 +176,7 @@ impl Proposer {
     pub async fn submit_silently(&self, unit: Unit, deadline: Instant) -> bool {
         let room = time::timeout_at(deadline, self.shared.room(&unit)).await;
         room.is_ok_and(|room| {
-            self.shared.push(Pending { unit, reply: None, room });
+            self.shared.push(unit, None, room);
             true
         })
     }
@@ -143,18 +186,19 @@ impl Proposer {
     pub async fn propose(&self, unit: Unit) -> Answer {
         let room = self.shared.room(&unit).await;
         let (reply, answer) = oneshot::channel();
-        self.shared.push(Pending { unit, reply: Some(reply), room });
+        self.shared.push(unit, Some(reply), room);
         Ticket(answer).await
     }
 }
 
 impl Shared {
-    fn locked(&self) -> MutexGuard<'_, VecDeque<Pending>> {
+    fn locked(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no holder of this lock panics")
     }
 
-    fn push(&self, pending: Pending) {
-        self.locked().push_back(pending);
+    fn push(&self, unit: Unit, reply: Option<oneshot::Sender<Answer>>, room: OwnedSemaphorePermit) {
+        let promise = Promise { reply, has_records: unit.has_records(), _room: room };
+        self.locked().push(Pending { unit, promise });
         self.arrived.notify_one();
     }
 
@@ -165,33 +209,33 @@ impl Shared {
             return room;
         }
         // Without a quorum the queue stands still, and fills with units of clients that have gone.
-        self.locked().retain(|pending| !pending.is_abandoned());
+        self.locked().drop_abandoned();
         self.room.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed")
     }
 
     /// Takes units off the queue until the entry is full. `None` if the queue was empty.
-    fn next_entry(&self) -> Option<(Bytes, Vec<Pending>)> {
+    fn next_entry(&self) -> Option<(Bytes, Vec<Promise>)> {
         let mut builder = EntryBuilder::new(self.segment_bytes);
         let mut taken = Vec::new();
         let takes_records = self.group.takes_records();
         let mut queue = self.locked();
-        builder.reserve(expected_bytes(&queue, self.segment_bytes));
-        while let Some(pending) = queue.pop_front() {
-            if pending.is_abandoned() {
+        builder.reserve(queue.bytes.min(entry_target_bytes(self.segment_bytes)));
+        while let Some(pending) = queue.pop() {
+            if pending.promise.is_abandoned() {
                 continue;
             }
-            if !takes_records && pending.unit.has_records() {
-                self.refuse(pending);
+            if !takes_records && pending.promise.has_records {
+                self.refuse(pending.promise);
                 continue;
             }
             match builder.push(&pending.unit) {
-                Ok(()) => taken.push(pending),
+                Ok(()) => taken.push(pending.promise),
                 Err(PushError::Full) => {
-                    queue.push_front(pending);
+                    queue.put_back(pending);
                     break;
                 }
                 Err(PushError::TooLarge { .. } | PushError::NotEncodable) => {
-                    answer(pending, Answer::NotDone);
+                    pending.promise.keep(Answer::NotDone);
                 }
             }
         }
@@ -205,44 +249,32 @@ impl Shared {
     }
 
     /// Waits for the place of an entry, and answers its units if there is none.
-    async fn place(&self, payload: Bytes, units: Vec<Pending>) -> Option<(Bytes, Vec<Pending>)> {
-        let has_records = units.iter().any(|pending| pending.unit.has_records());
+    async fn place(&self, payload: Bytes, units: Vec<Promise>) -> Option<(Bytes, Vec<Promise>)> {
+        let has_records = units.iter().any(|promise| promise.has_records);
         if self.group.room_for(payload.len(), has_records).await {
             return Some((payload, units));
         }
-        units.into_iter().for_each(|pending| self.refuse(pending));
+        units.into_iter().for_each(|promise| self.refuse(promise));
         None
     }
 
-    fn refuse(&self, pending: Pending) {
+    fn refuse(&self, promise: Promise) {
         self.host.probe(Probe::RefusedForSpace);
-        answer(pending, Answer::NoRoom);
+        promise.keep(Answer::NoRoom);
     }
 
     fn report_depth(&self) {
-        let depth = ROOM_KIB - self.room.available_permits();
-        let (depth, bound) = ((depth * KIB) as u64, PROPOSER_QUEUE_BYTES_MAX as u64);
+        // What waits, and not what has room: a unit without room is what is looked for.
+        let (depth, bound) = (self.locked().bytes as u64, PROPOSER_QUEUE_BYTES_MAX as u64);
         self.host.report(Event::QueueDepth { queue: "proposer bytes", depth, bound });
     }
-}
-
-/// How long the next entry will be, about.
-fn expected_bytes(queue: &VecDeque<Pending>, segment_bytes: u64) -> usize {
-    let target = entry_target_bytes(segment_bytes);
-    let mut bytes = 0;
-    for pending in queue {
-        if bytes >= target {
-            break;
-        }
-        bytes += pending.unit.encoded_len();
-    }
-    bytes
 }
 
 async fn drive(shared: Arc<Shared>) {
     let in_flight = Arc::new(Semaphore::new(PROPOSALS_IN_FLIGHT_MAX));
     loop {
         let slot = in_flight.clone().acquire_owned().await.expect("never closed");
+        shared.report_depth();
         let (payload, units) = loop {
             match shared.next_entry() {
                 None => shared.arrived.notified().await,
@@ -253,7 +285,6 @@ async fn drive(shared: Arc<Shared>) {
                 }
             }
         };
-        shared.report_depth();
         // The least index that the entry can have: the core appends it a little later.
         let index = shared.group.log_end();
         let mut proposal = shared.group.propose(payload);
@@ -281,28 +312,20 @@ async fn first_poll<T>(future: &mut BoxFuture<'static, T>) -> Poll<T> {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-fn conclude(units: Vec<Pending>, proposed: Result<Proposed, ProposeError>) {
+fn conclude(units: Vec<Promise>, proposed: Result<Proposed, ProposeError>) {
     match proposed {
         Ok(Proposed { position, outcome }) => {
             let results = outcome::decode(&outcome).expect("this node's machine wrote it");
             assert_eq!(results.len(), units.len(), "every unit has a result");
-            for (pending, result) in units.into_iter().zip(results) {
-                answer(pending, Answer::Done { result, term: position.term });
+            for (promise, result) in units.into_iter().zip(results) {
+                promise.keep(Answer::Done { result, term: position.term });
             }
         }
         Err(ProposeError::NotLeader) => {
-            units.into_iter().for_each(|pending| answer(pending, Answer::NotDone));
+            units.into_iter().for_each(|promise| promise.keep(Answer::NotDone));
         }
         Err(ProposeError::Unknown) => {
-            units.into_iter().for_each(|pending| answer(pending, Answer::Unknown));
+            units.into_iter().for_each(|promise| promise.keep(Answer::Unknown));
         }
-    }
-}
-
-fn answer(pending: Pending, answer: Answer) {
-    drop(pending.room);
-    if let Some(reply) = pending.reply {
-        // Nobody waits any more if the request ran out of time or its connection broke.
-        let _ = reply.send(answer);
     }
 }

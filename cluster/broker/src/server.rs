@@ -80,15 +80,15 @@ async fn accept(broker: Arc<Broker>, mut listener: Box<dyn Listener>) {
             tracing::warn!(peer = %connection.peer.address, "too many connections");
             continue;
         };
-        let depth = (CLIENT_CONNECTIONS_MAX - slots.available_permits()) as u64;
-        let bound = CLIENT_CONNECTIONS_MAX as u64;
-        broker.host.report(Event::QueueDepth { queue: "client connections", depth, bound });
-        let (broker, room) = (broker.clone(), room.clone());
+        let (host, broker, room) = (broker.host.clone(), broker.clone(), room.clone());
         connections.0.retain(|task| !task.is_finished());
         connections.0.push(task::spawn(async move {
             serve(broker, room, connection).await;
             drop(slot);
         }));
+        // Those that are served, and not the slots that are taken, of which there are never more.
+        let (depth, bound) = (connections.0.len() as u64, CLIENT_CONNECTIONS_MAX as u64);
+        host.report(Event::QueueDepth { queue: "client connections", depth, bound });
     }
 }
 

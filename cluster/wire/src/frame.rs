@@ -82,7 +82,11 @@ impl FrameSplitter {
         Ok(wanted.saturating_sub(buffer.len()))
     }
 
-    fn frame_bytes(&self, buffer: &BytesMut) -> Result<Option<usize>, FrameError> {
+    /// The length that the next frame claims, without its prefix; `None` if that is not there yet.
+    ///
+    /// # Errors
+    /// As [`Self::split`].
+    pub fn frame_bytes(&self, buffer: &BytesMut) -> Result<Option<usize>, FrameError> {
         let Some(length) = buffer.first_chunk() else { return Ok(None) };
         let length = i32::from_be_bytes(*length);
         let bytes = usize::try_from(length).map_err(|_| FrameError::Negative(length))?;

@@ -9,7 +9,6 @@
 use super::{forward, topic_config};
 use crate::broker::Broker;
 use crate::error_map::{self, Unanswered};
-use crate::limits::REQUEST_PARTITIONS_MAX;
 use crate::machine::outcome::{Refusal, UnitResult};
 use crate::machine::topics::{CHAIN_KEY_CONFIG, TOPIC_CONFIGS_MAX, is_valid_name};
 use crate::proposer::Answer;
@@ -83,10 +82,6 @@ pub(super) async fn handle(
             Ok(response) => response,
             Err(unanswered) => refuse_all(&request, &unanswered.into()),
         };
-    }
-    if request.topics.len() > REQUEST_PARTITIONS_MAX {
-        let message = "too many topics in one request".to_owned();
-        return refuse_all(&request, &Failure { code: ErrorCode::InvalidRequest, message });
     }
     let mut times = BTreeMap::<&str, u32>::new();
     for topic in &request.topics {

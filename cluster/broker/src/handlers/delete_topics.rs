@@ -5,7 +5,6 @@ use super::create_topics::deadline;
 use super::forward;
 use crate::broker::Broker;
 use crate::error_map::{self, Unanswered};
-use crate::limits::REQUEST_PARTITIONS_MAX;
 use crate::machine::outcome::UnitResult;
 use crate::proposer::Answer;
 use fulmar_host::time::{self, Instant};
@@ -34,13 +33,10 @@ pub(super) async fn handle(
             Err(unanswered) => Some(error_map::of_unanswered_admin(unanswered)),
         }
     };
-    let asked = asked(version, request);
-    let too_many = asked.len() > REQUEST_PARTITIONS_MAX;
     let mut responses = Vec::new();
-    for topic in asked {
+    for topic in asked(version, request) {
         let deleted = match handed_over {
             Some(error) => Err(error),
-            None if too_many => Err(ErrorCode::InvalidRequest),
             None => delete(broker, &topic, deadline).await,
         };
         // An unknown id has no name; old versions always gave one.

@@ -14,11 +14,11 @@
 
 use super::Reply;
 use super::partition::{Reading, check_epoch, epoch_of, stream_of, wire_offset};
+use crate::answers::{Held, Named};
 use crate::broker::{Broker, kafka_id};
 use crate::error_map;
 use crate::limits::{
     FETCH_BYTES_MAX, FETCH_LOOK_PAUSE_MS, FETCH_ROOM_WAIT_MS_MAX, FETCH_WAIT_MS_MAX,
-    REQUEST_PARTITIONS_MAX,
 };
 use bytes::{Bytes, BytesMut};
 use fulmar_host::time::{self, Instant};
@@ -57,16 +57,19 @@ pub(super) async fn handle(
     if request.session_id != 0 {
         return whole(ErrorCode::FetchSessionIdNotFound).into();
     }
-    let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    if partitions > REQUEST_PARTITIONS_MAX {
+    let named = Named::by_fetch(&request);
+    if named.is_too_much() {
         return whole(ErrorCode::InvalidRequest).into();
     }
-    match poll(broker, version, &request, held).await {
+    match poll(broker, version, (&request, named), held).await {
         Ok((look, room)) => {
             let response = FetchResponse { responses: look.responses, ..FetchResponse::default() };
-            Reply::Response(response.into(), room.and_then(|room| shrink(room, look.bytes)))
+            Reply::Response(response.into(), room.shrunk(look.bytes))
         }
-        Err(error) => refuse_all(broker, version, &request, error).into(),
+        Err(error) => {
+            let room = broker.answer_room.take(named).await;
+            Reply::Response(refuse_all(broker, version, &request, error).into(), room)
+        }
     }
 }
 
@@ -109,19 +112,33 @@ fn has_records(broker: &Broker, request: &FetchRequest) -> bool {
     })
 }
 
-/// Gives back what the answer does not need.
-fn shrink(mut room: OwnedSemaphorePermit, bytes: usize) -> Option<OwnedSemaphorePermit> {
-    let excess = room.num_permits().saturating_sub(bytes.div_ceil(1024));
-    drop(room.split(excess));
-    Some(room)
+/// What a look occupies.
+struct Room {
+    /// For the records, if there are any.
+    records: Option<OwnedSemaphorePermit>,
+    /// For all else.
+    rest: Held,
+}
+
+impl Room {
+    /// Gives back what an answer with so many bytes of records does not need.
+    fn shrunk(self, bytes: usize) -> Held {
+        let mut held = self.rest;
+        if let Some(mut records) = self.records {
+            let excess = records.num_permits().saturating_sub(bytes.div_ceil(1024));
+            drop(records.split(excess));
+            held.push(records);
+        }
+        held
+    }
 }
 
 async fn poll(
     broker: &Broker,
     version: i16,
-    request: &FetchRequest,
+    (request, named): (&FetchRequest, Named),
     mut held: Option<OwnedSemaphorePermit>,
-) -> Result<(Look, Option<OwnedSemaphorePermit>), ErrorCode> {
+) -> Result<(Look, Room), ErrorCode> {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0).min(FETCH_WAIT_MS_MAX);
     let deadline = time::now() + Duration::from_millis(wait_ms);
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(budget_of(request));
@@ -130,13 +147,12 @@ async fn poll(
     let watch = broker.site.watch(&streams(broker, request));
     let mut waiting = None;
     loop {
-        let room = if has_records(broker, request) {
+        let mut room = Room { records: None, rest: broker.answer_room.take(named).await };
+        if has_records(broker, request) {
             let patience = time::now() + Duration::from_millis(FETCH_ROOM_WAIT_MS_MAX);
-            take_room(broker, request, deadline.max(patience)).await
-        } else {
-            None
-        };
-        let look = look(broker, version, (request, room.is_some()), reading).await;
+            room.records = take_room(broker, request, deadline.max(patience)).await;
+        }
+        let look = look(broker, version, (request, room.records.is_some()), reading).await;
         let due = time::now() >= deadline;
         if look.failed || look.bytes >= wanted || due || !may_wait(broker, &mut held, &mut waiting)
         {

@@ -32,13 +32,13 @@ pub(super) async fn handle(
     } else {
         forward::to_leader(broker, &request, version, deadline).await
     };
-    // Not "not controller", and not "no coordinator", after which Java looks for one: a client that
-    // may ask any node tries again after either of these.
-    answered.unwrap_or_else(|unanswered| {
-        failed(match unanswered {
-            Unanswered::NotDone | Unanswered::NoRoom => ErrorCode::CoordinatorLoadInProgress,
-            Unanswered::Unknown => error_map::of_unanswered_admin(Unanswered::Unknown),
-        })
+    // Not "not controller", not "no coordinator", after which Java looks for one, and not "timed
+    // out", which older Java clients take for the end of the producer: a client that may ask any
+    // node tries again after this. An id that was handed out all the same is never used.
+    answered.unwrap_or_else(|unanswered| match unanswered {
+        Unanswered::NotDone | Unanswered::NoRoom | Unanswered::Unknown => {
+            failed(ErrorCode::CoordinatorLoadInProgress)
+        }
     })
 }
 

@@ -9,7 +9,6 @@
 use super::partition::{Reading, check_epoch, epoch_at, stream_of, wire_offset};
 use crate::broker::Broker;
 use crate::error_map;
-use crate::limits::REQUEST_PARTITIONS_MAX;
 use crate::machine::partitions::Partition;
 use fulmar_wire::{
     EARLIEST_TIMESTAMP, ErrorCode, LATEST_TIMESTAMP, ListOffsetsPartition,
@@ -28,10 +27,6 @@ pub(super) async fn handle(
     version: i16,
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
-    let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    if partitions > REQUEST_PARTITIONS_MAX {
-        return refuse_all(&request, ErrorCode::InvalidRequest);
-    }
     match look_up_all(broker, version, &request).await {
         Ok(response) => response,
         Err(error) => refuse_all(&request, error),

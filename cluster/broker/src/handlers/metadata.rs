@@ -7,6 +7,7 @@
 
 use super::partition::epoch_of;
 use super::{Reply, create_topics};
+use crate::answers::Held;
 use crate::broker::{Broker, kafka_id};
 use crate::limits::{
     AUTO_CREATED_TOPICS_MAX, METADATA_BYTES_IN_FLIGHT_MAX, REQUEST_PARTITIONS_MAX,
@@ -19,7 +20,6 @@ use fulmar_wire::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// The first version that says whether a topic may be created.
 const MAY_CREATE_FROM: i16 = 4;
@@ -86,10 +86,10 @@ fn bytes_of<'a>(topics: impl Iterator<Item = Option<&'a Topic>>) -> usize {
 }
 
 /// Reserves memory for a response; waits while too many are under way.
-async fn take_room(broker: &Broker, bytes: usize) -> Option<OwnedSemaphorePermit> {
+async fn take_room(broker: &Broker, bytes: usize) -> Held {
     let kib = bytes.min(METADATA_BYTES_IN_FLIGHT_MAX).div_ceil(1024);
     let kib = u32::try_from(kib).expect("bounded by the limit");
-    Some(broker.metadata_room.clone().acquire_many_owned(kib).await.expect("never closed"))
+    vec![broker.metadata_room.clone().acquire_many_owned(kib).await.expect("never closed")]
 }
 
 fn brokers(broker: &Broker) -> Vec<MetadataResponseBroker> {

@@ -22,6 +22,7 @@ mod topic_config;
 #[cfg(test)]
 mod tests;
 
+use crate::answers::{Held, Named};
 use crate::broker::Broker;
 use fulmar_host::BoxFuture;
 use fulmar_wire::frame::RequestHeader;
@@ -32,7 +33,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// What goes back to a client.
 pub enum Reply {
     /// A response, and what it occupies until it is sent.
-    Response(Response, Option<OwnedSemaphorePermit>),
+    Response(Response, Held),
     /// Nothing: the request asked for no answer.
     Silent,
     /// The end of the connection: the request cannot be answered, or asked for no answer and
@@ -42,7 +43,7 @@ pub enum Reply {
 
 impl<R: Into<Response>> From<R> for Reply {
     fn from(response: R) -> Self {
-        Self::Response(response.into(), None)
+        Self::Response(response.into(), Held::new())
     }
 }
 
@@ -55,10 +56,49 @@ pub async fn start(
     request: Request,
     room: &mut Option<OwnedSemaphorePermit>,
 ) -> BoxFuture<'static, Reply> {
-    let version = header.api_version;
+    let (named, version) = (Named::by(&request), header.api_version);
     let forwarded = header.client_id.as_deref() == Some(forward::CLIENT_ID);
+    if named.is_too_much() {
+        // To refuse each by its name would take more memory than the request does.
+        return Box::pin(std::future::ready(Reply::Close));
+    }
+    let of = Origin { version, forwarded };
+    let reply = dispatch(broker.clone(), of, request, room).await;
+    if named.is_small() {
+        return reply;
+    }
+    Box::pin(async move {
+        let room = broker.answer_room.take(named).await;
+        match reply.await {
+            Reply::Response(response, mut held) => {
+                held.extend(room);
+                Reply::Response(response, held)
+            }
+            other => other,
+        }
+    })
+}
+
+/// How a request came.
+#[derive(Clone, Copy)]
+struct Origin {
+    version: i16,
+    /// By another node of the site, for a client of its own.
+    forwarded: bool,
+}
+
+async fn dispatch(
+    broker: Arc<Broker>,
+    Origin { version, forwarded }: Origin,
+    request: Request,
+    room: &mut Option<OwnedSemaphorePermit>,
+) -> BoxFuture<'static, Reply> {
     match request {
-        Request::Produce(request) => produce::start(broker, version, request).await,
+        Request::Produce(request) => {
+            // About how long the frame is: room is counted in KiB.
+            let frame_bytes = room.as_ref().map_or(0, |room| room.num_permits() * 1024);
+            produce::start(broker, version, request, frame_bytes).await
+        }
         Request::Fetch(request) => {
             let room = room.take();
             Box::pin(async move { fetch::handle(&broker, version, request, room).await })

@@ -12,7 +12,6 @@ use super::Reply;
 use super::partition::wire_offset;
 use crate::broker::Broker;
 use crate::error_map::{self, Unanswered};
-use crate::limits::REQUEST_PARTITIONS_MAX;
 use crate::machine::outcome::{OperationResult, Refusal, UnitResult};
 use crate::machine::state::State;
 use crate::proposer::{Answer, Ticket};
@@ -72,21 +71,19 @@ struct Target {
     bytes_max: usize,
 }
 
-/// Queues the batches of a request. The future waits for the answers.
+/// Queues the batches of a request, whose frame is of about `frame_bytes`. The future waits for the answers.
 pub(super) async fn start(
     broker: Arc<Broker>,
     version: i16,
     request: ProduceRequest,
+    frame_bytes: usize,
 ) -> BoxFuture<'static, Reply> {
-    let partitions: usize = request.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
     let acks = request.acks;
     let refused = if !matches!(acks, ACKS_ALL | 0 | 1) {
         Some(ErrorCode::InvalidRequiredAcks)
     } else if request.transactional_id.is_some() {
         // Transactions are not served, and InitProducerId has said so before.
         Some(ErrorCode::InvalidTxnState)
-    } else if partitions > REQUEST_PARTITIONS_MAX {
-        Some(ErrorCode::InvalidRequest)
     } else if !broker.group.leadership().is_me {
         Some(ErrorCode::NotLeaderOrFollower)
     } else {
@@ -107,7 +104,13 @@ pub(super) async fn start(
             let index = data.index;
             let queued = match refused {
                 Some(code) => Err(Failure::from(code)),
-                None => queue(&broker, version, (&topic.name, data), deadline).await,
+                None => match prepare(&broker, version, &topic.name, data) {
+                    Ok((target, bytes)) => {
+                        let unit = unit_of(&target, kept(bytes, frame_bytes));
+                        Ok((target.stream, broker.proposer.submit(unit, deadline).await))
+                    }
+                    Err(failure) => Err(failure),
+                },
             };
             waiting.push(Waiting { index, queued });
         }
@@ -126,15 +129,10 @@ pub(super) async fn start(
     })
 }
 
-async fn queue(
-    broker: &Broker,
-    version: i16,
-    (topic, data): (&str, PartitionProduceData),
-    deadline: Instant,
-) -> Result<(StreamId, Ticket), Failure> {
-    let (target, bytes) = prepare(broker, version, topic, data)?;
-    let unit = unit_of(&target, bytes);
-    Ok((target.stream, broker.proposer.submit(unit, deadline).await))
+/// The batch as it is queued. A batch shares the memory of its frame, and the queue counts batches:
+/// one that is a small part of its frame is copied, so that no frame stays for less than half of it.
+fn kept(batch: Bytes, frame_bytes: usize) -> Bytes {
+    if batch.len() >= frame_bytes / 2 { batch } else { Bytes::copy_from_slice(&batch) }
 }
 
 /// Queues the batches of a request without an answer. Says whether all of them were good.

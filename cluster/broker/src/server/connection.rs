@@ -13,7 +13,7 @@ use crate::limits::{
     BUFFER_KEPT_BYTES_MAX, CLOSED_WAIT_MS_MAX, CONNECTION_IDLE_MS_MAX, FRAME_BYTES_PER_S_MIN,
     FRAME_STALL_MS_MAX, OWN_FRAMES_BYTES_MAX,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fulmar_host::BoxFuture;
 use fulmar_host::net::{Connection, ReadHalf, WriteHalf};
 use fulmar_host::time::{self, Instant};
@@ -215,9 +215,8 @@ impl Input<'_> {
         let mut is_announced = false;
         loop {
             let missing = splitter.missing_bytes(&self.buffer)?;
-            if !is_announced && self.buffer.len() >= 4 {
+            if !is_announced && let Some(frame_bytes) = splitter.frame_bytes(&self.buffer)? {
                 is_announced = true;
-                let frame_bytes = self.buffer.len() + missing;
                 if !is_small(frame_bytes) {
                     // Waiting for room is not the client's fault.
                     self.vitals.change(|pulse| pulse.arriving_until = None);
@@ -259,14 +258,25 @@ impl Input<'_> {
                 pulse.arriving_until.get_or_insert_with(|| due(0));
             });
         }
-        self.buffer.reserve(missing.clamp(READ_BYTES, READ_AHEAD_BYTES_MAX));
-        let read = self.reader.read_buf(&mut self.buffer).await?;
+        let room = missing.clamp(READ_BYTES, READ_AHEAD_BYTES_MAX);
+        let read = read_at_most(&mut self.reader, &mut self.buffer, room).await?;
         self.vitals.change(|pulse| pulse.moved = time::now());
         match read {
             0 => Err(End::Closed),
             _ => Ok(()),
         }
     }
+}
+
+/// Reads what there is, but not all that the buffer has place for: that may be as much again as the
+/// frame that is arriving, and the bytes of the frames behind it are not counted yet.
+async fn read_at_most(
+    reader: &mut ReadHalf,
+    buffer: &mut BytesMut,
+    bytes_max: usize,
+) -> io::Result<usize> {
+    buffer.reserve(bytes_max);
+    reader.read_buf(&mut buffer.limit(bytes_max)).await
 }
 
 /// Whether a request brings records. What its header cannot be read from is refused a moment later.
@@ -341,5 +351,22 @@ fn skip(reversed: &mut Vec<Bytes>, mut written: usize) {
         }
         written -= chunk.len();
         reversed.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_with_place_to_spare_takes_no_more_than_was_asked_for() {
+        crate::testing::run(async {
+            let mut reader: ReadHalf = Box::new(&[7_u8; 10_000][..]);
+            let mut buffer = BytesMut::with_capacity(1 << 20);
+            for len in [4_096, 8_192, 10_000] {
+                read_at_most(&mut reader, &mut buffer, 4_096).await.expect("bytes");
+                assert_eq!(buffer.len(), len);
+            }
+        });
     }
 }

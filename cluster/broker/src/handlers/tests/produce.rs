@@ -28,6 +28,33 @@ fn every_acks_waits_for_the_commit_and_acks_0_for_nothing() {
 }
 
 #[test]
+fn what_is_proposed_or_a_small_part_of_its_frame_keeps_no_frame() {
+    run(async {
+        let fixture = Fixture::new();
+        create(&fixture, "t", 1).await;
+        fixture.group.hold(true);
+        // The test is another owner of each frame, and the only one once nothing keeps it.
+        let frame = batch(None, 1, 0);
+        let mut request = Request::from(produce_request(-1, frame.clone()));
+        let _under_way = begin(&fixture, 9, request).await;
+        settle().await;
+        assert!(frame.is_unique(), "the entry has a copy");
+        let frame = Bytes::from([&batch(None, 1, 0)[..], &[0; 100_000]].concat());
+        let small = frame.slice(..frame.len() - 100_000);
+        request = produce_request(-1, small).into();
+        let room = Arc::new(tokio::sync::Semaphore::new(98)).try_acquire_many_owned(98);
+        let _waits = start(
+            fixture.broker.clone(),
+            &header(request.api(), 9),
+            request,
+            &mut Some(room.expect("all of it")),
+        )
+        .await;
+        assert!(frame.is_unique(), "the queue has a copy");
+    });
+}
+
+#[test]
 fn full_disks_refuse_records_and_nothing_else() {
     run(async {
         let fixture = Fixture::new();

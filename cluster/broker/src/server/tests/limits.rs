@@ -180,3 +180,53 @@ fn a_silent_connection_is_closed_and_one_that_polls_is_not() {
         poller.await.expect("was answered every time");
     });
 }
+
+/// A produce request for partitions that do not exist.
+fn produce_to_none(partitions: i32) -> ProduceRequest {
+    let mut request = produce(-1, 0);
+    let none = |index| PartitionProduceData { index: 1_000_000 + index, records: None };
+    request.topic_data[0].partition_data = (0..partitions).map(none).collect();
+    request
+}
+
+#[test]
+fn a_request_that_names_too_much_ends_its_connection() {
+    run_paused(async {
+        let (fixture, server) = with_topic().await;
+        let most = crate::limits::REQUEST_PARTITIONS_MAX as i32;
+        for (partitions, answered) in [(most, true), (most + 1, false)] {
+            let mut client = Client::connect(&fixture, &server).await;
+            client.request(&produce_to_none(partitions), 9, 1).await;
+            assert_eq!(client.frame().await.is_some(), answered, "{partitions}");
+        }
+    });
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded_and_keep_out_large_ones_only() {
+    run_paused(async {
+        let (fixture, server) = with_topic().await;
+        let free = || fixture.broker.answer_room.free_bytes();
+        assert_eq!(free(), crate::limits::ANSWER_BYTES_IN_FLIGHT_MAX);
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            let mut client = Client::connect(&fixture, &server).await;
+            client.request(&produce_to_none(10_000), 9, 1).await;
+            silent.push(client);
+        }
+        settle().await;
+        assert!(free() < 10_000 * crate::limits::ANSWER_BYTES_PER_NAME, "the room is taken");
+        is_answered_at_once(&fixture, &server).await;
+        let begun = time::now();
+        let mut honest = Client::connect(&fixture, &server).await;
+        let mut request = produce(-1, 0);
+        request.topic_data[0].partition_data[0].records = Some(batch(None, 1, 0));
+        honest.request(&request, 9, 1).await;
+        let answer: ProduceResponse = honest.response(9, 1).await;
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, ErrorCode::None);
+        assert_eq!(passed_s(begun), 0);
+        drop(silent);
+        settle().await;
+        assert_eq!(free(), crate::limits::ANSWER_BYTES_IN_FLIGHT_MAX);
+    });
+}

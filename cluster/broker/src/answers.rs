@@ -1,0 +1,120 @@
+//! The memory that the answers to clients may take, also to those who do not read them.
+//!
+//! An answer is made when the answers before it on its connection are on their way, so there is at
+//! most one for each connection. Those that name a few topics or partitions are small enough for
+//! that to be the bound; whatever names more takes room before it is made, and keeps it until it is
+//! sent. Records of Fetch and descriptions of Metadata have room of their own.
+//!
+//! Invariant: nothing in an answer is larger than what was counted for it.
+
+use crate::limits::{
+    ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_IN_FLIGHT_MAX, ANSWER_BYTES_PER_NAME,
+    REQUEST_PARTITIONS_MAX,
+};
+use fulmar_wire::{FetchRequest, Request};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What an answer occupies until it is sent.
+pub type Held = Vec<OwnedSemaphorePermit>;
+
+/// What a request names, and so its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Topics.
+    pub topics: usize,
+    /// Partitions, or settings, of all topics.
+    pub inside: usize,
+    /// Bytes of names and settings.
+    pub name_bytes: usize,
+}
+
+impl Named {
+    /// Of a request. Fetch, which takes room when it looks, and Metadata, whose answers depend on
+    /// more than the request, count for themselves.
+    pub fn by(request: &Request) -> Self {
+        let mut named = Self::default();
+        match request {
+            Request::Produce(request) => {
+                let topics = request.topic_data.iter();
+                topics.for_each(|topic| named.add(&topic.name, topic.partition_data.len()));
+            }
+            Request::ListOffsets(request) => {
+                let topics = request.topics.iter();
+                topics.for_each(|topic| named.add(&topic.name, topic.partitions.len()));
+            }
+            Request::CreateTopics(request) => {
+                for topic in &request.topics {
+                    named.add(&topic.name, topic.configs.len());
+                    for config in &topic.configs {
+                        let value_bytes = config.value.as_ref().map_or(0, String::len);
+                        named.name_bytes += config.name.len() + value_bytes;
+                    }
+                }
+            }
+            Request::DeleteTopics(request) => {
+                let by_name = request.topic_names.iter().map(String::as_str);
+                let either = request.topics.iter().map(|topic| topic.name.as_deref());
+                by_name.chain(either.map(Option::unwrap_or_default)).for_each(|n| named.add(n, 0));
+            }
+            Request::Fetch(_)
+            | Request::Metadata(_)
+            | Request::ApiVersions(_)
+            | Request::InitProducerId(_) => {}
+        }
+        named
+    }
+
+    /// Of a Fetch.
+    pub fn by_fetch(request: &FetchRequest) -> Self {
+        let mut named = Self::default();
+        let topics = request.topics.iter();
+        topics.for_each(|topic| named.add(&topic.topic, topic.partitions.len()));
+        named
+    }
+
+    fn add(&mut self, name: &str, inside: usize) {
+        self.topics += 1;
+        self.inside += inside;
+        self.name_bytes += name.len();
+    }
+
+    /// Whether it names more than one request may.
+    pub const fn is_too_much(self) -> bool {
+        self.topics > REQUEST_PARTITIONS_MAX || self.inside > REQUEST_PARTITIONS_MAX
+    }
+
+    /// Whether its answer is small enough to be made without room.
+    pub const fn is_small(self) -> bool {
+        self.answer_bytes() <= ANSWER_BYTES_FREE_MAX
+    }
+
+    /// The most that the answer takes, as structures and on the wire. A name is there in both.
+    const fn answer_bytes(self) -> usize {
+        (self.topics + self.inside) * ANSWER_BYTES_PER_NAME + 2 * self.name_bytes
+    }
+}
+
+/// The room for answers of a node, in KiB.
+pub struct AnswerRoom(Arc<Semaphore>);
+
+impl AnswerRoom {
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ANSWER_BYTES_IN_FLIGHT_MAX / 1024)))
+    }
+
+    /// Takes room for an answer; waits while there is none. A small answer needs none.
+    pub async fn take(&self, named: Named) -> Held {
+        if named.is_small() {
+            return Held::new();
+        }
+        let kib = named.answer_bytes().min(ANSWER_BYTES_IN_FLIGHT_MAX).div_ceil(1024);
+        let kib = u32::try_from(kib).expect("bounded by the limit");
+        vec![self.0.clone().acquire_many_owned(kib).await.expect("never closed")]
+    }
+
+    #[cfg(test)]
+    pub fn free_bytes(&self) -> usize {
+        self.0.available_permits() * 1024
+    }
+}
