@@ -16,6 +16,9 @@
 //! to the leader that its stored vote names; so it gives no vote, not to itself either, until the
 //! longest lease that it can have granted has run out ([`EarlierGrant`]).
 //!
+//! The length is the longest election timeout, on the leader and on those who grant it, so nodes that
+//! are configured with different ones refuse to talk with one another.
+//!
 //! Invariants: a voter counts from the moment before a question was sent that it answered in this
 //! term without naming a higher one; a follower that has answered refuses its vote to others for the
 //! length of the lease from when the question came (Ongaro 2014, section 6.4.1).
@@ -51,6 +54,11 @@ impl Lease {
     /// A lease that nobody has granted yet.
     pub(crate) fn new(node: NodeId, length: Duration) -> Self {
         Self { node, length, answered: Mutex::default() }
+    }
+
+    /// How long it holds from a question on, in ms. All nodes of a site must agree on it.
+    pub(crate) fn length_ms(&self) -> u64 {
+        u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// A peer has answered a question, and knows of no higher term.

@@ -208,6 +208,7 @@ pub async fn dial(
             incarnation: me.incarnation,
             to,
             segment_bytes: context.segment_bytes,
+            lease_ms: context.lease.length_ms(),
         };
         connection.send(kind::HELLO, &hello, &[]).await?;
         let answer: Welcome = message::decode(&connection.receive().await?.head)?;
@@ -281,21 +282,43 @@ fn is_stranger(me: &Life, node: NodeId, incarnation: Incarnation) -> bool {
     me.site.is_some() && me.known.get(&node) != Some(&incarnation)
 }
 
-fn judge(context: &PeerContext, me: &Life, hello: &Hello) -> Result<(), Refusal> {
+/// What a node compares with the configuration of who says hello.
+struct Local<'a> {
+    node: NodeId,
+    addresses: &'a BTreeMap<NodeId, SocketAddr>,
+    segment_bytes: u64,
+    lease_ms: u64,
+}
+
+impl PeerContext {
+    fn local(&self) -> Local<'_> {
+        Local {
+            node: self.node,
+            addresses: &self.addresses,
+            segment_bytes: self.segment_bytes,
+            lease_ms: self.lease.length_ms(),
+        }
+    }
+}
+
+fn judge(local: &Local<'_>, me: &Life, hello: &Hello) -> Result<(), Refusal> {
     if hello.magic != MAGIC {
         return Err(Refusal::NotFulmar);
     }
     if hello.version != PROTOCOL_VERSION {
         return Err(Refusal::Version);
     }
-    if hello.to != context.node {
+    if hello.to != local.node {
         return Err(Refusal::OtherNode);
     }
-    if hello.from == context.node || !context.addresses.contains_key(&hello.from) {
+    if hello.from == local.node || !local.addresses.contains_key(&hello.from) {
         return Err(Refusal::UnknownNode);
     }
-    if hello.segment_bytes != context.segment_bytes {
+    if hello.segment_bytes != local.segment_bytes {
         return Err(Refusal::SegmentSize);
+    }
+    if hello.lease_ms != local.lease_ms {
+        return Err(Refusal::LeaseLength);
     }
     match (me.site, hello.site) {
         (Some(mine), Some(theirs)) if mine != theirs => return Err(Refusal::OtherSite),
@@ -333,7 +356,7 @@ pub async fn welcome(
     let hello =
         time::timeout(context.dial_timeout, greeting).await.map_err(|_| DialError::Timeout)??;
     let me = context.acquaintance();
-    let verdict = judge(context, &me, &hello);
+    let verdict = judge(&context.local(), &me, &hello);
     let answer = match verdict {
         Ok(()) => Welcome::Accepted { features: 0, incarnation: me.incarnation },
         Err(reason) => Welcome::Refused(reason),
@@ -346,4 +369,48 @@ pub async fn welcome(
     }
     connection.reader.acquainted();
     Ok((connection, hello))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_types::{SiteId, Uuid};
+
+    #[test]
+    fn every_difference_is_refused_by_its_name() {
+        let at = SocketAddr::from(([127, 0, 0, 1], 1));
+        let addresses = (1..=3).map(|id| (NodeId(id), at)).collect();
+        let local =
+            Local { node: NodeId(1), addresses: &addresses, segment_bytes: 64, lease_ms: 600 };
+        let (site, life) = (Some(SiteId(Uuid([1; 16]))), |n| Incarnation(Uuid([n; 16])));
+        let known = (1..=3).map(|id| (NodeId(id), life(id as u8))).collect();
+        let me = Life { site, known, ..Life::new(life(1)) };
+        let hello = |change: &dyn Fn(&mut Hello)| {
+            let mut hello = Hello {
+                magic: MAGIC,
+                version: PROTOCOL_VERSION,
+                features: 0,
+                purpose: Purpose::Append,
+                site,
+                from: NodeId(2),
+                incarnation: life(2),
+                to: NodeId(1),
+                segment_bytes: 64,
+                lease_ms: 600,
+            };
+            change(&mut hello);
+            judge(&local, &me, &hello).map_err(Refusal::name)
+        };
+        assert_eq!(hello(&|_| {}), Ok(()));
+        assert_eq!(hello(&|h| h.magic += 1), Err("not-fulmar"));
+        assert_eq!(hello(&|h| h.version += 1), Err("protocol-version"));
+        assert_eq!(hello(&|h| h.site = Some(SiteId(Uuid([2; 16])))), Err("other-site"));
+        assert_eq!(hello(&|h| h.to = NodeId(3)), Err("other-node"));
+        assert_eq!(hello(&|h| h.from = NodeId(1)), Err("unknown-node"));
+        assert_eq!(hello(&|h| h.from = NodeId(4)), Err("unknown-node"));
+        assert_eq!(hello(&|h| h.incarnation = life(9)), Err("other-incarnation"));
+        assert_eq!(hello(&|h| h.segment_bytes = 32), Err("segment-size"));
+        assert_eq!(hello(&|h| h.lease_ms = 3_000), Err("lease-length"));
+        assert_eq!(hello(&|h| h.site = None), Err("no-site-yet"));
+    }
 }

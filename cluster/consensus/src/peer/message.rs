@@ -35,7 +35,7 @@ use thiserror::Error;
 /// The first bytes of a connection between peers.
 pub const MAGIC: u32 = 0x464C_4D52; // "FLMR"
 /// The version of everything in this module.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 const HEAD_BYTES_MAX: usize = 8 << 20;
 
@@ -120,6 +120,8 @@ pub struct Hello {
     pub to: NodeId,
     /// The segment size of the sender, which must be the same on all nodes of a site.
     pub segment_bytes: u64,
+    /// How long a lease holds that the sender grants, or is granted: the same on all nodes, too.
+    pub lease_ms: u64,
 }
 
 /// The answer to [`Hello`].
@@ -153,6 +155,9 @@ pub enum Refusal {
     OtherIncarnation,
     /// The two nodes are configured with different segment sizes.
     SegmentSize,
+    /// The two nodes are configured with different longest election timeouts. A leader would count
+    /// on a follower for longer than that refuses its vote to others.
+    LeaseLength,
     /// The answering node is not part of a site yet.
     NoSiteYet,
 }
@@ -168,6 +173,7 @@ impl Refusal {
             Self::UnknownNode => "unknown-node",
             Self::OtherIncarnation => "other-incarnation",
             Self::SegmentSize => "segment-size",
+            Self::LeaseLength => "lease-length",
             Self::NoSiteYet => "no-site-yet",
         }
     }
