@@ -99,6 +99,9 @@ pub(crate) struct Inner {
     /// Held while a segment is sealed and while a snapshot is taken over: the one writes to a file
     /// that the other may make a spare.
     pub sealing: tokio::sync::Mutex<()>,
+    /// Held by whoever changes a segment on its way from a peer, or what is remembered of it: an
+    /// earlier transfer may still be at it. Taken after `sealing`, never before.
+    pub staging: tokio::sync::Mutex<()>,
     pub handles: Handles,
 }
 
@@ -132,6 +135,7 @@ impl Inner {
             seal_due: Notify::new(),
             snapshots: tokio::sync::Mutex::new(parts.snapshots),
             sealing: tokio::sync::Mutex::new(()),
+            staging: tokio::sync::Mutex::new(()),
             handles: Handles::default(),
         }
     }

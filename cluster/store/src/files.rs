@@ -80,7 +80,7 @@ pub(crate) async fn open_if_there(
 pub(crate) async fn create(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn File>, DiskError> {
     match disk.open(path, Open::New).await {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            disk.remove(path).await.map_err(DiskError::with("remove", path))?;
+            remove_if_there(disk, path).await?;
             disk.open(path, Open::New).await.map_err(DiskError::with("create", path))
         }
         opened => opened.map_err(DiskError::with("create", path)),

@@ -4,7 +4,8 @@
 //! Invariants: nothing of the log changes here. A segment is finished only if its length, its
 //! hash, every frame, the footer and the trailer are right; what a peer sent is never believed
 //! before. Chunks come in order, so a transfer goes on where it stopped, also from another peer
-//! that offers the same segment.
+//! that offers the same segment. What is remembered of a segment and its file change together,
+//! under `Inner::staging`: whoever waited for it looks again.
 
 use crate::core::Inner;
 use crate::error::{DiskError, Failure, IncomingError, Poisoned, is_full};
@@ -51,6 +52,7 @@ impl Inner {
             let what = format!("a file of {} bytes", info.file_bytes);
             return Err(IncomingError::Refused { base: info.base, what });
         }
+        let _staging = self.staging.lock().await;
         let mut core = self.usable()?;
         match core.incoming.get(&info.base) {
             Some(known) if known.info == info => return Ok(known.next),
@@ -78,9 +80,14 @@ impl Inner {
         self.forget_incoming(&leftover).await
     }
 
-    /// Forgets segments on their way, the files first: whoever begins one of them anew meanwhile
-    /// finds that he did not, and never that his file is gone.
+    /// Forgets segments on their way, with their files.
     pub async fn forget_incoming(&self, bases: &[LogIndex]) -> Result<(), IncomingError> {
+        let _staging = self.staging.lock().await;
+        self.forget(bases).await
+    }
+
+    /// The same for who holds `staging`. The files first: one that is left behind would be nobody's.
+    async fn forget(&self, bases: &[LogIndex]) -> Result<(), IncomingError> {
         if bases.is_empty() {
             return Ok(());
         }
@@ -102,7 +109,7 @@ impl Inner {
         if !is_full(&error.source) {
             return self.poison(error);
         }
-        match self.forget_incoming(&[base]).await {
+        match self.forget(&[base]).await {
             Ok(()) => IncomingError::NoSpace(base),
             Err(error) => error,
         }
@@ -125,14 +132,22 @@ impl Inner {
         at: u64,
         bytes: Bytes,
     ) -> Result<(), IncomingError> {
-        let incoming = self.incoming(base)?;
+        let _staging = self.staging.lock().await;
         let end = at.saturating_add(bytes.len() as u64);
-        if at != incoming.next || end > incoming.info.file_bytes {
-            return Err(IncomingError::OutOfOrder { base, at, expected: incoming.next });
-        }
+        let file = {
+            let mut core = self.usable()?;
+            let incoming = core.incoming.get_mut(&base).ok_or(IncomingError::NotBegun(base))?;
+            if at != incoming.next || end > incoming.info.file_bytes {
+                return Err(IncomingError::OutOfOrder { base, at, expected: incoming.next });
+            }
+            // Whoever is stopped half way leaves a write behind that may still happen: the segment
+            // begins anew then, in another file.
+            incoming.next = 0;
+            incoming.file.take()
+        };
         let path = self.paths.incoming_segment(base);
         let written = async {
-            let file = match incoming.file {
+            let file = match file {
                 Some(file) => file,
                 None => create(self.host.disk.as_ref(), &path).await?,
             };
@@ -152,6 +167,7 @@ impl Inner {
 
     /// Flushes and verifies a segment whose bytes have all arrived.
     pub async fn finish_incoming(&self, base: LogIndex) -> Result<(), IncomingError> {
+        let _staging = self.staging.lock().await;
         let incoming = self.incoming(base)?;
         if incoming.finished {
             return Ok(());

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Invariants: nothing staged takes effect before its hash is verified and openraft has accepted
-//! the snapshot; one transfer at a time writes to the staging area.
+//! the snapshot; one transfer at a time writes to the staging area, and an older one, which its
+//! leader may have given up long ago, writes nothing any more once a newer one has begun.
 
 use super::connection::{PeerConnection, PeerContext, dial};
 use super::message::{
@@ -172,6 +173,9 @@ pub struct ShipYard {
     senders: Mutex<BTreeSet<Term>>,
     /// Counts transfers: a newer one makes an older one give up.
     current: Mutex<u64>,
+    /// Held by a transfer that changes what is staged. Only then it looks whether it is current:
+    /// what it is at is over before a newer one goes on.
+    writing: tokio::sync::Mutex<()>,
 }
 
 /// One transfer to this node.
@@ -223,6 +227,8 @@ impl Receiver {
     /// # Errors
     /// If the offer makes no sense, a newer transfer has begun, or an installation is under way.
     pub async fn offer(&mut self, offer: Offer) -> io::Result<Wanted> {
+        let yard = self.yard.clone();
+        let _writing = yard.writing.lock().await;
         self.still_current()?;
         if offer.snapshot_bytes > SNAPSHOT_BYTES_MAX {
             return Err(refuse("the snapshot on offer is over the limit"));
@@ -271,6 +277,8 @@ impl Receiver {
     /// # Errors
     /// If they are not what was agreed on, do not match their hash, or a newer transfer has begun.
     pub async fn chunk(&mut self, chunk: &Chunk, bytes: Bytes) -> io::Result<()> {
+        let yard = self.yard.clone();
+        let _writing = yard.writing.lock().await;
         self.still_current()?;
         let offer = self.offer.as_ref().ok_or_else(|| refuse("a chunk came without an offer"))?;
         match chunk.of {

@@ -2,14 +2,14 @@
 
 use super::Store;
 use crate::core::Inner;
-use crate::error::{DiskError, Failure, IncomingError, Poisoned};
+use crate::error::{Damage, Failure, IncomingError, Poisoned};
+use crate::files::open_if_there;
 use crate::format::manifest::SealedInfo;
 use crate::install::{self, Installation};
-use crate::recovery::open_sealed;
+use crate::recovery::{SealedSegment, open_sealed};
 use crate::snapshot::Snapshot;
 use crate::writer::Job;
 use bytes::Bytes;
-use fulmar_host::disk::Open;
 use fulmar_types::{LogIndex, LogPosition};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -111,7 +111,8 @@ impl Store {
     /// as the answer is held, nothing that it counts on goes away.
     ///
     /// # Errors
-    /// If a segment is missing or they do not belong together, or the store is closed.
+    /// If a segment is missing or is not what was verified (it begins anew then), they do not
+    /// belong together, or the store is closed.
     pub async fn prepare_install(
         &self,
         last: LogPosition,
@@ -184,23 +185,33 @@ impl Store {
                 let what = format!("segment {} is not here", info.base);
                 return Err(IncomingError::Incomplete(what));
             }
-            let path = self.inner.paths.incoming_segment(info.base);
-            let opened = async {
-                let disk = self.inner.host.disk.as_ref();
-                let file = disk.open(&path, Open::Existing).await;
-                let file = file.map_err(DiskError::with("open", &path))?;
-                open_sealed(file.as_ref(), &path, info).await
-            };
-            match opened.await {
-                Ok(segment) => segments.push(segment),
-                Err(failure) => {
-                    self.inner.fail(&failure, Vec::new());
-                    return Err(Poisoned.into());
-                }
-            }
+            segments.push(self.staged(info).await?);
             moved += 1;
         }
         install::check(last, &segments)?;
         Ok(Installation { snapshot: last, segments, moved })
+    }
+
+    /// Opens a segment that came in. One that is not what was verified is fetched again: it is a
+    /// copy, and nothing counts on it yet.
+    async fn staged(&self, info: &SealedInfo) -> Result<SealedSegment, IncomingError> {
+        let path = self.inner.paths.incoming_segment(info.base);
+        let opened = async {
+            match open_if_there(self.inner.host.disk.as_ref(), &path).await? {
+                Some(file) => open_sealed(file.as_ref(), &path, info).await,
+                None => Err(Damage::new(&path, None, "it is missing").into()),
+            }
+        };
+        match opened.await {
+            Ok(segment) => Ok(segment),
+            Err(Failure::Damaged(Damage { what, .. })) => {
+                self.inner.forget_incoming(&[info.base]).await?;
+                Err(IncomingError::Refused { base: info.base, what })
+            }
+            Err(failure) => {
+                self.inner.fail(&failure, Vec::new());
+                Err(Poisoned.into())
+            }
+        }
     }
 }

@@ -68,6 +68,8 @@ struct World {
     dice: u64,
     trace: Vec<String>,
     fail_reads: u32,
+    /// Others run before a file is created, written or removed.
+    slow: bool,
     /// Only the process dies: the page cache stays.
     only_process: bool,
     /// What fits on the disk; without bounds if there is none.
@@ -204,6 +206,11 @@ impl TestDisk {
     /// So many reads answer with an error.
     pub fn fail_reads(&self, count: u32) {
         self.world().fail_reads = count;
+    }
+
+    /// From now on others run before a file is created, written or removed.
+    pub fn be_slow(&self) {
+        self.world().slow = true;
     }
 
     /// From now on so many bytes are free; `None`: as many as anybody wants.

@@ -18,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use tokio::sync::oneshot;
 
 pub const ROOT: &str = "/node";
@@ -259,6 +260,40 @@ impl Node {
                 }
             }
             self.store.applied(index, &outcome(index), &rows(&read[0]));
+        }
+    }
+}
+
+/// Goes on with both by turns. The second begins so many turns later, and then has one turn out of so
+/// many. The first is given up after its turns, if it has a number of them.
+pub async fn by_turns<A: Future, B: Future>(
+    (first, turns): (A, Option<usize>),
+    (second, later, every): (B, usize, usize),
+) -> B::Output {
+    let (mut first, mut second) = (Box::pin(first), std::pin::pin!(second));
+    let (mut turn, mut ended) = (0, false);
+    let together = std::future::poll_fn(|context| {
+        turn += 1;
+        if turn > turns.unwrap_or(usize::MAX) {
+            return Poll::Ready(None);
+        }
+        ended = ended || first.as_mut().poll(context).is_ready();
+        if turn <= later || (turn - later - 1) % every != 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        second.as_mut().poll(context).map(Some)
+    });
+    match together.await {
+        Some(output) => {
+            if !ended {
+                first.await;
+            }
+            output
+        }
+        None => {
+            drop(first);
+            second.await
         }
     }
 }

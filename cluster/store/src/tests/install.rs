@@ -196,6 +196,77 @@ fn what_is_damaged_or_does_not_belong_together_is_refused() {
     });
 }
 
+/// Takes a segment, in chunks of so many bytes.
+async fn take(
+    to: &Node,
+    info: SealedInfo,
+    bytes: &[u8],
+    chunk: usize,
+) -> Result<(), IncomingError> {
+    let mut at = to.store.begin_incoming(info).await? as usize;
+    while at < bytes.len() {
+        let end = bytes.len().min(at + chunk);
+        to.store.write_incoming(info.base, at as u64, bytes[at..end].to_vec().into()).await?;
+        at = end;
+    }
+    to.store.finish_incoming(info.base).await
+}
+
+#[test]
+fn two_transfers_of_one_segment_leave_what_was_verified() {
+    let theirs = TestDisk::default();
+    run(async { drop(peer(&theirs).await) });
+    for (later, turns) in (0..12).flat_map(|later| [(later, None), (later, Some(later + 3))]) {
+        for (chunk, every) in [(50_000, 1), (200_000, 1), (50_000, 20), (200_000, 20)] {
+            let mine = TestDisk::default();
+            run(async {
+                let (from, to) = (open(&theirs.copy()).await, fresh(&mine).await);
+                let (snapshot, segments) = newest(&from).await;
+                let info = segments[1];
+                let bytes = theirs.bytes(&segment(info.base.0)).expect("there");
+                mine.be_slow();
+                // The first is of a leader that has given up; its task is still at it, or is
+                // stopped in the middle.
+                let first = take(&to, info, &bytes, chunk);
+                let second = take(&to, info, &bytes, chunk);
+                let second = by_turns((first, turns), (second, later, every)).await;
+                let crossed = matches!(second, Err(IncomingError::OutOfOrder { .. }));
+                assert!(second.is_ok() || crossed, "later {later}, {turns:?}: {second:?}");
+                ship(&from, &to).await.expect("arrives");
+                to.store.install(snapshot, segments).await.expect("installs");
+                drop(to);
+                mine.cut_now(later as u64);
+                mine.restore_power();
+                go_on(&from, &open(&mine).await).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn a_staged_segment_that_is_another_one_by_now_is_fetched_again() {
+    run(async {
+        let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+        let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+        let (snapshot, segments) = newest(&from).await;
+        let path = Path::new(ROOT).join(format!("incoming/{:020}.seg", segments[1].base.0));
+        for lost in [false, true] {
+            ship(&from, &to).await.expect("arrives");
+            if lost {
+                mine.lose(&path);
+            } else {
+                mine.rot(&path, |bytes| bytes.truncate(10_000));
+            }
+            let refused = to.store.prepare_install(snapshot.last, &segments).await;
+            assert!(matches!(refused, Err(IncomingError::Refused { .. })), "{refused:?}");
+            assert_eq!(to.seen.exit_code(), None, "it is a copy, and nothing counts on it");
+            assert!(!to.store.has_segment(&segments[1]) && to.store.has_segment(&segments[0]));
+        }
+        assert_eq!(to.store.begin_incoming(segments[1]).await, Ok(0));
+        catch_up(&from, &to).await;
+    });
+}
+
 /// The files that are staged.
 fn staged(disk: &TestDisk) -> usize {
     let incoming = Path::new(ROOT).join("incoming");

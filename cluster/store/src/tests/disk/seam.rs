@@ -41,9 +41,21 @@ impl Drop for TestFile {
     }
 }
 
+impl TestDisk {
+    async fn let_others_run(&self) {
+        let slow = self.world().slow;
+        if slow {
+            fulmar_host::task::yield_now().await;
+        }
+    }
+}
+
 impl Disk for TestDisk {
     fn open<'a>(&'a self, path: &'a Path, how: Open) -> BoxFuture<'a, io::Result<Arc<dyn File>>> {
         Box::pin(async move {
+            if how == Open::New {
+                self.let_others_run().await;
+            }
             let mut world = self.world();
             if world.dead {
                 return Err(gone());
@@ -91,6 +103,7 @@ impl Disk for TestDisk {
 
     fn remove<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
+            self.let_others_run().await;
             let mut world = self.world();
             if !world.dead && !world.live.contains_key(path) {
                 return Err(io::ErrorKind::NotFound.into());
@@ -228,6 +241,7 @@ impl File for TestFile {
 
     fn write(&self, writes: Vec<Write>, flush: Flush) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
+            self.disk.let_others_run().await;
             {
                 let mut world = self.world()?;
                 let cut = world.point(|| {
