@@ -226,12 +226,9 @@ impl Inner {
         };
         match read.await {
             // The file may have been recycled while it was read; the peer would refuse it.
-            Ok(_) | Err(_) if self.usable()?.epoch != epoch => Ok(None),
+            Ok(_) if self.usable()?.epoch != epoch => Ok(None),
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) => {
-                self.fail(&Failure::Disk(error), Vec::new());
-                Err(Poisoned)
-            }
+            Err(error) => self.broken(epoch, error.into()).await.map(|()| None),
         }
     }
 }

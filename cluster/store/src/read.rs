@@ -3,8 +3,9 @@
 //!
 //! Invariants: a reader holds no lock while the disk works. What it then finds may have been cut,
 //! removed or recycled meanwhile: bytes that do not verify are damage only if nothing was taken
-//! away since the reader looked (`Core::epoch`); otherwise it looks again. Damage closes the store;
-//! it is never served.
+//! away since the reader looked (`Core::epoch`); otherwise it looks again. An installation takes
+//! files away before it tells, so its end is waited for. Damage closes the store; it is never
+//! served.
 
 use crate::core::{Core, Inner};
 use crate::error::{Damage, DiskError, Failure, Poisoned, ReadError};
@@ -73,15 +74,25 @@ impl Inner {
         let path = self.path(source.base);
         match self.handles.get(self.host.disk.as_ref(), source.base, &path).await {
             Ok(file) => Ok(Some(file)),
-            Err(error) => self.broken(source.epoch, error.into()).map(|()| None),
+            Err(error) => self.broken(source.epoch, error.into()).await.map(|()| None),
         }
     }
 
     /// Judges a failure of a read: `Ok` if something was taken away since the reader looked, so
     /// that it must look again.
-    fn broken(&self, epoch: u64, failure: Failure) -> Result<(), Poisoned> {
-        if self.usable()?.epoch != epoch {
-            return Ok(());
+    pub async fn broken(&self, epoch: u64, failure: Failure) -> Result<(), Poisoned> {
+        loop {
+            let progress = self.progress.notified();
+            {
+                let core = self.usable()?;
+                if core.epoch != epoch {
+                    return Ok(());
+                }
+                if !core.installing {
+                    break;
+                }
+            }
+            progress.await;
         }
         self.fail(&failure, Vec::new());
         Err(Poisoned)
@@ -145,7 +156,9 @@ impl Inner {
         let (mut at, mut bytes, mut index) = (wanted.at, 0, wanted.range.start);
         let mut window = match Window::with_ahead(file.as_ref(), wanted.ahead()).await {
             Ok(window) => window,
-            Err(error) => return self.broken(source.epoch, failed(error)).map(|()| Vec::new()),
+            Err(error) => {
+                return self.broken(source.epoch, failed(error)).await.map(|()| Vec::new());
+            }
         };
         while index < wanted.range.end && (entries.is_empty() || bytes < wanted.max_bytes) {
             let due = Expected { base: source.base, index, at, chain: None };
@@ -166,7 +179,7 @@ impl Inner {
                 }
                 Err(error) => failed(error),
             };
-            self.broken(source.epoch, failure)?;
+            self.broken(source.epoch, failure).await?;
             return Ok(Vec::new());
         }
         Ok(entries)
@@ -190,7 +203,7 @@ impl Inner {
             },
             Err(error) => DiskError::with("read", &path)(error).into(),
         };
-        self.broken(source.epoch, failure)
+        self.broken(source.epoch, failure).await
     }
 
     /// Asks the index until it has all that it needs.
@@ -227,7 +240,7 @@ impl Inner {
                 };
                 let (source, at) = match located {
                     Located::Cached(bytes) => {
-                        batches.push(self.checked(row, bytes, None)?.ok_or(Poisoned)?);
+                        batches.push(self.checked(row, bytes, None).await?.ok_or(Poisoned)?);
                         rows = rows.get(1..).unwrap_or_default();
                         continue;
                     }
@@ -285,7 +298,7 @@ impl Inner {
             Ok(bytes) => bytes,
             Err(error) => {
                 let path = self.path(source.base);
-                self.broken(source.epoch, DiskError::with("read", &path)(error).into())?;
+                self.broken(source.epoch, DiskError::with("read", &path)(error).into()).await?;
                 return Ok(None);
             }
         };
@@ -294,7 +307,7 @@ impl Inner {
             let begin = usize::try_from(at - from).unwrap_or(usize::MAX);
             let end = begin.saturating_add(row.len as usize);
             let batch = if end <= bytes.len() { bytes.slice(begin..end) } else { Bytes::new() };
-            match self.checked(row, batch, Some((source, *at)))? {
+            match self.checked(row, batch, Some((source, *at))).await? {
                 Some(batch) => batches.push(batch),
                 None => return Ok(None),
             }
@@ -303,7 +316,7 @@ impl Inner {
     }
 
     /// Verifies a batch. `None` if the reader must look again.
-    fn checked(
+    async fn checked(
         &self,
         row: &Row,
         bytes: Bytes,
@@ -319,7 +332,7 @@ impl Inner {
             // What was wrong in memory before it was written is wrong everywhere.
             None => (self.usable()?.epoch, self.paths.log.clone(), None),
         };
-        self.broken(epoch, Damage::new(&path, at, what).into()).map(|()| None)
+        self.broken(epoch, Damage::new(&path, at, what).into()).await.map(|()| None)
     }
 
     /// Where a batch is. `None` if its row is no longer there.

@@ -143,6 +143,8 @@ impl Store {
         self.inner.usable()?.installing = true;
         let installed = self.install_alone(snapshot, segments).await;
         self.inner.usable()?.installing = false;
+        // Readers may wait for the end of it.
+        self.inner.progress.notify_waiters();
         installed?;
         // Those that were not for this snapshot too: the next offer begins anew.
         let leftover: Vec<LogIndex> = self.inner.usable()?.incoming.keys().copied().collect();

@@ -4,7 +4,7 @@
 use super::disk::TestDisk;
 use super::fixture::*;
 use super::full::{settled, wait_until};
-use crate::{IncomingError, LogEntry, SealedInfo, Snapshot, StreamId};
+use crate::{IncomingError, LogEntry, ReadError, SealedInfo, Snapshot, StreamId};
 use fulmar_types::{Event, LogIndex, Offset, Probe};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -265,6 +265,41 @@ fn a_staged_segment_that_is_another_one_by_now_is_fetched_again() {
         assert_eq!(to.store.begin_incoming(segments[1]).await, Ok(0));
         catch_up(&from, &to).await;
     });
+}
+
+#[test]
+fn a_read_during_an_installation_does_not_take_it_for_damage() {
+    for later in 0..60 {
+        run(async {
+            let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+            let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+            to.write(due()[..35].to_vec()).await;
+            to.apply(35, true).await;
+            to.store.close().await.expect("works");
+            // The first segment is here, and goes.
+            let floor = from.store.entries(LogIndex(20)..LogIndex(21), 1).await.expect("reads");
+            from.store.purge_to(floor[0].position).await.expect("moved");
+            (0..3).for_each(|stream| from.store.advance_start(StreamId(stream), Offset(10)));
+            assert_eq!(from.store.collect_garbage().await, Ok(1));
+            ship(&from, &to).await.expect("arrives");
+            let (snapshot, segments) = newest(&from).await;
+            let install = to.store.install(snapshot, segments);
+            let read = async {
+                loop {
+                    match to.store.entries(LogIndex(0)..LogIndex(3), usize::MAX).await {
+                        Ok(read) => assert!(read == due()[..3], "what was there"),
+                        Err(error) => return error,
+                    }
+                    // The handle is opened anew each time that it was forgotten.
+                    fulmar_host::task::yield_now().await;
+                }
+            };
+            let ended = by_turns((install, None), (read, later, 1)).await;
+            assert!(!matches!(ended, ReadError::Poisoned(_)), "{}", to.seen.exit_message());
+            assert_eq!(to.seen.exit_code(), None);
+            go_on(&from, &to).await;
+        });
+    }
 }
 
 /// The files that are staged.
