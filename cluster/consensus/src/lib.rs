@@ -31,6 +31,8 @@ mod snapshot_data;
 pub mod space;
 mod state_machine;
 pub mod suite;
+#[cfg(test)]
+mod testing;
 mod types;
 
 pub use bootstrap::prepare_rejoin;

@@ -381,6 +381,33 @@ impl Machine for Counter {
     }
 }
 
+/// The store of a node that was initialised in an empty directory.
+///
+/// # Panics
+/// If the disk fails.
+pub(crate) async fn fresh_store(host: Host, directory: PathBuf) -> Arc<Store> {
+    let settings = StoreSettings {
+        directory,
+        node: NodeId(0),
+        segment_bytes: SEGMENT_BYTES,
+        spare_segments: 1,
+        reserve_bytes: 0,
+        entry_cache_bytes: 1 << 20,
+    };
+    let opened = Store::open(host, settings).await;
+    let (store, _) = opened.expect("an empty directory opens");
+    let identity = Identity {
+        site: SiteId(Uuid([1; 16])),
+        node: NodeId(0),
+        incarnation: Incarnation(Uuid([2; 16])),
+        segment_bytes: SEGMENT_BYTES,
+    };
+    let life = Life { site: Some(identity.site), ..Life::new(identity.incarnation) };
+    store.save_life(&life).await.expect("a disk that works");
+    store.initialise(identity).await.expect("a disk that works");
+    store
+}
+
 /// Makes stores in fresh directories of one host.
 struct Fresh<F> {
     host: Host,
@@ -391,26 +418,7 @@ struct Fresh<F> {
 
 impl<F: Fn() -> PathBuf + Send + Sync> Fresh<F> {
     async fn store(&self) -> Arc<Store> {
-        let settings = StoreSettings {
-            directory: (self.directory)(),
-            node: NodeId(0),
-            segment_bytes: SEGMENT_BYTES,
-            spare_segments: 1,
-            reserve_bytes: 0,
-            entry_cache_bytes: 1 << 20,
-        };
-        let opened = Store::open(self.host.clone(), settings).await;
-        let (store, _) = opened.expect("an empty directory opens");
-        let identity = Identity {
-            site: SiteId(Uuid([1; 16])),
-            node: NodeId(0),
-            incarnation: Incarnation(Uuid([2; 16])),
-            segment_bytes: SEGMENT_BYTES,
-        };
-        let life = Life { site: Some(identity.site), ..Life::new(identity.incarnation) };
-        store.save_life(&life).await.expect("a disk that works");
-        store.initialise(identity).await.expect("a disk that works");
-        store
+        fresh_store(self.host.clone(), (self.directory)()).await
     }
 
     async fn machinery(&self) -> Machinery {

@@ -8,7 +8,7 @@
 //! under `Inner::staging`: whoever waited for it looks again.
 
 use crate::core::Inner;
-use crate::error::{DiskError, Failure, IncomingError, Poisoned, is_full};
+use crate::error::{Damage, DiskError, Failure, IncomingError, Poisoned, is_full};
 use crate::files::{create, remove_if_there, sync_dir};
 use crate::footer::Footer;
 use crate::format::frame::{Chain, Expected};
@@ -230,6 +230,28 @@ impl Inner {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) => self.broken(epoch, error.into()).await.map(|()| None),
         }
+    }
+
+    /// Reads a sealed segment whole: damage ends this node. Nothing happens if it is not there any
+    /// more.
+    pub async fn verify_sealed(&self, base: LogIndex) -> Result<(), Poisoned> {
+        let (epoch, info, identity) = {
+            let core = self.usable()?;
+            let Some(segment) = core.sealed.get(&base) else { return Ok(()) };
+            let identity = core.identity.expect("a node with a segment is initialised");
+            (core.epoch, segment.info, identity)
+        };
+        let path = self.paths.segment(base);
+        let verified = async {
+            let file = self.handles.get(self.host.disk.as_ref(), base, &path).await?;
+            verify(file.as_ref(), &info, &identity).await.map_err(DiskError::with("read", &path))
+        };
+        let failure = match verified.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(what)) => Damage::new(&path, None, what).into(),
+            Err(error) => error.into(),
+        };
+        self.broken(epoch, failure).await
     }
 }
 

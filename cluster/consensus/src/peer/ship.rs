@@ -28,7 +28,7 @@ use crate::snapshot_data::SnapshotData;
 use crate::types::{TypeConfig, Vote};
 use bytes::Bytes;
 use fulmar_host::Host;
-use fulmar_store::{SealedInfo, Snapshot, Store};
+use fulmar_store::{IncomingError, SealedInfo, Snapshot, Store};
 use fulmar_types::limits::SHIP_CHUNK_BYTES;
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe, Term};
 use openraft::errors::{NetworkError, StreamingError, Timeout, Unreachable};
@@ -127,7 +127,14 @@ impl Sender<'_> {
             let end = at + want as u64;
             let chunk =
                 Chunk { of: ChunkOf::Segment(segment.base), at, last: end == segment.file_bytes };
-            self.chunk(&chunk, bytes).await?;
+            if let Some(problem) = self.chunk(&chunk, bytes).await? {
+                // With the last chunk the peer has verified all of it. If the fault is here, this
+                // node ends, or the peer would be sent the same bytes for ever.
+                if chunk.last {
+                    self.store.verify_sealed(segment.base).await?;
+                }
+                return Err(io::Error::other(problem));
+            }
             at = end;
         }
         Ok(())
@@ -138,18 +145,18 @@ impl Sender<'_> {
         while at < bytes.len() {
             let end = bytes.len().min(at + SHIP_CHUNK_BYTES);
             let chunk = Chunk { of, at: at as u64, last: end == bytes.len() };
-            self.chunk(&chunk, bytes.slice(at..end)).await?;
+            if let Some(problem) = self.chunk(&chunk, bytes.slice(at..end)).await? {
+                return Err(io::Error::other(problem));
+            }
             at = end;
         }
         Ok(())
     }
 
-    async fn chunk(&mut self, chunk: &Chunk, bytes: Bytes) -> io::Result<()> {
+    /// Sends a chunk. Returns why the peer did not take it.
+    async fn chunk(&mut self, chunk: &Chunk, bytes: Bytes) -> io::Result<Option<String>> {
         let done: Done = self.connection.ask_with(kind::CHUNK, chunk, &[bytes], self.limit).await?;
-        match done.problem {
-            None => Ok(()),
-            Some(problem) => Err(io::Error::other(problem)),
-        }
+        Ok(done.problem)
     }
 }
 
@@ -265,7 +272,11 @@ impl Receiver {
     }
 
     async fn finish(&mut self, info: SealedInfo, term: Term) -> io::Result<()> {
-        self.store.finish_incoming(info.base).await.map_err(io::Error::other)?;
+        let finished = self.store.finish_incoming(info.base).await;
+        if let Err(error @ IncomingError::Refused { .. }) = &finished {
+            tracing::warn!(%error, %term, "a peer sent a damaged segment");
+        }
+        finished.map_err(io::Error::other)?;
         self.host.report(Event::SegmentReceived { base: info.base });
         self.wanted.remove(&info.base);
         self.yard.senders.lock().expect("no holder of this lock panics").insert(term);
@@ -341,5 +352,78 @@ impl Receiver {
         if std::mem::take(&mut *senders).len() > 1 {
             self.host.probe(Probe::SegmentsShippedAcrossLeaderChange);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::frame::FrameReader;
+    use crate::peer::message;
+    use crate::testing::Bench;
+    use fulmar_host::{task, time};
+    use fulmar_store::{EntryKind, LogEntry};
+    use fulmar_types::ExitCode;
+    use std::fs;
+
+    /// The two ends of a connection.
+    fn connected() -> [PeerConnection; 2] {
+        let (one, other) = tokio::io::duplex(1 << 16);
+        [one, other].map(|end| {
+            let (reader, writer) = tokio::io::split(end);
+            PeerConnection { reader: FrameReader::new(Box::new(reader)), writer: Box::new(writer) }
+        })
+    }
+
+    /// Fills a segment, and waits until it is sealed.
+    async fn sealed(store: &Store) -> SealedInfo {
+        let entry = |index| LogEntry {
+            position: LogPosition { term: Term(1), index: LogIndex(index) },
+            kind: EntryKind::Normal,
+            claim: 0,
+            payload: vec![index as u8; 8_000].into(),
+        };
+        store.append((0..20).map(entry).collect(), Box::new(|_| {})).await.expect("works");
+        (0..20).for_each(|index| store.applied(LogIndex(index), &Bytes::new(), &[]));
+        loop {
+            if let Some(sealed) = store.sealed().first() {
+                return *sealed;
+            }
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Sends a segment to a peer that refuses the last chunk.
+    async fn refused(store: &Store, segment: &SealedInfo) {
+        let [mine, mut theirs] = connected();
+        let _peer = task::spawn_owned(async move {
+            while let Ok(frame) = theirs.receive().await {
+                let chunk: Chunk = message::decode(&frame.head).expect("a chunk");
+                let problem = chunk.last.then(|| "it does not verify".to_owned());
+                theirs.send(kind::CHUNK, &Done { problem }, &[]).await.expect("it listens");
+            }
+        });
+        let mut sender = Sender { connection: mine, store, limit: Duration::from_secs(10) };
+        sender.segment(segment, 0).await.expect_err("refused");
+    }
+
+    #[test]
+    fn a_refused_segment_is_verified_here_and_rot_ends_this_node() {
+        task::block_on(async {
+            let bench = Bench::new("refused");
+            let store = bench.store().await;
+            let segment = sealed(&store).await;
+            refused(&store, &segment).await;
+            assert_eq!(bench.end.seen(), None, "the fault is not here");
+
+            let path = bench.directory.join("log/00000000000000000000.seg");
+            let mut bytes = fs::read(&path).expect("the segment");
+            bytes[50_000] ^= 1;
+            fs::write(&path, bytes).expect("the segment");
+            refused(&store, &segment).await;
+            let (code, message) = bench.end.seen().expect("it ends");
+            assert_eq!(code, ExitCode::Damaged);
+            assert!(message.contains("00000000000000000000.seg is damaged"), "{message}");
+        });
     }
 }

@@ -58,6 +58,15 @@ impl Store {
         self.inner.read_sealed_chunk(base, at, len).await
     }
 
+    /// Reads a sealed segment whole and checks every byte: a peer says that what it got of it is
+    /// not what it should be. Nothing happens if it is not there any more.
+    ///
+    /// # Errors
+    /// If it is damaged, which closes the store, or the store is closed.
+    pub async fn verify_sealed(&self, base: LogIndex) -> Result<(), Poisoned> {
+        self.inner.verify_sealed(base).await
+    }
+
     /// Whether a segment is in place, or has come from a peer and was verified.
     pub fn has_segment(&self, info: &SealedInfo) -> bool {
         let core = self.inner.core();

@@ -406,3 +406,23 @@ fn files_that_nobody_knows_are_left_alone() {
     assert_eq!(disk.bytes(&path("log/notes.txt")).as_deref(), Some(&b"mine"[..]));
     assert_eq!(disk.bytes(&path("log/12.seg")).as_deref(), Some(&b"mine too"[..]));
 }
+
+#[test]
+fn a_sealed_segment_that_a_peer_refuses_is_verified_and_rot_in_it_ends_the_node() {
+    let disk = filled(50);
+    run(async {
+        let node = open(&disk).await;
+        let sealed = node.store.sealed();
+        for info in &sealed {
+            assert_eq!(node.store.verify_sealed(info.base).await, Ok(()));
+        }
+        assert_eq!(node.store.verify_sealed(LogIndex(500)).await, Ok(()), "it is not there");
+        let rotten = segment(sealed[1].base.0);
+        flip(&disk, &rotten, 4096 + 3 * FRAME + 3000);
+        assert_eq!(node.store.verify_sealed(sealed[0].base).await, Ok(()));
+        assert_eq!(node.seen.exit_code(), None);
+        assert_eq!(node.store.verify_sealed(sealed[1].base).await, Err(Poisoned));
+        assert_eq!(node.seen.exit_code(), Some(ExitCode::Damaged));
+        assert!(node.seen.exit_message().contains(rotten.to_str().expect("text")));
+    });
+}
