@@ -8,7 +8,7 @@ use crate::types::{
     Entry, LeaderId, LogId, TypeConfig, Vote, entry_from_store, entry_to_store, log_id,
     payload_len, position, vote_from_store, vote_to_store,
 };
-use fulmar_store::{Demand, LogEntry, Store};
+use fulmar_store::{Demand, LogEntry, ReadError, Store};
 use fulmar_types::LogIndex;
 use fulmar_types::limits::{APPEND_MESSAGE_TARGET_BYTES, append_message_bytes};
 use futures_util::{Stream, StreamExt, stream};
@@ -139,15 +139,25 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.read_held(start, end, usize::MAX).await
     }
 
-    /// Entries for one message to a follower: at least one, and no more than fit into a message, and
-    /// surely into what a node keeps ready.
+    /// Entries for one message to a follower: at least one if the log holds the first, and no more
+    /// than fit into a message, and surely into what a node keeps ready.
     async fn limited_get_log_entries(
         &mut self,
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
         let most = append_message_bytes(self.store.room().segment_bytes);
-        let mut entries = self.read(start, end, APPEND_MESSAGE_TARGET_BYTES).await?;
+        let range = LogIndex(start)..LogIndex(end);
+        let read = match self.store.entries(range, APPEND_MESSAGE_TARGET_BYTES).await {
+            // Asked for by a leader that was deposed a moment ago, and its entries taken back or
+            // purged. To openraft nothing is a heartbeat, before which it looks whether it still
+            // leads; an error would be the end of this node. As long as it does lead, openraft
+            // neither takes back nor purges what it replicates.
+            Err(ReadError::Missing(_) | ReadError::Purged { .. }) => return Ok(Vec::new()),
+            read => read.map_err(io::Error::other)?,
+        };
+        let entries: io::Result<Vec<Entry>> = read.into_iter().map(entry_from_store).collect();
+        let mut entries = entries?;
         let mut bytes = 0;
         let fitting = entries.iter().take_while(|entry| {
             bytes += Demand::of_payload(payload_len(entry)).bytes;
@@ -197,5 +207,41 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, to: LogId) -> Result<(), io::Error> {
         Ok(self.store.purge_to(position(&to)).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+    use fulmar_host::task::block_on;
+    use fulmar_store::EntryKind;
+    use fulmar_types::{LogPosition, Term};
+
+    #[test]
+    fn nothing_is_what_a_deposed_leader_gets_of_entries_that_went() {
+        block_on(async {
+            let bench = Bench::new("deposed");
+            let store = bench.store().await;
+            let at = |index| LogPosition { term: Term(1), index: LogIndex(index) };
+            let blank = |index| LogEntry {
+                position: at(index),
+                kind: EntryKind::Blank,
+                claim: 0,
+                payload: bytes::Bytes::new(),
+            };
+            store.append((0..8).map(blank).collect(), Box::new(|_| {})).await.expect("works");
+            let mut log = LogStore::new(store.clone());
+            store.truncate_from(LogIndex(5)).await.expect("works");
+            store.purge_to(at(1)).await.expect("works");
+            let mut read = async |start, end| {
+                let read = log.limited_get_log_entries(start, end).await.expect("no error");
+                read.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>()
+            };
+            assert_eq!(read(5, 8).await, []);
+            assert_eq!(read(3, 8).await, [3, 4]);
+            assert_eq!(read(1, 4).await, []);
+            assert_eq!(read(2, 4).await, [2, 3]);
+        });
     }
 }
