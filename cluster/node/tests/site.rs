@@ -120,6 +120,34 @@ fn up_is_not_ready_because_somebody_else_listens_there() {
 }
 
 #[test]
+fn up_names_the_address_of_each_node_in_whatever_order_they_are_configured() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("up-order");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).expect("a directory");
+    let base = free_ports();
+    let node = |id: u16| {
+        let (kafka, peer) = (base + id - 1, base + 99 + id);
+        format!(
+            "[[node]]\nid = {id}\ndata = \"node-{id}\"\nkafka = \"127.0.0.1:{kafka}\"\n\
+             peer = \"127.0.0.1:{peer}\"\n"
+        )
+    };
+    let site = format!("site = \"order\"\n{}{}{}", node(2), node(1), node(3));
+    fs::write(dir.join("site.toml"), site).expect("a file");
+    let mut up = fulmar(&["up", "--dir", &dir.to_string_lossy()]);
+    let mut said = BufReader::new(up.stdout.take().expect("it is a pipe"));
+    for id in 1..=3 {
+        let line = wait_for(&mut said, &format!("node {id} "));
+        assert!(line.contains(&format!("kafka 127.0.0.1:{} ", base + id - 1)), "{line}");
+    }
+    wait_for(&mut said, "Ready");
+    kill(i32::try_from(up.id()).expect("a process id"), libc::SIGINT);
+    let (code, error) = end(up);
+    assert_eq!(code, Some(0), "{error}");
+    fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+#[test]
 fn a_node_that_was_started_without_its_directory_can_rejoin_at_once() {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("up-rejoin");
     let _ = fs::remove_dir_all(&dir);

@@ -146,6 +146,12 @@ impl Site {
         &self.nodes
     }
 
+    /// The nodes that were started, each with its address for Kafka clients. The configuration may
+    /// name them in another order.
+    pub fn listening(&self) -> impl Iterator<Item = (&ChildNode, SocketAddr)> {
+        self.nodes.iter().filter_map(|child| Some((child, self.config.node(child.id)?.kafka)))
+    }
+
     /// The nodes that were started.
     pub fn nodes_mut(&mut self) -> &mut [ChildNode] {
         &mut self.nodes

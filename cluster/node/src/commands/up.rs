@@ -2,7 +2,6 @@
 //!
 //! Never: start a node again by itself. A node that ended has a reason that somebody should read.
 
-use super::child::ChildNode;
 use super::node::StopSignal;
 use super::output::{complain, say, seconds};
 use super::site::Site;
@@ -42,11 +41,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let mut site = Site::lasting(&options.dir, options.base_port).await?;
     say(format!("Site `{}` in {}", site.config.site, site.dir.display()));
     site.start_all()?;
-    for (child, node) in site.nodes().iter().zip(&site.config.nodes) {
+    for (child, kafka) in site.listening() {
         say(format!(
-            "  node {}  kafka {}  process {}  log {}",
+            "  node {}  kafka {kafka}  process {}  log {}",
             child.id,
-            node.kafka,
             child.pid(),
             child.log.display()
         ));
@@ -66,7 +64,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 
 /// Says when the site is ready, and when a node ends. Returns when all have ended.
 async fn attend(site: &mut Site) -> ExitCode {
-    let nodes = site.nodes().iter().map(ChildNode::ready).zip(site.bootstrap()).collect();
+    let nodes = site.listening().map(|(child, kafka)| (child.ready(), kafka)).collect();
     let text = site.bootstrap_text();
     let announce = async move {
         match wait_until_serving(nodes).await {
