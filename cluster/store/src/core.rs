@@ -20,7 +20,7 @@ use crate::log::OpenLog;
 use crate::paths::Paths;
 use crate::recovery::SealedSegment;
 use crate::snapshot::Snapshots;
-use crate::space::Space;
+use crate::space::{Ballast, Space};
 use crate::spare::Spares;
 use crate::store::StoreSettings;
 use crate::writer::{Job, Run};
@@ -103,6 +103,7 @@ pub(crate) struct Inner {
     /// earlier transfer may still be at it. Taken after `sealing`, never before.
     pub staging: tokio::sync::Mutex<()>,
     pub handles: Handles,
+    pub ballast: Ballast,
 }
 
 /// What [`Inner::new`] is made of.
@@ -124,6 +125,7 @@ impl Inner {
     pub fn new(parts: Parts) -> Self {
         Self {
             host: parts.host,
+            ballast: Ballast::new(&parts.paths),
             paths: parts.paths,
             settings: parts.settings,
             core: Mutex::new(parts.core),

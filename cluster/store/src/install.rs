@@ -25,7 +25,7 @@ use crate::index::Index;
 use crate::paths::Paths;
 use crate::recovery::{SealedSegment, follows, list, next_spare, open_sealed, retire};
 use crate::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, Snapshots};
-use crate::space::{BLOCK_BYTES, release, with_ballast};
+use crate::space::{BLOCK_BYTES, Ballast, release, with_ballast};
 use crate::spare;
 use crate::writer::{OpenFile, Writer, begin_segment};
 use fulmar_host::Host;
@@ -76,7 +76,7 @@ pub(crate) async fn stage_snapshot(inner: &Inner, snapshot: &Snapshot) -> Result
             .await
             .map_err(DiskError::with("write", &path))
     };
-    with_ballast(disk, &inner.paths, snapshot.encoded_len(), stage).await?;
+    with_ballast(disk, &inner.ballast, snapshot.encoded_len(), stage).await?;
     sync_dir(disk, &inner.paths.incoming).await
 }
 
@@ -90,6 +90,7 @@ pub(crate) async fn resume(host: &Host, paths: &Paths, segment_bytes: u64) -> Re
     let Some(record) = InstallRecord::decode(&bytes) else {
         return Err(Damage::new(&path, None, "its checksum is wrong").into());
     };
+    let ballast = Ballast::new(paths);
     let mut snapshots = Snapshots::open(host, paths.snapshots.clone()).await?;
     let segments = move_segments(host, paths, &record).await?;
     let header = next_header(&record, &segments, &path)?;
@@ -99,9 +100,9 @@ pub(crate) async fn resume(host: &Host, paths: &Paths, segment_bytes: u64) -> Re
         let spares = list(host, paths).await?.spares;
         let longest = spare::longest(disk, paths, &spares).await?;
         let spare = longest.map_or((next_spare(&spares), true), |longest| (longest.number, false));
-        begin_next(host, paths, (spare, segment_bytes), &header).await?;
+        begin_next(host, (paths, &ballast), (spare, segment_bytes), &header).await?;
     }
-    finish(host, paths, &record, &mut snapshots).await?;
+    finish(host, (paths, &ballast), &record, &mut snapshots).await?;
     let InstallRecord { last, moved, keep_tail, .. } = record;
     host.report(Event::SnapshotInstalled { last, segments: moved, tail_kept: keep_tail });
     host.probe(Probe::SegmentsInstalled);
@@ -179,7 +180,7 @@ async fn retire_others(
 /// The last steps: snapshot, manifest, and the end of the record.
 async fn finish(
     host: &Host,
-    paths: &Paths,
+    (paths, ballast): (&Paths, &Ballast),
     record: &InstallRecord,
     snapshots: &mut Snapshots,
 ) -> Result<(), Failure> {
@@ -192,14 +193,14 @@ async fn finish(
     // Asked for before anything was taken over; met all the same, the ballast is for it.
     let len = snapshot.encoded_len();
     while !snapshots.save(host, snapshot.clone()).await? {
-        if !release(disk, paths, (len, 0)).await? {
+        if !release(disk, ballast, (len, 0)).await? {
             let full = std::io::ErrorKind::StorageFull.into();
             return Err(DiskError::with("write", &paths.snapshots)(full).into());
         }
     }
     let (path, bytes) = (paths.manifest(), record.manifest.encode());
     let len = bytes.len() as u64;
-    with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
+    with_ballast(disk, ballast, len, || replace(disk, &path, bytes.clone())).await?;
     remove_if_there(disk, &paths.install()).await?;
     // Before anything else changes: a record that came back would undo it.
     sync_dir(disk, &paths.root).await?;
@@ -224,7 +225,7 @@ fn removed_between(segments: &BTreeMap<LogIndex, SealedInfo>) -> BTreeMap<LogInd
 /// size; on a full disk the ballast is for them, since an installation cannot stop half way.
 async fn begin_next(
     host: &Host,
-    paths: &Paths,
+    (paths, ballast): (&Paths, &Ballast),
     ((number, is_new), segment_bytes): ((u64, bool), u64),
     header: &SegmentHeader,
 ) -> Result<OpenFile, DiskError> {
@@ -234,7 +235,7 @@ async fn begin_next(
         let is_new = is_new && open_if_there(disk, &path).await?.is_none();
         begin_segment(host, paths, ((number, is_new), segment_bytes), header).await
     };
-    let (open, _) = with_ballast(disk, paths, BLOCK_BYTES, begin).await?;
+    let (open, _) = with_ballast(disk, ballast, BLOCK_BYTES, begin).await?;
     Ok(open)
 }
 
@@ -276,11 +277,11 @@ impl Writer {
         };
         let record = InstallRecord { keep_tail, last, chain: header.chain, moved, manifest };
         let inner = self.inner.clone();
-        let (host, paths) = (&inner.host, &inner.paths);
+        let (host, paths, ballast) = (&inner.host, &inner.paths, &inner.ballast);
         let (disk, path) = (host.disk.as_ref(), paths.install());
         let bytes = record.encode();
         let len = bytes.len() as u64;
-        with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
+        with_ballast(disk, ballast, len, || replace(disk, &path, bytes.clone())).await?;
         self.files.retain(|base, _| keep_tail && *base > last.index);
         inner.handles.clear();
         let segments = move_segments(host, paths, &record).await?;
@@ -289,11 +290,13 @@ impl Writer {
         }
         if !keep_tail {
             let spare = take_spare(&inner).await?;
-            let open =
-                begin_next(host, paths, (spare, inner.settings.segment_bytes), &header).await?;
+            let spare = (spare, inner.settings.segment_bytes);
+            let open = begin_next(host, (paths, ballast), spare, &header).await?;
             self.files.insert(header.base, open);
         }
-        finish(host, paths, &record, &mut *inner.snapshots.lock().await).await?;
+        let mut snapshots = inner.snapshots.lock().await;
+        finish(host, (paths, ballast), &record, &mut snapshots).await?;
+        drop(snapshots);
         self.manifest = record.manifest;
         self.adopt(&mut inner.core(), header, keep_tail, segments);
         // The task that keeps it looks whether it is still there.

@@ -92,7 +92,7 @@ async fn wait_for_space(
     footer_bytes: u64,
 ) -> Result<(), DiskError> {
     let ballast = (footer_bytes, inner.settings.ballast_kept_bytes());
-    if release(inner.host.disk.as_ref(), &inner.paths, ballast).await? {
+    if release(inner.host.disk.as_ref(), &inner.ballast, ballast).await? {
         inner.ballast_released();
         return Ok(());
     }

@@ -9,7 +9,8 @@
 //!
 //! Invariants: room is counted in memory and ahead of the disk: a segment that was begun there has
 //! its spare, before the file got its name. What is *ready* can be appended whatever happens to the
-//! file system; *more* is a figure of about a second ago and nothing is promised on it.
+//! file system; *more* is a figure of about a second ago and nothing is promised on it. The ballast
+//! has no hole: one task at a time changes its length.
 //!
 //! Never: a question to the file system in the way of an append.
 
@@ -26,6 +27,8 @@ use crate::store::StoreSettings;
 use fulmar_host::disk::{Disk, Flush, Write};
 use fulmar_types::limits::{SECTOR_BYTES, free_kept_bytes};
 use std::future::Future;
+use std::path::PathBuf;
+use tokio::sync::Mutex;
 
 /// The unit in which file systems give space.
 pub(crate) const BLOCK_BYTES: u64 = 4_096;
@@ -157,24 +160,40 @@ const fn blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 
+/// The ballast of a directory.
+pub(crate) struct Ballast {
+    root: PathBuf,
+    path: PathBuf,
+    /// Held from the look at its length to the end of the change: what is written behind an end
+    /// that was given up meanwhile would leave a hole, and the hole is no space to give up.
+    changing: Mutex<()>,
+}
+
+impl Ballast {
+    pub fn new(paths: &Paths) -> Self {
+        Self { root: paths.root.clone(), path: paths.ballast(), changing: Mutex::new(()) }
+    }
+}
+
 /// Brings the ballast to its size, as far as there is space. Returns how long it is.
 pub(crate) async fn take_ballast(
     disk: &dyn Disk,
-    paths: &Paths,
+    ballast: &Ballast,
     wanted_bytes: u64,
 ) -> Result<u64, DiskError> {
-    let path = paths.ballast();
-    let failed = |error| DiskError::with("write", &path)(error);
-    let file = match open_if_there(disk, &path).await? {
+    let Ballast { root, path, changing } = ballast;
+    let _changing = changing.lock().await;
+    let failed = |error| DiskError::with("write", path)(error);
+    let file = match open_if_there(disk, path).await? {
         Some(file) => file,
         None => {
-            let file = create(disk, &path).await?;
-            sync_dir(disk, &paths.root).await?;
+            let file = create(disk, path).await?;
+            sync_dir(disk, root).await?;
             file
         }
     };
     let len = file.len_bytes().await.map_err(failed)?;
-    let free = disk.free_bytes(&paths.root).await.map_err(failed)?;
+    let free = disk.free_bytes(root).await.map_err(failed)?;
     let more = wanted_bytes.saturating_sub(len).min(free) / BLOCK_BYTES * BLOCK_BYTES;
     if more == 0 {
         return Ok(len);
@@ -192,12 +211,13 @@ pub(crate) async fn take_ballast(
 /// Gives up ballast for so many bytes, but keeps the last `keep_bytes`. Whether any was given up.
 pub(crate) async fn release(
     disk: &dyn Disk,
-    paths: &Paths,
+    ballast: &Ballast,
     (bytes, keep_bytes): (u64, u64),
 ) -> Result<bool, DiskError> {
-    let path = paths.ballast();
-    let Some(file) = open_if_there(disk, &path).await? else { return Ok(false) };
-    let failed = |error| DiskError::with("write", &path)(error);
+    let Ballast { path, changing, .. } = ballast;
+    let _changing = changing.lock().await;
+    let Some(file) = open_if_there(disk, path).await? else { return Ok(false) };
+    let failed = |error| DiskError::with("write", path)(error);
     let len = file.len_bytes().await.map_err(failed)?;
     let rest = len.saturating_sub(blocks(bytes) + BLOCK_BYTES).max(keep_bytes);
     if rest >= len {
@@ -214,7 +234,7 @@ pub(crate) async fn release(
 /// Also says whether any ballast was given up.
 pub(crate) async fn with_ballast<T, F: Future<Output = Result<T, DiskError>>>(
     disk: &dyn Disk,
-    paths: &Paths,
+    ballast: &Ballast,
     bytes: u64,
     work: impl Fn() -> F,
 ) -> Result<(T, bool), DiskError> {
@@ -222,7 +242,7 @@ pub(crate) async fn with_ballast<T, F: Future<Output = Result<T, DiskError>>>(
     loop {
         match work().await {
             Err(error) if is_full(&error.source) => {
-                if !release(disk, paths, (bytes, 0)).await? {
+                if !release(disk, ballast, (bytes, 0)).await? {
                     return Err(error);
                 }
                 tracing::warn!(path = %error.path.display(), "the disk is full: giving up ballast");

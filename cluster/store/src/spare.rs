@@ -224,7 +224,7 @@ async fn perform(inner: &Inner, task: Task) -> Result<bool, DiskError> {
         Task::Ballast { wanted_bytes } => {
             let disk = inner.host.disk.as_ref();
             let before = inner.core().space.ballast_bytes;
-            let taken_bytes = take_ballast(disk, &inner.paths, wanted_bytes).await?;
+            let taken_bytes = take_ballast(disk, &inner.ballast, wanted_bytes).await?;
             inner.core().space.ballast_bytes = taken_bytes;
             return Ok(taken_bytes > before);
         }

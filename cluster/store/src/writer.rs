@@ -351,11 +351,11 @@ impl Writer {
         self.manifest.generation += 1;
         let bytes = self.manifest.encode();
         assert!(self.manifest.end().is_some(), "a manifest leaves no gap: {:?}", self.manifest);
-        let (disk, paths) = (self.inner.host.disk.as_ref(), &self.inner.paths);
-        let path = paths.manifest();
+        let (disk, ballast) = (self.inner.host.disk.as_ref(), &self.inner.ballast);
+        let path = self.inner.paths.manifest();
         let len = bytes.len() as u64;
         let ((), given_up) =
-            with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
+            with_ballast(disk, ballast, len, || replace(disk, &path, bytes.clone())).await?;
         if given_up {
             self.inner.ballast_released();
         }

@@ -16,7 +16,7 @@ use crate::format::manifest::Manifest;
 use crate::format::mark::{self, FlushMark};
 use crate::log::{OpenLog, OpenSegment};
 use crate::paths::Paths;
-use crate::space::with_ballast;
+use crate::space::{Ballast, with_ballast};
 use crate::spare::fill;
 use crate::writer::OpenFile;
 use bytes::{Bytes, BytesMut};
@@ -157,7 +157,8 @@ impl Tail {
             let (disk, path) = (host.disk.as_ref(), paths.manifest());
             let bytes = manifest.encode();
             let len = bytes.len() as u64;
-            with_ballast(disk, paths, len, || replace(disk, &path, bytes.clone())).await?;
+            let ballast = Ballast::new(paths);
+            with_ballast(disk, &ballast, len, || replace(disk, &path, bytes.clone())).await?;
             // Newest first, one at a time, so that a crash leaves no gap.
             for base in drop {
                 spares.push(retire(host, paths, base, next_spare(spares)).await?);

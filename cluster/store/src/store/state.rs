@@ -162,7 +162,7 @@ impl Store {
             if snapshots.save(&inner.host, snapshot.clone()).await? {
                 return Ok(true);
             }
-            if !release(inner.host.disk.as_ref(), &inner.paths, ballast).await? {
+            if !release(inner.host.disk.as_ref(), &inner.ballast, ballast).await? {
                 inner.host.probe(Probe::SnapshotLeftOut);
                 return Ok(false);
             }

@@ -2,6 +2,8 @@
 
 use super::disk::TestDisk;
 use super::fixture::*;
+use crate::paths::Paths;
+use crate::space::{Ballast, release, take_ballast};
 use crate::{Demand, Section};
 use bytes::Bytes;
 use fulmar_host::time;
@@ -125,4 +127,45 @@ fn an_installation_is_not_begun_without_space() {
         assert!(asked(&small).await, "the ballast is enough for it");
         assert!(!asked(&large).await);
     });
+}
+
+/// Where a file was written, and what it was cut to, in order.
+fn changes(disk: &TestDisk, path: &Path) -> Vec<(u64, u64)> {
+    let (write, cut) =
+        (format!(": write {} [(", path.display()), format!(": set_len {} ", path.display()));
+    let number = |text: &str| -> u64 {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("a number")
+    };
+    let change = |line: &String| {
+        if let Some((_, len)) = line.split_once(&cut) {
+            return Some((number(len), 0));
+        }
+        let (_, place) = line.split_once(&write)?;
+        let (at, len) = place.split_once(", ")?;
+        Some((number(at), number(len)))
+    };
+    disk.trace().iter().filter_map(change).collect()
+}
+
+#[test]
+fn ballast_that_is_taken_and_given_up_at_once_has_no_hole() {
+    for later in 0..10 {
+        run(async {
+            let disk = TestDisk::default();
+            let paths = Paths::new(Path::new(ROOT));
+            let kept = Ballast::new(&paths);
+            take_ballast(&disk, &kept, BALLAST / 2).await.expect("works");
+            disk.be_slow();
+            let take = take_ballast(&disk, &kept, BALLAST);
+            let given_up = release(&disk, &kept, (8_192, 0));
+            assert!(by_turns((take, None), (given_up, later, 1)).await.expect("works"));
+            let mut end = 0;
+            for (at, len) in changes(&disk, &paths.ballast()) {
+                assert!(at == end || len == 0, "later {later}: {at} is behind the end {end}");
+                end = at + len;
+            }
+            assert_eq!(end, ballast(&disk));
+        });
+    }
 }
