@@ -145,7 +145,8 @@ impl Bootstrap {
             Some(Standing::Voter) => {
                 let message = format!(
                     "node {} has an empty data directory, and the site says that it has a vote \
-                     already. Prepare another empty directory with `fulmar rejoin`.",
+                     already. Prepare the directory once more with `fulmar rejoin`: it gets another \
+                     life.",
                     self.context.node
                 );
                 self.context.host.fatal(ExitCode::Identity, message).await
@@ -211,9 +212,10 @@ impl Bootstrap {
 }
 
 /// Prepares an empty directory for a node whose old one is lost: at its next start it asks the
-/// leader for a new place in the site. Durable on return; to do it again changes nothing. `false`
-/// if the directory is not empty. One that a node began and that never belonged to a site counts
-/// as empty, for it holds no promise: such a start is how most people learn that they need this.
+/// leader for a new place in the site. Durable on return. `false` if the directory is not empty. One
+/// that a node began and that never belonged to a site counts as empty, for it holds no promise:
+/// such a start is how most people learn that they need this. Each time the node gets a new
+/// incarnation: the site may know the one before as a voter, if it began when this was done first.
 ///
 /// # Errors
 /// If the directory cannot be opened, or the disk fails.
@@ -221,9 +223,9 @@ pub async fn prepare_rejoin(host: Host, settings: &GroupSettings) -> Result<bool
     let disk = |error: Poisoned| StartError::Core(error.to_string());
     let (store, _) = Store::open(host, store_settings(settings)).await?;
     let life = store.life().await.map_err(disk)?;
-    let young = life.as_ref().is_none_or(|life| life.site.is_none());
+    let young = life.is_none_or(|life| life.site.is_none());
     let empty = young && store.identity().is_none();
-    if empty && !life.is_some_and(|life| life.rejoins) {
+    if empty {
         let incarnation = Incarnation(Uuid::from_random(random::random_16()));
         let life = Life { rejoins: true, ..Life::new(incarnation) };
         store.save_life(&life).await.map_err(disk)?;
@@ -244,4 +246,43 @@ async fn initialise(
     let incarnation = life.incarnation;
     let identity = Identity { site, node, incarnation, segment_bytes };
     Ok(store.initialise(identity).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bench;
+    use fulmar_host::task::block_on;
+
+    fn settings(bench: &Bench) -> GroupSettings {
+        GroupSettings {
+            node: NodeId(0),
+            peers: BTreeMap::new(),
+            directory: bench.directory.clone(),
+            segment_bytes: 128 << 10,
+            spare_segments: 1,
+            reserve_bytes: 0,
+            purge_lag_segments: 1,
+            heartbeat: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(150),
+            election_timeout_max: Duration::from_millis(300),
+        }
+    }
+
+    #[test]
+    fn an_empty_directory_gets_another_incarnation_each_time_it_is_prepared() {
+        block_on(async {
+            let bench = Bench::new("prepared");
+            let settings = settings(&bench);
+            let mut lives = Vec::new();
+            for _ in 0..2 {
+                assert!(prepare_rejoin(bench.host.clone(), &settings).await.expect("works"));
+                let opened = Store::open(bench.host.clone(), store_settings(&settings)).await;
+                let (store, _) = opened.expect("opens");
+                lives.extend(store.life().await.expect("reads"));
+            }
+            assert!(lives.iter().all(|life| life.rejoins));
+            assert!(lives.len() == 2 && lives[0].incarnation != lives[1].incarnation);
+        });
+    }
 }

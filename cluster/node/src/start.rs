@@ -89,7 +89,7 @@ pub enum RejoinError {
 }
 
 /// Prepares the empty directory of a node whose old one is lost: at its next start the node takes
-/// part again, without a vote until it has caught up. To do it again changes nothing.
+/// part again, without a vote until it has caught up. To do it again only gives it another life.
 ///
 /// # Errors
 /// If the directory is not empty, the site has no other node, or the disk fails.
