@@ -280,10 +280,8 @@ fn create_dir(directory: &Path) -> io::Result<()> {
     while let Some(above) = parent(at) {
         let created_here = missing.iter().any(|path| path == at);
         match sync_dir(above) {
-            Ok(()) => {}
-            // Somebody else's directory: then somebody else made the one below durable, too.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !created_here => {}
-            Err(error) => return Err(error),
+            Err(error) if created_here || !is_not_ours_to_flush(&error) => return Err(error),
+            _ => {}
         }
         if above == Path::new(".") {
             break;
@@ -291,6 +289,18 @@ fn create_dir(directory: &Path) -> io::Result<()> {
         at = above;
     }
     Ok(())
+}
+
+/// Whether a directory is somebody else's, or of a file system that is only read, such as that of an
+/// image: then somebody else made the one below durable, too.
+fn is_not_ours_to_flush(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 fn sync_dir(directory: &Path) -> io::Result<()> {
@@ -373,6 +383,27 @@ mod tests {
         assert_eq!(file.metadata().unwrap().len(), 5 + 4 * 3_000);
         let last = read(&file, 5 + 4 * 2_999, usize::MAX).unwrap();
         assert_eq!(last.as_ref(), 2_999u32.to_be_bytes());
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_flush_is_told_from_a_disk_that_fails() {
+        let is_forgiven = |code| is_not_ours_to_flush(&io::Error::from_raw_os_error(code));
+        for code in [libc::EACCES, libc::EPERM, libc::EINVAL, libc::EOPNOTSUPP, libc::EROFS] {
+            assert!(is_forgiven(code), "{code}");
+        }
+        for code in [libc::EIO, libc::ENOSPC, libc::EDQUOT, libc::ENOENT] {
+            assert!(!is_forgiven(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_directory_below_one_that_cannot_be_flushed_is_created() {
+        // A file system of the kernel whose directories answer a flush with EINVAL; what is there
+        // already needs none.
+        let there = Path::new("/proc/self");
+        if fs::File::open(there).is_ok() {
+            create_dir(there).unwrap();
+        }
     }
 
     #[test]
