@@ -1,7 +1,7 @@
 //! The names in the directory of a node.
 //!
 //! ```text
-//! LOCK  life  identity  vote  manifest  install  ballast
+//! life  identity  vote  manifest  install  ballast
 //! log/<base index, 20 digits>.seg   one file per segment
 //! log/spare-<n>.seg                 ready for use: empty, or an earlier segment
 //! snap/                             see `snapshot`
