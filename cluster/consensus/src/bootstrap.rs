@@ -66,8 +66,7 @@ impl Bootstrap {
                 life
             }
         };
-        initialise(store, &life, node, segment_bytes).await?;
-        Ok(life)
+        initialise(store, life, node, segment_bytes).await
     }
 
     /// What this node says of itself.
@@ -194,8 +193,8 @@ impl Bootstrap {
     async fn begin(&self, site: SiteId, known: BTreeMap<NodeId, Incarnation>) -> io::Result<()> {
         let life = Life { site: Some(site), known, ..self.context.acquaintance() };
         self.store.save_life(&life).await?;
-        initialise(&self.store, &life, self.context.node, self.context.segment_bytes).await?;
-        self.context.acquaint(life);
+        let (node, segment_bytes) = (self.context.node, self.context.segment_bytes);
+        self.context.acquaint(initialise(&self.store, life, node, segment_bytes).await?);
         tracing::info!(%site, "this node belongs to the site");
         Ok(())
     }
@@ -235,17 +234,25 @@ pub async fn prepare_rejoin(host: Host, settings: &GroupSettings) -> Result<bool
 }
 
 /// Makes the directory that of a site's node, if the site is known and nobody has done it: a crash
-/// may come between the two.
+/// may come between the steps. Returns what the directory knows of itself then.
 async fn initialise(
     store: &Store,
-    life: &Life,
+    life: Life,
     node: NodeId,
     segment_bytes: u64,
-) -> io::Result<()> {
-    let (Some(site), None) = (life.site, store.identity()) else { return Ok(()) };
-    let incarnation = life.incarnation;
-    let identity = Identity { site, node, incarnation, segment_bytes };
-    Ok(store.initialise(identity).await?)
+) -> io::Result<Life> {
+    let Some(site) = life.site else { return Ok(life) };
+    if store.identity().is_none() {
+        let incarnation = life.incarnation;
+        store.initialise(Identity { site, node, incarnation, segment_bytes }).await?;
+    }
+    if life.initialised {
+        return Ok(life);
+    }
+    // Last: from here on a directory without an identity has lost it, and is not begun anew.
+    let life = Life { initialised: true, ..life };
+    store.save_life(&life).await?;
+    Ok(life)
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! ```text
 //! body of the envelope, magic "FULMLIFE", version 1
 //!   0  incarnation [u8; 16]
-//!  16  flags u8               bit 0: has a site, bit 1: came back to a site that existed
+//!  16  flags u8               bit 0: has a site, bit 1: came back to a site that existed,
+//!                             bit 2: has had an identity
 //!  17  site uuid [u8; 16]     zeros without one
 //!  33  count u32
 //!  37  per node: node u64 | incarnation [u8; 16]
@@ -21,6 +22,7 @@ const VERSION: u32 = 1;
 
 const HAS_SITE: u8 = 1;
 const REJOINS: u8 = 2;
+const INITIALISED: u8 = 4;
 
 /// The largest life file that is read, in bytes.
 pub const LIFE_BYTES_MAX: usize = 64 << 10;
@@ -35,6 +37,9 @@ pub struct Life {
     /// This directory began empty when the site existed already: it never writes the first entry
     /// of the log, and it has no vote until the site has given it one.
     pub rejoins: bool,
+    /// The identity of this directory was durable, so it has promised something: without an
+    /// identity it is not empty, but has lost it.
+    pub initialised: bool,
     /// The lives of the nodes of the site, once there is one.
     pub known: BTreeMap<NodeId, Incarnation>,
 }
@@ -42,14 +47,19 @@ pub struct Life {
 impl Life {
     /// The life of a directory that belongs to no site yet.
     pub fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, site: None, rejoins: false, known: BTreeMap::new() }
+        let known = BTreeMap::new();
+        Self { incarnation, site: None, rejoins: false, initialised: false, known }
     }
 
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_slice(&self.incarnation.0.0);
-        let flags = [(self.site.is_some(), HAS_SITE), (self.rejoins, REJOINS)];
+        let flags = [
+            (self.site.is_some(), HAS_SITE),
+            (self.rejoins, REJOINS),
+            (self.initialised, INITIALISED),
+        ];
         body.put_u8(flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum());
         body.put_slice(&self.site.unwrap_or_default().0.0);
         body.put_u32_le(u32::try_from(self.known.len()).expect("a site has a handful of nodes"));
@@ -65,7 +75,7 @@ impl Life {
         let mut reader = Reader::new(envelope::open(MAGIC, VERSION, bytes)?);
         let incarnation = Incarnation(Uuid(reader.array()?));
         let flags = reader.u8()?;
-        if flags & !(HAS_SITE | REJOINS) != 0 {
+        if flags & !(HAS_SITE | REJOINS | INITIALISED) != 0 {
             return None;
         }
         let site = SiteId(Uuid(reader.array()?));
@@ -74,12 +84,12 @@ impl Life {
             0 => return None,
             _ => Some(site),
         };
-        let rejoins = flags & REJOINS != 0;
+        let (rejoins, initialised) = (flags & REJOINS != 0, flags & INITIALISED != 0);
         let mut known = BTreeMap::new();
         for _ in 0..reader.u32()? {
             known.insert(NodeId(reader.u64()?), Incarnation(Uuid(reader.array()?)));
         }
-        reader.is_at_end().then_some(Self { incarnation, site, rejoins, known })
+        reader.is_at_end().then_some(Self { incarnation, site, rejoins, initialised, known })
     }
 }
 
@@ -94,7 +104,8 @@ mod tests {
         let back = Life { rejoins: true, ..young.clone() };
         let known = (1..=3).map(|node| (NodeId(node), Incarnation(Uuid([7; 16])))).collect();
         let grown = Life { site: Some(SiteId(Uuid([1; 16]))), known, ..young.clone() };
-        for life in [young, back, grown] {
+        let settled = Life { initialised: true, ..grown.clone() };
+        for life in [young, back, grown, settled] {
             let bytes = life.encode();
             assert_eq!(Life::decode(&bytes), Some(life));
             for (bit, flipped) in each_flipped(&bytes) {

@@ -104,6 +104,7 @@ pub(crate) async fn recover(
         identity: seen(identity.is_some(), identity.flatten().is_some()),
         manifest: seen(manifest.is_some(), manifest.as_ref().is_some_and(Option::is_some)),
         life: seen(life.is_some(), life.as_ref().is_some_and(Option::is_some)),
+        initialised: life.as_ref().and_then(Option::as_ref).is_some_and(|life| life.initialised),
     };
     match table::judge_directory(&files, has_entries) {
         DirectoryVerdict::Node => {}
@@ -114,7 +115,7 @@ pub(crate) async fn recover(
             return Err(Damage::new(&paths.root.join(name), None, "its checksum is wrong").into());
         }
         DirectoryVerdict::Lost(name) => {
-            let what = "it is missing, and there is a log beside it";
+            let what = "it is missing, and this directory is a node's";
             return Err(Damage::new(&paths.root.join(name), None, what).into());
         }
     }

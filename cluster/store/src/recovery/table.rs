@@ -22,6 +22,7 @@
 //! | the newest snapshot bad, an older one good | the older one, if the log reaches back to it |
 //! | no good snapshot | an empty state, if the log reaches back to its first entry; else stop |
 //! | identity, manifest or `life` bad, or gone where there is a log | stop |
+//! | no identity, and `life` says that there was one | stop: what this node promised is lost |
 //!
 //! What remains: rot in the last group that was flushed, on a node that lost power or its process
 //! within a second of it (after that, or a clean stop, a mark covers it), looks like a torn group
@@ -223,18 +224,22 @@ pub(crate) struct SmallFiles {
     pub identity: SmallFile,
     pub manifest: SmallFile,
     pub life: SmallFile,
+    /// Whether a good `life` says that the identity was there.
+    pub initialised: bool,
 }
 
 /// Judges a directory. `life` is written first and the identity last, so a log that holds anything
 /// without an identity has lost it, and an identity without a `life` has lost that one: what is in
-/// it (whom this node has met, whether it has a vote) must not be made up anew. `has_entries`: a
-/// segment with a frame, or a sealed one, or a snapshot.
+/// it (whom this node has met, whether it has a vote) must not be made up anew. Once the identity
+/// is there `life` says so, for the case that everything else is gone. `has_entries`: a segment
+/// with a frame, or a sealed one, or a snapshot.
 pub(crate) fn judge_directory(seen: &SmallFiles, has_entries: bool) -> DirectoryVerdict {
     use SmallFile::{Damaged, Good, Missing};
     match (seen.identity, has_entries) {
         (Damaged, _) => return DirectoryVerdict::Damaged("identity"),
         (Missing, true) => return DirectoryVerdict::Lost("identity"),
         (Missing, false) if seen.life == Damaged => return DirectoryVerdict::Damaged("life"),
+        (Missing, false) if seen.initialised => return DirectoryVerdict::Lost("identity"),
         (Missing, false) => return DirectoryVerdict::Empty,
         (Good, _) => {}
     }
@@ -423,7 +428,8 @@ mod tests {
     fn row_identity_manifest_and_life() {
         use SmallFile::{Damaged, Good, Missing};
         let judge = |identity, manifest, life, has_entries| {
-            judge_directory(&SmallFiles { identity, manifest, life }, has_entries)
+            let initialised = false;
+            judge_directory(&SmallFiles { identity, manifest, life, initialised }, has_entries)
         };
         assert_eq!(judge(Missing, Missing, Missing, false), DirectoryVerdict::Empty);
         assert_eq!(judge(Missing, Good, Good, false), DirectoryVerdict::Empty);
@@ -435,5 +441,19 @@ mod tests {
         assert_eq!(judge(Good, Good, Damaged, true), DirectoryVerdict::Damaged("life"));
         assert_eq!(judge(Good, Good, Missing, true), DirectoryVerdict::Lost("life"));
         assert_eq!(judge(Good, Good, Good, true), DirectoryVerdict::Node);
+    }
+
+    #[test]
+    fn row_everything_but_life_is_gone() {
+        use SmallFile::{Good, Missing};
+        let judge = |identity, manifest, initialised| {
+            judge_directory(&SmallFiles { identity, manifest, life: Good, initialised }, false)
+        };
+        assert_eq!(judge(Missing, Missing, true), DirectoryVerdict::Lost("identity"));
+        assert_eq!(judge(Missing, Good, true), DirectoryVerdict::Lost("identity"));
+        // A crash between the identity and the flag.
+        assert_eq!(judge(Good, Good, false), DirectoryVerdict::Node);
+        assert_eq!(judge(Good, Good, true), DirectoryVerdict::Node);
+        assert_eq!(judge(Missing, Good, false), DirectoryVerdict::Empty);
     }
 }
