@@ -131,6 +131,20 @@ fn an_invented_record_is_found() {
 }
 
 #[test]
+fn a_damaged_answer_is_found() {
+    let mut story = good();
+    for at in [2, 3] {
+        let (id, returned) = story.begin(2, Action::read(Offset(at)));
+        let text = "a damaged batch: bad checksum".to_owned();
+        story.history.read(id, returned, ReadOutcome::Damaged(text));
+    }
+    assert_eq!(story.objections(), ["damaged_answer"]);
+    insta::assert_snapshot!("damaged_answer", story.objection("damaged_answer"));
+    let loaded = History::from_json_lines(&story.history.to_json_lines()).expect("our own file");
+    assert_eq!(loaded, story.history);
+}
+
+#[test]
 fn a_record_out_of_order_is_found() {
     let swapped = Story::default()
         .produce(0, &[10], ProduceOutcome::Unknown)

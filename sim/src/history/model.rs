@@ -156,6 +156,9 @@ pub enum ReadOutcome {
     Answer(ReadAnswer),
     /// The asked offset is above the end of the log.
     OutOfRange,
+    /// With what no log holds, and what that is: a batch with a wrong checksum or in another place,
+    /// or nothing where the log goes on.
+    Damaged(String),
     /// Without any news of the log.
     #[default]
     Nothing,
@@ -233,6 +236,7 @@ impl fmt::Display for Action {
                         answer.high_watermark
                     ),
                     ReadOutcome::OutOfRange => f.write_str(" -> out of range"),
+                    ReadOutcome::Damaged(text) => write!(f, " -> damaged: {text}"),
                     ReadOutcome::Nothing => f.write_str(" -> no answer"),
                 }
             }

@@ -31,19 +31,20 @@ pub(super) async fn finish(
         return verdict;
     }
     if madsim::time::timeout(within, workloads.stop()).await.is_err() {
-        return liveness("clients_end", format!("clients still wait {} s after", within.as_secs()));
+        let text = format!("clients still wait {} s after", within.as_secs());
+        return violated(shared).unwrap_or_else(|| liveness("clients_end", text));
     }
     if let Some(verdict) = equal(stage, shared, deadline).await {
         return verdict;
     }
-    if let Some(verdict) = judge(stage, shared) {
+    if let Some(verdict) = violated(shared) {
         return verdict;
     }
     if let Err(text) = workloads.read_back().await {
-        return liveness("read_back", text);
+        return violated(shared).unwrap_or_else(|| liveness("read_back", text));
     }
     stage.sink.say(stage.machines.now_ns(), || "everything is read back".to_owned());
-    judge(stage, shared).unwrap_or(Verdict::Pass)
+    judge(stage, shared)
 }
 
 fn liveness(check: &str, text: String) -> Verdict {
@@ -83,11 +84,11 @@ async fn progress(
             return None;
         }
         if stage.sink.violation().is_some() {
-            return judge(stage, shared);
+            return violated(shared);
         }
         if stage.machines.now_ns() > deadline {
             let (site, topic) = missing.into_iter().next()?;
-            return judge(stage, shared).or_else(|| {
+            return violated(shared).or_else(|| {
                 Some(liveness(
                     "progress",
                     format!("topic {topic} of {site} took no record within the time to heal"),
@@ -137,7 +138,7 @@ async fn equal(stage: &Stage, shared: &Shared, deadline: u64) -> Option<Verdict>
                         format!("{node} applied {at}")
                     })
                     .collect();
-                return judge(stage, shared)
+                return violated(shared)
                     .or_else(|| Some(liveness("equal_replicas", text.join(", "))));
             }
             madsim::time::sleep(LOOK).await;
@@ -146,9 +147,19 @@ async fn equal(stage: &Stage, shared: &Shared, deadline: u64) -> Option<Verdict>
     None
 }
 
+/// The verdict on a run of which everything was read back: what is wrong, or what the scenario asks
+/// for and did not get.
+fn judge(stage: &Stage, shared: &Shared) -> Verdict {
+    let asked = || {
+        let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.drawn.checks.iter().find_map(|check| asked_for(stage, &history, check))
+    };
+    violated(shared).or_else(asked).unwrap_or(Verdict::Pass)
+}
+
 /// What is wrong, if anything is: the harness first, then what the nodes reported, then what the
-/// clients saw, then what the scenario asks for.
-pub(super) fn judge(stage: &Stage, shared: &Shared) -> Option<Verdict> {
+/// clients saw. It comes before everything that a run did not bring about.
+pub(super) fn violated(shared: &Shared) -> Option<Verdict> {
     if let Some(text) = shared.sink.failure() {
         return Some(Verdict::Harness { text });
     }
@@ -157,16 +168,9 @@ pub(super) fn judge(stage: &Stage, shared: &Shared) -> Option<Verdict> {
         return Some(Verdict::Safety { check: violation.check.to_owned(), text });
     }
     let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(violation) = history::checks::check(&history).into_iter().next() {
-        return Some(Verdict::Safety {
-            check: violation.check().to_owned(),
-            text: violation.to_string(),
-        });
-    }
-    if history.read_backs().is_empty() {
-        return None;
-    }
-    stage.drawn.checks.iter().find_map(|check| asked_for(stage, &history, check))
+    let violation = history::checks::check(&history).into_iter().next()?;
+    let text = violation.to_string();
+    Some(Verdict::Safety { check: violation.check().to_owned(), text })
 }
 
 fn asked_for(

@@ -12,6 +12,7 @@
 //! | [`stage`] | machines, nodes, clients and what state they are in |
 //! | [`chaos`] | firing faults and taking them back |
 //! | [`workload`] | clients, over real Kafka bytes |
+//! | `reading` | clients that read, and the reader of whole logs |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
@@ -23,6 +24,7 @@
 pub mod chaos;
 pub mod ending;
 mod foreign;
+mod reading;
 pub mod series;
 pub mod sink;
 pub mod stage;
@@ -214,7 +216,7 @@ async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> V
     let workloads = Workloads::new(stage.clone(), shared.history.clone());
     let ready = madsim::time::timeout(READY_WITHIN, workloads.prepare()).await;
     if ready.is_err() {
-        return ending::judge(stage, shared).unwrap_or_else(|| Verdict::Liveness {
+        return ending::violated(shared).unwrap_or_else(|| Verdict::Liveness {
             check: "ready".to_owned(),
             text: format!("the sites were not ready after {} s", READY_WITHIN.as_secs()),
         });

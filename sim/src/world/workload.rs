@@ -7,26 +7,23 @@
 //! Invariants: every record is unique, because its value names its producer and its number; an
 //! outcome that the client does not know is written down as unknown.
 
+use super::reading::Reader;
 use super::series::Series;
 use super::stage::Stage;
 use crate::history::{
-    Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag,
-    ReadAnswer, ReadOutcome, SeenRecord, Time,
+    Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag, Time,
 };
 use crate::prng::Prng;
-use crate::scenario::workload::{Acks, ListOffsets, Produce, Read, ReadFrom, TopicChurn};
+use crate::scenario::workload::{Acks, ListOffsets, Produce, TopicChurn};
 use crate::scenario::{Drawn, EventKind, SiteName, Workload};
 use bytes::Bytes;
 use fulmar_client::admin::{CreateTopicError, DeleteTopicError};
-use fulmar_client::fetch::Fetch;
 use fulmar_client::offsets::OffsetAt;
 use fulmar_client::{
-    Cluster, FetchError, Outcome, Producer, ProducerSettings, Settings, Target, TopicPartition,
-    WriteRecord,
+    Cluster, Outcome, Producer, ProducerSettings, Settings, Target, TopicPartition, WriteRecord,
 };
 use fulmar_host::Host;
-use fulmar_types::{Offset, PartitionIndex};
-use fulmar_wire::ErrorCode;
+use fulmar_types::PartitionIndex;
 use madsim::runtime::Handle;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -39,7 +36,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const IN_FLIGHT: usize = 8;
 
 /// How long a client waits for the answer to a read.
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A topic of a site.
 pub type SiteTopic = (SiteName, String);
@@ -203,79 +200,32 @@ impl Workloads {
         let _all = self.busy.acquire_many(CLIENTS_MAX).await;
     }
 
-    /// Reads every partition from its first offset to its end, and writes it into the history.
+    /// Reads every partition from its first offset to its end, and writes it into the history. One
+    /// that cannot be read does not hide what is wrong with the others.
     ///
     /// # Errors
-    /// The partition that could not be read, and why.
+    /// The first partition that could not be read, and why.
     pub async fn read_back(&self) -> Result<(), String> {
+        let mut whole = Ok(());
         for series in self.series.values() {
-            let cluster = self.cluster(&series.site);
+            let reader = Reader {
+                id: ClientId::LAST_READER,
+                site: &series.site,
+                cluster: &self.cluster(&series.site),
+                stage: &self.stage,
+                history: &self.history,
+            };
             for topic in series.living() {
-                read_topic(&cluster, &self.history, (&series.site, &topic, series.partitions))
-                    .await?;
+                whole = whole.and(reader.read_back(&topic, series.partitions).await);
             }
         }
-        Ok(())
+        whole
     }
 }
 
 async fn create(cluster: &Cluster, topic: &str, partitions: u32) -> bool {
     let created = cluster.create_topic(topic, partitions, Duration::from_secs(2)).await;
     matches!(created, Ok(_) | Err(CreateTopicError::Exists))
-}
-
-/// Reads a topic from front to back into the history.
-async fn read_topic(
-    cluster: &Cluster,
-    history: &Mutex<History>,
-    of: (&SiteName, &str, u32),
-) -> Result<(), String> {
-    let (site, topic, partitions) = of;
-    for partition in (0..partitions).map(PartitionIndex) {
-        let records = read_all(cluster, topic, partition)
-            .await
-            .map_err(|error| format!("{topic}/{partition} at {site}: {error}"))?;
-        let (site, topic) = (site.as_str().to_owned(), topic.to_owned());
-        let name = PartitionName { site, topic, partition };
-        history.lock().unwrap_or_else(PoisonError::into_inner).read_back(name, records);
-    }
-    Ok(())
-}
-
-async fn read_all(
-    cluster: &Cluster,
-    topic: &str,
-    partition: PartitionIndex,
-) -> Result<Vec<SeenRecord>, String> {
-    let mut records = Vec::new();
-    let mut at = Offset(0);
-    let mut failures = 0;
-    loop {
-        let fetch = Fetch {
-            max_wait: Duration::from_millis(100),
-            ..Fetch::new(TopicPartition::new(topic, partition), at)
-        };
-        match cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await {
-            Ok(fetched) => {
-                let read = fetched.records().map_err(|error| error.to_string())?;
-                records.extend(read.iter().map(|record| SeenRecord {
-                    offset: record.offset,
-                    payload: payload(record.key.as_deref(), record.value.as_deref()),
-                }));
-                at = fetched.next_offset();
-                if at >= fetched.high_watermark {
-                    return Ok(records);
-                }
-            }
-            Err(error) => {
-                failures += 1;
-                if failures > 100 {
-                    return Err(error.to_string());
-                }
-                madsim::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
 pub(super) fn payload(key: Option<&[u8]>, value: Option<&[u8]>) -> Payload {
@@ -289,11 +239,11 @@ pub(super) fn payload(key: Option<&[u8]>, value: Option<&[u8]>) -> Payload {
 
 pub(super) struct Client {
     pub(super) id: ClientId,
-    site: SiteName,
+    pub(super) site: SiteName,
     clients: u32,
     pub(super) cluster: Cluster,
-    stage: Arc<Stage>,
-    history: Arc<Mutex<History>>,
+    pub(super) stage: Arc<Stage>,
+    pub(super) history: Arc<Mutex<History>>,
     stop: Arc<AtomicBool>,
     pub(super) prng: Prng,
 }
@@ -414,64 +364,6 @@ impl Client {
         (PartitionIndex(partition), records, Batch { producer, sequence, payloads, idempotent })
     }
 
-    async fn read(mut self, read: Read<Drawn>, partitions: u32) {
-        let interval = self.interval(read.rate.interval());
-        let mut next: BTreeMap<u32, Offset> = BTreeMap::new();
-        while !self.stopped() {
-            self.turn(interval).await;
-            let number = u32::try_from(self.prng.below(u64::from(partitions))).unwrap_or(0);
-            let known = next.get(&number).copied();
-            let from = match read.from {
-                ReadFrom::Start | ReadFrom::End => known.unwrap_or_default(),
-                ReadFrom::Anywhere => Offset(self.prng.between(0, known.unwrap_or_default().get())),
-            };
-            let topic = read.topic.as_str();
-            let partition = PartitionIndex(number);
-            let fetch = Fetch {
-                max_wait: read.wait.0,
-                max_bytes: i32::try_from(read.max_bytes.0).unwrap_or(i32::MAX),
-                ..Fetch::new(TopicPartition::new(topic, partition), from)
-            };
-            let id = {
-                let (now, name) = (self.now(), self.name(topic, partition));
-                self.history().begin(self.id, name, now, Action::read(from))
-            };
-            let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
-            let outcome = match answer {
-                Ok(fetched) => match fetched.records() {
-                    Err(_) => ReadOutcome::Nothing,
-                    Ok(records) => {
-                        let at_end = fetched.next_offset() >= fetched.high_watermark;
-                        let begin_again = read.from == ReadFrom::Start && at_end;
-                        let goes_on = if begin_again { Offset(0) } else { fetched.next_offset() };
-                        let furthest = match read.from {
-                            ReadFrom::Anywhere => fetched.high_watermark,
-                            ReadFrom::Start | ReadFrom::End => goes_on,
-                        };
-                        next.insert(number, furthest);
-                        ReadOutcome::Answer(ReadAnswer {
-                            high_watermark: fetched.high_watermark,
-                            records: records
-                                .iter()
-                                .map(|record| SeenRecord {
-                                    offset: record.offset,
-                                    payload: payload(
-                                        record.key.as_deref(),
-                                        record.value.as_deref(),
-                                    ),
-                                })
-                                .collect(),
-                        })
-                    }
-                },
-                Err(FetchError::Refused(ErrorCode::OffsetOutOfRange)) => ReadOutcome::OutOfRange,
-                Err(_) => ReadOutcome::Nothing,
-            };
-            let now = self.now();
-            self.history().read(id, now, outcome);
-        }
-    }
-
     async fn list_offsets(mut self, list: ListOffsets<Drawn>, partitions: u32) {
         let interval = self.interval(list.rate.interval());
         let topic = list.topic.as_str();
@@ -505,8 +397,7 @@ impl Client {
             }
             let generation = series.go_on();
             let topic = series.settled(generation).await;
-            let of = (&self.site, topic.as_str(), series.partitions);
-            while read_topic(&self.cluster, &self.history, of).await.is_err() {
+            while self.reader().read_topic(&topic, series.partitions).await.is_err() {
                 if self.stopped() {
                     return;
                 }

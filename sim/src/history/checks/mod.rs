@@ -2,6 +2,7 @@
 //!
 //! | check | what must hold |
 //! |---|---|
+//! | [`DamagedAnswer`] | no answer is damaged |
 //! | [`AckedLost`] | no acknowledged record is lost |
 //! | [`Invented`] | no record was never produced, or had failed for good |
 //! | [`OutOfOrder`] | the records of a producer lie in the order of their numbers |
@@ -15,6 +16,7 @@
 
 mod acked_lost;
 mod changed;
+mod damaged_answer;
 mod duplicate;
 mod invented;
 mod not_dense;
@@ -23,6 +25,7 @@ mod out_of_order;
 
 pub use acked_lost::AckedLost;
 pub use changed::Changed;
+pub use damaged_answer::DamagedAnswer;
 pub use duplicate::Duplicate;
 pub use invented::Invented;
 pub use not_dense::NotDense;
@@ -62,6 +65,9 @@ impl fmt::Display for Witness {
 /// A property that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Violation {
+    /// See [`DamagedAnswer`].
+    #[error(transparent)]
+    DamagedAnswer(#[from] DamagedAnswer),
     /// See [`AckedLost`].
     #[error(transparent)]
     AckedLost(#[from] AckedLost),
@@ -89,6 +95,7 @@ impl Violation {
     /// The name of the check that found it.
     pub fn check(&self) -> &'static str {
         match self {
+            Self::DamagedAnswer(_) => "damaged_answer",
             Self::AckedLost(_) => "no_acked_record_lost",
             Self::Invented(_) => "nothing_invented",
             Self::OutOfOrder(_) => "producer_order",
@@ -105,6 +112,7 @@ impl Violation {
 pub fn check(history: &History) -> Vec<Violation> {
     let mut violations: Vec<Violation> = Vec::new();
     for log in PartitionHistory::all(history) {
+        violations.extend(damaged_answer::check(&log).map(Violation::from));
         violations.extend(acked_lost::check(&log).map(Violation::from));
         violations.extend(invented::check(&log).map(Violation::from));
         violations.extend(duplicate::check(&log).map(Violation::from));

@@ -1,0 +1,384 @@
+//! Reading: the clients that read while a run lasts, and those that read a log from front to back.
+//!
+//! Invariants: an answer that shows damage goes into the history as that, whoever read it, and is
+//! never taken for no answer; a reader that gets no further gives up after a bounded time.
+//!
+//! While faults last, a node may be too busy to send records, or not know a topic yet. After
+//! everything has healed nothing excuses that, so the reader at the end of the run takes it for what
+//! it is: a log that cannot be read, or one that is gone.
+
+use super::stage::Stage;
+use super::workload::{Client, READ_TIMEOUT, payload};
+use crate::history::{
+    Action, ClientId, History, PartitionName, ReadAnswer, ReadOutcome, SeenRecord, Time,
+};
+use crate::scenario::workload::{Read, ReadFrom};
+use crate::scenario::{Drawn, SiteName};
+use fulmar_client::error::{CallError, LeaderError};
+use fulmar_client::fetch::{Fetch, Fetched};
+use fulmar_client::{Cluster, FetchError, Target, TopicPartition};
+use fulmar_types::{Offset, PartitionIndex};
+use fulmar_wire::ErrorCode;
+use fulmar_wire::batch::RecordError;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Attempts in a row that may come to nothing before a reader gives up.
+const ATTEMPTS: u32 = 100;
+
+/// How long a reader waits after an attempt that came to nothing.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a log was not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// An answer shows damage.
+    Damaged,
+    /// Answers come, and the log goes on, and they do not hold what is next.
+    Stuck,
+    /// The site does not know the partition.
+    Gone,
+    /// No answer, or none about the log.
+    Unanswered,
+}
+
+/// A log that was not read to its end.
+#[derive(Debug, PartialEq, Eq)]
+struct Unread {
+    at: Offset,
+    cause: Cause,
+    text: String,
+}
+
+/// Whether an error means that a node answered, and with what no sound log holds. The network of
+/// the simulator changes no byte, so it was the node.
+const fn is_damage(error: &FetchError) -> bool {
+    match error {
+        FetchError::Batch(_)
+        | FetchError::Record(_)
+        | FetchError::Order { .. }
+        | FetchError::Missing
+        | FetchError::Call(CallError::Malformed(_)) => true,
+        FetchError::Refused(_) | FetchError::Call(_) | FetchError::Leader(_) => false,
+    }
+}
+
+/// What it means if a reader of a whole log meets nothing but this error.
+const fn cause(error: &FetchError) -> Cause {
+    match error {
+        FetchError::Refused(ErrorCode::OffsetOutOfRange) => Cause::Stuck,
+        FetchError::Refused(ErrorCode::UnknownTopicOrPartition)
+        | FetchError::Leader(LeaderError::Topic(ErrorCode::UnknownTopicOrPartition))
+        | FetchError::Leader(LeaderError::NoPartition) => Cause::Gone,
+        error if is_damage(error) => Cause::Damaged,
+        _ => Cause::Unanswered,
+    }
+}
+
+fn seen(fetched: &Fetched) -> Result<Vec<SeenRecord>, RecordError> {
+    let records = fetched.records()?;
+    let seen = records.iter().map(|record| SeenRecord {
+        offset: record.offset,
+        payload: payload(record.key.as_deref(), record.value.as_deref()),
+    });
+    Ok(seen.collect())
+}
+
+/// Who reads whole logs of a site.
+pub(super) struct Reader<'a> {
+    pub(super) id: ClientId,
+    pub(super) site: &'a SiteName,
+    pub(super) cluster: &'a Cluster,
+    pub(super) stage: &'a Stage,
+    pub(super) history: &'a Mutex<History>,
+}
+
+impl Reader<'_> {
+    /// Reads a topic from front to back into the history, while faults may last.
+    ///
+    /// # Errors
+    /// The partition that could not be read, and why.
+    pub(super) async fn read_topic(&self, topic: &str, partitions: u32) -> Result<(), String> {
+        for partition in (0..partitions).map(PartitionIndex) {
+            let name = self.name(topic, partition);
+            match self.read_all(&name).await {
+                Ok(records) => self.keep(name, records),
+                Err(unread) => {
+                    if unread.cause == Cause::Damaged {
+                        self.note_damage(&name, &unread);
+                    }
+                    return Err(format!("{name}: {}", unread.text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for good, after everything has healed: what holds no records now has lost them.
+    ///
+    /// # Errors
+    /// The first partition that could not be read, and why.
+    pub(super) async fn read_back(&self, topic: &str, partitions: u32) -> Result<(), String> {
+        let mut whole = Ok(());
+        for partition in (0..partitions).map(PartitionIndex) {
+            let name = self.name(topic, partition);
+            let unread = match self.read_all(&name).await {
+                Ok(records) => {
+                    self.keep(name, records);
+                    continue;
+                }
+                Err(unread) => unread,
+            };
+            whole = whole.and(Err(format!("{name}: {}", unread.text)));
+            match unread.cause {
+                Cause::Damaged | Cause::Stuck => self.note_damage(&name, &unread),
+                Cause::Gone => self.keep(name, Vec::new()),
+                Cause::Unanswered => {}
+            }
+        }
+        whole
+    }
+
+    fn name(&self, topic: &str, partition: PartitionIndex) -> PartitionName {
+        PartitionName { site: self.site.as_str().to_owned(), topic: topic.to_owned(), partition }
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, name: PartitionName, records: Vec<SeenRecord>) {
+        self.history().read_back(name, records);
+    }
+
+    fn note_damage(&self, name: &PartitionName, unread: &Unread) {
+        let now = Time(self.stage.machines.now_ns());
+        let mut history = self.history();
+        let id = history.begin(self.id, name.clone(), now, Action::read(unread.at));
+        history.read(id, now, ReadOutcome::Damaged(unread.text.clone()));
+    }
+
+    async fn read_all(&self, name: &PartitionName) -> Result<Vec<SeenRecord>, Unread> {
+        let mut whole = Whole::default();
+        loop {
+            let of = TopicPartition::new(&name.topic, name.partition);
+            let fetch =
+                Fetch { max_wait: Duration::from_millis(100), ..Fetch::new(of, whole.next) };
+            let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
+            match whole.take(answer)? {
+                Step::End => return Ok(whole.records),
+                Step::On => {}
+                Step::Again => madsim::time::sleep(PAUSE).await,
+            }
+        }
+    }
+}
+
+/// What an answer did for a reader of a whole log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The log was read to its end.
+    End,
+    /// There is more.
+    On,
+    /// It came to nothing.
+    Again,
+}
+
+/// A log as far as it was read.
+#[derive(Debug, Default)]
+struct Whole {
+    records: Vec<SeenRecord>,
+    next: Offset,
+    /// Attempts in a row that came to nothing.
+    vain: u32,
+}
+
+impl Whole {
+    fn take(&mut self, answer: Result<Fetched, FetchError>) -> Result<Step, Unread> {
+        let fetched = match answer {
+            Ok(fetched) => fetched,
+            Err(error) => return self.again(cause(&error), error.to_string()),
+        };
+        match seen(&fetched) {
+            Ok(seen) => self.records.extend(seen),
+            Err(error) => return self.again(Cause::Damaged, error.to_string()),
+        }
+        let (before, end) = (self.next, fetched.high_watermark);
+        self.next = fetched.next_offset();
+        if self.next >= end {
+            return Ok(Step::End);
+        }
+        if self.next > before {
+            self.vain = 0;
+            return Ok(Step::On);
+        }
+        self.again(Cause::Stuck, format!("no record at offset {before}, and the log ends at {end}"))
+    }
+
+    /// Damage is damage at once; of everything else another attempt may make something.
+    fn again(&mut self, cause: Cause, text: String) -> Result<Step, Unread> {
+        self.vain += 1;
+        if cause == Cause::Damaged {
+            return Err(Unread { at: self.next, cause, text });
+        }
+        if self.vain >= ATTEMPTS {
+            let text = format!("{text} (attempt {} in a row)", self.vain);
+            return Err(Unread { at: self.next, cause, text });
+        }
+        Ok(Step::Again)
+    }
+}
+
+impl Client {
+    /// This client as a reader of whole logs.
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader {
+            id: self.id,
+            site: &self.site,
+            cluster: &self.cluster,
+            stage: &self.stage,
+            history: &self.history,
+        }
+    }
+
+    pub(super) async fn read(mut self, read: Read<Drawn>, partitions: u32) {
+        let interval = self.interval(read.rate.interval());
+        let mut next: BTreeMap<u32, Offset> = BTreeMap::new();
+        while !self.stopped() {
+            self.turn(interval).await;
+            let number = u32::try_from(self.prng.below(u64::from(partitions))).unwrap_or(0);
+            let known = next.get(&number).copied().unwrap_or_default();
+            let from = match read.from {
+                ReadFrom::Start | ReadFrom::End => known,
+                ReadFrom::Anywhere => Offset(self.prng.between(0, known.get())),
+            };
+            let topic = read.topic.as_str();
+            let partition = PartitionIndex(number);
+            let fetch = Fetch {
+                max_wait: read.wait.0,
+                max_bytes: i32::try_from(read.max_bytes.0).unwrap_or(i32::MAX),
+                ..Fetch::new(TopicPartition::new(topic, partition), from)
+            };
+            let id = {
+                let (now, name) = (self.now(), self.name(topic, partition));
+                self.history().begin(self.id, name, now, Action::read(from))
+            };
+            let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
+            if let Ok(fetched) = &answer {
+                next.insert(number, goes_on(read.from, fetched));
+            }
+            let now = self.now();
+            self.history().read(id, now, outcome(answer));
+        }
+    }
+}
+
+/// Where a client reads next.
+fn goes_on(from: ReadFrom, fetched: &Fetched) -> Offset {
+    let at_end = fetched.next_offset() >= fetched.high_watermark;
+    match from {
+        ReadFrom::Anywhere => fetched.high_watermark,
+        ReadFrom::Start if at_end => Offset(0),
+        ReadFrom::Start | ReadFrom::End => fetched.next_offset(),
+    }
+}
+
+fn outcome(answer: Result<Fetched, FetchError>) -> ReadOutcome {
+    let fetched = match answer {
+        Ok(fetched) => fetched,
+        Err(FetchError::Refused(ErrorCode::OffsetOutOfRange)) => return ReadOutcome::OutOfRange,
+        Err(error) if is_damage(&error) => return ReadOutcome::Damaged(error.to_string()),
+        Err(_) => return ReadOutcome::Nothing,
+    };
+    match seen(&fetched) {
+        Ok(records) => {
+            ReadOutcome::Answer(ReadAnswer { high_watermark: fetched.high_watermark, records })
+        }
+        Err(error) => ReadOutcome::Damaged(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_types::NodeId;
+    use fulmar_wire::batch::{Batch, BatchBuilder, BatchError, Batches, place};
+
+    /// An answer with one batch of one record at each of these offsets.
+    fn answer(offset: u64, bases: &[u64], high_watermark: u64) -> Fetched {
+        let batch = |base: &u64| {
+            let mut builder = BatchBuilder::new();
+            builder.push(0, None, Some(b"value"), &[]).expect("one small record");
+            let mut bytes = bytes::BytesMut::from(&builder.build().expect("one record")[..]);
+            place(&mut bytes, Offset(*base), fulmar_types::Term(1));
+            Batches::new(bytes.freeze()).next().expect("one batch").expect("a good one")
+        };
+        let batches: Vec<Batch> = bases.iter().map(batch).collect();
+        Fetched {
+            node: NodeId(1),
+            offset: Offset(offset),
+            high_watermark: Offset(high_watermark),
+            log_start: Offset(0),
+            batches,
+        }
+    }
+
+    fn damage() -> FetchError {
+        FetchError::Batch(BatchError::Truncated { needed: 61, remaining: 3 })
+    }
+
+    #[test]
+    fn a_damaged_answer_is_written_down_as_that() {
+        let order = FetchError::Order { expected: Offset(7), base_offset: 3 };
+        for error in [damage(), order, FetchError::Missing] {
+            assert!(matches!(outcome(Err(error)), ReadOutcome::Damaged(_)));
+        }
+        let moved = FetchError::Refused(ErrorCode::NotLeaderOrFollower);
+        for error in
+            [moved, FetchError::Call(CallError::Lost), FetchError::Call(CallError::TimedOut)]
+        {
+            assert_eq!(outcome(Err(error)), ReadOutcome::Nothing);
+        }
+        assert!(matches!(outcome(Ok(answer(0, &[0, 1], 2))), ReadOutcome::Answer(_)));
+    }
+
+    #[test]
+    fn a_log_is_read_to_its_end() {
+        let mut whole = Whole::default();
+        assert_eq!(whole.take(Ok(answer(0, &[0, 1], 3))), Ok(Step::On));
+        let moved = FetchError::Refused(ErrorCode::NotLeaderOrFollower);
+        assert_eq!(whole.take(Err(moved)), Ok(Step::Again));
+        assert_eq!(whole.take(Ok(answer(2, &[], 3))), Ok(Step::Again));
+        assert_eq!(whole.take(Ok(answer(2, &[2], 3))), Ok(Step::End));
+        assert_eq!(whole.records.iter().map(|r| r.offset.get()).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_reader_that_gets_no_further_gives_up() {
+        let gone = FetchError::Leader(LeaderError::Topic(ErrorCode::UnknownTopicOrPartition));
+        let cases = [
+            (Ok(answer(2, &[], 3)), Cause::Stuck),
+            (Err(FetchError::Refused(ErrorCode::OffsetOutOfRange)), Cause::Stuck),
+            (Err(gone), Cause::Gone),
+            (Err(FetchError::Call(CallError::TimedOut)), Cause::Unanswered),
+        ];
+        for (again, cause) in cases {
+            let mut whole = Whole::default();
+            assert_eq!(whole.take(Ok(answer(0, &[0, 1], 3))), Ok(Step::On));
+            for _ in 1..ATTEMPTS {
+                assert_eq!(whole.take(again.clone()), Ok(Step::Again));
+            }
+            let unread = whole.take(again).expect_err("bounded");
+            assert_eq!((unread.at, unread.cause), (Offset(2), cause));
+        }
+    }
+
+    #[test]
+    fn damage_needs_no_second_look() {
+        let unread = Whole::default().take(Err(damage())).expect_err("damage");
+        assert_eq!(unread.cause, Cause::Damaged);
+        assert!(unread.text.starts_with("a damaged batch"), "{}", unread.text);
+    }
+}
