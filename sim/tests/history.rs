@@ -145,6 +145,25 @@ fn a_damaged_answer_is_found() {
 }
 
 #[test]
+fn a_read_of_what_was_never_committed_is_found() {
+    let unknown = ProduceOutcome::Unknown;
+    let story = good().produce(5, &[15], unknown).read(4, &[15], 5);
+    assert_eq!(story.objections(), [""; 0], "nothing was read back");
+    let story = story.read_back(&[10, 11, 12, 13]);
+    assert_eq!(story.objections()[0], "uncommitted_read");
+    insta::assert_snapshot!("uncommitted_read", story.objection("uncommitted_read"));
+    let replaced = good()
+        .produce(5, &[15], unknown)
+        .read(4, &[15], 5)
+        .produce(6, &[16], unknown)
+        .read_back(&[10, 11, 12, 13, 16]);
+    assert_eq!(replaced.objections()[0], "uncommitted_read");
+    assert!(replaced.objection("uncommitted_read").contains("has record 0000000000000010 there"));
+    let kept = good().produce(5, &[15], unknown).read(4, &[15], 5);
+    assert_eq!(kept.read_back(&[10, 11, 12, 13, 15]).objections(), [""; 0]);
+}
+
+#[test]
 fn a_record_out_of_order_is_found() {
     let swapped = Story::default()
         .produce(0, &[10], ProduceOutcome::Unknown)

@@ -37,7 +37,8 @@ pub(super) async fn finish(
     if let Some(verdict) = equal(stage, shared, deadline).await {
         return verdict;
     }
-    if let Some(verdict) = violated(shared) {
+    // What the clients saw is judged with the whole log at hand, which explains it best.
+    if let Some(verdict) = reported(shared) {
         return verdict;
     }
     if let Err(text) = workloads.read_back().await {
@@ -160,17 +161,22 @@ fn judge(stage: &Stage, shared: &Shared) -> Verdict {
 /// What is wrong, if anything is: the harness first, then what the nodes reported, then what the
 /// clients saw. It comes before everything that a run did not bring about.
 pub(super) fn violated(shared: &Shared) -> Option<Verdict> {
+    reported(shared).or_else(|| {
+        let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let violation = history::checks::check(&history).into_iter().next()?;
+        let text = violation.to_string();
+        Some(Verdict::Safety { check: violation.check().to_owned(), text })
+    })
+}
+
+/// Whether the harness could not go on, or a check over the nodes found something.
+fn reported(shared: &Shared) -> Option<Verdict> {
     if let Some(text) = shared.sink.failure() {
         return Some(Verdict::Harness { text });
     }
-    if let Some(violation) = shared.sink.violation() {
-        let text = violation.to_string();
-        return Some(Verdict::Safety { check: violation.check.to_owned(), text });
-    }
-    let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
-    let violation = history::checks::check(&history).into_iter().next()?;
+    let violation = shared.sink.violation()?;
     let text = violation.to_string();
-    Some(Verdict::Safety { check: violation.check().to_owned(), text })
+    Some(Verdict::Safety { check: violation.check.to_owned(), text })
 }
 
 fn asked_for(

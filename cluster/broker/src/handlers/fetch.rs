@@ -24,7 +24,7 @@ use bytes::{Bytes, BytesMut};
 use fulmar_host::time::{self, Instant};
 use fulmar_store::entry::{Entry, Operation};
 use fulmar_store::{StoredBatch, StreamId};
-use fulmar_types::{Offset, Plant};
+use fulmar_types::{LogPosition, Offset, Plant};
 use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
 use fulmar_wire::{
     ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse, FetchTopic,
@@ -261,11 +261,14 @@ async fn read_partition(
         let stream = stream_of(state, topic, asked.partition)?;
         state.partition(stream).map(|partition| (stream, partition.log_start, partition.next))
     });
-    let (stream, log_start, high_watermark) = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let applied = broker.group.applied();
+    let (stream, log_start, mut high_watermark) =
+        found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
     check_epoch(asked.current_leader_epoch, reading.term)?;
     let from = u64::try_from(asked.fetch_offset).map(Offset);
     let from = from.map_err(|_| ErrorCode::OffsetOutOfRange)?;
-    if from < log_start || from > high_watermark {
+    let above = from > high_watermark && !fulmar_host::planted(Plant::ReadAboveCommit);
+    if from < log_start || above {
         return Err(ErrorCode::OffsetOutOfRange);
     }
     let limit = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(budget.bytes);
@@ -281,7 +284,8 @@ async fn read_partition(
         }
     }
     if fulmar_host::planted(Plant::ReadAboveCommit) {
-        push_unapplied(broker, stream, high_watermark, from, &mut records).await;
+        let behind = (applied, high_watermark);
+        high_watermark = push_unapplied(broker, stream, behind, from, &mut records).await;
     }
     budget.bytes = budget.bytes.saturating_sub(records.len());
     Ok(FetchPartitionData {
@@ -305,17 +309,19 @@ fn push_placed(records: &mut Records, batch: &StoredBatch) {
     records.push(batch.bytes.slice(HEADER_BYTES..));
 }
 
-/// The planted bug: also what lies in the log above the commit, as if it were settled.
+/// The planted bug: also what lies in the log above the commit, as if it were settled. Returns where
+/// the log seems to end then, so that no single answer contradicts itself.
 async fn push_unapplied(
     broker: &Broker,
     stream: StreamId,
-    high_watermark: Offset,
+    (applied, high_watermark): (Option<LogPosition>, Offset),
     from: Offset,
     records: &mut Records,
-) {
+) -> Offset {
     let term = broker.group.leadership().term;
+    let read_to = end_of(records).unwrap_or(from);
     let mut next = high_watermark;
-    for payload in broker.records.unapplied(broker.group.applied()).await {
+    for payload in broker.records.unapplied(applied).await {
         let Ok(entry) = Entry::decode(payload) else {
             continue;
         };
@@ -333,7 +339,8 @@ async fn push_unapplied(
                     let count = u32::try_from(header.record_count).unwrap_or(0);
                     let base_offset = next;
                     next = next.plus(u64::from(count));
-                    if base_offset >= from {
+                    // Nothing follows where the size of the answer cut short what is applied.
+                    if base_offset >= from && read_to >= high_watermark {
                         let batch = StoredBatch { base_offset, term, records: count, bytes };
                         push_placed(records, &batch);
                     }
@@ -341,6 +348,14 @@ async fn push_unapplied(
             }
         }
     }
+    next
+}
+
+/// The offset behind the last batch, of which each is two pieces.
+fn end_of(records: &Records) -> Option<Offset> {
+    let last = records.chunks().rchunks(2).next()?.first()?;
+    let last = *BatchHeader::read(last).ok()?.offsets().end();
+    u64::try_from(last).ok().map(|last| Offset(last).plus(1))
 }
 
 /// The answer where this node may not read at all.

@@ -5,6 +5,7 @@
 //! | [`DamagedAnswer`] | no answer is damaged |
 //! | [`AckedLost`] | no acknowledged record is lost |
 //! | [`Invented`] | no record was never produced, or had failed for good |
+//! | [`UncommittedRead`] | only what is committed is read |
 //! | [`OutOfOrder`] | the records of a producer lie in the order of their numbers |
 //! | [`Duplicate`] | no record of an idempotent producer lies in the log twice |
 //! | [`Changed`] | one offset has one content for ever, whoever reads it |
@@ -22,6 +23,7 @@ mod invented;
 mod not_dense;
 mod not_linearizable;
 mod out_of_order;
+mod uncommitted_read;
 
 pub use acked_lost::AckedLost;
 pub use changed::Changed;
@@ -31,6 +33,7 @@ pub use invented::Invented;
 pub use not_dense::NotDense;
 pub use not_linearizable::NotLinearizable;
 pub use out_of_order::OutOfOrder;
+pub use uncommitted_read::{Instead, UncommittedRead};
 
 use super::{Action, Batch, History, Operation, PartitionName, Payload, SeenRecord};
 use fulmar_types::Offset;
@@ -74,6 +77,9 @@ pub enum Violation {
     /// See [`Invented`].
     #[error(transparent)]
     Invented(#[from] Invented),
+    /// See [`UncommittedRead`].
+    #[error(transparent)]
+    UncommittedRead(#[from] UncommittedRead),
     /// See [`OutOfOrder`].
     #[error(transparent)]
     OutOfOrder(#[from] OutOfOrder),
@@ -98,6 +104,7 @@ impl Violation {
             Self::DamagedAnswer(_) => "damaged_answer",
             Self::AckedLost(_) => "no_acked_record_lost",
             Self::Invented(_) => "nothing_invented",
+            Self::UncommittedRead(_) => "uncommitted_read",
             Self::OutOfOrder(_) => "producer_order",
             Self::Duplicate(_) => "retry_once",
             Self::Changed(_) => "one_offset_one_content",
@@ -115,6 +122,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         violations.extend(damaged_answer::check(&log).map(Violation::from));
         violations.extend(acked_lost::check(&log).map(Violation::from));
         violations.extend(invented::check(&log).map(Violation::from));
+        violations.extend(uncommitted_read::check(&log).map(Violation::from));
         violations.extend(duplicate::check(&log).map(Violation::from));
         violations.extend(changed::check(&log).map(Violation::from));
         violations.extend(not_dense::check(&log).map(Violation::from));
