@@ -40,6 +40,8 @@ pub enum Event {
         term: Term,
         /// The candidate, or the leader; `None` if it never voted.
         voted_for: Option<NodeId>,
+        /// Whether a majority had granted this vote.
+        committed: bool,
     },
     /// The node is ready to serve.
     Ready,

@@ -9,27 +9,46 @@
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, NodeId, Term};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The last vote of each node.
 #[derive(Default)]
 pub struct VotesKept {
-    votes: BTreeMap<SiteNode, (Term, NodeId, bool)>,
+    votes: BTreeMap<SiteNode, (Term, Vote)>,
     compared: u64,
+}
+
+/// For whom, and whether a majority has granted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Vote {
+    voted_for: NodeId,
+    committed: bool,
+}
+
+impl fmt::Display for Vote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.committed { ", who was elected," } else { "" };
+        write!(f, "for node {}{how}", self.voted_for)
+    }
 }
 
 impl VotesKept {
     /// What a node finds on its disk is its last vote, or a later one of which the power cut kept
-    /// us from hearing.
-    fn found(&mut self, at: SiteNode, term: Term, voted_for: Option<NodeId>) -> Result<(), String> {
-        let Some((last, last_for, _)) = self.votes.get(&at) else { return Ok(()) };
+    /// us from hearing: of a later term, or for the leader that was elected in this one.
+    fn found(&mut self, at: SiteNode, term: Term, vote: Option<Vote>) -> Result<(), String> {
+        let last = self.votes.get(&at).copied();
+        if let Some(vote) = vote {
+            self.votes.insert(at, (term, vote));
+        }
+        let Some((last_term, last)) = last else { return Ok(()) };
         self.compared += 1;
-        let kept = term > *last || (term == *last && voted_for.is_some());
-        if kept {
+        let same = vote == Some(last) || vote.is_some_and(|vote| vote.committed && !last.committed);
+        if term > last_term || (term == last_term && same) {
             return Ok(());
         }
+        let found = vote.map_or("none".to_owned(), |vote| vote.to_string());
         Err(format!(
-            "{at} voted for node {last_for} in term {last}, and found a vote of term {term} when it \
-             came back"
+            "{at} voted {last} in term {last_term}, and found when it came back: {found}, term {term}"
         ))
     }
 }
@@ -40,28 +59,27 @@ impl Check for VotesKept {
     }
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
-        let (term, voted_for, committed) = match seen.event {
-            Event::VoteSaved { term, voted_for, committed } => (term, voted_for, committed),
-            Event::VoteRecovered { term, voted_for } => {
-                return self.found(seen.at, *term, *voted_for);
+        let (term, vote) = match *seen.event {
+            Event::VoteSaved { term, voted_for, committed } => {
+                (term, Vote { voted_for, committed })
+            }
+            Event::VoteRecovered { term, voted_for, committed } => {
+                let vote = voted_for.map(|voted_for| Vote { voted_for, committed });
+                return self.found(seen.at, term, vote);
             }
             _ => return Ok(()),
         };
         self.compared += 1;
-        let vote = (*term, *voted_for, *committed);
-        if let Some((old_term, old_for, old_committed)) = self.votes.insert(seen.at, vote) {
-            if *term < old_term {
+        if let Some((old_term, old)) = self.votes.insert(seen.at, (term, vote)) {
+            if term < old_term {
                 return Err(format!(
                     "{} voted in term {old_term}, and now votes in term {term}",
                     seen.at
                 ));
             }
-            let follows_the_elected = *committed && !old_committed;
-            if *term == old_term && *voted_for != old_for && !follows_the_elected {
-                return Err(format!(
-                    "{} voted for node {old_for} in term {term}, and now for node {voted_for}",
-                    seen.at
-                ));
+            let follows_the_elected = vote.committed && !old.committed;
+            if term == old_term && vote.voted_for != old.voted_for && !follows_the_elected {
+                return Err(format!("{} voted {old} in term {term}, and now {vote}", seen.at));
             }
         }
         Ok(())
@@ -89,6 +107,10 @@ mod tests {
         Event::VoteSaved { term: Term(term), voted_for: NodeId(node), committed: true }
     }
 
+    fn found(term: u64, node: Option<u64>, committed: bool) -> Event {
+        Event::VoteRecovered { term: Term(term), voted_for: node.map(NodeId), committed }
+    }
+
     #[test]
     fn an_elected_leader_may_be_followed_by_who_voted_for_another() {
         let good = [(1, vote(2, 1)), (1, follows(2, 3)), (1, follows(2, 3))];
@@ -102,16 +124,35 @@ mod tests {
 
     #[test]
     fn a_vote_that_is_forgotten_is_noticed_at_the_restart() {
-        let found = |term, node: Option<u64>| Event::VoteRecovered {
-            term: Term(term),
-            voted_for: node.map(NodeId),
-        };
-        let good = [(1, vote(2, 1)), (1, found(2, Some(1))), (1, found(3, Some(2)))];
-        assert_eq!(run(&mut VotesKept::default(), &good), None);
-        assert!(run(&mut VotesKept::default(), &[(1, vote(2, 1)), (1, found(0, None))]).is_some());
-        assert!(
-            run(&mut VotesKept::default(), &[(1, vote(2, 1)), (1, found(1, Some(3)))]).is_some()
-        );
+        let good = [
+            [(1, vote(2, 1)), (1, found(2, Some(1), false))],
+            [(1, vote(2, 1)), (1, found(3, Some(2), false))],
+            [(1, vote(2, 1)), (1, found(2, Some(3), true))],
+            [(1, follows(2, 1)), (1, found(2, Some(1), true))],
+        ];
+        for story in good {
+            assert_eq!(run(&mut VotesKept::default(), &story), None);
+        }
+        let bad = [
+            [(1, vote(2, 1)), (1, found(0, None, false))],
+            [(1, vote(2, 1)), (1, found(1, Some(3), false))],
+            [(1, vote(2, 1)), (1, found(2, Some(3), false))],
+            [(1, follows(2, 1)), (1, found(2, Some(3), true))],
+            [(1, follows(2, 1)), (1, found(2, Some(1), false))],
+        ];
+        for story in bad {
+            assert!(run(&mut VotesKept::default(), &story).is_some(), "{story:?}");
+        }
+    }
+
+    #[test]
+    fn a_vote_that_was_found_is_kept_like_one_that_was_saved() {
+        let unheard = [(1, vote(2, 1)), (1, found(3, Some(2), false))];
+        for later in [vote(3, 1), found(3, Some(1), false), found(2, Some(1), false)] {
+            let mut check = VotesKept::default();
+            assert_eq!(run(&mut check, &unheard), None);
+            assert!(run(&mut check, &[(1, later)]).is_some());
+        }
     }
 
     #[test]

@@ -244,6 +244,7 @@ fn report_recovered(host: &Host, settings: &StoreSettings, recovered: &Recovered
     host.report(Event::VoteRecovered {
         term: recovered.vote.map_or(Term(0), |vote| vote.term),
         voted_for: recovered.vote.map(|vote| vote.voted_for),
+        committed: recovered.vote.is_some_and(|vote| vote.committed),
     });
     let led = recovered.vote.is_some_and(|vote| vote.committed && vote.voted_for == settings.node);
     if led && cut_bytes > 0 {
