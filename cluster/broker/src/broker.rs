@@ -18,6 +18,7 @@ use fulmar_host::time::{self, Instant};
 use fulmar_store::entry::{Operation, Unit};
 use fulmar_types::Term;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -39,6 +40,8 @@ pub struct Broker {
     pub(crate) site: Site,
     pub(crate) proposer: Proposer,
     pub(crate) settings: BrokerSettings,
+    /// The last term in which this node proved that it leads, 0 before the first.
+    pub(crate) proved_term: AtomicU64,
     /// Record bytes of responses, in KiB.
     pub(crate) fetch_room: Arc<Semaphore>,
     /// Fetch requests that wait for an append, in KiB.
@@ -70,6 +73,7 @@ impl Broker {
             site,
             proposer,
             settings,
+            proved_term: AtomicU64::new(0),
             fetch_room: room(FETCH_BYTES_IN_FLIGHT_MAX),
             waiting_room: room(WAITING_FETCH_BYTES_MAX),
             metadata_room: room(METADATA_BYTES_IN_FLIGHT_MAX),

@@ -90,12 +90,10 @@ impl Chaos {
             Fault::Pause(pause) => self.pause(fault, &pause.target, pause.lasts.0).await,
             Fault::Cut(cut) => {
                 let ways = self.ways(&cut.between, cut.direction);
-                self.cut_leader_probe(&ways, cut.direction);
                 self.cut(fault, &ways, cut.lasts.0).await;
             }
             Fault::Isolate(isolate) => {
                 let ways = self.isolating(&isolate.target, isolate.others, isolate.direction);
-                self.cut_leader_probe(&ways, isolate.direction);
                 self.cut(fault, &ways, isolate.lasts.0).await;
             }
             Fault::LatencySpike(spike) => {
@@ -196,20 +194,19 @@ impl Chaos {
         self.stage.ways(&self.stage.with_roles(|roles| roles.links_to(target, others, direction)))
     }
 
-    /// A leader that can send and not receive, or the other way round.
-    fn cut_leader_probe(&self, ways: &[Way], direction: Direction) {
-        if direction == Direction::Both {
-            return;
-        }
+    /// Whether some ways that were cut just now leave a leader with a peer that it can only send
+    /// to, or only hear.
+    fn cut_leader_probe(&self, closed: &[Way]) {
+        let network = self.stage.machines.network();
         for site in self.stage.sites() {
             let Some(leader) = self.sink().leader(self.stage.site_number(site)) else { continue };
-            let leader = NodeAddress { site: site.clone(), node: leader };
-            let machine = self.stage.machine(&leader);
+            let leader = self.stage.machine(&NodeAddress { site: site.clone(), node: leader });
             let clients = self.stage.client_machine(site);
-            let touches_a_peer = ways.iter().any(|(from, to)| {
-                (*from == machine && *to != clients) || (*to == machine && *from != clients)
-            });
-            if touches_a_peer {
+            let one_way = |(from, to): &Way| {
+                (*from == leader && *to != clients || *to == leader && *from != clients)
+                    && !network.is_cut(*to, *from)
+            };
+            if closed.iter().any(one_way) {
                 self.sink().probe(Probe::LeaderCutOneWay);
             }
         }
@@ -217,12 +214,14 @@ impl Chaos {
 
     async fn cut(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
         let network = self.stage.machines.network();
-        let open = ways.iter().filter(|(from, to)| !network.is_cut(*from, *to)).count();
-        if open > 0 {
-            self.took_effect(fault, &format!("{open} ways"));
-        }
+        let open = |(from, to): &Way| !network.is_cut(*from, *to);
+        let closed: Vec<Way> = ways.iter().copied().filter(open).collect();
         for (from, to) in ways {
             network.cut(*from, *to);
+        }
+        if !closed.is_empty() {
+            self.took_effect(fault, &format!("{} ways", closed.len()));
+            self.cut_leader_probe(&closed);
         }
         self.last(lasts).await;
         if !self.is_over() {

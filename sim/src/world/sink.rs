@@ -350,3 +350,40 @@ impl MachineSink for Sink {
         self.exited.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::simulate;
+    use fulmar_types::LogIndex;
+
+    #[test]
+    fn a_lost_tail_of_a_leader_is_counted_once() {
+        simulate(1, |world| async move {
+            let sink = Sink::new(Arc::default(), false);
+            let (machine, at) = (world.machine(1), SiteNode { site: 0, node: NodeId(1) });
+            let at_index = |index| LogPosition { term: Term(1), index: LogIndex(index) };
+            let lost = || sink.state().probes.get(Probe::LeaderUnflushedTailLost.name()).copied();
+            sink.introduce(machine, at);
+            let leads = Event::RoleChanged { role: Role::Leader, term: Term(1), leader: None };
+            let recovered = |index| Event::Recovered {
+                last: Some(at_index(index)),
+                snapshot: None,
+                cut_bytes: 100,
+            };
+            sink.observed(machine, 1, &Event::Appended { position: at_index(5), content: 0 });
+            sink.observed(machine, 2, &leads);
+            sink.killed(at);
+            sink.observed(machine, 3, &recovered(5));
+            assert_eq!(lost(), None, "nothing is lost");
+            sink.observed(machine, 4, &leads);
+            sink.killed(at);
+            sink.observed(machine, 5, &recovered(3));
+            assert_eq!(lost(), Some(1));
+            sink.killed(at);
+            sink.observed(machine, 6, &recovered(2));
+            assert_eq!(lost(), Some(1), "it did not lead");
+            0
+        });
+    }
+}

@@ -66,7 +66,7 @@ async fn delete(
 ) -> Result<(String, TopicId), ErrorCode> {
     // A new leader must have applied what the one before committed, or it would not know a topic
     // that exists.
-    broker.begin_read().await.map_err(|_| ErrorCode::NotController)?;
+    broker.prove_leadership().await.map_err(|_| ErrorCode::NotController)?;
     let found = broker.site.read(|state| {
         let topic = match &asked.name {
             Some(name) => state.topics().by_name(name),

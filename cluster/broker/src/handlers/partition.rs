@@ -12,6 +12,7 @@ use fulmar_host::time;
 use fulmar_store::StreamId;
 use fulmar_types::{Offset, PartitionIndex, Plant, Probe, Term};
 use fulmar_wire::ErrorCode;
+use std::sync::atomic::Ordering;
 
 /// A term as a leader epoch. Terms stay far below 2^31: one election a second takes 68 years.
 pub(super) fn epoch_of(term: Term) -> i32 {
@@ -59,19 +60,14 @@ impl Broker {
     /// Asks for the right to read: this node leads, and has applied what earlier leaders
     /// committed.
     pub(super) async fn begin_read(&self) -> Result<Reading, ErrorCode> {
-        let leadership = self.group.leadership();
-        if fulmar_host::planted(Plant::ReadWithoutLease) && leadership.is_me {
-            return Ok(Reading { term: leadership.term });
+        let before = self.group.leadership();
+        let reading = self.prove_leadership().await;
+        // A leader that is too young to have proved anything is not deposed.
+        let proved = self.proved_term.load(Ordering::Relaxed) == before.term.get();
+        if reading.is_err() && before.is_me && proved {
+            self.host.probe(Probe::DeposedLeaderRefusedRead);
         }
-        match self.read_barrier().await {
-            Ok(ReadPoint { term, .. }) => Ok(Reading { term }),
-            Err(error) => {
-                if leadership.is_me {
-                    self.host.probe(Probe::DeposedLeaderRefusedRead);
-                }
-                Err(error_map::of_read(error))
-            }
-        }
+        reading
     }
 
     /// Confirms, right before the answer, that what was read was this node's to answer.
@@ -89,10 +85,22 @@ impl Broker {
         }
     }
 
+    /// The same as [`Broker::begin_read`] for what is no read.
+    pub(super) async fn prove_leadership(&self) -> Result<Reading, ErrorCode> {
+        let leadership = self.group.leadership();
+        if fulmar_host::planted(Plant::ReadWithoutLease) && leadership.is_me {
+            return Ok(Reading { term: leadership.term });
+        }
+        let point = self.read_barrier().await.map_err(error_map::of_read)?;
+        Ok(Reading { term: point.term })
+    }
+
     /// Without a quorum the group cannot say; after a while that is an answer too.
     async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
         let patience = self.settings.request_timeout_max;
         let barrier = time::timeout(patience, self.group.read_barrier()).await;
-        barrier.unwrap_or(Err(ReadError::NotLeader))
+        let point = barrier.unwrap_or(Err(ReadError::NotLeader))?;
+        self.proved_term.store(point.term.get(), Ordering::Relaxed);
+        Ok(point)
     }
 }

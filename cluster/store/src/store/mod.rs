@@ -30,7 +30,7 @@ use fulmar_host::Host;
 use fulmar_host::disk::{DirectoryLock, Open};
 use fulmar_host::task::{Owned, spawn_owned};
 use fulmar_types::limits::ballast_bytes;
-use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Probe, Term};
+use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Term};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -124,7 +124,7 @@ impl Store {
             snapshot,
             first_index: core.floor.map_or(LogIndex(0), |floor| floor.index.next()),
         };
-        report_recovered(&host, &settings, &recovered);
+        report_recovered(&host, &recovered);
         let parts = Parts { host, paths, settings, core, snapshots: found.snapshots };
         let inner = Arc::new(Inner::new(parts));
         let tasks = [
@@ -237,7 +237,7 @@ async fn lock(host: &Host, paths: &Paths) -> Result<Box<dyn DirectoryLock>, Open
     }
 }
 
-fn report_recovered(host: &Host, settings: &StoreSettings, recovered: &Recovered) {
+fn report_recovered(host: &Host, recovered: &Recovered) {
     let Recovered { last, cut_bytes, .. } = *recovered;
     let snapshot = recovered.snapshot.as_ref().map(|snapshot| snapshot.last);
     host.report(Event::Recovered { last, snapshot, cut_bytes });
@@ -246,10 +246,6 @@ fn report_recovered(host: &Host, settings: &StoreSettings, recovered: &Recovered
         voted_for: recovered.vote.map(|vote| vote.voted_for),
         committed: recovered.vote.is_some_and(|vote| vote.committed),
     });
-    let led = recovered.vote.is_some_and(|vote| vote.committed && vote.voted_for == settings.node);
-    if led && cut_bytes > 0 {
-        host.probe(Probe::LeaderUnflushedTailLost);
-    }
 }
 
 /// What the writer is made of before the shared state exists.

@@ -101,9 +101,17 @@ fn a_leader_without_lease_answers_no_read() {
         produce(&fixture, batch(None, 1, 0)).await;
         fixture.group.set_lease(false);
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
+        assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 0, "it never led");
+        fixture.group.set_lease(true);
+        assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::None);
+        fixture.group.set_lease(false);
+        assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
         let latest = list(&fixture, LATEST_TIMESTAMP).await;
         assert_eq!(latest.error_code, ErrorCode::NotLeaderOrFollower);
         assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 2);
+        fixture.group.elect(Some(NodeId(1)));
+        assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
+        assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 2, "not in this term");
         fixture.group.set_lease(true);
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::None);
     });
