@@ -1,7 +1,8 @@
 //! The table of planted bugs: how many seeds it takes to catch each, and which check does.
 //!
 //! A plant counts as found when a named check fails. A crash of the node or a failure of the
-//! harness is not a find: it would prove the plant clumsy and not the simulator sharp. Every run that
+//! harness is not a find: it would prove the plant clumsy and not the simulator sharp. Nor is a run
+//! that did too little ([`QUIET`]): it says that something is wrong and not what. Every run that
 //! caught a plant is made again without it and must pass.
 
 use super::child::{Job, Pool};
@@ -17,6 +18,15 @@ use std::path::PathBuf;
 /// A plant that takes more seeds than this is found by luck.
 pub const MEDIAN_MAX: u64 = 50;
 
+/// The checks that a run did enough to prove something. They name no promise of a site.
+pub const QUIET: [&str; 4] =
+    ["ready", "busy_at_least", "acked_at_least", "leader_changes_at_least"];
+
+/// The check by which a run found the plant in it, if it did.
+fn find(verdict: &Verdict) -> Option<&str> {
+    verdict.check().filter(|check| !QUIET.contains(check))
+}
+
 /// What became of one plant.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -28,6 +38,8 @@ pub struct Row {
     pub checks: BTreeMap<String, u64>,
     /// Runs that failed without a named check.
     pub unnamed: u64,
+    /// Runs of which is known only that they did too little.
+    pub quiet: u64,
     /// Runs that were made.
     pub runs: u64,
     /// Seeds that were tried.
@@ -50,6 +62,7 @@ impl Row {
             seeds: BTreeMap::new(),
             checks: BTreeMap::new(),
             unnamed: 0,
+            quiet: 0,
             runs: 0,
             tried: 0,
         }
@@ -67,7 +80,8 @@ impl Row {
     }
 
     /// How many seeds a fresh sweep of the best scenario alone needs: the median gap between the
-    /// seeds that caught the plant there. The seeds tried in vain after the last one count as a gap.
+    /// seeds that caught the plant there. The seeds tried in vain after the last one are a gap whose
+    /// end nobody has seen, so it counts as longer than all others; `None` if it is the median.
     pub fn median_seeds(&self) -> Option<u64> {
         let (_, seeds) = self.best()?;
         let mut gaps: Vec<u64> = Vec::new();
@@ -76,16 +90,14 @@ impl Row {
             gaps.push(seed + 1 - next);
             next = seed + 1;
         }
-        if next < self.tried {
-            gaps.push(self.tried - next);
-        }
         gaps.sort_unstable();
-        gaps.get(gaps.len() / 2).copied()
+        let open = usize::from(next < self.tried);
+        gaps.get((gaps.len() + open) / 2).copied()
     }
 
     fn add(&mut self, seed: u64, report: &RunReport) {
         self.runs += 1;
-        match report.verdict.check() {
+        match find(&report.verdict) {
             Some(check) => {
                 *self.checks.entry(check.to_owned()).or_insert(0) += 1;
                 let seeds = self.seeds.entry(report.scenario.clone()).or_default();
@@ -94,7 +106,10 @@ impl Row {
             }
             None if report.verdict == Verdict::Pass => {}
             None => {
-                self.unnamed += 1;
+                match report.verdict.check() {
+                    Some(_) => self.quiet += 1,
+                    None => self.unnamed += 1,
+                }
                 tell(format_args!("  {} seed {seed}: {}", report.scenario, report.verdict));
             }
         }
@@ -114,7 +129,11 @@ impl fmt::Display for PlantTable {
             by.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
             let by: Vec<String> =
                 by.iter().map(|(check, count)| format!("{check} {count}")).collect();
-            let median = row.median_seeds().map_or("never".to_owned(), |seeds| seeds.to_string());
+            let median = match row.median_seeds() {
+                Some(seeds) => seeds.to_string(),
+                None if found == 0 => "never".to_owned(),
+                None => format!(">{}", row.tried),
+            };
             writeln!(
                 f,
                 "{:<22} {found:>5} {:>5} {median:>7}  {:<29} {}",
@@ -125,6 +144,9 @@ impl fmt::Display for PlantTable {
             )?;
             if row.unnamed > 0 {
                 writeln!(f, "{:<22} {:>5} runs failed without a named check", "", row.unnamed)?;
+            }
+            if row.quiet > 0 {
+                writeln!(f, "{:<22} {:>5} runs only did too little", "", row.quiet)?;
             }
         }
         writeln!(
@@ -140,7 +162,7 @@ impl PlantTable {
     /// in the median, and no run failed without one.
     pub fn holds(&self) -> bool {
         let soon = |row: &Row| row.median_seeds().is_some_and(|median| median <= MEDIAN_MAX);
-        self.rows.iter().all(soon) && self.clean.1 == 0
+        self.rows.iter().all(|row| soon(row) && row.unnamed == 0) && self.clean.1 == 0
     }
 }
 
@@ -209,7 +231,7 @@ fn one(
         while let Some((job, report)) = pool.next_ended()? {
             row.tried = seed + 1;
             row.add(seed, &report);
-            if report.verdict.check().is_some() {
+            if find(&report.verdict).is_some() {
                 caught.insert((job.scenario, seed));
             }
         }
@@ -234,6 +256,38 @@ mod tests {
         assert_eq!(row.best().map(|(scenario, _)| scenario), Some("b"));
         assert_eq!(row.median_seeds(), Some(5), "gaps of 5, 5 and 30");
         row.tried = 50;
-        assert_eq!(row.median_seeds(), Some(10), "gaps of 5, 5 and 30, and 10 in vain");
+        assert_eq!(row.median_seeds(), Some(30), "gaps of 5, 5 and 30, and one of 10 or more");
+        row.seeds = BTreeMap::from([("a".to_owned(), vec![0])]);
+        assert_eq!(row.median_seeds(), None, "gaps of 1, and one of 49 or more");
+    }
+
+    fn failed(verdict: Verdict) -> RunReport {
+        RunReport { scenario: "a".to_owned(), ..RunReport::new("", None, verdict) }
+    }
+
+    fn table(verdict: Verdict) -> PlantTable {
+        let mut row = Row::new(Plant::LoseRename);
+        let named = Verdict::Safety { check: "linearizable".to_owned(), text: String::new() };
+        row.add(0, &failed(named));
+        row.add(1, &failed(verdict));
+        PlantTable { rows: vec![row], clean: (1, 0) }
+    }
+
+    #[test]
+    fn a_plant_must_be_found_by_a_check_that_says_what_is_wrong() {
+        assert!(table(Verdict::Pass).holds());
+        let text = String::new;
+        assert!(!table(Verdict::Crash { text: text() }).holds());
+        assert!(!table(Verdict::Harness { text: text() }).holds());
+        let quiet = |check: &str| Verdict::Liveness { check: check.to_owned(), text: text() };
+        for check in QUIET {
+            assert!(table(quiet(check)).holds());
+            let mut row = Row::new(Plant::LoseRename);
+            row.add(0, &failed(quiet(check)));
+            assert_eq!((row.quiet, row.median_seeds()), (1, None), "{check} is no find");
+        }
+        assert_eq!(table(quiet("progress")).rows[0].checks.len(), 2);
+        let unclean = PlantTable { clean: (1, 1), ..table(Verdict::Pass) };
+        assert!(!unclean.holds());
     }
 }
