@@ -16,7 +16,7 @@
 //! Never: kill or restart a machine past [`Machines`]; madsim alone does not tell the plugins enough.
 
 use crate::clock::Clocks;
-use crate::disk::DiskSim;
+use crate::disk::{DiskSim, Trouble};
 use crate::net::NetSim;
 use crate::trace::TraceSink;
 use fulmar_host::process::Process;
@@ -36,6 +36,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub trait MachineSink: Send + Sync {
     /// A node reported an event. Times are nanoseconds since the simulation began.
     fn observed(&self, machine: NodeId, at_ns: u64, event: &Event);
+
+    /// What the process of a machine has met of its disk; said right before it reports that it ends.
+    fn troubled(&self, machine: NodeId, trouble: Trouble);
 
     /// The process of a machine ended by itself. Its sockets and files are dead already; its tasks
     /// still run until the harness kills the machine, which it should do soon, from a task of its
@@ -227,6 +230,9 @@ impl Process for SimProcess {
 impl Observer for SimProcess {
     fn observe(&self, event: &Event) {
         if !self.life.over.load(Ordering::Relaxed) {
+            if matches!(event, Event::Fatal { .. }) {
+                self.shared.sink.troubled(self.machine, self.shared.disks.trouble(self.machine));
+            }
             self.shared.sink.observed(self.machine, self.shared.now_ns(), event);
         }
     }

@@ -1,5 +1,6 @@
 //! For the tests of the plugins: a small simulation with a few machines.
 
+use crate::disk::Trouble;
 use crate::machine::{MachineSink, Machines};
 use crate::trace::{TraceDigest, TraceHash, TraceSink};
 use fulmar_types::{Event, ExitCode};
@@ -25,6 +26,8 @@ impl MachineSink for Log {
     fn observed(&self, machine: NodeId, _: u64, event: &Event) {
         self.note(format!("{machine} {event:?}"));
     }
+
+    fn troubled(&self, _: NodeId, _: Trouble) {}
 
     fn exited(&self, machine: NodeId, _: u64, code: ExitCode, message: &str) {
         self.note(format!("{machine} exited {code:?} {message}"));

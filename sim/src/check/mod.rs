@@ -40,16 +40,17 @@ impl fmt::Display for SiteNode {
     }
 }
 
-/// What the simulator did to the disk of a node.
+/// What the simulator did to the disk of a node. Rot lies there until it is read; of everything else
+/// it is said what the process met in this life, when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Harm {
     /// Bits were flipped.
     Rot,
-    /// A flush fails.
+    /// A flush failed.
     FlushError,
-    /// Reads fail.
+    /// A read failed.
     ReadError,
-    /// Somebody else's files fill it.
+    /// A write found no space.
     DiskFull,
 }
 

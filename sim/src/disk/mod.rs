@@ -36,6 +36,7 @@ use madsim::time::TimeHandle;
 use madsim::{Config, plugin};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use system::{FileSystem, Tap};
@@ -130,6 +131,17 @@ pub struct DiskCounts {
     pub lost_names: u64,
     /// Bits that were flipped.
     pub rotten_bits: u64,
+}
+
+/// What a process has met, of what was done to its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// A read failed.
+    pub read_failed: bool,
+    /// A flush failed.
+    pub flush_failed: bool,
+    /// A write found no space.
+    pub was_full: bool,
 }
 
 /// Bits that were flipped at rest.
@@ -252,9 +264,21 @@ impl DiskSim {
     }
 
     /// Lets the next operations of a kind fail, on the files (or directories) that match. A failed
-    /// flush may leave dirty pages that are called clean.
-    pub fn fail_next(&self, machine: NodeId, operation: DiskOp, count: u32, matches: PathMatch) {
-        self.shared.with(machine, |system, _, _| system.arm(operation, count, matches));
+    /// flush may leave dirty pages that are called clean. Returns what becomes true when the first
+    /// of them has failed.
+    pub fn fail_next(
+        &self,
+        machine: NodeId,
+        operation: DiskOp,
+        count: u32,
+        matches: PathMatch,
+    ) -> Arc<AtomicBool> {
+        self.shared.with(machine, |system, _, _| system.arm(operation, count, matches))
+    }
+
+    /// What the process that runs on a machine has met.
+    pub fn trouble(&self, machine: NodeId) -> Trouble {
+        self.shared.with(machine, |system, _, _| system.trouble)
     }
 
     /// Takes back what [`DiskSim::fail_next`] has announced and has not happened yet.

@@ -5,7 +5,7 @@
 
 use super::image::{FlushId, Image};
 use super::names::{Entry, FileId, Names, plain};
-use super::{DiskConfig, DiskCounts, DiskOp, PathMatch, Rot};
+use super::{DiskConfig, DiskCounts, DiskOp, PathMatch, Rot, Trouble};
 use crate::prng::Prng;
 use crate::trace::{Kind, Record, TraceSink};
 use fulmar_host::disk::{Listed, Open};
@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// `EIO`: what an operating system says about a broken disk.
@@ -23,6 +24,8 @@ struct Armed {
     operation: DiskOp,
     left: u32,
     matches: PathMatch,
+    /// Whether an operation has met it.
+    met: Arc<AtomicBool>,
 }
 
 struct Stored {
@@ -44,6 +47,8 @@ pub struct FileSystem {
     pub config: DiskConfig,
     /// What it has seen.
     pub counts: DiskCounts,
+    /// What the process that runs now has met.
+    pub trouble: Trouble,
     pub(super) names: Names,
     files: BTreeMap<FileId, Stored>,
     next_file: u64,
@@ -73,6 +78,7 @@ impl FileSystem {
             cut_power_next: false,
             config: DiskConfig::default(),
             counts: DiskCounts::default(),
+            trouble: Trouble::default(),
             names: Names::default(),
             files: BTreeMap::new(),
             next_file: 0,
@@ -109,11 +115,14 @@ impl FileSystem {
         Duration::from_nanos(u64::try_from(slow).unwrap_or(u64::MAX))
     }
 
-    /// Arms a fault for the next `count` operations on files that match.
-    pub fn arm(&mut self, operation: DiskOp, count: u32, matches: PathMatch) {
+    /// Arms a fault for the next `count` operations on files that match. Returns what says whether
+    /// one of them was met.
+    pub fn arm(&mut self, operation: DiskOp, count: u32, matches: PathMatch) -> Arc<AtomicBool> {
+        let met = Arc::new(AtomicBool::new(false));
         if count > 0 {
-            self.armed.push(Armed { operation, left: count, matches });
+            self.armed.push(Armed { operation, left: count, matches, met: met.clone() });
         }
+        met
     }
 
     /// Takes every fault back that has not fired.
@@ -131,11 +140,17 @@ impl FileSystem {
             .iter()
             .position(|armed| armed.operation == operation && (armed.matches)(path));
         let Some(at) = waiting else { return Ok(()) };
+        self.armed[at].met.store(true, Ordering::Relaxed);
         self.armed[at].left -= 1;
         if self.armed[at].left == 0 {
             self.armed.remove(at);
         }
         self.counts.errors += 1;
+        match operation {
+            DiskOp::Read => self.trouble.read_failed = true,
+            DiskOp::Sync => self.trouble.flush_failed = true,
+            DiskOp::Write => {}
+        }
         Err(io::Error::from_raw_os_error(INPUT_OUTPUT_ERROR))
     }
 
@@ -302,6 +317,7 @@ impl FileSystem {
         self.tell(tap, Kind::DiskWrite, (file.0, at), fits);
         if fits.len() < bytes.len() {
             self.counts.full += 1;
+            self.trouble.was_full = true;
             return Err(io::Error::from(ErrorKind::StorageFull));
         }
         Ok(())
@@ -365,6 +381,7 @@ impl FileSystem {
     /// The process ended. The page cache stays, and so does what was not flushed.
     pub fn process_died(&mut self) {
         self.epoch += 1;
+        self.trouble = Trouble::default();
         self.locks.clear();
         for stored in self.files.values_mut() {
             stored.handles = 0;

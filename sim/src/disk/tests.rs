@@ -2,7 +2,7 @@
 
 use super::image::Image;
 use super::names::{FileId, Names};
-use super::{DiskConfig, DiskOp, PowerLoss, Rot, any_file};
+use super::{DiskConfig, DiskOp, PowerLoss, Rot, Trouble, any_file};
 use crate::prng::Prng;
 use crate::testing::{World, simulate};
 use fulmar_host::disk::{File, Flush, Open, Write};
@@ -344,9 +344,13 @@ fn faults_fire_as_often_as_they_were_armed() {
         let other = durable_file(&host, "other").await;
         put(&file, 0, b"here", Flush::Data).await;
         let only_log = |path: &Path| path.ends_with("log");
-        disks.fail_next(machine, DiskOp::Read, 2, Arc::new(only_log));
+        let met = disks.fail_next(machine, DiskOp::Read, 2, Arc::new(only_log));
         assert!(other.read(0, 4).await.is_ok());
+        assert_eq!(disks.trouble(machine), Trouble::default());
+        assert!(!met.load(Ordering::Relaxed));
         assert_eq!(file.read(0, 4).await.unwrap_err().raw_os_error(), Some(5));
+        assert!(met.load(Ordering::Relaxed));
+        assert_eq!(disks.trouble(machine), Trouble { read_failed: true, ..Trouble::default() });
         assert!(file.read(0, 4).await.is_err());
         assert_eq!(file.read(0, 4).await.unwrap(), "here");
         disks.fail_next(machine, DiskOp::Sync, 1, any_file());
@@ -360,6 +364,9 @@ fn faults_fire_as_often_as_they_were_armed() {
         disks.repair(machine);
         assert!(file.write(vec![Write::one(0, "x")], Flush::No).await.is_ok());
         assert_eq!(disks.counts(machine).errors, 5);
+        assert!(disks.trouble(machine).flush_failed);
+        disks.process_died(machine);
+        assert_eq!(disks.trouble(machine), Trouble::default(), "the next process met nothing yet");
     });
 }
 

@@ -303,7 +303,6 @@ impl Chaos {
         let mut filled = Vec::new();
         for node in &nodes {
             self.took_effect(fault, &node.to_string());
-            self.sink().harmed(self.stage.site_node(node), Harm::DiskFull);
             filled.push(self.stage.fill_disk(node, leaves_bytes));
         }
         self.last(lasts).await;
@@ -323,19 +322,16 @@ impl Chaos {
     ) {
         let (count, down) = many;
         let disks = self.stage.machines.disks();
-        let harm = if operation == DiskOp::Read { Harm::ReadError } else { Harm::FlushError };
         let mut armed = Vec::new();
         for node in self.running(target) {
-            let machine = self.stage.machine(&node);
-            armed.push((node.clone(), machine, disks.counts(machine).errors));
-            self.sink().harmed(self.stage.site_node(&node), harm);
             self.stage.restart_after(&node, down);
-            disks.fail_next(machine, operation, count, any_path());
+            let machine = self.stage.machine(&node);
+            armed.push((node, disks.fail_next(machine, operation, count, any_path())));
         }
         while !armed.is_empty() && !self.is_over() {
             self.last(ARMED_LOOK).await;
-            armed.retain(|(node, machine, before)| {
-                let met = disks.counts(*machine).errors > *before;
+            armed.retain(|(node, met)| {
+                let met = met.load(Ordering::Relaxed);
                 if met {
                     self.took_effect(fault, &node.to_string());
                 }

@@ -7,6 +7,7 @@
 //! Invariant: nothing here draws a random number, and nothing that a node does depends on it.
 
 use crate::check::{Checks, Harm, Observation, SiteNode, Violation};
+use crate::disk::Trouble;
 use crate::machine::MachineSink;
 use crate::scenario::EventKind;
 use crate::trace::{Kind, Record, TraceHash, TraceSink};
@@ -328,6 +329,19 @@ impl MachineSink for Sink {
         drop(state);
         if let Some(kind) = trigger_kind(event) {
             self.count(kind, at.site, 1);
+        }
+    }
+
+    fn troubled(&self, machine: Machine, trouble: Trouble) {
+        let mut state = self.state();
+        let Some(at) = state.nodes.get(&machine).copied() else { return };
+        let met = [
+            (trouble.read_failed, Harm::ReadError),
+            (trouble.flush_failed, Harm::FlushError),
+            (trouble.was_full, Harm::DiskFull),
+        ];
+        for (_, harm) in met.into_iter().filter(|(met, _)| *met) {
+            state.checks.harmed(at, harm);
         }
     }
 
