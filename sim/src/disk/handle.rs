@@ -106,12 +106,7 @@ impl Disk for SimDisk {
                 Ok(system.names.begin_flush())
             })?;
             self.take_time(DiskOp::Sync).await?;
-            self.with(|system, _, _| {
-                system.check(DiskOp::Sync, &directory)?;
-                system.names.end_flush(&directory, end);
-                system.counts.flushes += 1;
-                Ok(())
-            })
+            self.with(|system, tap, _| system.end_directory_flush(tap, &directory, end))
         })
     }
 

@@ -378,6 +378,26 @@ impl FileSystem {
         result
     }
 
+    /// Ends a flush of a directory, well or not.
+    ///
+    /// # Errors
+    /// `EIO` if a fault waits for it.
+    pub fn end_directory_flush(
+        &mut self,
+        tap: Tap<'_>,
+        directory: &Path,
+        end: u64,
+    ) -> io::Result<()> {
+        let result = self.check(DiskOp::Sync, directory);
+        if result.is_ok() {
+            self.names.end_flush(directory, end);
+            self.counts.flushes += 1;
+        }
+        let bytes = directory.as_os_str().as_encoded_bytes();
+        self.tell(tap, Kind::DiskFlush, (end, 4 + u64::from(result.is_err())), bytes);
+        result
+    }
+
     /// The process ended. The page cache stays, and so does what was not flushed.
     pub fn process_died(&mut self) {
         self.epoch += 1;

@@ -235,6 +235,11 @@ impl NetSim {
         });
     }
 
+    /// How many connections from one machine to another [`NetSim::refuse`] has turned away so far.
+    pub fn turned_away(&self, from: NodeId, to: NodeId) -> u64 {
+        self.shared.with(|state, _| state.turned_away.get(&(from, to)).copied().unwrap_or(0))
+    }
+
     /// Takes back every cut and every refusal. Links keep their latency and loss.
     pub fn heal_all(&self) {
         self.shared.with(|state, now_ns| {

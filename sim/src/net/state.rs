@@ -130,6 +130,8 @@ pub struct State {
     pub(super) links: BTreeMap<Way, Link>,
     pub(super) cuts: BTreeMap<Way, u32>,
     pub(super) refusals: BTreeMap<Way, u32>,
+    /// Connections that a refusal has turned away.
+    pub(super) turned_away: BTreeMap<Way, u64>,
     pub(super) machines: BTreeMap<NodeId, Machine>,
     pub(super) owners: BTreeMap<IpAddr, NodeId>,
     pub(super) listeners: BTreeMap<(NodeId, SocketAddr), ListenerState>,
@@ -158,6 +160,7 @@ impl State {
             links: BTreeMap::new(),
             cuts: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            turned_away: BTreeMap::new(),
             machines: BTreeMap::new(),
             owners: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -204,6 +207,15 @@ impl State {
         way.0 != way.1 && self.cuts.contains_key(&way)
     }
 
+    /// Whether a connection that somebody would accept is refused, which is counted.
+    pub(super) fn turns_away(&mut self, way: Way) -> bool {
+        let refused = self.refusals.contains_key(&way);
+        if refused {
+            *self.turned_away.entry(way).or_default() += 1;
+        }
+        refused
+    }
+
     /// The machine at an address, as `from` sees it.
     pub(super) fn owner(&self, from: NodeId, address: IpAddr) -> Option<NodeId> {
         if address.is_loopback() { Some(from) } else { self.owners.get(&address).copied() }
@@ -228,19 +240,25 @@ impl State {
     pub(super) fn send(&mut self, now_ns: u64, way: Way, to: EndId, (seq, body): (u64, Body)) {
         let crossing = self.link(way).cross(&mut self.prng);
         let at_ns = now_ns.saturating_add(crossing.delay_ns);
-        let machine = self.machine(way.0);
-        let (number, power_epoch) = (machine.number, machine.power_epoch);
+        let power_epoch = self.machine(way.0).power_epoch;
         self.counts.resent += u64::from(crossing.resent);
+        let segment = Segment { way, to, seq, body, resent: crossing.resent, power_epoch };
+        self.tell(now_ns, at_ns, &segment);
+        self.enqueue(at_ns, segment);
+    }
+
+    /// Tells the trace that a segment goes on its way, and when it arrives.
+    fn tell(&mut self, now_ns: u64, at_ns: u64, segment: &Segment) {
+        let machine = self.machine(segment.way.0).number;
+        let body = &segment.body;
         self.trace.record(&Record {
             kind: if matches!(body, Body::Data(_)) { Kind::Message } else { Kind::Control },
-            machine: number,
+            machine,
             at_ns: now_ns,
             place: at_ns,
-            detail: to.connection << 8 | body.code(),
+            detail: segment.to.connection << 8 | body.code(),
             bytes: body.bytes(),
         });
-        let resent = crossing.resent;
-        self.enqueue(at_ns, Segment { way, to, seq, body, resent, power_epoch });
     }
 
     fn enqueue(&mut self, at_ns: u64, segment: Segment) {
@@ -298,6 +316,7 @@ impl State {
                 .or_insert_with(|| link.resend_at_ns(prng, lost_ns, now_ns));
             let at_ns = sent_ns.saturating_add(link.transit_ns(&mut self.prng));
             self.counts.resent += 1;
+            self.tell(now_ns, at_ns, &segment);
             self.enqueue(at_ns, segment);
         }
     }

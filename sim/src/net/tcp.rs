@@ -298,7 +298,7 @@ impl State {
             });
             (listener.backlog.len() + waiting.count() < BACKLOG as usize).then_some(bound)
         });
-        let Some(bound) = open.filter(|_| !self.refusals.contains_key(&way)) else {
+        let Some(bound) = open.filter(|_| !self.turns_away(way)) else {
             self.send_reset(now_ns, back, id.other());
             return;
         };

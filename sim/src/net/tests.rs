@@ -179,12 +179,15 @@ fn refusals_are_counted_and_leave_open_connections_alone() {
     simulate(1, |world| async move {
         let mut pair = Pair::new(world).await;
         pair.world.machines.network().refuse(pair.one, pair.other);
+        assert_eq!(pair.world.machines.network().turned_away(pair.one, pair.other), 0);
         assert_eq!(pair.connect_again().await, Err(ErrorKind::ConnectionRefused));
         write(&mut pair.near, b"on").await.unwrap();
         assert!(read(&mut pair.far, 100 * MS).await.is_ok());
         pair.world.machines.network().allow(pair.one, pair.other);
         assert_eq!(pair.connect_again().await, Ok(()));
         assert_eq!(pair.world.machines.network().counts().refused, 1);
+        assert_eq!(pair.world.machines.network().turned_away(pair.one, pair.other), 1);
+        assert_eq!(pair.world.machines.network().turned_away(pair.other, pair.one), 0);
         let nobody = pair.near_host.network.connect(at(99, 1));
         assert!(timeout(60_000 * MS, nobody).await.is_err(), "no machine, no answer");
     });

@@ -1,8 +1,9 @@
 //! Fires the faults of a scenario and takes them back.
 //!
 //! Every fault is a task of the harness: it waits for its trigger, fires if the chaos still lasts,
-//! and heals when its time is over. A fault that finds nobody to hit (no leader, the node is down
-//! already, its way is cut already, nothing reads from the disk) is not counted.
+//! and heals when its time is over. A fault that changes nothing is not counted: it finds no leader,
+//! the node is down already, its way is cut already or loses more anyway, nothing reads from the
+//! disk, nobody connects.
 
 use super::sink::Sink;
 use super::stage::{Death, Overlay, Stage};
@@ -172,16 +173,16 @@ impl Chaos {
     }
 
     async fn pause(&self, fault: &Fault<Drawn>, target: &Target, lasts: Duration) {
-        let mut paused: Vec<NodeAddress> = Vec::new();
+        let mut paused = Vec::new();
         for node in self.stage.resolve(target) {
-            if self.stage.pause(&node) {
+            if let Some(life) = self.stage.pause(&node) {
                 self.took_effect(fault, &node.to_string());
-                paused.push(node);
+                paused.push((node, life));
             }
         }
         self.last(lasts).await;
-        for node in paused {
-            self.stage.resume(&node);
+        for (node, life) in paused {
+            self.stage.resume(&node, life);
         }
     }
 
@@ -232,10 +233,12 @@ impl Chaos {
     }
 
     async fn overlay(&self, fault: &Fault<Drawn>, ways: &[Way], overlay: Overlay, lasts: Duration) {
-        if ways.is_empty() {
-            return;
+        let network = self.stage.machines.network();
+        let worse = |(from, to): &&Way| overlay.worsens(&network.link(*from, *to));
+        let worse = ways.iter().filter(worse).count();
+        if worse > 0 {
+            self.took_effect(fault, &format!("{worse} ways"));
         }
-        self.took_effect(fault, &format!("{} ways", ways.len()));
         self.stage.overlay(ways, overlay);
         self.last(lasts).await;
         self.stage.lift(ways, overlay);
@@ -252,17 +255,20 @@ impl Chaos {
     }
 
     async fn refuse(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
-        if ways.is_empty() {
-            return;
-        }
-        self.took_effect(fault, &format!("{} ways", ways.len()));
+        let network = self.stage.machines.network();
+        let turned_away = || ways.iter().map(|(from, to)| network.turned_away(*from, *to)).sum();
+        let before: u64 = turned_away();
         for (from, to) in ways {
-            self.stage.machines.network().refuse(*from, *to);
+            network.refuse(*from, *to);
         }
         self.last(lasts).await;
+        let met = turned_away() - before;
+        if met > 0 {
+            self.took_effect(fault, &format!("{met} connections"));
+        }
         if !self.is_over() {
             for (from, to) in ways {
-                self.stage.machines.network().allow(*from, *to);
+                network.allow(*from, *to);
             }
         }
     }
@@ -347,6 +353,10 @@ impl Chaos {
         by_ms: i64,
         lasts: Option<Duration>,
     ) {
+        // Clocks tell whole milliseconds.
+        if by_ms == 0 {
+            return;
+        }
         let nodes = self.running(target);
         for node in &nodes {
             self.took_effect(fault, &node.to_string());

@@ -42,9 +42,35 @@ struct Status {
     down: bool,
     /// It ended with damage and stays down.
     gone: bool,
+    /// Which life of its process this is: who paused one does not wake the next.
+    life: u32,
     pauses: u32,
     /// How long after it ends by itself it is started again.
     restart_after: Option<Duration>,
+}
+
+impl Status {
+    /// The process ends. Whether it stood still.
+    fn end(&mut self) -> bool {
+        self.down = true;
+        self.life += 1;
+        std::mem::take(&mut self.pauses) > 0
+    }
+
+    /// Another pause begins. Whether the process stands still from now on.
+    fn pause(&mut self) -> bool {
+        self.pauses += 1;
+        self.pauses == 1
+    }
+
+    /// A pause of a life is over. Whether the process goes on.
+    fn resume(&mut self, life: u32) -> bool {
+        if self.life != life || self.pauses == 0 {
+            return false;
+        }
+        self.pauses -= 1;
+        self.pauses == 0
+    }
 }
 
 /// What changes a link while a fault lasts.
@@ -54,6 +80,13 @@ pub struct Overlay {
     pub delay: Duration,
     /// Lost this often, in millionths, if that is more than the link loses anyway.
     pub loss_ppm: u32,
+}
+
+impl Overlay {
+    /// Whether it changes a link for the worse.
+    pub fn worsens(&self, link: &Link) -> bool {
+        !self.delay.is_zero() || self.loss_ppm > link.loss_ppm
+    }
 }
 
 #[derive(Default)]
@@ -256,8 +289,7 @@ impl Stage {
             if status.down {
                 return false;
             }
-            status.down = true;
-            if std::mem::take(&mut status.pauses) > 0 {
+            if status.end() {
                 self.machines.resume(self.machine(node));
             }
         }
@@ -339,29 +371,26 @@ impl Stage {
         }
     }
 
-    /// Lets a node stand still. `false` if it is down.
-    pub fn pause(&self, node: &NodeAddress) -> bool {
+    /// Lets a node stand still. Returns which life of it does, for [`Stage::resume`]; `None` if it
+    /// is down.
+    pub fn pause(&self, node: &NodeAddress) -> Option<u32> {
         let mut mutable = self.mutable();
         let status = mutable.status.entry(node.clone()).or_default();
         if status.down {
-            return false;
+            return None;
         }
-        status.pauses += 1;
-        if status.pauses == 1 {
+        if status.pause() {
             self.machines.pause(self.machine(node));
         }
-        true
+        Some(status.life)
     }
 
-    /// Lets a paused node go on.
-    pub fn resume(&self, node: &NodeAddress) {
+    /// Ends one pause of a life of a node, which goes on if no other lasts.
+    pub fn resume(&self, node: &NodeAddress, life: u32) {
         let mut mutable = self.mutable();
         let status = mutable.status.entry(node.clone()).or_default();
-        if status.pauses > 0 {
-            status.pauses -= 1;
-            if status.pauses == 0 {
-                self.machines.resume(self.machine(node));
-            }
+        if status.resume(life) {
+            self.machines.resume(self.machine(node));
         }
     }
 
@@ -512,13 +541,44 @@ impl Stage {
         self.set_disks();
         for (node, machine) in &self.nodes {
             self.machines.disks().repair(*machine);
-            while self.mutable().status.get(node).is_some_and(|status| status.pauses > 0) {
-                self.resume(node);
+            let status = self.mutable().status.get(node).copied().unwrap_or_default();
+            for _ in 0..status.pauses {
+                self.resume(node, status.life);
             }
         }
         let nodes: Vec<NodeAddress> = self.nodes.keys().cloned().collect();
         for node in nodes {
             self.bring_up(&node).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_with_the_life_that_it_began_in() {
+        let mut status = Status::default();
+        assert!(status.pause());
+        assert!(!status.pause(), "it stands still already");
+        let life = status.life;
+        assert!(!status.resume(life), "another pause lasts");
+        assert!(status.end(), "killed while it stood still");
+        status.down = false;
+        assert!(status.pause());
+        assert!(!status.resume(life), "a pause of the life before");
+        assert!(status.resume(status.life));
+        assert!(!status.resume(status.life), "nothing is left to end");
+        assert!(!status.end());
+    }
+
+    #[test]
+    fn a_loss_below_that_of_the_link_changes_nothing() {
+        let link = Link { loss_ppm: 1_000, ..Link::default() };
+        let loss = |loss_ppm| Overlay { loss_ppm, ..Overlay::default() };
+        assert!(!loss(1_000).worsens(&link));
+        assert!(loss(1_001).worsens(&link));
+        assert!(Overlay { delay: Duration::from_millis(1), loss_ppm: 0 }.worsens(&link));
     }
 }
