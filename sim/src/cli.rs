@@ -207,7 +207,7 @@ mod simulate {
     };
     use fulmar_sim::output::{say, tell};
     use fulmar_sim::report::{RunReport, Verdict};
-    use fulmar_sim::runner::{meta, plants, sweep};
+    use fulmar_sim::runner::{RunnerError, meta, plants, sweep};
     use fulmar_sim::world::{self, Finished, Leak, Options};
     use fulmar_types::Plant;
     use std::path::{Path, PathBuf};
@@ -272,7 +272,7 @@ mod simulate {
         if let (Some(path), Some(text)) = (&arguments.trace, &finished.trace)
             && let Err(error) = std::fs::write(path, text)
         {
-            return usage(&format!("{} cannot be written: {error}", path.display()));
+            return unwritten(path, &error);
         }
         let wants_folder = arguments.report.is_none() || plant.is_none();
         if report.verdict != Verdict::Pass && wants_folder && !options.trace {
@@ -290,11 +290,22 @@ mod simulate {
                     .map_err(std::io::Error::other)
                     .and_then(|text| std::fs::write(path, text));
                 if let Err(error) = written {
-                    return usage(&format!("{} cannot be written: {error}", path.display()));
+                    return unwritten(path, &error);
                 }
             }
         }
         report.verdict.exit_code()
+    }
+
+    /// The system did not take what a run has to leave: no fault of whoever asked for it.
+    fn unwritten(path: &Path, error: &std::io::Error) -> ExitCode {
+        tell(format_args!("fulmar-sim: {} cannot be written: {error}", path.display()));
+        ExitCode::Harness
+    }
+
+    fn refused(error: &RunnerError) -> ExitCode {
+        tell(format_args!("fulmar-sim: {error}"));
+        error.exit_code()
     }
 
     /// Writes the failure folder. The run is repeated to record its trace, which is the same.
@@ -331,7 +342,7 @@ mod simulate {
                 say(summary.to_string().trim_end());
                 summary.exit_code()
             }
-            Err(error) => usage(&error.to_string()),
+            Err(error) => refused(&error),
         }
     }
 
@@ -369,7 +380,7 @@ mod simulate {
         let leak = arguments.leak.iter().map(|leak| (LEAK.to_owned(), leak.clone()));
         let extra: Vec<(String, String)> = leak.collect();
         match meta::meta(&arguments.paths, 0..arguments.seeds, arguments.jobs, &extra) {
-            Err(error) => usage(&error.to_string()),
+            Err(error) => refused(&error),
             Ok(summary) => {
                 say(format_args!("{summary}"));
                 summary.exit_code()
@@ -406,10 +417,10 @@ mod simulate {
             jobs: arguments.jobs,
         };
         match plants::plants(&paths, &plan) {
-            Err(error) => usage(&error.to_string()),
+            Err(error) => refused(&error),
             Ok(table) => {
                 say(table.to_string().trim_end());
-                if table.holds() { ExitCode::Ok } else { ExitCode::Safety }
+                table.exit_code()
             }
         }
     }

@@ -4,10 +4,11 @@
 //! after its children in turn.
 
 use crate::report::{RunReport, Verdict};
+use fulmar_types::ExitCode;
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often the parent looks after its children. Each look takes processor time from them.
@@ -150,18 +151,19 @@ impl Pool {
             command.current_dir(directory);
         }
         let child = command.spawn()?;
-        self.running.push(Running { job, child, report, errors, since: Instant::now() });
+        let since = Instant::now();
+        self.running.push(Running { job, child, report, errors, since });
         Ok(())
     }
 
     fn look(&mut self, at: usize) -> io::Result<Option<(Job, RunReport)>> {
         let running = &mut self.running[at];
         let ended = match running.child.try_wait()? {
-            Some(status) => status.to_string(),
+            Some(status) => Ended::By(status),
             None if running.since.elapsed() > PATIENCE => {
                 running.child.kill()?;
                 running.child.wait()?;
-                format!("no end after {} s of real time", PATIENCE.as_secs())
+                Ended::Late
             }
             None => return Ok(None),
         };
@@ -172,7 +174,7 @@ impl Pool {
         let said = std::fs::read_to_string(&errors).unwrap_or_default();
         let _ = std::fs::remove_file(&report);
         let _ = std::fs::remove_file(&errors);
-        let report = parsed.unwrap_or_else(|| crashed(&job, &ended, &said));
+        let report = parsed.unwrap_or_else(|| without_report(&job, ended, &said));
         Ok(Some((job, report)))
     }
 }
@@ -187,14 +189,47 @@ impl Drop for Pool {
     }
 }
 
-/// A report for a process that left none.
-fn crashed(job: &Job, ended: &str, said: &str) -> RunReport {
+/// How a process ended.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    By(ExitStatus),
+    /// It was killed, because no run takes so long.
+    Late,
+}
+
+/// A report for a process that left none. One that says so itself could not do its work, which is no
+/// crash.
+fn without_report(job: &Job, ended: Ended, said: &str) -> RunReport {
+    let harness = i32::from(ExitCode::Harness.code());
+    let (how, is_harness) = match ended {
+        Ended::By(status) => (status.to_string(), status.code() == Some(harness)),
+        Ended::Late => (format!("no end after {} s of real time", PATIENCE.as_secs()), false),
+    };
     let tail: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
     let shown = tail.iter().take(6).copied().collect::<Vec<_>>().join(" | ");
-    let verdict = Verdict::Crash { text: format!("{ended}: {shown}") };
+    let text = format!("{how}: {shown}");
+    let verdict = if is_harness { Verdict::Harness { text } } else { Verdict::Crash { text } };
     RunReport {
         scenario: job.scenario.display().to_string(),
         seed: job.seed,
         ..RunReport::new("", job.plant.clone(), verdict)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_process_without_a_report_crashed_or_could_not_write_one() {
+        let job = Job::new(Path::new("a.toml"), 3);
+        let exited = |code: i32| Ended::By(ExitStatus::from_raw(code << 8));
+        let full = without_report(&job, exited(14), "no space left\n\n").verdict;
+        assert_eq!(full.exit_code(), ExitCode::Harness);
+        assert_eq!(full.to_string(), "HARNESS: exit status: 14: no space left");
+        for ended in [exited(101), Ended::By(ExitStatus::from_raw(9)), Ended::Late] {
+            assert_eq!(without_report(&job, ended, "").verdict.exit_code(), ExitCode::Crash);
+        }
     }
 }

@@ -7,13 +7,12 @@
 //! process, because what hides in process-wide counters is the same in two fresh processes.
 
 use super::child::{Job, Pool};
-use super::files;
+use super::{RunnerError, files};
 use crate::output::tell;
 use crate::report::{RunReport, Verdict};
 use fulmar_types::ExitCode;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 
 /// Two runs of one seed that differ.
@@ -103,8 +102,8 @@ pub fn meta(
     seeds: std::ops::Range<u64>,
     jobs: usize,
     extra: &[(String, String)],
-) -> io::Result<MetaSummary> {
-    let scenarios = files::find_good(paths)?;
+) -> Result<MetaSummary, RunnerError> {
+    let scenarios = files::find_good(paths).map_err(RunnerError::Scenario)?;
     let mut pool = Pool::new(jobs)?;
     for seed in seeds {
         for (path, _) in &scenarios {

@@ -6,10 +6,10 @@
 //! caught a plant is made again without it and must pass.
 
 use super::child::{Job, Pool};
-use super::files;
+use super::{RunnerError, files};
 use crate::output::tell;
 use crate::report::{RunReport, Verdict};
-use fulmar_types::Plant;
+use fulmar_types::{ExitCode, Plant};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -53,6 +53,8 @@ pub struct PlantTable {
     pub rows: Vec<Row>,
     /// Runs without a plant, and how many of them failed.
     pub clean: (u64, u64),
+    /// How runs failed that may not: those without a plant, and those without a named check.
+    pub failed: Vec<Verdict>,
 }
 
 impl Row {
@@ -164,6 +166,15 @@ impl PlantTable {
         let soon = |row: &Row| row.median_seeds().is_some_and(|median| median <= MEDIAN_MAX);
         self.rows.iter().all(|row| soon(row) && row.unnamed == 0) && self.clean.1 == 0
     }
+
+    /// The exit code: of the worst run that may not fail, or that of a plant which was not found.
+    pub fn exit_code(&self) -> ExitCode {
+        match Verdict::worst(self.failed.iter()) {
+            Verdict::Pass if self.holds() => ExitCode::Ok,
+            Verdict::Pass => ExitCode::Safety,
+            worst => worst.exit_code(),
+        }
+    }
 }
 
 /// What the table is made of.
@@ -183,14 +194,17 @@ pub struct Plan {
 ///
 /// # Errors
 /// If there is no scenario, or a bad one, or a process cannot be started.
-pub fn plants(paths: &[PathBuf], plan: &Plan) -> io::Result<PlantTable> {
-    let scenarios: Vec<PathBuf> =
-        files::find_good(paths)?.into_iter().map(|(path, _)| path).collect();
+pub fn plants(paths: &[PathBuf], plan: &Plan) -> Result<PlantTable, RunnerError> {
+    let scenarios: Vec<PathBuf> = files::find_good(paths)
+        .map_err(RunnerError::Scenario)?
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
     let mut table = PlantTable::default();
     let mut caught = BTreeSet::new();
     for plant in &plan.plants {
         tell(format_args!("{}: {}", plant.name(), plant.about().trim()));
-        let row = one(*plant, &scenarios, plan, &mut caught)?;
+        let row = one(*plant, &scenarios, plan, (&mut caught, &mut table.failed))?;
         let found = row.best().map_or(0, |(_, seeds)| seeds.len());
         tell(format_args!("  {} runs, at most {found} finds in one scenario", row.runs));
         table.rows.push(row);
@@ -204,6 +218,7 @@ pub fn plants(paths: &[PathBuf], plan: &Plan) -> io::Result<PlantTable> {
         table.clean.0 += 1;
         if report.verdict != Verdict::Pass {
             table.clean.1 += 1;
+            table.failed.push(report.verdict.clone());
             tell(format_args!(
                 "  {} seed {}: {}",
                 job.scenario.display(),
@@ -220,7 +235,7 @@ fn one(
     plant: Plant,
     scenarios: &[PathBuf],
     plan: &Plan,
-    caught: &mut BTreeSet<(PathBuf, u64)>,
+    (caught, failed): (&mut BTreeSet<(PathBuf, u64)>, &mut Vec<Verdict>),
 ) -> io::Result<Row> {
     let mut row = Row::new(plant);
     let mut pool = Pool::new(plan.jobs)?;
@@ -233,6 +248,8 @@ fn one(
             row.add(seed, &report);
             if find(&report.verdict).is_some() {
                 caught.insert((job.scenario, seed));
+            } else if report.verdict != Verdict::Pass && report.verdict.check().is_none() {
+                failed.push(report.verdict);
             }
         }
         if row.best().is_some_and(|(_, seeds)| seeds.len() as u64 >= plan.enough) {
@@ -270,7 +287,7 @@ mod tests {
         let named = Verdict::Safety { check: "linearizable".to_owned(), text: String::new() };
         row.add(0, &failed(named));
         row.add(1, &failed(verdict));
-        PlantTable { rows: vec![row], clean: (1, 0) }
+        PlantTable { rows: vec![row], clean: (1, 0), failed: Vec::new() }
     }
 
     #[test]
@@ -289,5 +306,22 @@ mod tests {
         assert_eq!(table(quiet("progress")).rows[0].checks.len(), 2);
         let unclean = PlantTable { clean: (1, 1), ..table(Verdict::Pass) };
         assert!(!unclean.holds());
+    }
+
+    #[test]
+    fn the_table_ends_with_the_code_of_what_failed() {
+        assert_eq!(table(Verdict::Pass).exit_code(), ExitCode::Ok);
+        let lost = PlantTable { rows: vec![Row::new(Plant::LoseRename)], ..PlantTable::default() };
+        assert_eq!(lost.exit_code(), ExitCode::Safety, "a plant was not found");
+        let text = String::new;
+        let failures = [
+            (Verdict::Harness { text: text() }, ExitCode::Harness),
+            (Verdict::Liveness { check: text(), text: text() }, ExitCode::Liveness),
+            (Verdict::Crash { text: text() }, ExitCode::Crash),
+        ];
+        for (verdict, code) in failures {
+            let failed = PlantTable { failed: vec![verdict], ..lost.clone() };
+            assert_eq!(failed.exit_code(), code);
+        }
     }
 }

@@ -3,13 +3,12 @@
 //! Seeds are the outer loop, so a sweep that is stopped early has seen all scenarios alike.
 
 use super::child::{Job, Pool};
-use super::files;
+use super::{RunnerError, files};
 use crate::output::tell;
 use crate::report::{RunReport, Verdict};
 use fulmar_types::{ExitCode, Probe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -137,10 +136,10 @@ impl fmt::Display for Summary {
 ///
 /// # Errors
 /// If a scenario is bad (with the text for people) or a process cannot be started.
-pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
+pub fn sweep(options: &SweepOptions) -> Result<Summary, RunnerError> {
     let mut scenarios = Vec::new();
     let mut demanded = BTreeSet::new();
-    for (path, scenario) in files::find_good(&options.paths)? {
+    for (path, scenario) in files::find_good(&options.paths).map_err(RunnerError::Scenario)? {
         scenarios.push(path);
         demanded.extend(scenario.must_hit.iter().map(|probe| probe.name().to_owned()));
     }
@@ -182,4 +181,46 @@ pub fn sweep(options: &SweepOptions) -> io::Result<Summary> {
         }
     }
     Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_ends_with_the_code_of_its_worst_failure() {
+        let text = String::new;
+        let mut summary = Summary::default();
+        summary.add(RunReport::new("", None, Verdict::Pass));
+        assert_eq!(summary.exit_code(), ExitCode::Ok);
+        summary.missed.insert("torn tail cut".to_owned());
+        assert_eq!(summary.exit_code(), ExitCode::ProbeMissed);
+        let worse = [
+            (Verdict::Harness { text: text() }, ExitCode::Harness),
+            (Verdict::Liveness { check: text(), text: text() }, ExitCode::Liveness),
+            (Verdict::Crash { text: text() }, ExitCode::Crash),
+            (Verdict::Safety { check: text(), text: text() }, ExitCode::Safety),
+        ];
+        for (verdict, code) in worse {
+            summary.add(RunReport::new("", None, verdict));
+            assert_eq!(summary.exit_code(), code);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_swept_is_the_fault_of_whoever_asked() {
+        let options = SweepOptions {
+            paths: vec![PathBuf::from("no/such/scenario.toml")],
+            seeds: 1,
+            first_seed: 0,
+            jobs: 1,
+            limit: None,
+            failures: PathBuf::from("failures"),
+            stop_at_failure: false,
+        };
+        let error = sweep(&options).expect_err("there is nothing to sweep");
+        assert_eq!(error.exit_code(), ExitCode::Usage);
+        let full = RunnerError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(full.exit_code(), ExitCode::Harness);
+    }
 }
