@@ -11,8 +11,9 @@
 
 use crate::report::RunReport;
 use crate::scenario::Scenario;
+use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The revision of the sources in the working directory, or "unknown" where there is none.
 pub fn revision() -> String {
@@ -103,6 +104,28 @@ pub fn folder(parent: &Path, scenario: &Path, seed: u64, plant: Option<&str>) ->
     parent.join(format!("{}{plant}-seed-{seed}", stem(scenario)))
 }
 
+/// Where the failure folders of each of these scenarios go: below `parent`, and where two files have
+/// one name, below a folder for each of their directories.
+pub fn failure_parents(parent: &Path, scenarios: &[PathBuf]) -> Vec<PathBuf> {
+    let mut named: BTreeMap<String, u32> = BTreeMap::new();
+    for path in scenarios {
+        *named.entry(stem(path)).or_default() += 1;
+    }
+    let apart = |path: &PathBuf| {
+        if named[&stem(path)] == 1 {
+            return parent.to_owned();
+        }
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let plain = directory.components().filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_string_lossy()),
+            Component::ParentDir => Some("up".into()),
+            _ => None,
+        });
+        parent.join(plain.collect::<Vec<_>>().join("-"))
+    };
+    scenarios.iter().map(apart).collect()
+}
+
 /// Writes a failure folder; the trace is added by the run that recorded it.
 ///
 /// # Errors
@@ -148,4 +171,17 @@ pub fn cpu_ms() -> u64 {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     ticks * 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_two_files_with_one_name_lie_apart() {
+        let paths = ["fast/cuts.toml", "mine/old/cuts.toml", "cuts.toml", "fast/rot.toml"];
+        let found = failure_parents(Path::new("failures"), &paths.map(PathBuf::from));
+        let wanted = ["failures/fast", "failures/mine-old", "failures", "failures"];
+        assert_eq!(found, wanted.map(PathBuf::from));
+    }
 }

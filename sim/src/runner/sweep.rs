@@ -143,10 +143,11 @@ pub fn sweep(options: &SweepOptions) -> Result<Summary, RunnerError> {
         scenarios.push(path);
         demanded.extend(scenario.must_hit.iter().map(|probe| probe.name().to_owned()));
     }
+    let folders = files::failure_parents(&options.failures, &scenarios);
     let mut pool = Pool::new(options.jobs)?;
     for seed in options.first_seed..options.first_seed.saturating_add(options.seeds) {
-        for path in &scenarios {
-            pool.push(Job { failures: Some(options.failures.clone()), ..Job::new(path, seed) });
+        for (path, failures) in scenarios.iter().zip(&folders) {
+            pool.push(Job { failures: Some(failures.clone()), ..Job::new(path, seed) });
         }
     }
     let total = pool.waiting();
