@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use fulmar_sim::output::{say, tell};
-use fulmar_sim::runner::files;
+use fulmar_sim::runner::{files, load};
 use fulmar_types::ExitCode;
 use std::path::PathBuf;
 
@@ -26,6 +26,9 @@ enum Command {
     Meta(MetaArguments),
     /// Plant known bugs one by one and print what catches them.
     Plants(PlantsArguments),
+    /// Take processor time; `meta` runs it beside one run of each pair.
+    #[command(hide = true)]
+    Spin,
     /// Read scenario files and report what is wrong with them.
     Check {
         /// Scenario files and directories.
@@ -135,6 +138,10 @@ pub struct PlantsArguments {
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Check { paths } => check(&paths),
+        Command::Spin => {
+            load::spin();
+            ExitCode::Ok
+        }
         Command::Run(arguments) => simulate::run(&arguments),
         Command::Sweep(arguments) => simulate::sweep(&arguments),
         Command::Replay(arguments) => simulate::replay(&arguments),

@@ -3,6 +3,7 @@
 //! A child is this very program with `run … --report FILE`. There are no threads: the parent looks
 //! after its children in turn.
 
+use super::load::Load;
 use crate::report::{RunReport, Verdict};
 use fulmar_types::ExitCode;
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A run that takes longer than this in real time hangs: a minute of chaos takes a few seconds.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A run to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Job {
     pub environment: Vec<(String, String)>,
     /// Working directory in which this run differs.
     pub directory: Option<PathBuf>,
+    /// Whether a busy process runs beside it.
+    pub loaded: bool,
 }
 
 impl Job {
@@ -44,6 +47,7 @@ impl Job {
             failures: None,
             environment: Vec::new(),
             directory: None,
+            loaded: false,
         }
     }
 }
@@ -54,6 +58,8 @@ struct Running {
     report: PathBuf,
     errors: PathBuf,
     since: Instant,
+    /// Ends with it.
+    _load: Option<Load>,
 }
 
 /// Children under way.
@@ -150,9 +156,10 @@ impl Pool {
         if let Some(directory) = &job.directory {
             command.current_dir(directory);
         }
+        let load = if job.loaded { Some(Load::start(&self.program)?) } else { None };
         let child = command.spawn()?;
         let since = Instant::now();
-        self.running.push(Running { job, child, report, errors, since });
+        self.running.push(Running { job, child, report, errors, since, _load: load });
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //! environment, working directory, time zone, load and log level. Both reports must be equal,
 //! trace hash included.
 //!
-//! The load differs because the two runs of a seed start with others beside them, and one of them
-//! logs what the other does not. The second one also runs a short simulation before in the same
+//! The second one has a busy process beside it, which takes processor time from it, and logs more. It
+//! also runs a short simulation before in the same
 //! process, because what hides in process-wide counters is the same in two fresh processes.
 
 use super::child::{Job, Pool};
@@ -66,6 +66,7 @@ fn surroundings(job: Job, second: bool) -> Job {
                 pair("FULMAR_SIM_AFTER_ANOTHER", "1"),
             ],
             directory: Some(PathBuf::from("/")),
+            loaded: true,
             ..job
         }
     } else {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`files`] | finding scenario files, writing and reading failure folders |
 //! | [`child`] | starting runs as processes of their own |
+//! | [`load`] | keeping the machine busy meanwhile |
 //! | [`sweep`] | many seeds of many scenarios, with a summary |
 //! | [`meta`] | every seed twice, in surroundings that differ, compared byte by byte |
 //! | [`plants`] | the table of planted bugs and what caught them |
@@ -18,6 +19,7 @@ use thiserror::Error;
 
 pub mod child;
 pub mod files;
+pub mod load;
 pub mod meta;
 pub mod plants;
 pub mod sweep;
