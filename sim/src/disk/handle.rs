@@ -95,7 +95,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir<'a>(&'a self, directory: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        self.later(DiskOp::Sync, move |system, _| system.names.create_directory(&plain(directory)))
+        self.later(DiskOp::Sync, move |system, tap| system.create_directory(tap, directory))
     }
 
     fn sync_dir<'a>(&'a self, directory: &'a Path) -> BoxFuture<'a, io::Result<()>> {

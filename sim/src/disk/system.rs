@@ -163,6 +163,17 @@ impl FileSystem {
         self.check(operation, &path)
     }
 
+    /// Creates a directory and those above it, durably.
+    ///
+    /// # Errors
+    /// `NotADirectory`.
+    pub fn create_directory(&mut self, tap: Tap<'_>, directory: &Path) -> io::Result<()> {
+        let directory = plain(directory);
+        self.names.create_directory(&directory)?;
+        self.tell(tap, Kind::DiskName, (0, 4), directory.as_os_str().as_encoded_bytes());
+        Ok(())
+    }
+
     /// Opens a file.
     ///
     /// # Errors
