@@ -194,7 +194,9 @@ pub(crate) async fn take_ballast(
     };
     let len = file.len_bytes().await.map_err(failed)?;
     let free = disk.free_bytes(root).await.map_err(failed)?;
-    let more = wanted_bytes.saturating_sub(len).min(free) / BLOCK_BYTES * BLOCK_BYTES;
+    // A power cut leaves any length, so what lacks may be less than a block.
+    let lacks = wanted_bytes.saturating_sub(len);
+    let more = if lacks <= free { lacks } else { free / BLOCK_BYTES * BLOCK_BYTES };
     if more == 0 {
         return Ok(len);
     }

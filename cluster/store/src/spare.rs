@@ -138,8 +138,9 @@ enum Task {
     Remove(u64),
 }
 
-/// What is to be done; nothing if the disk is full and nothing can be given back.
-fn next_task(inner: &Inner) -> Option<Task> {
+/// What is to be done; nothing if the disk is full and nothing can be given back. Without the
+/// ballast, if that has just found no space: a file that was a segment may need none.
+fn next_task(inner: &Inner, with_ballast: bool) -> Option<Task> {
     let mut core = inner.core();
     if core.poisoned || core.identity.is_none() {
         return None;
@@ -151,7 +152,7 @@ fn next_task(inner: &Inner) -> Option<Task> {
         return None;
     }
     let wanted_bytes = ballast_bytes(segment_bytes);
-    if core.space.ballast_bytes < wanted_bytes && free >= BLOCK_BYTES {
+    if with_ballast && core.space.ballast_bytes < wanted_bytes && free >= BLOCK_BYTES {
         return Some(Task::Ballast { wanted_bytes });
     }
     // One is needed whatever the settings say: nothing is appended without a place for it.
@@ -176,17 +177,22 @@ fn next_task(inner: &Inner) -> Option<Task> {
 
 /// Keeps as many spares ready as the settings say, until the store is dropped or fails.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut with_ballast = true;
     loop {
         look(&inner).await;
-        let done = match next_task(&inner) {
+        let task = next_task(&inner, with_ballast);
+        let is_ballast = matches!(task, Some(Task::Ballast { .. }));
+        let done = match task {
             None => Ok(false),
             Some(task) => perform(&inner, task).await,
         };
         inner.space_changed.notify_waiters();
         match done {
             Ok(true) => {}
+            Ok(false) if is_ballast => with_ballast = false,
             Ok(false) => {
                 let _ = time::timeout(LOOK_PAUSE, inner.spare_taken.notified()).await;
+                with_ballast = true;
             }
             Err(error) => {
                 inner.fail(&Failure::Disk(error), Vec::new());

@@ -65,6 +65,21 @@ fn room_runs_out_before_the_disk_is_asked_and_comes_back() {
 }
 
 #[test]
+fn a_ballast_of_odd_length_is_filled_up_and_keeps_nobody_from_a_spare() {
+    let disk = TestDisk::default();
+    run(async { drop(settled(&disk).await) });
+    // What a power cut leaves of a ballast that is being written.
+    disk.rot(&Path::new(ROOT).join("ballast"), |bytes| bytes.truncate(bytes.len() - 773));
+    for name in disk.names().iter().filter(|name| name.to_string_lossy().contains("spare")) {
+        disk.lose(name);
+    }
+    run(async {
+        let node = open(&disk).await;
+        wait_until(|| node.store.room().spares == 1 && ballast(&disk) == BALLAST).await;
+    });
+}
+
+#[test]
 fn the_manifest_of_the_next_segment_costs_ballast() {
     run(async {
         let disk = TestDisk::default();
