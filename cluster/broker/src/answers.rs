@@ -11,6 +11,7 @@ use crate::limits::{
     ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_IN_FLIGHT_MAX, ANSWER_BYTES_PER_NAME,
     REQUEST_PARTITIONS_MAX,
 };
+use crate::room::{room, take};
 use fulmar_wire::{FetchRequest, Request};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -100,7 +101,7 @@ pub struct AnswerRoom(Arc<Semaphore>);
 
 impl AnswerRoom {
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(ANSWER_BYTES_IN_FLIGHT_MAX / 1024)))
+        Self(room(ANSWER_BYTES_IN_FLIGHT_MAX))
     }
 
     /// Takes room for an answer; waits while there is none. A small answer needs none.
@@ -108,9 +109,7 @@ impl AnswerRoom {
         if named.is_small() {
             return Held::new();
         }
-        let kib = named.answer_bytes().min(ANSWER_BYTES_IN_FLIGHT_MAX).div_ceil(1024);
-        let kib = u32::try_from(kib).expect("bounded by the limit");
-        vec![self.0.clone().acquire_many_owned(kib).await.expect("never closed")]
+        vec![take(&self.0, named.answer_bytes().min(ANSWER_BYTES_IN_FLIGHT_MAX)).await]
     }
 
     #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::limits::{
 };
 use crate::machine::outcome::{OperationResult, UnitResult};
 use crate::proposer::Proposer;
+use crate::room::room;
 use crate::settings::BrokerSettings;
 use crate::site::Site;
 use fulmar_host::Host;
@@ -63,7 +64,6 @@ impl Broker {
         settings: BrokerSettings,
     ) -> Arc<Self> {
         let segment_bytes = settings.segment_bytes;
-        let room = |bytes: usize| Arc::new(Semaphore::new(bytes / 1024));
         let proposer = Proposer::start(host.clone(), group.clone(), site.clone(), segment_bytes);
         let wake = task::spawn_owned(wake_at_leader_change(group.clone(), site.clone()));
         let broker = Arc::new(Self {

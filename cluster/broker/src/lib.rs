@@ -25,6 +25,7 @@ pub mod limits;
 pub mod machine;
 pub mod proposer;
 mod raft;
+mod room;
 pub mod server;
 pub mod settings;
 pub mod site;

@@ -65,6 +65,8 @@ impl Future for Ticket {
 
 struct Pending {
     unit: Unit,
+    /// How long it is, encoded.
+    bytes: usize,
     promise: Promise,
 }
 
@@ -99,24 +101,24 @@ struct Queue {
 
 impl Queue {
     fn push(&mut self, pending: Pending) {
-        self.bytes += pending.unit.encoded_len();
+        self.bytes += pending.bytes;
         self.pending.push_back(pending);
     }
 
     fn pop(&mut self) -> Option<Pending> {
         let pending = self.pending.pop_front()?;
-        self.bytes -= pending.unit.encoded_len();
+        self.bytes -= pending.bytes;
         Some(pending)
     }
 
     fn put_back(&mut self, pending: Pending) {
-        self.bytes += pending.unit.encoded_len();
+        self.bytes += pending.bytes;
         self.pending.push_front(pending);
     }
 
     fn drop_abandoned(&mut self) {
         self.pending.retain(|pending| !pending.promise.is_abandoned());
-        self.bytes = self.pending.iter().map(|pending| pending.unit.encoded_len()).sum();
+        self.bytes = self.pending.iter().map(|pending| pending.bytes).sum();
     }
 }
 
@@ -198,7 +200,8 @@ impl Shared {
 
     fn push(&self, unit: Unit, reply: Option<oneshot::Sender<Answer>>, room: OwnedSemaphorePermit) {
         let promise = Promise { reply, has_records: unit.has_records(), _room: room };
-        self.locked().push(Pending { unit, promise });
+        let bytes = unit.encoded_len();
+        self.locked().push(Pending { unit, bytes, promise });
         self.arrived.notify_one();
     }
 

@@ -20,6 +20,7 @@ use crate::error_map;
 use crate::limits::{
     FETCH_BYTES_MAX, FETCH_LOOK_PAUSE_MS, FETCH_ROOM_WAIT_MS_MAX, FETCH_WAIT_MS_MAX,
 };
+use crate::room::take;
 use bytes::{Bytes, BytesMut};
 use fulmar_host::time::{self, Instant};
 use fulmar_store::entry::{Entry, Operation};
@@ -90,10 +91,8 @@ async fn take_room(
 ) -> Option<OwnedSemaphorePermit> {
     // The first batch comes whole, so there is never less than one batch to be had.
     let batch_max = fulmar_types::limits::batch_bytes_max(broker.settings.segment_bytes);
-    let kib = budget_of(request).max(batch_max).div_ceil(1024);
-    let kib = u32::try_from(kib).expect("bounded by the limits");
-    let room = broker.fetch_room.clone().acquire_many_owned(kib);
-    Some(time::timeout_at(patience, room).await.ok()?.expect("never closed"))
+    let room = take(&broker.fetch_room, budget_of(request).max(batch_max));
+    time::timeout_at(patience, room).await.ok()
 }
 
 /// Whether any partition has a record for the request, so that memory is needed to look at it.

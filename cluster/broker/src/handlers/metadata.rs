@@ -14,6 +14,7 @@ use crate::limits::{
 };
 use crate::machine::state::State;
 use crate::machine::topics::{Topic, is_valid_name};
+use crate::room::take;
 use fulmar_types::{TopicId, Uuid};
 use fulmar_wire::{
     ErrorCode, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
@@ -87,9 +88,7 @@ fn bytes_of<'a>(topics: impl Iterator<Item = Option<&'a Topic>>) -> usize {
 
 /// Reserves memory for a response; waits while too many are under way.
 async fn take_room(broker: &Broker, bytes: usize) -> Held {
-    let kib = bytes.min(METADATA_BYTES_IN_FLIGHT_MAX).div_ceil(1024);
-    let kib = u32::try_from(kib).expect("bounded by the limit");
-    vec![broker.metadata_room.clone().acquire_many_owned(kib).await.expect("never closed")]
+    vec![take(&broker.metadata_room, bytes.min(METADATA_BYTES_IN_FLIGHT_MAX)).await]
 }
 
 fn brokers(broker: &Broker) -> Vec<MetadataResponseBroker> {

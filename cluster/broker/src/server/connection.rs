@@ -6,13 +6,14 @@
 //! out for long; one timer per connection watches over that and for silence, and not one per read;
 //! an idle connection keeps no large buffer.
 
-use super::room::{Room, Share, is_small, take};
+use super::room::{Room, Share, is_small};
 use crate::broker::Broker;
 use crate::handlers::{self, Reply};
 use crate::limits::{
     BUFFER_KEPT_BYTES_MAX, CLOSED_WAIT_MS_MAX, CONNECTION_IDLE_MS_MAX, FRAME_BYTES_PER_S_MIN,
     FRAME_STALL_MS_MAX, OWN_FRAMES_BYTES_MAX,
 };
+use crate::room::{room as room_of, take};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fulmar_host::BoxFuture;
 use fulmar_host::net::{Connection, ReadHalf, WriteHalf};
@@ -112,7 +113,7 @@ pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Conn
     let vitals = Vitals(Mutex::new(pulse));
     // The channel holds what is in flight, apart from the one that the writer awaits.
     let (queue, queued) = mpsc::channel(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX - 1);
-    let (buffer, own) = (BytesMut::new(), Arc::new(Semaphore::new(OWN_FRAMES_BYTES_MAX / 1024)));
+    let (buffer, own) = (BytesMut::new(), room_of(OWN_FRAMES_BYTES_MAX));
     let mut input = Input { broker, room, reader, vitals: &vitals, buffer, own };
     let ended = tokio::select! {
         biased;

@@ -7,6 +7,7 @@
 use crate::limits::{
     LARGE_FRAMES_BYTES_MAX, OTHER_FRAMES_BYTES_MAX, SMALL_FRAME_BYTES_MAX, SMALL_FRAMES_BYTES_MAX,
 };
+use crate::room::{room, take};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,11 +31,10 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new() -> Self {
-        let share = |bytes: usize| Arc::new(Semaphore::new(bytes / 1024));
         Self {
-            large: share(LARGE_FRAMES_BYTES_MAX),
-            records: share(SMALL_FRAMES_BYTES_MAX),
-            others: share(OTHER_FRAMES_BYTES_MAX),
+            large: room(LARGE_FRAMES_BYTES_MAX),
+            records: room(SMALL_FRAMES_BYTES_MAX),
+            others: room(OTHER_FRAMES_BYTES_MAX),
         }
     }
 
@@ -47,12 +47,6 @@ impl Room {
         };
         take(share, frame_bytes).await
     }
-}
-
-/// Takes room for a frame; waits while there is none.
-pub(super) async fn take(share: &Arc<Semaphore>, frame_bytes: usize) -> OwnedSemaphorePermit {
-    let kib = u32::try_from(frame_bytes.div_ceil(1024)).expect("frames are bounded");
-    share.clone().acquire_many_owned(kib).await.expect("never closed")
 }
 
 /// Whether a frame may be read before it is counted.
