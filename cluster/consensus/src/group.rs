@@ -364,6 +364,7 @@ impl Group {
                 if !self.shared.holds_lease(until.term) && !planted(Plant::LeaseOfOlderAnswer) {
                     return Err(ReadError::NotLeader);
                 }
+                self.shared.host.report(Event::LeadProved { term: until.term });
                 let mut applied = self.shared.progress.applied();
                 while applied.is_none_or(|applied| applied.index < until.index) {
                     self.shared.progress.wait_beyond(applied).await;

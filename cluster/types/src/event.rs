@@ -63,6 +63,11 @@ pub enum Event {
         /// Whether a majority has granted this vote.
         committed: bool,
     },
+    /// The lease held: the node may answer a read as the leader of this term.
+    LeadProved {
+        /// The term that it leads.
+        term: Term,
+    },
     /// An entry was added to the log; it is not flushed yet.
     Appended {
         /// Its place.

@@ -15,6 +15,7 @@ mod election_safety;
 mod flushed_survives;
 mod full_disk_survived;
 mod leader_completeness;
+mod lease_alone;
 mod log_matching;
 mod node_log;
 mod queues_bounded;
@@ -118,6 +119,7 @@ impl Default for Checks {
                 Box::<election_safety::ElectionSafety>::default(),
                 Box::<log_matching::LogMatching>::default(),
                 Box::<leader_completeness::LeaderCompleteness>::default(),
+                Box::<lease_alone::LeaseAlone>::default(),
                 Box::<applied_equal::AppliedEqual>::default(),
                 Box::<votes_kept::VotesKept>::default(),
                 Box::<flushed_survives::FlushedSurvives>::default(),

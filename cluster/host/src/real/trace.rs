@@ -73,6 +73,7 @@ impl Observer for TracingObserver {
             Event::Appended { .. }
             | Event::Flushed { .. }
             | Event::Applied { .. }
+            | Event::LeadProved { .. }
             | Event::QueueDepth { .. } => tracing::trace!(?event),
             // The vocabulary grows; an event that has no line of its own is still worth one.
             other => tracing::debug!(event = ?other),
