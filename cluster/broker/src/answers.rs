@@ -3,17 +3,23 @@
 //! An answer is made when the answers before it on its connection are on their way, so there is at
 //! most one for each connection. Those that name a few topics or partitions are small enough for
 //! that to be the bound; whatever names more takes room before it is made, and keeps it until it is
-//! sent. Records of Fetch and descriptions of Metadata have room of their own.
+//! sent. Answers of middle size have a share of their own, which those that name thousands of
+//! partitions cannot take. Records of Fetch and descriptions of Metadata have room of their own.
 //!
-//! Invariant: nothing in an answer is larger than what was counted for it.
+//! Invariants: nothing in an answer is larger than what was counted for it; nobody waits for room
+//! longer than a client waits for an answer.
 
 use crate::limits::{
-    ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_IN_FLIGHT_MAX, ANSWER_BYTES_PER_NAME,
+    ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_PER_NAME, ANSWER_ROOM_WAIT_MS_MAX, LARGE_ANSWERS_BYTES_MAX,
+    MIDDLE_ANSWER_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX, REQUEST_NAME_BYTES_MAX,
     REQUEST_PARTITIONS_MAX,
 };
+use crate::machine::topics::TOPIC_NAME_BYTES_MAX;
 use crate::room::{room, take};
+use fulmar_host::time;
 use fulmar_wire::{FetchRequest, Request};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What an answer occupies until it is sent.
@@ -54,9 +60,14 @@ impl Named {
                 }
             }
             Request::DeleteTopics(request) => {
-                let by_name = request.topic_names.iter().map(String::as_str);
-                let either = request.topics.iter().map(|topic| topic.name.as_deref());
-                by_name.chain(either.map(Option::unwrap_or_default)).for_each(|n| named.add(n, 0));
+                request.topic_names.iter().for_each(|name| named.add(name, 0));
+                for topic in &request.topics {
+                    named.add(topic.name.as_deref().unwrap_or_default(), 0);
+                    if topic.name.is_none() {
+                        // The answer names a topic that was given by its id.
+                        named.name_bytes += TOPIC_NAME_BYTES_MAX;
+                    }
+                }
             }
             Request::Fetch(_)
             | Request::Metadata(_)
@@ -82,7 +93,9 @@ impl Named {
 
     /// Whether it names more than one request may.
     pub const fn is_too_much(self) -> bool {
-        self.topics > REQUEST_PARTITIONS_MAX || self.inside > REQUEST_PARTITIONS_MAX
+        self.topics > REQUEST_PARTITIONS_MAX
+            || self.inside > REQUEST_PARTITIONS_MAX
+            || self.name_bytes > REQUEST_NAME_BYTES_MAX
     }
 
     /// Whether its answer is small enough to be made without room.
@@ -97,23 +110,35 @@ impl Named {
 }
 
 /// The room for answers of a node, in KiB.
-pub struct AnswerRoom(Arc<Semaphore>);
+pub struct AnswerRoom {
+    middle: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+}
 
 impl AnswerRoom {
     pub fn new() -> Self {
-        Self(room(ANSWER_BYTES_IN_FLIGHT_MAX))
+        Self { middle: room(MIDDLE_ANSWERS_BYTES_MAX), large: room(LARGE_ANSWERS_BYTES_MAX) }
     }
 
-    /// Takes room for an answer; waits while there is none. A small answer needs none.
-    pub async fn take(&self, named: Named) -> Held {
+    /// Takes room for an answer; waits while there is none. A small answer needs none. `None` if
+    /// there was none for so long that nobody waits for the answer any more.
+    ///
+    /// # Panics
+    /// If the request names too much.
+    pub async fn take(&self, named: Named) -> Option<Held> {
         if named.is_small() {
-            return Held::new();
+            return Some(Held::new());
         }
-        vec![take(&self.0, named.answer_bytes().min(ANSWER_BYTES_IN_FLIGHT_MAX)).await]
+        let bytes = named.answer_bytes();
+        assert!(bytes <= LARGE_ANSWERS_BYTES_MAX, "too much is refused before: {named:?}");
+        let share = if bytes <= MIDDLE_ANSWER_BYTES_MAX { &self.middle } else { &self.large };
+        let patience = Duration::from_millis(ANSWER_ROOM_WAIT_MS_MAX);
+        time::timeout(patience, take(share, bytes)).await.ok().map(|room| vec![room])
     }
 
+    /// What is free for middle-sized and for large answers.
     #[cfg(test)]
-    pub fn free_bytes(&self) -> usize {
-        self.0.available_permits() * 1024
+    pub fn free_bytes(&self) -> (usize, usize) {
+        (self.middle.available_permits() * 1024, self.large.available_permits() * 1024)
     }
 }

@@ -54,8 +54,21 @@ pub const FETCH_LOOK_PAUSE_MS: u64 = 2;
 /// Bytes of Metadata responses that are being made or sent.
 pub const METADATA_BYTES_IN_FLIGHT_MAX: usize = 16 * MIB;
 
-/// Bytes of the other responses that are being made or sent, without the small ones.
-pub const ANSWER_BYTES_IN_FLIGHT_MAX: usize = 16 * MIB;
+/// Bytes of the other responses that are being made or sent, of those above
+/// [`MIDDLE_ANSWER_BYTES_MAX`]. The largest is made alone.
+pub const LARGE_ANSWERS_BYTES_MAX: usize = 24 * MIB;
+
+/// The same for those up to that size, without the small ones.
+pub const MIDDLE_ANSWERS_BYTES_MAX: usize = 8 * MIB;
+
+/// A response up to this size takes room of those of middle size: about 500 partitions.
+pub const MIDDLE_ANSWER_BYTES_MAX: usize = 256 * KIB;
+
+/// How long a response waits for room; then its connection is closed. Clients give up after 30 s.
+pub const ANSWER_ROOM_WAIT_MS_MAX: u64 = 30_000;
+
+/// Bytes of the names and settings in one request: those of as many topics as it may name.
+pub const REQUEST_NAME_BYTES_MAX: usize = 4 * MIB;
 
 /// A response of at most this size is not counted: there is one for each connection at most.
 pub const ANSWER_BYTES_FREE_MAX: usize = 8 * KIB;
@@ -83,6 +96,10 @@ pub const REQUEST_PARTITIONS_MAX: usize = 16_384;
 /// Topics that one Metadata request may create.
 pub const AUTO_CREATED_TOPICS_MAX: usize = 64;
 
+const _: () = assert!(
+    LARGE_ANSWERS_BYTES_MAX
+        >= 2 * REQUEST_PARTITIONS_MAX * ANSWER_BYTES_PER_NAME + 2 * REQUEST_NAME_BYTES_MAX
+);
 const _: () = assert!(PROPOSER_QUEUE_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_IN_FLIGHT_MAX >= 2 * FETCH_BYTES_MAX);
 const _: () = assert!(FETCH_BYTES_MAX >= BATCH_BYTES_MAX);

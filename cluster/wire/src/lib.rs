@@ -55,5 +55,5 @@ mod records;
 pub use api::*;
 pub use error_code::ErrorCode;
 pub use message::{Message, RequestMessage};
-pub use primitives::{DecodeError, EncodeError, Frame};
+pub use primitives::{DecodeError, EncodeError, Frame, STRING_BYTES_MAX};
 pub use records::Records;

@@ -67,10 +67,13 @@ pub(super) async fn handle(
             let response = FetchResponse { responses: look.responses, ..FetchResponse::default() };
             Reply::Response(response.into(), room.shrunk(look.bytes))
         }
-        Err(error) => {
-            let room = broker.answer_room.take(named).await;
-            Reply::Response(refuse_all(broker, version, &request, error).into(), room)
-        }
+        Err(Failed::NoRoom) => Reply::Close,
+        Err(Failed::Error(error)) => match broker.answer_room.take(named).await {
+            Some(room) => {
+                Reply::Response(refuse_all(broker, version, &request, error).into(), room)
+            }
+            None => Reply::Close,
+        },
     }
 }
 
@@ -111,6 +114,20 @@ fn has_records(broker: &Broker, request: &FetchRequest) -> bool {
     })
 }
 
+/// Why there is no answer with records.
+enum Failed {
+    /// The whole request is answered with an error.
+    Error(ErrorCode),
+    /// There is no room for any answer.
+    NoRoom,
+}
+
+impl From<ErrorCode> for Failed {
+    fn from(error: ErrorCode) -> Self {
+        Self::Error(error)
+    }
+}
+
 /// What a look occupies.
 struct Room {
     /// For the records, if there are any.
@@ -137,7 +154,7 @@ async fn poll(
     version: i16,
     (request, named): (&FetchRequest, Named),
     mut held: Option<OwnedSemaphorePermit>,
-) -> Result<(Look, Room), ErrorCode> {
+) -> Result<(Look, Room), Failed> {
     let wait_ms = u64::try_from(request.max_wait_ms).unwrap_or(0).min(FETCH_WAIT_MS_MAX);
     let deadline = time::now() + Duration::from_millis(wait_ms);
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(budget_of(request));
@@ -146,7 +163,8 @@ async fn poll(
     let watch = broker.site.watch(&streams(broker, request));
     let mut waiting = None;
     loop {
-        let mut room = Room { records: None, rest: broker.answer_room.take(named).await };
+        let rest = broker.answer_room.take(named).await.ok_or(Failed::NoRoom)?;
+        let mut room = Room { records: None, rest };
         if has_records(broker, request) {
             let patience = time::now() + Duration::from_millis(FETCH_ROOM_WAIT_MS_MAX);
             room.records = take_room(broker, request, deadline.max(patience)).await;

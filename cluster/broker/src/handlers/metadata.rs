@@ -58,8 +58,14 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataReque
         return Reply::Close;
     }
     let created = if may_create { create_missing(broker, &asked).await } else { BTreeMap::new() };
+    // A name that was asked for comes back, whatever it is.
+    let name_bytes = asked.iter().filter_map(|topic| topic.name.as_ref()).map(String::len);
+    let name_bytes = 2 * name_bytes.sum::<usize>();
+    if name_bytes > METADATA_BYTES_IN_FLIGHT_MAX / 2 {
+        return Reply::Close;
+    }
     let named = |state: &State| bytes_of(asked.iter().map(|topic| existing(state, topic)));
-    let room = take_room(broker, broker.site.read(named)).await;
+    let room = take_room(broker, broker.site.read(named) + name_bytes).await;
     response.topics = broker.site.read(|state| {
         let find = |topic| {
             let mut found = find(broker, state, topic, &created);

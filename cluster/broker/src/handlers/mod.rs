@@ -57,6 +57,7 @@ pub async fn start(
     room: &mut Option<OwnedSemaphorePermit>,
 ) -> BoxFuture<'static, Reply> {
     let (named, version) = (Named::by(&request), header.api_version);
+    let is_silent = matches!(&request, Request::Produce(produce) if produce.acks == 0);
     let forwarded = header.client_id.as_deref() == Some(forward::CLIENT_ID);
     if named.is_too_much() {
         // To refuse each by its name would take more memory than the request does.
@@ -64,11 +65,11 @@ pub async fn start(
     }
     let of = Origin { version, forwarded };
     let reply = dispatch(broker.clone(), of, request, room).await;
-    if named.is_small() {
+    if named.is_small() || is_silent {
         return reply;
     }
     Box::pin(async move {
-        let room = broker.answer_room.take(named).await;
+        let Some(room) = broker.answer_room.take(named).await else { return Reply::Close };
         match reply.await {
             Reply::Response(response, mut held) => {
                 held.extend(room);

@@ -24,7 +24,9 @@ mod reader;
 mod writer;
 
 pub(crate) use field::{Field, Form};
-pub use reader::{ELEMENT_MEMORY_BYTES_FREE, ELEMENT_MEMORY_BYTES_PER_BYTE, Reader};
+pub use reader::{
+    ELEMENT_MEMORY_BYTES_FREE, ELEMENT_MEMORY_BYTES_PER_BYTE, Reader, STRING_BYTES_MAX,
+};
 pub use writer::{Frame, Writer};
 
 use crate::ApiKey;
@@ -66,6 +68,9 @@ pub enum DecodeError {
     /// A variable-length number has more bits than its type.
     #[error("a variable-length number that does not fit {0} bits")]
     VarintTooLong(u32),
+    /// A string is longer than Kafka allows.
+    #[error("a string of {0} bytes; {STRING_BYTES_MAX} are allowed")]
+    StringTooLong(usize),
     /// A string is not UTF-8.
     #[error("a string that is not UTF-8")]
     NotUtf8,

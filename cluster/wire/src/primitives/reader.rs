@@ -8,6 +8,10 @@ use super::DecodeError;
 use bytes::{Buf, Bytes};
 use fulmar_types::Uuid;
 
+/// The longest string, in bytes: what the classic form can say. Kafka refuses longer ones in the
+/// flexible form, too.
+pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
+
 /// Memory for the elements of arrays that any message may take, in bytes.
 pub const ELEMENT_MEMORY_BYTES_FREE: usize = 1 << 20;
 
@@ -145,8 +149,15 @@ impl Reader {
     }
 
     /// The length of a string that may be null.
+    ///
+    /// # Errors
+    /// [`DecodeError::StringTooLong`] above what the classic form can say, as in Kafka.
     pub(crate) fn string_len(&mut self, flexible: bool) -> Result<Option<usize>, DecodeError> {
-        if flexible { self.compact_len() } else { classic_len(self.int16()?.into()) }
+        let len = if flexible { self.compact_len() } else { classic_len(self.int16()?.into()) }?;
+        match len {
+            Some(len) if len > STRING_BYTES_MAX => Err(DecodeError::StringTooLong(len)),
+            len => Ok(len),
+        }
     }
 
     /// The length of a byte string, or the count of an array, that may be null.

@@ -2,7 +2,10 @@
 //! for minutes takes no time.
 
 use super::*;
-use crate::limits::{CLOSED_WAIT_MS_MAX, CONNECTION_IDLE_MS_MAX, FRAME_STALL_MS_MAX};
+use crate::limits::{
+    ANSWER_BYTES_PER_NAME, CLOSED_WAIT_MS_MAX, CONNECTION_IDLE_MS_MAX, FRAME_STALL_MS_MAX,
+    LARGE_ANSWERS_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX,
+};
 use crate::testing::run_paused;
 use fulmar_host::time::Instant;
 use fulmar_types::limits::{CLIENT_FRAME_BYTES_MAX, REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX};
@@ -190,6 +193,42 @@ fn produce_to_none(partitions: i32) -> ProduceRequest {
 }
 
 #[test]
+fn long_names_are_counted_or_refused() {
+    run_paused(async {
+        let (fixture, server) = with_topic().await;
+        let asking = |names: usize, bytes: usize| {
+            let topic = |at: usize| MetadataRequestTopic {
+                name: Some(format!("{at:0>bytes$}")),
+                ..MetadataRequestTopic::default()
+            };
+            let topics = Some((0..names).map(topic).collect());
+            MetadataRequest { topics, ..MetadataRequest::default() }
+        };
+        let longest = fulmar_wire::STRING_BYTES_MAX;
+        for (names, bytes, answered) in [
+            (1, longest, true),
+            (1, longest + 1, false),
+            (100, longest, true),
+            (200, longest, false),
+        ] {
+            let mut client = Client::connect(&fixture, &server).await;
+            client.request(&asking(names, bytes), 9, 1).await;
+            settle().await;
+            // A small one has been sent by now.
+            if answered && names > 1 {
+                let held = crate::limits::METADATA_BYTES_IN_FLIGHT_MAX / 1024
+                    - fixture.broker.metadata_room.available_permits();
+                assert!(
+                    held >= 2 * names * bytes / 1024,
+                    "{held} KiB for {names} of {bytes} bytes"
+                );
+            }
+            assert_eq!(client.frame().await.is_some(), answered, "{names} of {bytes} bytes");
+        }
+    });
+}
+
+#[test]
 fn a_request_that_names_too_much_ends_its_connection() {
     run_paused(async {
         let (fixture, server) = with_topic().await;
@@ -207,7 +246,8 @@ fn answers_that_nobody_reads_are_bounded_and_keep_out_large_ones_only() {
     run_paused(async {
         let (fixture, server) = with_topic().await;
         let free = || fixture.broker.answer_room.free_bytes();
-        assert_eq!(free(), crate::limits::ANSWER_BYTES_IN_FLIGHT_MAX);
+        let all = (MIDDLE_ANSWERS_BYTES_MAX, LARGE_ANSWERS_BYTES_MAX);
+        assert_eq!(free(), all);
         let mut silent = Vec::new();
         for _ in 0..8 {
             let mut client = Client::connect(&fixture, &server).await;
@@ -215,9 +255,21 @@ fn answers_that_nobody_reads_are_bounded_and_keep_out_large_ones_only() {
             silent.push(client);
         }
         settle().await;
-        assert!(free() < 10_000 * crate::limits::ANSWER_BYTES_PER_NAME, "the room is taken");
+        assert!(free().1 < 10_000 * ANSWER_BYTES_PER_NAME, "the room is taken");
         is_answered_at_once(&fixture, &server).await;
         let begun = time::now();
+        // One of middle size has room of its own, and one that gets no answer needs none.
+        for (acks, partitions) in [(-1, 100), (0, 10_000)] {
+            let mut honest = Client::connect(&fixture, &server).await;
+            honest.request(&ProduceRequest { acks, ..produce_to_none(partitions) }, 9, 1).await;
+            if acks == 0 {
+                // It fails, so all that can be learnt is that the connection ends.
+                assert!(honest.frame().await.is_none());
+            } else {
+                let answer: ProduceResponse = honest.response(9, 1).await;
+                assert_eq!(answer.responses[0].partition_responses.len(), 100);
+            }
+        }
         let mut honest = Client::connect(&fixture, &server).await;
         let mut request = produce(-1, 0);
         request.topic_data[0].partition_data[0].records = Some(batch(None, 1, 0));
@@ -225,8 +277,13 @@ fn answers_that_nobody_reads_are_bounded_and_keep_out_large_ones_only() {
         let answer: ProduceResponse = honest.response(9, 1).await;
         assert_eq!(answer.responses[0].partition_responses[0].error_code, ErrorCode::None);
         assert_eq!(passed_s(begun), 0);
-        drop(silent);
+        // One that is large waits, but not for ever.
+        let mut late = Client::connect(&fixture, &server).await;
+        late.request(&produce_to_none(10_000), 9, 1).await;
+        assert!(late.frame().await.is_none());
+        assert!((30..60).contains(&passed_s(begun)), "{}", passed_s(begun));
+        drop((silent, late));
         settle().await;
-        assert_eq!(free(), crate::limits::ANSWER_BYTES_IN_FLIGHT_MAX);
+        assert_eq!(free(), all);
     });
 }
