@@ -189,8 +189,8 @@ impl Inner {
         match verified.await {
             Err(error) => Err(self.stop(base, DiskError::with("write", &path)(error)).await),
             Ok(Err(what)) => {
-                // It begins anew, perhaps from another peer.
-                self.usable()?.incoming.remove(&base);
+                // It begins anew, perhaps from another peer, or is not offered any more.
+                self.forget(&[base]).await?;
                 Err(IncomingError::Refused { base, what })
             }
             Ok(Ok(())) => {

@@ -19,6 +19,15 @@ use std::sync::Arc;
 /// [`Store::prepare_install`].
 pub struct Prepared(Arc<Inner>);
 
+/// What becomes of a segment that has rotted after it was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rotten {
+    /// It is fetched again.
+    Again,
+    /// The node ends: the core was told already that it is there.
+    Fatal,
+}
+
 impl Prepared {
     fn new(inner: &Arc<Inner>) -> Self {
         inner.core().prepared += 1;
@@ -131,7 +140,7 @@ impl Store {
         let prepared = Prepared::new(&self.inner);
         // Removals that were asked for before have happened then.
         self.close().await?;
-        self.gather(last, segments).await?;
+        self.gather(last, segments, Rotten::Again).await?;
         Ok(prepared)
     }
 
@@ -167,7 +176,7 @@ impl Store {
     ) -> Result<(), IncomingError> {
         // Removals that were asked for before have happened then.
         self.close().await?;
-        let installation = self.gather(snapshot.last, &segments).await?;
+        let installation = self.gather(snapshot.last, &segments, Rotten::Fatal).await?;
         let staged = install::stage_snapshot(&self.inner, &snapshot).await;
         if let Err(error) = staged {
             self.inner.fail(&Failure::Disk(error), Vec::new());
@@ -182,6 +191,7 @@ impl Store {
         &self,
         last: LogPosition,
         infos: &[SealedInfo],
+        rotten: Rotten,
     ) -> Result<Installation, IncomingError> {
         let mut segments = Vec::with_capacity(infos.len());
         let mut moved = 0;
@@ -196,16 +206,20 @@ impl Store {
                 let what = format!("segment {} is not here", info.base);
                 return Err(IncomingError::Incomplete(what));
             }
-            segments.push(self.staged(info).await?);
+            segments.push(self.staged(info, rotten).await?);
             moved += 1;
         }
         install::check(last, &segments)?;
         Ok(Installation { snapshot: last, segments, moved })
     }
 
-    /// Opens a segment that came in. One that is not what was verified is fetched again: it is a
-    /// copy, and nothing counts on it yet.
-    async fn staged(&self, info: &SealedInfo) -> Result<SealedSegment, IncomingError> {
+    /// Opens a segment that came in. One that is not what was verified is a copy, and fetched again
+    /// if nobody counts on it but who asks.
+    async fn staged(
+        &self,
+        info: &SealedInfo,
+        rotten: Rotten,
+    ) -> Result<SealedSegment, IncomingError> {
         let path = self.inner.paths.incoming_segment(info.base);
         let opened = async {
             match open_if_there(self.inner.host.disk.as_ref(), &path).await? {
@@ -215,7 +229,9 @@ impl Store {
         };
         match opened.await {
             Ok(segment) => Ok(segment),
-            Err(Failure::Damaged(Damage { what, .. })) => {
+            Err(Failure::Damaged(Damage { what, .. }))
+                if rotten == Rotten::Again && self.inner.core().prepared == 1 =>
+            {
                 self.inner.forget_incoming(&[info.base]).await?;
                 Err(IncomingError::Refused { base: info.base, what })
             }

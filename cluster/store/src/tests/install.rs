@@ -4,8 +4,8 @@
 use super::disk::TestDisk;
 use super::fixture::*;
 use super::full::{settled, wait_until};
-use crate::{IncomingError, LogEntry, ReadError, SealedInfo, Snapshot, StreamId};
-use fulmar_types::{Event, LogIndex, Offset, Probe};
+use crate::{IncomingError, LogEntry, Poisoned, ReadError, SealedInfo, Snapshot, StreamId};
+use fulmar_types::{Event, ExitCode, LogIndex, Offset, Probe};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -182,6 +182,8 @@ fn what_is_damaged_or_does_not_belong_together_is_refused() {
             to.store.write_incoming(info.base, 0, bytes.into()).await.expect("takes it");
             let finished = to.store.finish_incoming(info.base).await;
             assert!(matches!(finished, Err(IncomingError::Refused { .. })), "byte {at}");
+            let left = Path::new(ROOT).join(format!("incoming/{:020}.seg", info.base.0));
+            assert_eq!(mine.bytes(&left), None, "nobody may offer it again");
         }
         assert_eq!(to.store.begin_incoming(info).await, Ok(0));
         let chunk = bytes::Bytes::from(bytes[..1000].to_vec());
@@ -253,6 +255,29 @@ fn a_staged_segment_that_is_another_one_by_now_is_fetched_again() {
         assert_eq!(to.store.begin_incoming(segments[1]).await, Ok(0));
         catch_up(&from, &to).await;
     });
+}
+
+#[test]
+fn a_staged_segment_that_rots_while_an_installation_counts_on_it_ends_the_node() {
+    for again in [false, true] {
+        run(async {
+            let (theirs, mine) = (TestDisk::default(), TestDisk::default());
+            let (from, to) = (peer(&theirs).await, fresh(&mine).await);
+            let (snapshot, segments) = newest(&from).await;
+            ship(&from, &to).await.expect("arrives");
+            let prepared = to.store.prepare_install(snapshot.last, &segments).await;
+            let path = Path::new(ROOT).join(format!("incoming/{:020}.seg", segments[1].base.0));
+            mine.rot(&path, |bytes| bytes.truncate(10_000));
+            let ended = if again {
+                to.store.prepare_install(snapshot.last, &segments).await.map(drop)
+            } else {
+                to.store.install(snapshot, segments).await
+            };
+            assert_eq!(ended, Err(Poisoned.into()));
+            assert_eq!(to.seen.exit_code(), Some(ExitCode::Damaged));
+            drop(prepared);
+        });
+    }
 }
 
 #[test]
