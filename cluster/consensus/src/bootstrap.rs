@@ -52,21 +52,20 @@ impl Bootstrap {
         Self { context, store }
     }
 
-    /// What this directory knows of itself; a new one draws its incarnation here, durably.
+    /// What this directory knows of itself; a new one draws its incarnation here, durably, and one
+    /// that will grant longer leases than before takes note of that first.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn incarnate(store: &Store, node: NodeId, segment_bytes: u64) -> io::Result<Life> {
-        let life = match store.life().await? {
-            Some(life) => life,
-            None => {
-                let incarnation = Incarnation(Uuid::from_random(random::random_16()));
-                let life = Life::new(incarnation);
-                store.save_life(&life).await?;
-                life
-            }
-        };
-        initialise(store, life, node, segment_bytes).await
+    pub async fn incarnate(store: &Store, settings: &GroupSettings) -> io::Result<Life> {
+        let known = store.life().await?;
+        let draw = || Life::new(Incarnation(Uuid::from_random(random::random_16())));
+        let mut life = known.clone().unwrap_or_else(draw);
+        life.lease_ms = life.lease_ms.max(lease_ms(settings.election_timeout_max));
+        if known.as_ref() != Some(&life) {
+            store.save_life(&life).await?;
+        }
+        initialise(store, life, settings.node, settings.segment_bytes).await
     }
 
     /// What this node says of itself.
@@ -210,6 +209,27 @@ impl Bootstrap {
     }
 }
 
+/// The length of a lease in whole milliseconds.
+fn lease_ms(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Takes note that this node grants shorter leases than an earlier life of it, once none of those
+/// can hold any more.
+pub async fn note_shorter_lease(context: &PeerContext, store: &Store, length: Duration) {
+    if context.acquaintance().lease_ms <= lease_ms(length) {
+        return;
+    }
+    while !context.earlier_grant.is_over() {
+        time::sleep(PAUSE).await;
+    }
+    let life = Life { lease_ms: lease_ms(length), ..context.acquaintance() };
+    // Else the next start waits longer than it would have to.
+    if store.note_life(&life).await.is_ok_and(|noted| noted) {
+        context.acquaint(life);
+    }
+}
+
 /// Prepares an empty directory for a node whose old one is lost: at its next start it asks the
 /// leader for a new place in the site. Durable on return. `false` if the directory is not empty. One
 /// that a node began and that never belonged to a site counts as empty, for it holds no promise:
@@ -249,10 +269,10 @@ async fn initialise(
     if life.initialised {
         return Ok(life);
     }
-    // Last: from here on a directory without an identity has lost it, and is not begun anew.
-    let life = Life { initialised: true, ..life };
-    store.save_life(&life).await?;
-    Ok(life)
+    // Last: from here on a directory without an identity has lost it, and is not begun anew. On a
+    // full disk the next start takes note of it.
+    let noted = Life { initialised: true, ..life.clone() };
+    Ok(if store.note_life(&noted).await? { noted } else { life })
 }
 
 #[cfg(test)]
@@ -274,6 +294,25 @@ mod tests {
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
         }
+    }
+
+    #[test]
+    fn the_longest_lease_that_may_have_been_granted_is_remembered() {
+        block_on(async {
+            let bench = Bench::new("lease");
+            let mut lives = Vec::new();
+            for length_ms in [300, 3_000, 600] {
+                let election_timeout_max = Duration::from_millis(length_ms);
+                let settings = GroupSettings { election_timeout_max, ..settings(&bench) };
+                let opened = Store::open(bench.host.clone(), store_settings(&settings)).await;
+                let (store, _) = opened.expect("opens");
+                let life = Bootstrap::incarnate(&store, &settings).await.expect("works");
+                assert_eq!(store.life().await.expect("reads").as_ref(), Some(&life));
+                lives.push(life.lease_ms);
+                store.close().await.expect("works");
+            }
+            assert_eq!(lives, [300, 3_000, 3_000]);
+        });
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! Never: two groups on one directory.
 
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{self, Bootstrap};
 use crate::lease::{EarlierGrant, Lease};
 use crate::log_store::LogStore;
 use crate::machine::SharedMachine;
@@ -235,9 +235,7 @@ impl Group {
             *settings.peers.get(&settings.node).ok_or(StartError::UnknownNode(settings.node))?;
         let (store, _) = Store::open(host.clone(), store_settings(&settings)).await?;
         let core = |error: std::io::Error| StartError::Core(error.to_string());
-        let life = Bootstrap::incarnate(&store, settings.node, settings.segment_bytes)
-            .await
-            .map_err(core)?;
+        let life = Bootstrap::incarnate(&store, &settings).await.map_err(core)?;
         let reserve = store_settings(&settings).reserve_bytes;
         let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
         let context = Arc::new(peer_context(&settings, life, space.clone(), store.vote()));
@@ -420,6 +418,11 @@ fn keepers(
         task::spawn_owned(space::watch(shared.clone(), pauses)),
         task::spawn_owned(maintenance::run(shared.clone(), settings.purge_lag_segments)),
     ];
+    let (lease_of, store, length) =
+        (context.clone(), shared.store.clone(), settings.election_timeout_max);
+    tasks.push(task::spawn_owned(async move {
+        bootstrap::note_shorter_lease(&lease_of, &store, length).await;
+    }));
     if context.acquaintance().rejoins {
         let (raft, context) = (shared.raft.clone(), context.clone());
         let asking = async move { rejoin::until_voter(&context, &raft).await };
@@ -434,11 +437,13 @@ fn peer_context(
     space: Arc<Space>,
     vote: Option<SavedVote>,
 ) -> PeerContext {
+    // What an earlier life granted, it granted with the configuration of then.
+    let longest = Duration::from_millis(life.lease_ms);
     PeerContext {
         host: space.host().clone(),
         space,
         lease: Arc::new(Lease::new(settings.node, settings.election_timeout_max)),
-        earlier_grant: EarlierGrant::at_start(settings.node, vote, settings.election_timeout_max),
+        earlier_grant: EarlierGrant::at_start(settings.node, vote, longest),
         node: settings.node,
         addresses: settings.peers.clone(),
         segment_bytes: settings.segment_bytes,

@@ -17,7 +17,8 @@
 //! longest lease that it can have granted has run out ([`EarlierGrant`]).
 //!
 //! The length is the longest election timeout, on the leader and on those who grant it, so nodes that
-//! are configured with different ones refuse to talk with one another.
+//! are configured with different ones refuse to talk with one another. The length with which a node
+//! may have granted is in its `life` file: the configuration may have changed since.
 //!
 //! Invariants: a voter counts from the moment before a question was sent that it answered in this
 //! term without naming a higher one; a follower that has answered refuses its vote to others for the
@@ -90,7 +91,8 @@ pub struct EarlierGrant {
 }
 
 impl EarlierGrant {
-    /// At the start of a node with this stored vote. A grant needs a leader other than itself, whose
+    /// At the start of a node with this stored vote; `length` is the longest that it can have granted
+    /// a lease for. A grant needs a leader other than itself, whose
     /// committed vote is stored before the first answer to it.
     pub(crate) fn at_start(node: NodeId, vote: Option<SavedVote>, length: Duration) -> Self {
         let followed = vote.is_some_and(|vote| vote.committed && vote.voted_for != node);

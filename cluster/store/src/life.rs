@@ -1,10 +1,11 @@
 //! Reading and replacing the `life` file of a directory.
 //!
-//! Invariant: what [`Store::save_life`] has confirmed survives a power cut.
+//! Invariant: what [`Store::save_life`] and [`Store::note_life`] have confirmed survives a power cut.
 
-use crate::error::{Damage, DiskError, Failure, Poisoned};
+use crate::error::{Damage, DiskError, Failure, Poisoned, is_full};
 use crate::files::{read_small, replace};
 use crate::format::life::{LIFE_BYTES_MAX, Life};
+use crate::space::with_ballast;
 use crate::store::Store;
 
 impl Store {
@@ -25,15 +26,36 @@ impl Store {
         read.map(Some).map_err(|failure| self.close_for(&failure))
     }
 
-    /// Replaces the life file. Durable on return.
+    /// Replaces the life file, if need be with a part of the ballast. Durable on return.
     ///
     /// # Errors
-    /// If the disk fails: the store is closed then.
+    /// If the disk fails, or has no room at all: the store is closed then.
     pub async fn save_life(&self, life: &Life) -> Result<(), Poisoned> {
-        let path = self.inner.paths.life();
-        let saved: Result<(), DiskError> =
-            replace(self.inner.host.disk.as_ref(), &path, life.encode()).await;
-        saved.map_err(|error| self.close_for(&Failure::Disk(error)))
+        self.replace_life(life).await.map_err(|error| self.close_for(&Failure::Disk(error)))
+    }
+
+    /// The same for what can wait: says no if the disk has no room at all.
+    ///
+    /// # Errors
+    /// If the disk fails otherwise: the store is closed then.
+    pub async fn note_life(&self, life: &Life) -> Result<bool, Poisoned> {
+        match self.replace_life(life).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error.source) => Ok(false),
+            Err(error) => Err(self.close_for(&Failure::Disk(error))),
+        }
+    }
+
+    async fn replace_life(&self, life: &Life) -> Result<(), DiskError> {
+        let (path, bytes) = (self.inner.paths.life(), life.encode());
+        let (disk, ballast) = (self.inner.host.disk.as_ref(), &self.inner.ballast);
+        let len = bytes.len() as u64;
+        let ((), given_up) =
+            with_ballast(disk, ballast, len, || replace(disk, &path, bytes.clone())).await?;
+        if given_up {
+            self.inner.ballast_released();
+        }
+        Ok(())
     }
 
     fn close_for(&self, failure: &Failure) -> Poisoned {

@@ -2,13 +2,14 @@
 //! before the node belongs to a site, and tells a wiped directory from the one that was there.
 //!
 //! ```text
-//! body of the envelope, magic "FULMLIFE", version 1
+//! body of the envelope, magic "FULMLIFE", version 2
 //!   0  incarnation [u8; 16]
 //!  16  flags u8               bit 0: has a site, bit 1: came back to a site that existed,
 //!                             bit 2: has had an identity
 //!  17  site uuid [u8; 16]     zeros without one
-//!  33  count u32
-//!  37  per node: node u64 | incarnation [u8; 16]
+//!  33  lease_ms u64           0 before the first one
+//!  41  count u32
+//!  45  per node: node u64 | incarnation [u8; 16]
 //! ```
 
 use super::envelope;
@@ -18,7 +19,7 @@ use fulmar_types::{Incarnation, NodeId, SiteId, Uuid};
 use std::collections::BTreeMap;
 
 const MAGIC: [u8; 8] = *b"FULMLIFE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const HAS_SITE: u8 = 1;
 const REJOINS: u8 = 2;
@@ -40,6 +41,8 @@ pub struct Life {
     /// The identity of this directory was durable, so it has promised something: without an
     /// identity it is not empty, but has lost it.
     pub initialised: bool,
+    /// The longest that a lease holds which this node may have granted, in milliseconds.
+    pub lease_ms: u64,
     /// The lives of the nodes of the site, once there is one.
     pub known: BTreeMap<NodeId, Incarnation>,
 }
@@ -48,7 +51,7 @@ impl Life {
     /// The life of a directory that belongs to no site yet.
     pub fn new(incarnation: Incarnation) -> Self {
         let known = BTreeMap::new();
-        Self { incarnation, site: None, rejoins: false, initialised: false, known }
+        Self { incarnation, site: None, rejoins: false, initialised: false, lease_ms: 0, known }
     }
 
     /// The bytes of the file.
@@ -62,6 +65,7 @@ impl Life {
         ];
         body.put_u8(flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum());
         body.put_slice(&self.site.unwrap_or_default().0.0);
+        body.put_u64_le(self.lease_ms);
         body.put_u32_le(u32::try_from(self.known.len()).expect("a site has a handful of nodes"));
         for (node, incarnation) in &self.known {
             body.put_u64_le(node.0);
@@ -85,11 +89,13 @@ impl Life {
             _ => Some(site),
         };
         let (rejoins, initialised) = (flags & REJOINS != 0, flags & INITIALISED != 0);
+        let lease_ms = reader.u64()?;
         let mut known = BTreeMap::new();
         for _ in 0..reader.u32()? {
             known.insert(NodeId(reader.u64()?), Incarnation(Uuid(reader.array()?)));
         }
-        reader.is_at_end().then_some(Self { incarnation, site, rejoins, initialised, known })
+        let life = Self { incarnation, site, rejoins, initialised, lease_ms, known };
+        reader.is_at_end().then_some(life)
     }
 }
 
@@ -104,7 +110,7 @@ mod tests {
         let back = Life { rejoins: true, ..young.clone() };
         let known = (1..=3).map(|node| (NodeId(node), Incarnation(Uuid([7; 16])))).collect();
         let grown = Life { site: Some(SiteId(Uuid([1; 16]))), known, ..young.clone() };
-        let settled = Life { initialised: true, ..grown.clone() };
+        let settled = Life { initialised: true, lease_ms: 600, ..grown.clone() };
         for life in [young, back, grown, settled] {
             let bytes = life.encode();
             assert_eq!(Life::decode(&bytes), Some(life));
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_count_without_its_nodes_is_refused() {
-        let mut body = vec![0; 33];
+        let mut body = vec![0; 41];
         body.put_u32_le(u32::MAX);
         assert_eq!(Life::decode(&envelope::seal(MAGIC, VERSION, &body)), None);
     }

@@ -4,7 +4,7 @@ use super::disk::TestDisk;
 use super::fixture::*;
 use crate::paths::Paths;
 use crate::space::{Ballast, release, take_ballast};
-use crate::{Demand, Section};
+use crate::{Demand, Life, Section};
 use bytes::Bytes;
 use fulmar_host::time;
 use fulmar_types::limits::ballast_bytes;
@@ -95,6 +95,27 @@ fn the_manifest_of_the_next_segment_costs_ballast() {
         node.fill(1, 20..60, 8_000).await;
         drop(node);
         assert_eq!(open(&disk).await.all().await.len(), 60);
+    });
+}
+
+#[test]
+fn a_life_costs_ballast_and_what_can_wait_waits_for_space() {
+    run(async {
+        let disk = TestDisk::default();
+        let node = settled(&disk).await;
+        disk.leave(Some(0));
+        node.store.save_life(&Life { lease_ms: 3_000, ..life() }).await.expect("saves");
+        let path = Path::new(ROOT).join("ballast");
+        disk.rot(&path, Vec::clear);
+        disk.leave(Some(0));
+        let longer = Life { lease_ms: 4_000, ..life() };
+        assert_eq!(node.store.note_life(&longer).await, Ok(false));
+        assert_eq!(node.seen.exit_code(), None);
+        let read = node.store.life().await.expect("reads").expect("there");
+        assert_eq!(read.lease_ms, 3_000);
+        disk.leave(None);
+        assert_eq!(node.store.note_life(&longer).await, Ok(true));
+        assert_eq!(node.store.life().await, Ok(Some(longer)));
     });
 }
 
