@@ -302,12 +302,6 @@ impl PeerContext {
 }
 
 fn judge(local: &Local<'_>, me: &Life, hello: &Hello) -> Result<(), Refusal> {
-    if hello.magic != MAGIC {
-        return Err(Refusal::NotFulmar);
-    }
-    if hello.version != PROTOCOL_VERSION {
-        return Err(Refusal::Version);
-    }
     if hello.to != local.node {
         return Err(Refusal::OtherNode);
     }
@@ -351,24 +345,29 @@ pub async fn welcome(
         if frame.kind != kind::HELLO {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a peer did not say hello"));
         }
-        message::decode::<Hello>(&frame.head)
+        Hello::read(&frame.head)
     };
     let hello =
         time::timeout(context.dial_timeout, greeting).await.map_err(|_| DialError::Timeout)??;
     let me = context.acquaintance();
-    let verdict = judge(&context.local(), &me, &hello);
-    let answer = match verdict {
-        Ok(()) => Welcome::Accepted { features: 0, incarnation: me.incarnation },
-        Err(reason) => Welcome::Refused(reason),
+    let from = hello.as_ref().ok().map(|hello| hello.from);
+    let verdict = hello.and_then(|hello| judge(&context.local(), &me, &hello).map(|()| hello));
+    let answer = match &verdict {
+        Ok(_) => Welcome::Accepted { features: 0, incarnation: me.incarnation },
+        Err(reason) => Welcome::Refused(*reason),
     };
     let sent = time::timeout(context.dial_timeout, connection.send(kind::HELLO, &answer, &[]));
     sent.await.map_err(|_| DialError::Timeout)??;
-    if let Err(reason) = verdict {
-        context.host.report(Event::PeerRefused { peer: Some(hello.from), reason: reason.name() });
-        return Err(DialError::Refused(reason));
+    match verdict {
+        Ok(hello) => {
+            connection.reader.acquainted();
+            Ok((connection, hello))
+        }
+        Err(reason) => {
+            context.host.report(Event::PeerRefused { peer: from, reason: reason.name() });
+            Err(DialError::Refused(reason))
+        }
     }
-    connection.reader.acquainted();
-    Ok((connection, hello))
 }
 
 #[cfg(test)]
@@ -399,7 +398,8 @@ mod tests {
                 lease_ms: 600,
             };
             change(&mut hello);
-            judge(&local, &me, &hello).map_err(Refusal::name)
+            let read = Hello::read(&message::encode(&hello)).expect("a greeting");
+            read.and_then(|hello| judge(&local, &me, &hello)).map_err(Refusal::name)
         };
         assert_eq!(hello(&|_| {}), Ok(()));
         assert_eq!(hello(&|h| h.magic += 1), Err("not-fulmar"));
@@ -412,5 +412,12 @@ mod tests {
         assert_eq!(hello(&|h| h.segment_bytes = 32), Err("segment-size"));
         assert_eq!(hello(&|h| h.lease_ms = 3_000), Err("lease-length"));
         assert_eq!(hello(&|h| h.site = None), Err("no-site-yet"));
+        // Another version has other fields behind the first two.
+        for version in [2, 4, u16::MAX] {
+            let read = Hello::read(&message::encode(&(MAGIC, version, "other")));
+            assert_eq!(read.expect("a greeting"), Err(Refusal::Version));
+        }
+        assert!(Hello::read(&message::encode(&(MAGIC, PROTOCOL_VERSION, "other"))).is_err());
+        assert!(Hello::read(&[]).is_err());
     }
 }

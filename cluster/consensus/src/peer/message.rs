@@ -124,6 +124,28 @@ pub struct Hello {
     pub lease_ms: u64,
 }
 
+impl Hello {
+    /// Reads the head of a first message. Its first two fields stay where they are in all versions,
+    /// so that nodes of different ones can say that they are.
+    ///
+    /// # Errors
+    /// The inner one is the refusal of a stranger or of another version; the outer one says that the
+    /// bytes are no message at all.
+    pub fn read(head: &[u8]) -> io::Result<Result<Self, Refusal>> {
+        let config = bincode::config::standard().with_limit::<HEAD_BYTES_MAX>();
+        let first: Result<((u32, u16), usize), _> = bincode::serde::decode_from_slice(head, config);
+        let ((magic, version), _) =
+            first.map_err(|error| invalid(format!("a greeting does not decode: {error}")))?;
+        if magic != MAGIC {
+            return Ok(Err(Refusal::NotFulmar));
+        }
+        if version != PROTOCOL_VERSION {
+            return Ok(Err(Refusal::Version));
+        }
+        decode(head).map(Ok)
+    }
+}
+
 /// The answer to [`Hello`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
