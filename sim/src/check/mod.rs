@@ -51,8 +51,6 @@ pub enum Harm {
     FlushError,
     /// A read failed.
     ReadError,
-    /// A write found no space.
-    DiskFull,
 }
 
 /// Something that happened to a node.

@@ -140,8 +140,6 @@ pub struct Trouble {
     pub read_failed: bool,
     /// A flush failed.
     pub flush_failed: bool,
-    /// A write found no space.
-    pub was_full: bool,
 }
 
 /// Bits that were flipped at rest.

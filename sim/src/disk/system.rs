@@ -328,7 +328,6 @@ impl FileSystem {
         self.tell(tap, Kind::DiskWrite, (file.0, at), fits);
         if fits.len() < bytes.len() {
             self.counts.full += 1;
-            self.trouble.was_full = true;
             return Err(io::Error::from(ErrorKind::StorageFull));
         }
         Ok(())

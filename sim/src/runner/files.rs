@@ -105,7 +105,7 @@ pub fn folder(parent: &Path, scenario: &Path, seed: u64, plant: Option<&str>) ->
 }
 
 /// Where the failure folders of each of these scenarios go: below `parent`, and where two files have
-/// one name, below a folder for each of their directories.
+/// one name, below a folder for each of their directories. Different files never share a folder.
 pub fn failure_parents(parent: &Path, scenarios: &[PathBuf]) -> Vec<PathBuf> {
     let mut named: BTreeMap<String, u32> = BTreeMap::new();
     for path in scenarios {
@@ -123,7 +123,20 @@ pub fn failure_parents(parent: &Path, scenarios: &[PathBuf]) -> Vec<PathBuf> {
         });
         parent.join(plain.collect::<Vec<_>>().join("-"))
     };
-    scenarios.iter().map(apart).collect()
+    let mut owners: BTreeMap<(PathBuf, String), &PathBuf> = BTreeMap::new();
+    let mut parents = Vec::with_capacity(scenarios.len());
+    for path in scenarios {
+        let wanted = apart(path);
+        let numbered = (2..).map(|n| {
+            let name = wanted.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            wanted.with_file_name(format!("{name}-{n}"))
+        });
+        let is_free =
+            |folder: &PathBuf| *owners.entry((folder.clone(), stem(path))).or_insert(path) == path;
+        let folder = std::iter::once(wanted.clone()).chain(numbered).find(is_free);
+        parents.push(folder.expect("there is always another number"));
+    }
+    parents
 }
 
 /// Writes a failure folder; the trace is added by the run that recorded it.
@@ -179,9 +192,23 @@ mod tests {
 
     #[test]
     fn failures_of_two_files_with_one_name_lie_apart() {
-        let paths = ["fast/cuts.toml", "mine/old/cuts.toml", "cuts.toml", "fast/rot.toml"];
+        let paths = [
+            "fast/cuts.toml",
+            "mine/old/cuts.toml",
+            "mine-old/cuts.toml",
+            "/fast/cuts.toml",
+            "cuts.toml",
+            "fast/rot.toml",
+        ];
         let found = failure_parents(Path::new("failures"), &paths.map(PathBuf::from));
-        let wanted = ["failures/fast", "failures/mine-old", "failures", "failures"];
+        let wanted = [
+            "failures/fast",
+            "failures/mine-old",
+            "failures/mine-old-2",
+            "failures/fast-2",
+            "failures",
+            "failures",
+        ];
         assert_eq!(found, wanted.map(PathBuf::from));
     }
 }

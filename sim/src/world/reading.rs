@@ -20,7 +20,7 @@ use fulmar_client::{Cluster, FetchError, Target, TopicPartition};
 use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::ErrorCode;
 use fulmar_wire::batch::RecordError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a log was not read to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
     /// An answer shows damage.
     Damaged,
@@ -64,7 +64,7 @@ const fn is_damage(error: &FetchError) -> bool {
     }
 }
 
-/// What it means if a reader of a whole log meets nothing but this error.
+/// What it means if a reader of a whole log meets nothing but this error from some point on.
 const fn cause(error: &FetchError) -> Cause {
     match error {
         FetchError::Refused(ErrorCode::OffsetOutOfRange) => Cause::Stuck,
@@ -193,6 +193,8 @@ struct Whole {
     next: Offset,
     /// Attempts in a row that came to nothing.
     vain: u32,
+    /// Why they did.
+    causes: BTreeSet<Cause>,
 }
 
 impl Whole {
@@ -212,6 +214,7 @@ impl Whole {
         }
         if self.next > before {
             self.vain = 0;
+            self.causes.clear();
             return Ok(Step::On);
         }
         self.again(Cause::Stuck, format!("no record at offset {before}, and the log ends at {end}"))
@@ -220,11 +223,14 @@ impl Whole {
     /// Damage is damage at once; of everything else another attempt may make something.
     fn again(&mut self, cause: Cause, text: String) -> Result<Step, Unread> {
         self.vain += 1;
+        self.causes.insert(cause);
         if cause == Cause::Damaged {
             return Err(Unread { at: self.next, cause, text });
         }
         if self.vain >= ATTEMPTS {
             let text = format!("{text} (attempt {} in a row)", self.vain);
+            // What was said once and not again is no evidence.
+            let cause = if self.causes.len() == 1 { cause } else { Cause::Unanswered };
             return Err(Unread { at: self.next, cause, text });
         }
         Ok(Step::Again)
@@ -373,6 +379,17 @@ mod tests {
             let unread = whole.take(again).expect_err("bounded");
             assert_eq!((unread.at, unread.cause), (Offset(2), cause));
         }
+    }
+
+    #[test]
+    fn what_was_said_once_is_no_evidence() {
+        let mut whole = Whole::default();
+        for _ in 1..ATTEMPTS {
+            let again = whole.take(Err(FetchError::Call(CallError::TimedOut)));
+            assert_eq!(again, Ok(Step::Again));
+        }
+        let last = whole.take(Err(FetchError::Refused(ErrorCode::OffsetOutOfRange)));
+        assert_eq!(last.expect_err("bounded").cause, Cause::Unanswered);
     }
 
     #[test]

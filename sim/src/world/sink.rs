@@ -335,11 +335,8 @@ impl MachineSink for Sink {
     fn troubled(&self, machine: Machine, trouble: Trouble) {
         let mut state = self.state();
         let Some(at) = state.nodes.get(&machine).copied() else { return };
-        let met = [
-            (trouble.read_failed, Harm::ReadError),
-            (trouble.flush_failed, Harm::FlushError),
-            (trouble.was_full, Harm::DiskFull),
-        ];
+        let met =
+            [(trouble.read_failed, Harm::ReadError), (trouble.flush_failed, Harm::FlushError)];
         for (_, harm) in met.into_iter().filter(|(met, _)| *met) {
             state.checks.harmed(at, harm);
         }
