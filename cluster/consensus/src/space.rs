@@ -316,10 +316,11 @@ pub(crate) async fn watch(shared: Arc<Shared>, pause: (Duration, Duration)) {
     let (look, election_timeout) = pause;
     let blanks = [SECTOR_BYTES as u64; 2];
     let mut told = false;
+    // Whoever has just handed over looks at its disk all the same: it may have to keep from standing.
+    let mut may_hand_over_at = time::now();
     loop {
         let can_lead = planted(Plant::NoRoomCheck) || shared.store.room().takes_in_order(blanks);
         shared.raft.runtime_config().elect(can_lead && shared.earlier_grant.is_over());
-        let mut wait = look;
         // What is left may be enough for nothing and too little for what clients send.
         let refused = match planted(Plant::FullLeaderStays) {
             true => None,
@@ -328,12 +329,13 @@ pub(crate) async fn watch(shared: Arc<Shared>, pause: (Duration, Duration)) {
         if shared.leads() {
             let has_place = refused.is_none_or(|frame| shared.space.has_place(frame));
             match shared.admission(refused.unwrap_or(0), has_place) {
+                Admission::HandOver(_) if time::now() < may_hand_over_at => {}
                 Admission::HandOver(to) => {
                     tracing::warn!(%to, "no room on this disk: handing over the leadership");
                     shared.host.probe(Probe::FullLeaderHandedOver);
                     // A dead core is noticed by its watcher.
                     let _ = shared.raft.trigger().transfer_leader(to).await;
-                    wait = election_timeout * HAND_OVER_PAUSE;
+                    may_hand_over_at = time::now() + election_timeout * HAND_OVER_PAUSE;
                 }
                 Admission::Control if refused.is_some() && !told => {
                     tracing::warn!("records are refused: too few nodes have room on their disks");
@@ -343,7 +345,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, pause: (Duration, Duration)) {
                 Admission::Records => told = false,
             }
         }
-        time::sleep(wait).await;
+        time::sleep(look).await;
     }
 }
 
