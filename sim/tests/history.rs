@@ -2,8 +2,8 @@
 
 use fulmar_sim::history::checks::{self, Violation};
 use fulmar_sim::history::{
-    Action, Batch, ClientId, History, Operation, PartitionName, Payload, ProduceOutcome,
-    ProducerTag, ReadAnswer, ReadOutcome, SeenRecord, Time,
+    Action, Batch, ClientId, History, Kept, Operation, PartitionName, Payload, ProduceOutcome,
+    ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
 };
 use fulmar_sim::prng::Prng;
 use fulmar_types::{Offset, PartitionIndex};
@@ -18,6 +18,8 @@ fn partition() -> PartitionName {
 struct Story {
     history: History,
     now_ms: u64,
+    /// Where the log begins, as it is told.
+    start: u64,
 }
 
 impl Story {
@@ -31,7 +33,7 @@ impl Story {
 
     fn batch(sequence: u64, payloads: &[u64]) -> Batch {
         let payloads = payloads.iter().map(|hash| Payload(*hash)).collect();
-        Batch { producer: ProducerTag(1), sequence, payloads, idempotent: true }
+        Batch { producer: ProducerTag(1), sequence, payloads, idempotent: true, bytes_max: 100 }
     }
 
     fn produce(mut self, sequence: u64, payloads: &[u64], outcome: ProduceOutcome) -> Self {
@@ -54,9 +56,43 @@ impl Story {
 
     fn read(mut self, from: u64, payloads: &[u64], high_watermark: u64) -> Self {
         let (id, returned) = self.begin(2, Action::read(Offset(from)));
-        let answer =
-            ReadAnswer { records: records(from, payloads), high_watermark: Offset(high_watermark) };
+        let answer = ReadAnswer {
+            records: records(from, payloads),
+            high_watermark: Offset(high_watermark),
+            log_start: Offset(self.start),
+        };
         self.history.read(id, returned, ReadOutcome::Answer(answer));
+        self
+    }
+
+    fn out_of_range(mut self, from: u64) -> Self {
+        let (id, returned) = self.begin(2, Action::read(Offset(from)));
+        self.history.read(id, returned, ReadOutcome::OutOfRange);
+        self
+    }
+
+    fn earliest(mut self, start: u64) -> Self {
+        let (id, returned) = self.begin(3, Action::earliest());
+        self.history.earliest(id, returned, Some(Offset(start)));
+        self.start = start;
+        self
+    }
+
+    fn kept(mut self, for_ms: Option<u64>, bytes: Option<u64>) -> Self {
+        let for_ns = for_ms.map(|ms| ms * 1_000_000);
+        self.history.keep(partition(), Kept { for_ns, bytes });
+        self
+    }
+
+    fn wait(mut self, ms: u64) -> Self {
+        self.now_ms += ms;
+        self
+    }
+
+    fn read_back_from(mut self, start: u64, payloads: &[u64]) -> Self {
+        let at = Time(self.now_ms * 1_000_000);
+        let records = records(start, payloads);
+        self.history.read_back(partition(), ReadBack { start: Offset(start), at, records });
         self
     }
 
@@ -66,9 +102,8 @@ impl Story {
         self
     }
 
-    fn read_back(mut self, payloads: &[u64]) -> Self {
-        self.history.read_back(partition(), records(0, payloads));
-        self
+    fn read_back(self, payloads: &[u64]) -> Self {
+        self.read_back_from(0, payloads)
     }
 
     /// The names of the checks that object.
@@ -207,7 +242,8 @@ fn a_skipped_offset_is_found() {
     let mut story = good();
     let mut seen = records(0, &[10, 11]);
     seen.extend(records(3, &[13]));
-    story.history.read_back(partition(), seen);
+    let whole = ReadBack { records: seen, ..ReadBack::default() };
+    story.history.read_back(partition(), whole);
     insta::assert_snapshot!("not_dense", story.objection("offsets_dense"));
 }
 
@@ -226,7 +262,7 @@ fn partitions_are_judged_apart() {
     let id = history.begin(ClientId(1), other.clone(), Time(5), Action::produce(batch));
     history.produced(id, Time(6), ProduceOutcome::Acked(Offset(0)));
     assert!(checks::check(&history).is_empty());
-    history.read_back(other, Vec::new());
+    history.read_back(other, ReadBack::default());
     let violations = checks::check(&history);
     assert!(violations.iter().all(|violation| violation.to_string().starts_with("payments/0")));
     assert_eq!(violations[0].check(), "no_acked_record_lost");
@@ -268,9 +304,10 @@ fn any_history(seed: u64) -> History {
     let mut prng = Prng::new(seed, "any history");
     let mut history = History::default();
     for at in 0..prng.below(30) {
-        let action = match prng.below(3) {
+        let action = match prng.below(4) {
             0 => Action::produce(Story::batch(at, &[at * 2, at * 2 + 1])),
             1 => Action::read(Offset(prng.below(9))),
+            2 => Action::earliest(),
             _ => Action::latest(),
         };
         let client = ClientId(prng.below(4) as u32);
@@ -285,14 +322,18 @@ fn any_history(seed: u64) -> History {
                 let answer = ReadAnswer {
                     records: records(from.get(), &[prng.below(60)]),
                     high_watermark: Offset(9),
+                    log_start: Offset(prng.below(3)),
                 };
                 history.read(id, returned, ReadOutcome::Answer(answer));
             }
             Action::Latest { .. } => history.latest(id, returned, None),
+            Action::Earliest { .. } => history.earliest(id, returned, Some(Offset(prng.below(3)))),
         }
     }
     if prng.below(2) == 0 {
-        history.read_back(partition(), records(0, &[1, 2, 3]));
+        let whole = ReadBack { start: Offset(2), at: Time(7), records: records(2, &[1, 2, 3]) };
+        history.read_back(partition(), whole);
+        history.keep(partition(), Kept { for_ns: Some(prng.below(9)), bytes: None });
     }
     history
 }
@@ -325,4 +366,48 @@ fn operations_read_well() {
     let story = good();
     let text: Vec<String> = story.history.operations().iter().map(Operation::to_string).collect();
     insta::assert_snapshot!("operations", text.join("\n"));
+}
+
+/// Two batches, and half a second later a third.
+fn aging(for_ms: Option<u64>, bytes: Option<u64>) -> Story {
+    Story::default()
+        .kept(for_ms, bytes)
+        .acked(0, &[10, 11], 0)
+        .acked(2, &[12, 13], 2)
+        .wait(500)
+        .acked(4, &[14], 4)
+}
+
+#[test]
+fn records_that_had_their_time_may_be_gone_for_good() {
+    let old = || aging(Some(500), None);
+    let seen = old().earliest(2).out_of_range(0).out_of_range(1).read(4, &[14], 5);
+    assert_eq!(seen.read_back_from(4, &[14]).objections(), [""; 0]);
+    // Of three batches of at most 100 bytes, 200 bytes are left.
+    let many = || aging(None, Some(200));
+    assert_eq!(many().earliest(2).read_back_from(2, &[12, 13, 14]).objections(), [""; 0]);
+    assert_eq!(aging(Some(1), Some(10_000)).read_back_from(4, &[14]).objections(), [""; 0]);
+}
+
+#[test]
+fn a_record_that_goes_before_its_time_is_missed() {
+    let early = "kept_as_declared";
+    assert_eq!(aging(Some(506), None).earliest(4).objections(), [early]);
+    assert_eq!(aging(Some(600), None).read_back_from(4, &[14]).objections(), [early]);
+    assert_eq!(aging(Some(600), None).out_of_range(0).objections(), [early]);
+    assert_eq!(aging(None, Some(201)).earliest(2).objections(), [early]);
+    assert_eq!(aging(Some(600), Some(201)).earliest(2).objections(), [early]);
+    // Where nothing may go, an answer out of range is what it always was.
+    let kept = good().out_of_range(2).read_back(&[10, 11, 12, 13]);
+    assert_eq!(kept.objections(), ["linearizable"]);
+    insta::assert_snapshot!(aging(Some(600), Some(201)).earliest(2).objection(early));
+}
+
+#[test]
+fn what_has_gone_stays_away() {
+    let back = "kept_as_declared";
+    assert_eq!(aging(Some(1), None).earliest(4).earliest(2).objections(), [back]);
+    let read = aging(Some(1), None).out_of_range(1).read(0, &[10], 5);
+    assert_eq!(read.objections(), [back]);
+    insta::assert_snapshot!(aging(Some(1), None).earliest(4).earliest(2).objection(back));
 }

@@ -9,6 +9,7 @@
 //! | [`proposer`] | units into entries: group commit without a timer |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |
+//! | `age`, `upkeep` | how old the site is, and what goes for its age |
 //! | `error_map` | every error as a Kafka code |
 //!
 //! Invariants: an answer "appended" means flushed on a majority and applied; nothing above the
@@ -16,6 +17,7 @@
 //!
 //! Never: decide about an offset, a duplicate or a limit anywhere but in the state machine.
 
+mod age;
 mod answers;
 pub mod broker;
 mod error_map;
@@ -30,6 +32,7 @@ pub mod server;
 pub mod settings;
 pub mod site;
 pub mod stored;
+mod upkeep;
 
 #[cfg(test)]
 mod testing;

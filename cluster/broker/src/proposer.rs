@@ -15,6 +15,7 @@
 //! Never: propose a unit a second time. After "unknown" only its owner can know whether that is
 //! safe.
 
+use crate::age;
 use crate::group::{GroupHandle, ProposeError, Proposed};
 use crate::limits::{PROPOSALS_IN_FLIGHT_MAX, PROPOSER_QUEUE_BYTES_MAX};
 use crate::machine::outcome::{self, UnitResult};
@@ -248,7 +249,8 @@ impl Shared {
         }
         let wall_ms = self.host.clock.wall_ms().max(self.site.read(|state| state.entry_ms()));
         let claim = self.group.applied().map_or(0, |applied| applied.index.next().get());
-        Some((builder.finish(EntryHeader { wall_ms, claim }), taken))
+        let age_ms = age::age_ms(&self.host, &self.site, self.group.leadership().term);
+        Some((builder.finish(EntryHeader { wall_ms, claim, age_ms }), taken))
     }
 
     /// Waits for the place of an entry, and answers its units if there is none.

@@ -6,13 +6,14 @@
 //! pause between applying an entry and handing its rows to the index, so no task sees an offset
 //! whose batch cannot be read yet.
 
+use crate::age::AgeClock;
 use crate::machine::state::State;
 use crate::machine::{self, Section};
 use bytes::Bytes;
 use fulmar_consensus::{Applied, ApplyError, Machine, RestoreError};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Entry, EntryError};
-use fulmar_types::{LogPosition, Offset};
+use fulmar_types::{LogPosition, Offset, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub struct SiteMachine {
     state: State,
+    age: AgeClock,
     watchers: BTreeMap<u64, Arc<Notify>>,
     by_stream: BTreeMap<StreamId, BTreeSet<u64>>,
     next_watcher: u64,
@@ -49,6 +51,7 @@ impl Machine for SiteMachine {
     fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, ApplyError> {
         let entry = Entry::decode(payload.clone()).map_err(|error| refused(position, &error))?;
         let applied = self.state.apply(position, &entry);
+        self.age.learn(position.term, self.state.age_ms());
         let appended = applied.rows.iter().map(|row| row.stream);
         let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
         for stream in appended.chain(moved).chain(applied.dropped_streams.iter().copied()) {
@@ -57,13 +60,15 @@ impl Machine for SiteMachine {
         Ok(applied)
     }
 
-    fn pass(&mut self, _: LogPosition) {}
+    fn pass(&mut self, position: LogPosition) {
+        self.age.pass(position.term);
+    }
 
     fn snapshot(&self) -> Vec<Section> {
         self.state.snapshot()
     }
 
-    fn restore(&mut self, _: LogPosition, sections: &[Section]) -> Result<(), RestoreError> {
+    fn restore(&mut self, position: LogPosition, sections: &[Section]) -> Result<(), RestoreError> {
         let state = State::restore(sections).map_err(|error| match error {
             machine::RestoreError::Unknown { .. } => {
                 RestoreError::UnknownSection(error.to_string())
@@ -73,6 +78,7 @@ impl Machine for SiteMachine {
             | machine::RestoreError::Inconsistent(_) => RestoreError::Malformed(error.to_string()),
         })?;
         self.state.replace(state);
+        self.age.learn(position.term, self.state.age_ms());
         self.wake_all();
         Ok(())
     }
@@ -126,6 +132,12 @@ impl Site {
     /// Looks at the state.
     pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.locked().state)
+    }
+
+    /// How long the site has existed, in milliseconds, for the leader of this term.
+    pub fn age_ms(&self, term: Term) -> u64 {
+        let machine = self.locked();
+        machine.age.now_ms(term, machine.state.age_ms())
     }
 
     /// Watches some streams until the watch is dropped.

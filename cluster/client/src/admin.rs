@@ -7,8 +7,8 @@ use crate::cluster::{Cluster, ControllerReason};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
 use fulmar_wire::{
-    CreatableTopic, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState,
-    DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode, InitProducerIdRequest,
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode, InitProducerIdRequest,
 };
 
 /// Why a topic was not created.
@@ -107,10 +107,29 @@ impl Cluster {
         partitions: u32,
         timeout: Duration,
     ) -> Result<Uuid, CreateTopicError> {
+        self.create_topic_with(name, partitions, &[], timeout).await
+    }
+
+    /// The same with settings, as names and values.
+    ///
+    /// # Errors
+    /// Why it was not created, or that nobody knows.
+    pub async fn create_topic_with(
+        &self,
+        name: &str,
+        partitions: u32,
+        settings: &[(String, String)],
+        timeout: Duration,
+    ) -> Result<Uuid, CreateTopicError> {
+        let setting = |(name, value): &(String, String)| CreatableTopicConfig {
+            name: name.clone(),
+            value: Some(value.clone()),
+        };
         let topic = CreatableTopic {
             name: name.to_owned(),
             num_partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
             replication_factor: -1,
+            configs: settings.iter().map(setting).collect(),
             ..CreatableTopic::default()
         };
         let request = CreateTopicsRequest {

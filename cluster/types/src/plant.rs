@@ -65,6 +65,14 @@ plants! {
     AnyProducerId = "any-producer-id",
     /// Take the base offset of a batch from a counter that is not part of the state.
     OffsetFromMemory = "offset-from-memory",
+    /// Take the wall clock of the leader for the age of the site.
+    AgeByWallClock = "age-by-wall-clock",
+    /// Let a node that is ahead of a new leader in the age of the site stay ahead.
+    AgeRunsAhead = "age-runs-ahead",
+    /// Let records go by the age of the first one of their span.
+    ExpireByFirst = "expire-by-first",
+    /// Let one span more go than retention by bytes allows.
+    ExpireTooMuch = "expire-too-much",
     /// Keep leading with a disk that is too full for what clients send.
     FullLeaderStays = "full-leader-stays",
     /// Take entries without asking whether there is room for them on the disk.

@@ -59,6 +59,8 @@ probes! {
     FullLeaderHandedOver = "full leader handed over",
     /// A snapshot was left out because the disk was full.
     SnapshotLeftOut = "snapshot left out on a full disk",
+    /// The oldest records of a partition had had their time, and went.
+    RecordsExpired = "records expired",
 }
 
 impl Probe {

@@ -1,7 +1,8 @@
 //! A history as a file: JSON, one operation a line, so that it can be searched and cut with the
 //! tools that everybody has.
 
-use super::{History, Operation, PartitionName, SeenRecord};
+use super::{History, Kept, Operation, PartitionName, ReadBack, SeenRecord, Time};
+use fulmar_types::Offset;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -9,7 +10,18 @@ use thiserror::Error;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
     Operation(Operation),
-    ReadBack { partition: PartitionName, records: Vec<SeenRecord> },
+    ReadBack {
+        partition: PartitionName,
+        #[serde(default)]
+        start: Offset,
+        #[serde(default)]
+        at: Time,
+        records: Vec<SeenRecord>,
+    },
+    Kept {
+        partition: PartitionName,
+        kept: Kept,
+    },
 }
 
 /// Why a history could not be loaded.
@@ -32,16 +44,22 @@ pub enum LoadError {
 }
 
 impl History {
-    /// The history as JSON lines: the operations in the order of their calls, then what was read
-    /// back.
+    /// The history as JSON lines: how long records are kept, the operations in the order of
+    /// their calls, then what was read back.
     pub fn to_json_lines(&self) -> String {
         let operations = self.operations.iter().cloned().map(Line::Operation);
-        let read_back = self.read_back.iter().map(|(partition, records)| Line::ReadBack {
+        let kept = self
+            .kept
+            .iter()
+            .map(|(partition, kept)| Line::Kept { partition: partition.clone(), kept: *kept });
+        let read_back = self.read_back.iter().map(|(partition, read)| Line::ReadBack {
             partition: partition.clone(),
-            records: records.clone(),
+            start: read.start,
+            at: read.at,
+            records: read.records.clone(),
         });
         let mut text = String::new();
-        for line in operations.chain(read_back) {
+        for line in kept.chain(operations).chain(read_back) {
             text.push_str(&serde_json::to_string(&line).expect("plain data has a JSON form"));
             text.push('\n');
         }
@@ -64,7 +82,10 @@ impl History {
                     }
                     history.operations.push(operation);
                 }
-                Line::ReadBack { partition, records } => history.read_back(partition, records),
+                Line::ReadBack { partition, start, at, records } => {
+                    history.read_back(partition, ReadBack { start, at, records });
+                }
+                Line::Kept { partition, kept } => history.keep(partition, kept),
             }
         }
         Ok(history)

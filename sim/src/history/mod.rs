@@ -18,8 +18,8 @@ pub mod checks;
 
 pub use file::LoadError;
 pub use model::{
-    Action, Batch, ClientId, Operation, OperationId, PartitionName, Payload, ProduceOutcome,
-    ProducerTag, ReadAnswer, ReadOutcome, SeenRecord, Time,
+    Action, Batch, ClientId, Kept, Operation, OperationId, PartitionName, Payload, ProduceOutcome,
+    ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
 };
 
 use fulmar_types::Offset;
@@ -29,7 +29,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     operations: Vec<Operation>,
-    read_back: BTreeMap<PartitionName, Vec<SeenRecord>>,
+    read_back: BTreeMap<PartitionName, ReadBack>,
+    kept: BTreeMap<PartitionName, Kept>,
     payloads: BTreeSet<Payload>,
 }
 
@@ -100,10 +101,26 @@ impl History {
         });
     }
 
+    /// Notes that the start of a partition was told; `None` if the call failed.
+    ///
+    /// # Panics
+    /// If the operation is another one, or has ended before.
+    pub fn earliest(&mut self, id: OperationId, returned: Time, result: Option<Offset>) {
+        self.end(id, returned, |action| match action {
+            Action::Earliest { start } => *start = result,
+            other => panic!("{other} does not ask for the start"),
+        });
+    }
+
     /// Notes what a client read from the first to the last offset of a partition, after the site
     /// had healed and nobody produced any more.
-    pub fn read_back(&mut self, partition: PartitionName, records: Vec<SeenRecord>) {
-        self.read_back.insert(partition, records);
+    pub fn read_back(&mut self, partition: PartitionName, read_back: ReadBack) {
+        self.read_back.insert(partition, read_back);
+    }
+
+    /// Notes that the records of a partition may go, and how long they are kept at least.
+    pub fn keep(&mut self, partition: PartitionName, kept: Kept) {
+        self.kept.insert(partition, kept);
     }
 
     /// The operations in the order of their calls.
@@ -112,8 +129,13 @@ impl History {
     }
 
     /// What was read back, by partition.
-    pub fn read_backs(&self) -> &BTreeMap<PartitionName, Vec<SeenRecord>> {
+    pub fn read_backs(&self) -> &BTreeMap<PartitionName, ReadBack> {
         &self.read_back
+    }
+
+    /// The partitions whose records may go.
+    pub fn kept(&self) -> &BTreeMap<PartitionName, Kept> {
+        &self.kept
     }
 
     /// The operations of each partition, in the order of their calls.

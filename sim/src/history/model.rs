@@ -108,6 +108,9 @@ pub struct Batch {
     /// Whether the producer numbered it for the broker (KIP-98), so that it may be sent again. A
     /// batch that is not numbered is sent once: after an unknown outcome its client gives up.
     pub idempotent: bool,
+    /// Its bytes in the log, at most.
+    #[serde(default)]
+    pub bytes_max: u64,
 }
 
 impl Batch {
@@ -146,6 +149,36 @@ pub struct ReadAnswer {
     pub records: Vec<SeenRecord>,
     /// The end of the log at the moment of the read: the offset that the next record will have.
     pub high_watermark: Offset,
+    /// The first offset that is kept, at that moment.
+    #[serde(default)]
+    pub log_start: Offset,
+}
+
+/// What was read of a whole log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadBack {
+    /// Where the log began then.
+    pub start: Offset,
+    /// When it was known to begin there.
+    pub at: Time,
+    /// Its records.
+    pub records: Vec<SeenRecord>,
+}
+
+impl ReadBack {
+    /// The offset behind the last record.
+    pub fn end(&self) -> Offset {
+        self.records.last().map_or(self.start, |record| record.offset.plus(1))
+    }
+}
+
+/// How long the records of a topic are kept at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Nanoseconds; `None` for ever.
+    pub for_ns: Option<u64>,
+    /// Bytes of each partition; `None` for all.
+    pub bytes: Option<u64>,
 }
 
 /// How a read ended.
@@ -154,7 +187,7 @@ pub struct ReadAnswer {
 pub enum ReadOutcome {
     /// With records, or with the news that there are none yet.
     Answer(ReadAnswer),
-    /// The asked offset is above the end of the log.
+    /// The asked offset is above the end of the log, or before its start.
     OutOfRange,
     /// With what no log holds, and what that is: a batch with a wrong checksum or in another place,
     /// or nothing where the log goes on.
@@ -187,6 +220,11 @@ pub enum Action {
         /// The offset that the next record will have; `None` if the call failed.
         end: Option<Offset>,
     },
+    /// It asked for the start of the log.
+    Earliest {
+        /// The first offset that is kept; `None` if the call failed.
+        start: Option<Offset>,
+    },
 }
 
 impl Action {
@@ -203,6 +241,11 @@ impl Action {
     /// A question for the end of the log that is not answered yet.
     pub fn latest() -> Self {
         Self::Latest { end: None }
+    }
+
+    /// A question for the start of the log that is not answered yet.
+    pub fn earliest() -> Self {
+        Self::Earliest { start: None }
     }
 }
 
@@ -242,6 +285,8 @@ impl fmt::Display for Action {
             }
             Self::Latest { end: Some(end) } => write!(f, "latest offset -> {end}"),
             Self::Latest { end: None } => f.write_str("latest offset -> no answer"),
+            Self::Earliest { start: Some(start) } => write!(f, "earliest offset -> {start}"),
+            Self::Earliest { start: None } => f.write_str("earliest offset -> no answer"),
         }
     }
 }

@@ -70,7 +70,11 @@ pub(super) fn place<'a>(operations: &[&'a Operation]) -> Result<Placed<'a>, Viol
                 too_short.push((*from, *operation));
             }
             Action::Latest { end: Some(end) } => ends.push((*end, *operation)),
-            Action::Produce { .. } | Action::Read { .. } | Action::Latest { end: None } => {}
+            Action::Produce { .. }
+            | Action::Read { .. }
+            | Action::Latest { end: None }
+            // The object of this check has no start.
+            | Action::Earliest { .. } => {}
         }
     }
     ends.sort_by_key(|(end, operation)| (*end, operation.invoked));

@@ -22,6 +22,16 @@ kinds! {
         records = "records": Span<Count>;
     }
 
+    /// The partitions of a topic begin behind so many records at the end, all together.
+    ExpiredAtLeast = "expired_at_least" {
+        /// The site.
+        site = "site": SiteName;
+        /// The topic.
+        topic = "topic": TopicName;
+        /// How many records.
+        records = "records": Span<Count>;
+    }
+
     /// So much happened in the whole run that it was not a quiet one. Every chaos scenario has this
     /// check with the numbers of its class.
     BusyAtLeast = "busy_at_least" {

@@ -85,6 +85,7 @@ pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Pro
 fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
     let mut partitions: BTreeMap<(&SiteName, &TopicName), Span<Count>> = BTreeMap::new();
     let mut renewed: BTreeSet<(&SiteName, &TopicName)> = BTreeSet::new();
+    let mut limited: BTreeSet<(&SiteName, &TopicName)> = BTreeSet::new();
     let entries = || scenario.workloads.iter().zip(file.list("workload").unwrap_or_default());
     for (workload, value) in entries() {
         let Workload::Produce(produce) = workload else { continue };
@@ -95,6 +96,16 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
         if is_shared && renewed.contains(&(&produce.site, &produce.topic)) {
             let message =
                 format!("`{}` is renewed, and several workloads produce to it", produce.topic);
+            return Err(Problem::new(value.span(), message).help("give each a topic of its own"));
+        }
+        if produce.retention.is_some() || produce.retention_bytes.is_some() {
+            limited.insert((&produce.site, &produce.topic));
+        }
+        if is_shared && limited.contains(&(&produce.site, &produce.topic)) {
+            let message = format!(
+                "records of `{}` are not kept for good, and several workloads produce to it",
+                produce.topic
+            );
             return Err(Problem::new(value.span(), message).help("give each a topic of its own"));
         }
         let known = partitions.entry((&produce.site, &produce.topic)).or_insert(produce.partitions);
@@ -140,6 +151,9 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
     for (check, value) in scenario.checks.iter().zip(file.list("check")?) {
         match check {
             Check::AckedAtLeast(acked) => produced(&acked.site, &acked.topic, value.span())?,
+            Check::ExpiredAtLeast(expired) => {
+                produced(&expired.site, &expired.topic, value.span())?;
+            }
             Check::SilenceAtMost(silence) => {
                 produced(&silence.site, &silence.topic, value.span())?;
             }

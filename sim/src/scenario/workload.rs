@@ -108,6 +108,10 @@ kinds! {
         /// How long a topic is produced to before the next one takes its place: `topic-1` after
         /// `topic-0`. The old one is read back and deleted. For good if left out.
         renew = "renew": Option<Span<HumanDuration>>, or None;
+        /// For how long records are kept at least; for good if left out.
+        retention = "retention": Option<Span<HumanDuration>>, or None;
+        /// How many bytes of each partition are kept at least; all if left out.
+        retention_bytes = "retention_bytes": Option<Span<HumanSize>>, or None;
         /// How many keys there are.
         keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
     }

@@ -194,6 +194,17 @@ fn asked_for(
                 liveness(check.kind(), format!("{count} records of {topic}, {wanted} wanted"))
             })
         }
+        Check::ExpiredAtLeast(asked) => {
+            let of_topic = history.read_backs().iter().filter(|(name, _)| {
+                name.site == asked.site.as_str() && name.topic == asked.topic.as_str()
+            });
+            let gone: u64 = of_topic.map(|(_, read)| read.start.get()).sum();
+            let wanted = u64::from(asked.records.get());
+            (gone < wanted).then(|| {
+                let text = format!("{gone} records had their time and went, {wanted} wanted");
+                liveness(check.kind(), text)
+            })
+        }
         Check::BusyAtLeast(asked) => {
             let (records, faults) = (history.acked_records(), stage.sink.faults());
             let wanted = (u64::from(asked.records.get()), u64::from(asked.faults.get()));
@@ -251,6 +262,6 @@ pub(super) fn fill(history: &History, report: &mut RunReport) {
             report.not_done += 1;
         }
     }
-    let read_back: usize = history.read_backs().values().map(Vec::len).sum();
+    let read_back: usize = history.read_backs().values().map(|read| read.records.len()).sum();
     report.read_records += read_back as u64;
 }

@@ -21,6 +21,9 @@ use fulmar_wire::{
     ErrorCode, PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData,
 };
 
+/// Bytes of a batch beside the value of its one record, at most.
+const BATCH_BYTES_MAX: u64 = 128;
+
 /// How long a client waits for an id, for a leader and for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -53,6 +56,7 @@ impl Client {
             sequence,
             payloads: vec![payload(None, Some(&value))],
             idempotent: false,
+            bytes_max: BATCH_BYTES_MAX + value.len() as u64,
         };
         let id = {
             let (now, name) = (self.now(), self.name(&to.topic, to.partition));

@@ -10,12 +10,13 @@
 use super::stage::Stage;
 use super::workload::{Client, READ_TIMEOUT, payload};
 use crate::history::{
-    Action, ClientId, History, PartitionName, ReadAnswer, ReadOutcome, SeenRecord, Time,
+    Action, ClientId, History, PartitionName, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
 };
 use crate::scenario::workload::{Read, ReadFrom};
 use crate::scenario::{Drawn, SiteName};
 use fulmar_client::error::{CallError, LeaderError};
 use fulmar_client::fetch::{Fetch, Fetched};
+use fulmar_client::offsets::OffsetAt;
 use fulmar_client::{Cluster, FetchError, Target, TopicPartition};
 use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::ErrorCode;
@@ -103,7 +104,7 @@ impl Reader<'_> {
         for partition in (0..partitions).map(PartitionIndex) {
             let name = self.name(topic, partition);
             match self.read_all(&name).await {
-                Ok(records) => self.keep(name, records),
+                Ok(read) => self.keep(name, read),
                 Err(unread) => {
                     if unread.cause == Cause::Damaged {
                         self.note_damage(&name, &unread);
@@ -124,8 +125,8 @@ impl Reader<'_> {
         for partition in (0..partitions).map(PartitionIndex) {
             let name = self.name(topic, partition);
             let unread = match self.read_all(&name).await {
-                Ok(records) => {
-                    self.keep(name, records);
+                Ok(read) => {
+                    self.keep(name, read);
                     continue;
                 }
                 Err(unread) => unread,
@@ -133,7 +134,7 @@ impl Reader<'_> {
             whole = whole.and(Err(format!("{name}: {}", unread.text)));
             match unread.cause {
                 Cause::Damaged | Cause::Stuck => self.note_damage(&name, &unread),
-                Cause::Gone => self.keep(name, Vec::new()),
+                Cause::Gone => self.keep(name, ReadBack::default()),
                 Cause::Unanswered => {}
             }
         }
@@ -148,8 +149,13 @@ impl Reader<'_> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, name: PartitionName, records: Vec<SeenRecord>) {
-        self.history().read_back(name, records);
+    fn keep(&self, name: PartitionName, read: ReadBack) {
+        self.history().read_back(name, read);
+    }
+
+    /// Whether the log may begin later and later.
+    fn may_expire(&self, name: &PartitionName) -> bool {
+        self.history().kept().contains_key(name)
     }
 
     fn note_damage(&self, name: &PartitionName, unread: &Unread) {
@@ -159,15 +165,24 @@ impl Reader<'_> {
         history.read(id, now, ReadOutcome::Damaged(unread.text.clone()));
     }
 
-    async fn read_all(&self, name: &PartitionName) -> Result<Vec<SeenRecord>, Unread> {
+    async fn read_all(&self, name: &PartitionName) -> Result<ReadBack, Unread> {
         let mut whole = Whole::default();
         loop {
             let of = TopicPartition::new(&name.topic, name.partition);
+            if self.may_expire(name) && whole.vain > 0 {
+                let asked =
+                    self.cluster.list_offset(Target::Leader, &of, OffsetAt::Earliest, READ_TIMEOUT);
+                let start = asked.await.ok().and_then(|found| found.offset);
+                whole.begins_at(start.unwrap_or_default());
+            }
             let fetch =
                 Fetch { max_wait: Duration::from_millis(100), ..Fetch::new(of, whole.next) };
             let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
             match whole.take(answer)? {
-                Step::End => return Ok(whole.records),
+                Step::End => {
+                    let Whole { start, records, .. } = whole;
+                    return Ok(ReadBack { start, at: Time(self.stage.machines.now_ns()), records });
+                }
                 Step::On => {}
                 Step::Again => madsim::time::sleep(PAUSE).await,
             }
@@ -189,6 +204,7 @@ enum Step {
 /// A log as far as it was read.
 #[derive(Debug, Default)]
 struct Whole {
+    start: Offset,
     records: Vec<SeenRecord>,
     next: Offset,
     /// Attempts in a row that came to nothing.
@@ -198,6 +214,13 @@ struct Whole {
 }
 
 impl Whole {
+    /// What comes next has had its time: the log as far as it is there begins here.
+    fn begins_at(&mut self, start: Offset) {
+        if start > self.next {
+            *self = Self { start, next: start, ..Self::default() };
+        }
+    }
+
     fn take(&mut self, answer: Result<Fetched, FetchError>) -> Result<Step, Unread> {
         let fetched = match answer {
             Ok(fetched) => fetched,
@@ -275,9 +298,36 @@ impl Client {
             if let Ok(fetched) = &answer {
                 next.insert(number, goes_on(read.from, fetched));
             }
+            let outcome = outcome(answer);
             let now = self.now();
-            self.history().read(id, now, outcome(answer));
+            let is_before_start = {
+                let mut history = self.history();
+                let may_expire = history.kept().contains_key(&self.name(topic, partition));
+                let out_of_range = outcome == ReadOutcome::OutOfRange;
+                history.read(id, now, outcome);
+                may_expire && out_of_range
+            };
+            if is_before_start && let Some(start) = self.earliest(topic, partition).await {
+                next.insert(number, start);
+            }
         }
+    }
+}
+
+impl Client {
+    /// The start of a partition.
+    async fn earliest(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
+        let id = {
+            let (now, name) = (self.now(), self.name(topic, partition));
+            self.history().begin(self.id, name, now, Action::earliest())
+        };
+        let of = TopicPartition::new(topic, partition);
+        let found =
+            self.cluster.list_offset(Target::Leader, &of, OffsetAt::Earliest, READ_TIMEOUT).await;
+        let start = found.ok().and_then(|found| found.offset);
+        let now = self.now();
+        self.history().earliest(id, now, start);
+        start
     }
 }
 
@@ -300,7 +350,8 @@ fn outcome(answer: Result<Fetched, FetchError>) -> ReadOutcome {
     };
     match seen(&fetched) {
         Ok(records) => {
-            ReadOutcome::Answer(ReadAnswer { high_watermark: fetched.high_watermark, records })
+            let (high_watermark, log_start) = (fetched.high_watermark, fetched.log_start);
+            ReadOutcome::Answer(ReadAnswer { records, high_watermark, log_start })
         }
         Err(error) => ReadOutcome::Damaged(error.to_string()),
     }

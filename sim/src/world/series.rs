@@ -12,6 +12,7 @@
 //! Invariants: a topic is read back, and deleted, only when every batch that was sent to it has
 //! its outcome; one that is not among [`Series::living`] any more may be gone at any moment.
 
+use crate::history::Kept;
 use crate::scenario::workload::Produce;
 use crate::scenario::{Drawn, SiteName};
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub struct Series {
     pub partitions: u32,
     /// How long each is produced to; for good without it.
     pub renew: Option<Duration>,
+    /// How long records are kept, if not for good.
+    pub kept: Option<Kept>,
     name: String,
     state: Mutex<State>,
     settled: Notify,
@@ -63,6 +66,14 @@ impl Drop for Underway {
     }
 }
 
+/// What a workload says about how long its records are kept; whole milliseconds, as Kafka has it.
+fn kept(produce: &Produce<Drawn>) -> Option<Kept> {
+    let whole_ms = |kept: Duration| u64::try_from(kept.as_millis()).unwrap_or(0) * 1_000_000;
+    let for_ns = produce.retention.map(|kept| whole_ms(kept.0));
+    let bytes = produce.retention_bytes.map(|kept| kept.0);
+    (for_ns.is_some() || bytes.is_some()).then_some(Kept { for_ns, bytes })
+}
+
 impl Series {
     /// The topics of this workload.
     pub fn new(produce: &Produce<Drawn>) -> Self {
@@ -70,10 +81,19 @@ impl Series {
             site: produce.site.clone(),
             partitions: produce.partitions.get().max(1),
             renew: produce.renew.map(|every| every.0),
+            kept: kept(produce),
             name: produce.topic.as_str().to_owned(),
             state: Mutex::new(State { generation: 0, living: BTreeMap::from([(0, 0)]) }),
             settled: Notify::new(),
         }
+    }
+
+    /// The settings that its topics are created with.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let Kept { for_ns, bytes } = self.kept.unwrap_or_default();
+        let setting = |name: &str, value: u64| (name.to_owned(), value.to_string());
+        let age = for_ns.map(|ns| setting("retention.ms", ns / 1_000_000));
+        age.into_iter().chain(bytes.map(|bytes| setting("retention.bytes", bytes))).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

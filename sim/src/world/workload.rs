@@ -38,6 +38,17 @@ const IN_FLIGHT: usize = 8;
 /// How long a client waits for the answer to a read.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Bytes of a batch beside its records, at most.
+const BATCH_BYTES_MAX: u64 = 64;
+
+/// Bytes of a record beside its key and value, at most.
+const RECORD_BYTES_MAX: u64 = 32;
+
+fn bytes_max(record: &WriteRecord) -> u64 {
+    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
+    RECORD_BYTES_MAX + len(&record.key) + len(&record.value)
+}
+
 /// A topic of a site.
 pub type SiteTopic = (SiteName, String);
 
@@ -90,7 +101,9 @@ impl Workloads {
         }
         for series in self.series.values() {
             let cluster = self.cluster(&series.site);
-            while !create(&cluster, &series.current(), series.partitions).await {
+            let topic = series.current();
+            note_kept(&self.history, series, &topic);
+            while !create(&cluster, &topic, series).await {
                 madsim::time::sleep(Duration::from_millis(50)).await;
             }
         }
@@ -223,8 +236,20 @@ impl Workloads {
     }
 }
 
-async fn create(cluster: &Cluster, topic: &str, partitions: u32) -> bool {
-    let created = cluster.create_topic(topic, partitions, Duration::from_secs(2)).await;
+/// Notes how long the records of a topic are kept, before anybody can write to it.
+fn note_kept(history: &Mutex<History>, series: &Series, topic: &str) {
+    let Some(kept) = series.kept else { return };
+    let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
+    for partition in (0..series.partitions).map(PartitionIndex) {
+        let (site, topic) = (series.site.as_str().to_owned(), topic.to_owned());
+        history.keep(PartitionName { site, topic, partition }, kept);
+    }
+}
+
+async fn create(cluster: &Cluster, topic: &str, series: &Series) -> bool {
+    let (partitions, settings) = (series.partitions, series.settings());
+    let limit = Duration::from_secs(2);
+    let created = cluster.create_topic_with(topic, partitions, &settings, limit).await;
     matches!(created, Ok(_) | Err(CreateTopicError::Exists))
 }
 
@@ -361,7 +386,9 @@ impl Client {
         let payloads =
             records.iter().map(|r| payload(r.key.as_deref(), r.value.as_deref())).collect();
         let producer = ProducerTag(self.id.0);
-        (PartitionIndex(partition), records, Batch { producer, sequence, payloads, idempotent })
+        let bytes_max = BATCH_BYTES_MAX + records.iter().map(bytes_max).sum::<u64>();
+        let batch = Batch { producer, sequence, payloads, idempotent, bytes_max };
+        (PartitionIndex(partition), records, batch)
     }
 
     async fn list_offsets(mut self, list: ListOffsets<Drawn>, partitions: u32) {
@@ -390,7 +417,9 @@ impl Client {
         let limit = Duration::from_secs(3);
         while !self.stopped() {
             self.turn(every).await;
-            while !create(&self.cluster, &series.next(), series.partitions).await {
+            let next = series.next();
+            note_kept(&self.history, &series, &next);
+            while !create(&self.cluster, &next, &series).await {
                 if self.stopped() {
                     return;
                 }

@@ -76,6 +76,7 @@ pub fn history(seed: u64, shape: &Shape) -> Vec<Operation> {
         let answer = ReadAnswer {
             records: seen(&log, 0, u64::MAX),
             high_watermark: Offset(log.len() as u64),
+            log_start: Offset(0),
         };
         operations.push(Operation {
             client: ClientId(99),
@@ -105,7 +106,13 @@ fn produce(number: u64, log: &mut Vec<Payload>, shape: &Shape, prng: &mut Prng) 
     if happens {
         log.extend(&payloads);
     }
-    let batch = Batch { producer: ProducerTag(1), sequence: number, payloads, idempotent: true };
+    let batch = Batch {
+        producer: ProducerTag(1),
+        sequence: number,
+        payloads,
+        idempotent: true,
+        bytes_max: 0,
+    };
     Action::Produce { batch, outcome }
 }
 
@@ -113,7 +120,7 @@ fn read(log: &[Payload], prng: &mut Prng) -> Action {
     let end = log.len() as u64;
     let from = end - prng.between(0, end.min(10));
     let records = seen(log, from, prng.between(0, 12));
-    let answer = ReadAnswer { records, high_watermark: Offset(end) };
+    let answer = ReadAnswer { records, high_watermark: Offset(end), log_start: Offset(0) };
     Action::Read { from: Offset(from), outcome: ReadOutcome::Answer(answer) }
 }
 
@@ -167,6 +174,6 @@ pub fn mutate(operations: &mut [Operation], prng: &mut Prng) {
                 None => record.payload = Payload(77),
             }
         }
-        Action::Read { .. } | Action::Latest { end: None } => {}
+        Action::Read { .. } | Action::Latest { end: None } | Action::Earliest { .. } => {}
     }
 }

@@ -216,6 +216,7 @@ fn explanations_name_the_operations_that_contradict_one_another() {
             sequence,
             payloads: payloads.iter().map(|hash| Payload(*hash)).collect(),
             idempotent: true,
+            bytes_max: 0,
         },
         outcome,
     };
@@ -237,6 +238,7 @@ fn explanations_name_the_operations_that_contradict_one_another() {
         outcome: ReadOutcome::Answer(ReadAnswer {
             records: vec![SeenRecord { offset: Offset(1), payload: Payload(20) }],
             high_watermark: Offset(2),
+            log_start: Offset(0),
         }),
     };
     let wrong = operation(4, 20, 21, read);

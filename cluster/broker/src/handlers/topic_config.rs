@@ -1,6 +1,7 @@
 //! The settings that a topic may have. Only those that are honoured are accepted: a client that
 //! asks for compaction and gets a plain log would lose its faith, or its data.
 
+use crate::machine::retention::{RETENTION_BYTES, RETENTION_MS};
 use crate::machine::topics::Topic;
 use fulmar_types::limits::BATCH_BYTES_MAX;
 
@@ -26,7 +27,10 @@ pub(super) fn check(key: &str, value: &str) -> Result<(), String> {
         "message.timestamp.type" => only(&["CreateTime"]),
         // Every answer waits for a majority of the three nodes.
         "min.insync.replicas" => only(&["1", "2"]),
-        "retention.ms" | "retention.bytes" => only(&["-1"]),
+        RETENTION_MS | RETENTION_BYTES => match value.parse::<i64>() {
+            Ok(limit) if limit >= -1 && value == limit.to_string() => Ok(()),
+            Ok(_) | Err(_) => Err(format!("{key} must be a number from 0 on, or -1 for no limit")),
+        },
         "unclean.leader.election.enable" => only(&["false"]),
         MAX_MESSAGE_BYTES => match value.parse::<usize>() {
             // The text is kept and shown again, so there is one for each number.
@@ -48,6 +52,14 @@ mod tests {
         assert_eq!(check(MAX_MESSAGE_BYTES, "1000"), Ok(()));
         for bad in ["01000", "+1000", "1e3", " 1000", "0", "", "99999999"] {
             assert!(check(MAX_MESSAGE_BYTES, bad).is_err(), "{bad}");
+        }
+        for key in [RETENTION_MS, RETENTION_BYTES] {
+            for good in ["-1", "0", "1", "604800000", "9223372036854775807"] {
+                assert_eq!(check(key, good), Ok(()), "{good}");
+            }
+            for bad in ["-2", "+1", "07", "1d", "", "9223372036854775808"] {
+                assert!(check(key, bad).is_err(), "{bad}");
+            }
         }
     }
 }

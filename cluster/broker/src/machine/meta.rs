@@ -1,6 +1,6 @@
-//! What belongs to no topic: entry time, the counters that hand out numbers, and the fences.
+//! What belongs to no topic: entry time, the age of the site, the counters that hand out numbers, and the fences.
 //!
-//! Invariants: entry time never goes back, whatever the leaders' clocks did; a stream number and a
+//! Invariants: entry time and age never go back, whatever the leaders' clocks did; a stream number and a
 //! producer id are handed out once in the life of a site; a fence never falls.
 //!
 //! Never: read a clock. The only time here is the one that a leader wrote into an entry.
@@ -10,6 +10,7 @@ use super::outcome::Refusal;
 use super::producers::ProducerId;
 use super::table::{Element, Table};
 use fulmar_store::StreamId;
+use fulmar_store::entry::EntryHeader;
 use fulmar_types::Uuid;
 
 /// Names that can be fenced at one time; a site has a handful of links and pipelines.
@@ -26,7 +27,7 @@ pub const FENCE_NAME_BYTES_MAX: usize = 249;
 ///
 /// ```text
 /// wall_ms u64 | next_stream u32 | first_producer u64 | next_producer u64 |
-/// producers_before_deletion u64
+/// producers_before_deletion u64 | age_ms u64
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
@@ -41,12 +42,14 @@ pub struct Meta {
     /// Producer ids below this one may have written to a deleted topic whose name is not kept any
     /// more, and may go on with their sequence numbers in one of the same name.
     pub producers_before_deletion: u64,
+    /// How long the site had existed at the last entry, in milliseconds.
+    pub age_ms: u64,
 }
 
 impl Element for Meta {
     type Key = ();
     const SEED: u64 = 4;
-    const BYTES_MIN: usize = 36;
+    const BYTES_MIN: usize = 44;
 
     fn key(&self) {}
 
@@ -56,6 +59,7 @@ impl Element for Meta {
         out.u64(self.first_producer);
         out.u64(self.next_producer);
         out.u64(self.producers_before_deletion);
+        out.u64(self.age_ms);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
@@ -65,6 +69,7 @@ impl Element for Meta {
             first_producer: input.u64()?,
             next_producer: input.u64()?,
             producers_before_deletion: input.u64()?,
+            age_ms: input.u64()?,
         })
     }
 }
@@ -86,11 +91,13 @@ impl Table<Meta> {
         self.modify(&(), change).expect("a site always has its numbers")
     }
 
-    /// Takes note of the time of an entry and returns it, made monotonic.
-    pub fn advance_time(&mut self, wall_ms: u64) -> u64 {
+    /// Takes note of when an entry was proposed, and returns its time and the age of the site, both
+    /// made monotonic.
+    pub fn advance(&mut self, header: EntryHeader) -> (u64, u64) {
         self.change(|meta| {
-            meta.wall_ms = meta.wall_ms.max(wall_ms);
-            meta.wall_ms
+            meta.wall_ms = meta.wall_ms.max(header.wall_ms);
+            meta.age_ms = meta.age_ms.max(header.age_ms);
+            (meta.wall_ms, meta.age_ms)
         })
     }
 
@@ -200,8 +207,10 @@ mod tests {
     #[test]
     fn time_never_goes_back_and_numbers_are_handed_out_once() {
         let mut meta = Table::new_site();
-        assert_eq!(meta.advance_time(1_000), 1_000);
-        assert_eq!(meta.advance_time(400), 1_000);
+        let at = |wall_ms, age_ms| EntryHeader { wall_ms, age_ms, claim: 0 };
+        assert_eq!(meta.advance(at(1_000, 5)), (1_000, 5));
+        assert_eq!(meta.advance(at(400, 6)), (1_000, 6));
+        assert_eq!(meta.advance(at(1_001, 3)), (1_001, 6));
         assert_eq!(meta.take_streams(3), Some(StreamId(0)));
         assert_eq!(meta.take_streams(1), Some(StreamId(3)));
         assert_eq!(meta.take_streams(u32::MAX), None);

@@ -8,6 +8,7 @@
 //! | numbers and entry time | 4 | `meta.rs` |
 //! | fences | 5 | `meta.rs` |
 //! | names of deleted topics | 6 | `deleted.rs` |
+//! | spans of records | 7 | `spans.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or
@@ -22,6 +23,8 @@ pub mod meta;
 pub mod outcome;
 pub mod partitions;
 pub mod producers;
+pub mod retention;
+pub mod spans;
 pub mod state;
 pub mod table;
 pub mod topics;
@@ -89,9 +92,16 @@ const PRODUCERS: u32 = 3;
 const META: u32 = 4;
 const FENCES: u32 = 5;
 const DELETED: u32 = 6;
+const SPANS: u32 = 7;
 
-/// The version in which every section is written so far.
-const VERSION_1: u32 = 1;
+/// The version in which a section is written, and the only one that is read.
+const fn version_of(section: u32) -> u32 {
+    match section {
+        // With the age of the site, and by it.
+        PRODUCERS | META => 2,
+        _ => 1,
+    }
+}
 
 fn table_bytes<E: Element>(table: &Table<E>) -> Bytes {
     let mut out = Writer::new();
@@ -121,9 +131,10 @@ impl State {
             (META, table_bytes(&self.meta)),
             (FENCES, table_bytes(&self.fences)),
             (DELETED, table_bytes(&self.deleted)),
+            (SPANS, table_bytes(&self.spans)),
         ]
         .into_iter()
-        .map(|(id, bytes)| Section { id, version: VERSION_1, bytes })
+        .map(|(id, bytes)| Section { id, version: version_of(id), bytes })
         .collect()
     }
 
@@ -134,7 +145,7 @@ impl State {
     pub fn restore(sections: &[Section]) -> Result<Self, RestoreError> {
         for section in sections {
             let (id, version) = (section.id, section.version);
-            if !(TOPICS..=DELETED).contains(&id) || version != VERSION_1 {
+            if !(TOPICS..=SPANS).contains(&id) || version != version_of(id) {
                 return Err(RestoreError::Unknown { id, version });
             }
         }
@@ -145,6 +156,7 @@ impl State {
         state.meta = section(sections, META, table_from)?;
         state.fences = section(sections, FENCES, table_from)?;
         state.deleted = section(sections, DELETED, table_from)?;
+        state.spans = section(sections, SPANS, table_from)?;
         state.check_consistent().map_err(RestoreError::Inconsistent)?;
         Ok(state)
     }
@@ -166,6 +178,27 @@ impl State {
         }
         if !self.producers.streams().all(|stream| self.partitions.get(&stream).is_some()) {
             return Err("a producer of a partition that is not there");
+        }
+        self.check_spans()
+    }
+
+    /// The spans of a partition follow one another, and end where it ends.
+    fn check_spans(&self) -> Result<(), &'static str> {
+        let mut spans = self.spans.iter().peekable();
+        for partition in self.partitions.iter() {
+            let mut end = None;
+            while let Some(span) = spans.next_if(|span| span.stream == partition.stream) {
+                if end.is_some_and(|end| span.first < end) {
+                    return Err("spans that overlap");
+                }
+                end = Some(span.end);
+            }
+            if partition.log_start < partition.next && end != Some(partition.next) {
+                return Err("a partition without the spans of its records");
+            }
+        }
+        if spans.next().is_some() {
+            return Err("a span of a partition that is not there");
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! Invariants: what is remembered is part of the replicated state, so a new leader, a restarted
 //! node and one that was built from a snapshot answer alike; sequence numbers wrap from `i32::MAX`
 //! to 0; the numbers of producers stay within their limits, and who is forgotten for that depends
-//! on entry time and ids alone.
+//! on the age of the site and ids alone.
 //!
 //! Unlike Kafka, a first batch whose sequence number is not 0 is refused where this partition is
 //! known never to have forgotten its producer: the batch before it was not appended, and taking
@@ -88,7 +88,7 @@ pub struct ProducerState {
     pub producer: ProducerId,
     /// Its epoch.
     pub epoch: u16,
-    /// The entry time of its last batch.
+    /// The age of the site at its last batch, in milliseconds.
     pub last_used_ms: u64,
     /// Its last batches, oldest first, at least one.
     pub batches: Vec<Remembered>,
@@ -156,7 +156,7 @@ pub type Forgotten = (StreamId, ProducerId);
 #[derive(Clone, Debug, Default)]
 pub struct Producers {
     table: Table<ProducerState>,
-    /// Derived: who was used least recently, by entry time.
+    /// Derived: who was used least recently.
     oldest: BTreeSet<(u64, StreamId, ProducerId)>,
     /// Derived: how many a partition has.
     per_partition: BTreeMap<StreamId, usize>,
@@ -209,7 +209,7 @@ impl Producers {
         stream: StreamId,
         batch: &Sequenced,
         at: (Offset, Term),
-        entry_ms: u64,
+        age_ms: u64,
     ) -> Vec<Forgotten> {
         assert!(batch.producer.0 >= 0, "a batch without producer is not remembered");
         assert!(batch.records > 0, "a batch has records");
@@ -229,7 +229,7 @@ impl Producers {
             state.batches.remove(0);
         }
         state.batches.push(new);
-        state.last_used_ms = entry_ms;
+        state.last_used_ms = age_ms;
         self.put(state);
         assert!(self.table.len() <= PRODUCERS_PER_SITE_MAX, "room was made before");
         forgotten
@@ -260,12 +260,12 @@ impl Producers {
         self.table.range((stream, ProducerId(i64::MIN))..=(stream, ProducerId(i64::MAX)))
     }
 
-    /// The entry time at which the longest idle producer was last used.
+    /// The age of the site at which the longest idle producer was last used.
     pub fn oldest_used_ms(&self) -> Option<u64> {
         self.oldest.first().map(|(ms, _, _)| *ms)
     }
 
-    /// Forgets everybody who was last used before `before_ms`, by entry time, at most `max` of
+    /// Forgets everybody who was last used before the site was of this age, at most `max` of
     /// them and the longest idle first. Returns who.
     pub fn expire(&mut self, before_ms: u64, max: usize) -> Vec<Forgotten> {
         let idle: Vec<Forgotten> = self

@@ -13,6 +13,8 @@ use super::meta::{FenceMark, Meta};
 use super::outcome::{self, OperationResult, Refusal, UnitResult};
 use super::partitions::{Appending, Partition, Partitions};
 use super::producers::{Forgotten, Producers, Verdict};
+use super::retention::Retention;
+use super::spans::{Piece, Span, spans_max};
 use super::table::Table;
 use super::topics::{
     TOPIC_CONFIG_BYTES_MAX, TOPIC_CONFIGS_MAX, Topic, Topics, is_valid_name, split_chain_key,
@@ -35,6 +37,7 @@ pub struct State {
     pub(super) partitions: Partitions,
     pub(super) producers: Producers,
     pub(super) deleted: Table<DeletedName>,
+    pub(super) spans: Table<Span>,
     /// Used only by [`Plant::OffsetFromMemory`].
     memory: BTreeMap<StreamId, Offset>,
 }
@@ -48,6 +51,7 @@ impl Default for State {
             partitions: Partitions::default(),
             producers: Producers::default(),
             deleted: Table::default(),
+            spans: Table::default(),
             memory: BTreeMap::new(),
         }
     }
@@ -57,6 +61,7 @@ impl Default for State {
 struct Step {
     position: LogPosition,
     entry_ms: u64,
+    age_ms: u64,
     rows: Vec<Row>,
     dropped_streams: Vec<StreamId>,
     moved_starts: Vec<(StreamId, Offset)>,
@@ -66,6 +71,7 @@ struct Step {
 struct Append<'a> {
     stream: StreamId,
     chain_key: [u8; 32],
+    retention: Retention,
     batch: &'a Batch,
     facts: BatchFacts,
 }
@@ -101,6 +107,17 @@ impl State {
         self.meta.current().wall_ms
     }
 
+    /// How long the site had existed at the last entry, in milliseconds.
+    pub fn age_ms(&self) -> u64 {
+        self.meta.current().age_ms
+    }
+
+    /// The records of a partition that can be read, in spans, oldest first. The first one may have
+    /// begun earlier.
+    pub fn spans(&self, stream: StreamId) -> impl DoubleEndedIterator<Item = &Span> {
+        self.spans.of_stream(stream)
+    }
+
     /// Takes over a state that was restored. What a planted bug keeps beside the state stays.
     pub(crate) fn replace(&mut self, restored: Self) {
         let memory = std::mem::take(&mut self.memory);
@@ -109,10 +126,11 @@ impl State {
 
     /// Applies an entry.
     pub fn apply(&mut self, position: LogPosition, entry: &Entry) -> Applied {
-        let entry_ms = self.meta.advance_time(entry.header().wall_ms);
+        let (entry_ms, age_ms) = self.meta.advance(entry.header());
         let mut step = Step {
             position,
             entry_ms,
+            age_ms,
             rows: Vec::new(),
             dropped_streams: Vec::new(),
             moved_starts: Vec::new(),
@@ -170,7 +188,7 @@ impl State {
         for precondition in unit.preconditions() {
             match precondition {
                 Precondition::ExpectedOffset { topic, partition, offset } => {
-                    let stream = self.stream(topic, partition)?.0;
+                    let stream = self.stream(topic, partition)?.1;
                     let next = self.known(stream).next;
                     if next != offset {
                         return Err(Refusal::UnexpectedOffset { next });
@@ -192,6 +210,7 @@ impl State {
         self.partitions.begin();
         self.producers.begin();
         self.deleted.begin();
+        self.spans.begin();
     }
 
     fn commit(&mut self) {
@@ -201,6 +220,7 @@ impl State {
         self.partitions.commit();
         self.producers.commit();
         self.deleted.commit();
+        self.spans.commit();
     }
 
     fn rollback(&mut self) {
@@ -210,17 +230,18 @@ impl State {
         self.partitions.rollback(|_, _| ());
         self.producers.rollback();
         self.deleted.rollback(|_, _| ());
+        self.spans.rollback(|_, _| ());
     }
 
-    /// The stream of a partition, and the key of its hash chain.
+    /// The topic and the stream of a partition.
     fn stream(
         &self,
         topic: TopicId,
         partition: PartitionIndex,
-    ) -> Result<(StreamId, [u8; 32]), Refusal> {
+    ) -> Result<(&Topic, StreamId), Refusal> {
         let topic = self.topics.get(topic).ok_or(Refusal::UnknownTopic)?;
         let stream = topic.stream(partition).ok_or(Refusal::UnknownPartition)?;
-        Ok((stream, topic.chain_key))
+        Ok((topic, stream))
     }
 
     fn known(&self, stream: StreamId) -> &Partition {
@@ -239,10 +260,11 @@ impl State {
             }
             Operation::DeleteTopic { topic } => self.delete_topic(step, topic),
             Operation::Append { topic, partition, batch } => {
-                let (stream, chain_key) = self.stream(topic, partition)?;
+                let (topic, stream) = self.stream(topic, partition)?;
+                let (chain_key, retention) = (topic.chain_key, topic.retention);
                 let facts = BatchFacts::read(batch.bytes(), step.entry_ms);
                 let facts = facts.ok_or(Refusal::InvalidBatch)?;
-                self.append(step, &Append { stream, chain_key, batch: &batch, facts })
+                self.append(step, &Append { stream, chain_key, retention, batch: &batch, facts })
             }
             // An id that nobody uses costs nothing, so a request that comes twice gets two.
             Operation::InitProducer { request } => {
@@ -250,11 +272,11 @@ impl State {
                 Ok(OperationResult::ProducerAssigned { producer })
             }
             Operation::AdvanceStart { topic, partition, offset } => {
-                let stream = self.stream(topic, partition)?.0;
+                let stream = self.stream(topic, partition)?.1;
                 self.advance_start(step, stream, offset)
             }
             Operation::ExpireProducers { idle_ms } => {
-                let before_ms = step.entry_ms.saturating_sub(idle_ms);
+                let before_ms = step.age_ms.saturating_sub(idle_ms);
                 let forgotten = self.producers.expire(before_ms, PRODUCERS_EXPIRED_MAX);
                 self.note_forgotten(&forgotten);
                 let count = u32::try_from(forgotten.len()).expect("bounded by its limit");
@@ -289,7 +311,8 @@ impl State {
         let first_stream = self.meta.take_streams(partitions).ok_or(Refusal::LimitReached)?;
         let (chain_key, configs) = split_chain_key(id, configs);
         let strict_from = self.deleted.created(&name, &self.meta);
-        let topic = Topic { id, name, partitions, first_stream, chain_key, configs };
+        let retention = Retention::of(&configs);
+        let topic = Topic { id, name, partitions, first_stream, chain_key, configs, retention };
         for stream in topic.streams() {
             let before = self.partitions.put(Partition::new(stream, strict_from));
             assert!(before.is_none(), "a stream is handed out once");
@@ -304,6 +327,7 @@ impl State {
             let partition = self.partitions.remove(&stream);
             assert!(partition.is_some(), "every stream of a topic has a partition");
             self.producers.drop_stream(stream);
+            self.spans.drop_stream(stream);
             step.dropped_streams.push(stream);
         }
         self.deleted.deleted(topic.name, &mut self.meta);
@@ -351,9 +375,17 @@ impl State {
         assert!(appended.is_some(), "the partition was there a moment ago");
         if let Some(sequenced) = facts.sequenced.as_ref().filter(|_| remember) {
             let at = (base, step.position.term);
-            let forgotten = self.producers.remember(stream, sequenced, at, step.entry_ms);
+            let forgotten = self.producers.remember(stream, sequenced, at, step.age_ms);
             self.note_forgotten(&forgotten);
         }
+        let piece = Piece {
+            first: base,
+            records: facts.records,
+            bytes: u64::from(append.batch.len()),
+            age_ms: step.age_ms,
+        };
+        let most = spans_max(self.topics.partition_count());
+        self.spans.append(stream, &piece, append.retention.grain(), most);
         step.rows.push(Row {
             stream,
             base_offset: base,
@@ -406,6 +438,7 @@ impl State {
             .modify(&stream, |partition| (partition.advance_start(offset), partition.log_start));
         let (moved, log_start) = moved.expect("the partition was there a moment ago");
         if moved {
+            self.spans.advance_start(stream, log_start);
             step.moved_starts.push((stream, log_start));
         }
         Ok(OperationResult::StartMoved { log_start })
@@ -423,6 +456,7 @@ impl State {
             self.partitions.hash(),
             producers,
             self.deleted.hash(),
+            self.spans.hash(),
         ]
         .into_iter()
         .fold(0, u128::wrapping_add)

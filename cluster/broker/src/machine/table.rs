@@ -89,7 +89,7 @@ impl<E: Element> Table<E> {
     }
 
     /// The elements whose keys are in a range, by key.
-    pub fn range<R: RangeBounds<E::Key>>(&self, range: R) -> impl Iterator<Item = &E> {
+    pub fn range<R: RangeBounds<E::Key>>(&self, range: R) -> impl DoubleEndedIterator<Item = &E> {
         self.slots.range(range).map(|(_, slot)| &slot.element)
     }
 

@@ -74,7 +74,9 @@ impl Site {
     fn entry(&mut self, units: Vec<Unit>) -> Applied {
         let mut builder = EntryBuilder::new(64 << 20);
         units.iter().for_each(|unit| builder.push(unit).expect("fits"));
-        let payload = builder.finish(EntryHeader { wall_ms: self.wall_ms, claim: self.next });
+        let wall_ms = self.wall_ms;
+        let header = EntryHeader { wall_ms, claim: self.next, age_ms: wall_ms };
+        let payload = builder.finish(header);
         let position = LogPosition { term: Term(self.term), index: LogIndex(self.next) };
         self.next += 1;
         self.state.apply(position, &Entry::decode(payload).expect("an entry"))
@@ -235,6 +237,44 @@ fn the_start_moves_forward_only_and_within_the_partition() {
 }
 
 #[test]
+fn spans_follow_what_is_appended_expired_and_deleted() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    let spans = |site: &Site| -> Vec<(u64, u64, u64)> {
+        let spans = site.state.spans(StreamId(0));
+        spans.map(|span| (span.first.0, span.end.0, span.last_age_ms)).collect()
+    };
+    site.one(append(1, 0, batch(-1, -1, -1, 10, 5))).expect("appended");
+    site.wall_ms += 1;
+    site.one(append(1, 0, batch(-1, -1, -1, 2, 5))).expect("appended");
+    assert_eq!(spans(&site), [(0, 12, 1_001)]);
+    site.wall_ms += 3_600_000;
+    site.one(append(1, 0, batch(-1, -1, -1, 1, 5))).expect("appended");
+    assert_eq!(spans(&site), [(0, 12, 1_001), (12, 13, 3_601_001)]);
+    // The age of the site does not go back with the clock of a leader.
+    site.wall_ms = 5;
+    site.one(append(1, 0, batch(-1, -1, -1, 1, 5))).expect("appended");
+    assert_eq!(spans(&site)[1], (12, 14, 3_601_001));
+    let sections = site.state.snapshot();
+    assert_eq!(
+        spans(&Site { state: State::restore(&sections).expect("restores"), ..Site::new() }).len(),
+        2
+    );
+
+    let to = |offset| Operation::AdvanceStart {
+        topic: topic_id(1),
+        partition: PartitionIndex(0),
+        offset: Offset(offset),
+    };
+    site.one(to(11)).expect("moved");
+    assert_eq!(spans(&site).len(), 2, "the first one ends later");
+    site.one(to(12)).expect("moved");
+    assert_eq!(spans(&site), [(12, 14, 3_601_001)]);
+    site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
+    assert_eq!(spans(&site), []);
+}
+
+#[test]
 fn a_producer_older_than_a_deleted_topic_of_the_name_may_go_on_with_its_numbers() {
     let mut site = Site::new();
     let old = site.one(Operation::InitProducer { request: Uuid::NIL }).expect("assigned");
@@ -261,15 +301,16 @@ fn sections_that_do_not_belong_together_are_refused() {
     for at in 0..sections.len() {
         let mut mixed = sections.clone();
         mixed[at] = empty[at].clone();
-        // Without producers, fences or old names the state is a possible one; without the rest it is not.
-        let possible = matches!(mixed[at].id, PRODUCERS | FENCES | DELETED);
+        // Without producers, fences or old names the state is a possible one (and without spans,
+        // since there is no record); without the rest it is not.
+        let possible = matches!(mixed[at].id, PRODUCERS | FENCES | DELETED | SPANS);
         assert_eq!(State::restore(&mixed).is_ok(), possible, "section {}", mixed[at].id);
         mixed.remove(at);
         let missing = State::restore(&mixed).expect_err("missing");
         assert_eq!(missing, RestoreError::Missing { id: sections[at].id });
     }
     let mut newer = sections;
-    newer[0].version = 2;
+    newer[0].version += 1;
     assert_eq!(State::restore(&newer).expect_err("newer").exit_code(), ExitCode::UnknownEntry);
 }
 
@@ -380,7 +421,7 @@ proptest! {
 
     #[test]
     fn hostile_sections_never_panic(
-        id in 1u32..6,
+        id in 1u32..8,
         bytes in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut sections = State::default().snapshot();

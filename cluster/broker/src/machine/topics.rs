@@ -6,6 +6,7 @@
 //! Never: derive an identifier here. Apply has no randomness.
 
 use super::codec::{CodecError, Reader, Writer};
+use super::retention::Retention;
 use super::table::{Element, Table};
 use bytes::Bytes;
 use fulmar_store::StreamId;
@@ -55,6 +56,8 @@ pub struct Topic {
     pub chain_key: [u8; 32],
     /// Its settings, in the order in which they were given.
     pub configs: Vec<(String, String)>,
+    /// How long its records are kept. Derived from the settings.
+    pub retention: Retention,
 }
 
 impl Topic {
@@ -111,7 +114,8 @@ impl Element for Topic {
         if first_stream.0.checked_add(partitions).is_none() {
             return Err(CodecError::Tag);
         }
-        Ok(Self { id, name, partitions, first_stream, chain_key, configs })
+        let retention = Retention::of(&configs);
+        Ok(Self { id, name, partitions, first_stream, chain_key, configs, retention })
     }
 }
 
@@ -258,6 +262,7 @@ mod tests {
             first_stream: StreamId(first),
             chain_key: [id; 32],
             configs: vec![("max.message.bytes".to_owned(), "1000".to_owned())],
+            retention: Retention::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 const UNITS_AT: usize = 4;
 const WALL_MS_AT: usize = 8;
 const CLAIM_AT: usize = 16;
+const AGE_MS_AT: usize = 24;
 
 /// The largest unit, header included, that an entry of this segment size takes: what
 /// `limits::entry_bytes_max` leaves above the target.
@@ -127,6 +128,7 @@ impl EntryBuilder {
         put(UNITS_AT, &self.units.to_le_bytes());
         put(WALL_MS_AT, &header.wall_ms.to_le_bytes());
         put(CLAIM_AT, &header.claim.to_le_bytes());
+        put(AGE_MS_AT, &header.age_ms.to_le_bytes());
         self.out.freeze()
     }
 }

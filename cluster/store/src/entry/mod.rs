@@ -5,12 +5,13 @@
 //! arrived during the last flush). All numbers are little-endian.
 //!
 //! ```text
-//! entry         0  version u8 = 1
+//! entry         0  version u8 = 2
 //!               1  zero [u8; 3]
 //!               4  units u32            at least one
 //!               8  wall_ms u64          the leader's wall clock, made monotonic
 //!              16  claim u64            index + 1 of the leader's last applied entry; 0: none
-//!              24  the units
+//!              24  age_ms u64           how long the site has existed
+//!              32  the units
 //! unit          0  len u32              bytes behind this field
 //!               4  preconditions u16
 //!               6  operations u16       at least one
@@ -44,10 +45,10 @@ use fulmar_types::{ExitCode, limits};
 use thiserror::Error;
 
 /// The version of the entry format that this build writes, and the only one that it reads.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 /// Bytes before the first unit of an entry.
-pub const ENTRY_HEADER_BYTES: usize = 24;
+pub const ENTRY_HEADER_BYTES: usize = 32;
 
 /// Bytes before the first item of a unit.
 pub const UNIT_HEADER_BYTES: usize = 8;
@@ -59,11 +60,14 @@ pub const ITEM_HEADER_BYTES: usize = 6;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EntryHeader {
     /// The leader's wall clock in milliseconds since 1970, never less than that of the entry
-    /// before. It is the only time that apply knows.
+    /// before. It may be wrong, and jump forward when somebody sets it right.
     pub wall_ms: u64,
     /// The committed index that the leader knew, plus one; 0 for none. No node may ever cut its
     /// log at or below it.
     pub claim: u64,
+    /// How long the site has existed, in milliseconds, as its leaders have measured it: what ages
+    /// and expiries are counted in. Never less than that of the entry before.
+    pub age_ms: u64,
 }
 
 impl EntryHeader {
@@ -181,13 +185,17 @@ fn read_header(reader: &mut Reader<'_>) -> Result<(EntryHeader, u32), EntryError
     if version != ENTRY_VERSION {
         return Err(EntryError::UnknownVersion(version));
     }
-    let mut fields = || Some((reader.array::<3>()?, reader.u32()?, reader.u64()?, reader.u64()?));
-    let (zero, units, wall_ms, claim) = fields().ok_or(cut)?;
+    let mut fields = || {
+        let (zero, units) = (reader.array::<3>()?, reader.u32()?);
+        let (wall_ms, claim, age_ms) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        Some((zero, units, EntryHeader { wall_ms, claim, age_ms }))
+    };
+    let (zero, units, header) = fields().ok_or(cut)?;
     if zero != [0; 3] {
         return Err(EntryError::Malformed { what: "three zeros", at: 1 });
     }
     if units == 0 {
         return Err(EntryError::Malformed { what: "at least one unit", at: 4 });
     }
-    Ok((EntryHeader { wall_ms, claim }, units))
+    Ok((header, units))
 }

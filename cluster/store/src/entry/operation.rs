@@ -108,7 +108,8 @@ pub enum Operation {
         offset: Offset,
     },
     /// Forgets the producers that have been idle for long. The leader decides when and how long,
-    /// so that nodes with different configurations stay alike; idle time is entry time.
+    /// so that nodes with different configurations stay alike; idle time is counted in the age of
+    /// the site.
     ExpireProducers {
         /// How long a producer must have sent nothing, in milliseconds.
         idle_ms: u64,

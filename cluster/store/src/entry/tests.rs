@@ -76,7 +76,7 @@ fn any_unit() -> impl Strategy<Value = Unit> {
 
 #[test]
 fn golden_bytes_of_an_append_and_a_noop() {
-    let header = EntryHeader { wall_ms: 0x0102_0304, claim: 9 };
+    let header = EntryHeader { wall_ms: 0x0102_0304, claim: 9, age_ms: 10 };
     let guarded = Unit {
         preconditions: vec![
             Precondition::ExpectedOffset {
@@ -91,10 +91,11 @@ fn golden_bytes_of_an_append_and_a_noop() {
     let bytes = build(header, &[guarded, Unit::of(Operation::Noop)]);
     let topic = "11".repeat(16);
     let expected = [
-        "01000000",         // version, zeros
+        "02000000",         // version, zeros
         "02000000",         // units
         "0403020100000000", // wall_ms
         "0900000000000000", // claim
+        "0a00000000000000", // age_ms
         "54000000",         // unit: 84 bytes behind this field
         "02000100",         // two preconditions, one operation
         "01011c000000",     // expected offset v1, 28 bytes
@@ -178,7 +179,7 @@ fn a_batch_says_where_it_lies() {
 
 #[test]
 fn the_header_can_be_read_alone() {
-    let header = EntryHeader { wall_ms: 5, claim: 6 };
+    let header = EntryHeader { wall_ms: 5, claim: 6, age_ms: 7 };
     let payload = build(header, &[Unit::of(Operation::Noop)]);
     assert_eq!(EntryHeader::peek(&payload[..ENTRY_HEADER_BYTES]), Some(header));
     assert_eq!(EntryHeader::peek(&payload[..ENTRY_HEADER_BYTES - 1]), None);
@@ -195,8 +196,8 @@ fn the_unknown_has_a_name_and_a_code() {
     };
     let item = ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES;
 
-    let error = decode(&|bytes| bytes[0] = 2);
-    assert_eq!(error, EntryError::UnknownVersion(2));
+    let error = decode(&|bytes| bytes[0] = 3);
+    assert_eq!(error, EntryError::UnknownVersion(3));
     assert_eq!(error.exit_code(), ExitCode::UnknownEntry);
     let error = decode(&|bytes| bytes[item] = 99);
     assert_eq!(error, EntryError::UnknownOperation { kind: 99, version: 1, at: item });
@@ -312,7 +313,7 @@ fn no_mutation_panics_and_what_decodes_encodes_to_the_same_bytes() {
             configs: vec![("cleanup.policy".into(), "delete".into())],
         }),
     ];
-    let good = build(EntryHeader { wall_ms: 1, claim: 2 }, &units);
+    let good = build(EntryHeader { wall_ms: 1, claim: 2, age_ms: 3 }, &units);
     let mut random = random(0x5eed);
     let mut decoded = 0;
     for _ in 0..200_000 {
@@ -329,8 +330,9 @@ fn no_mutation_panics_and_what_decodes_encodes_to_the_same_bytes() {
 
 proptest! {
     #[test]
-    fn entries_read_back(units in vec(any_unit(), 1..8), wall_ms: u64, claim: u64) {
-        let header = EntryHeader { wall_ms, claim };
+    fn entries_read_back(units in vec(any_unit(), 1..8), header: (u64, u64, u64)) {
+        let (wall_ms, claim, age_ms) = header;
+        let header = EntryHeader { wall_ms, claim, age_ms };
         let payload = build(header, &units);
         prop_assert_eq!(&build(header, &units), &payload, "same input, same bytes");
         let entry = Entry::decode(payload.clone()).expect("valid");

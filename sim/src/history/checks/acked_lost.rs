@@ -3,7 +3,7 @@
 //! Leader Completeness (Ongaro 2014, section 3.6.3) as a client sees it.
 
 use super::PartitionHistory;
-use crate::history::{Operation, PartitionName, Payload};
+use crate::history::{Operation, PartitionName, Payload, ReadBack, SeenRecord};
 use fulmar_types::Offset;
 use thiserror::Error;
 
@@ -30,18 +30,22 @@ pub struct AckedLost {
 
 pub(super) fn check(log: &PartitionHistory<'_>) -> Option<AckedLost> {
     let read_back = log.read_back?;
+    let ReadBack { start, records, .. } = read_back;
     let there = |offset: Offset, payload: Payload| {
-        let at = read_back.partition_point(|record| record.offset < offset);
-        read_back[at..].iter().take_while(|r| r.offset == offset).any(|r| r.payload == payload)
+        let at = records.partition_point(|record| record.offset < offset);
+        records[at..].iter().take_while(|r| r.offset == offset).any(|r| r.payload == payload)
     };
-    let mut lost = log.acked().filter(|(record, _)| !there(record.offset, record.payload));
+    // What went before is judged by [`super::Expired`].
+    let stays = |record: &SeenRecord| record.offset >= *start;
+    let mut lost =
+        log.acked().filter(|(record, _)| stays(record) && !there(record.offset, record.payload));
     let (record, operation) = lost.next()?;
     Some(AckedLost {
         partition: log.name.clone(),
         offset: record.offset,
         payload: record.payload,
         lost: 1 + lost.count() as u64,
-        end: read_back.last().map_or(Offset(0), |record| record.offset.plus(1)),
+        end: read_back.end(),
         acked_by: Box::new(operation.clone()),
     })
 }

@@ -10,6 +10,7 @@
 //! | [`Duplicate`] | no record of an idempotent producer lies in the log twice |
 //! | [`Changed`] | one offset has one content for ever, whoever reads it |
 //! | [`NotDense`] | no offset is skipped |
+//! | [`Expired`] | no record goes before it has had its time, and none comes back |
 //! | [`NotLinearizable`] | every partition answers as one log in one place would |
 //!
 //! Invariants: a check draws no random number and changes nothing; it reports the first violation
@@ -19,6 +20,7 @@ mod acked_lost;
 mod changed;
 mod damaged_answer;
 mod duplicate;
+mod expired;
 mod invented;
 mod not_dense;
 mod not_linearizable;
@@ -29,13 +31,16 @@ pub use acked_lost::AckedLost;
 pub use changed::Changed;
 pub use damaged_answer::DamagedAnswer;
 pub use duplicate::Duplicate;
+pub use expired::{Expired, Why};
 pub use invented::Invented;
 pub use not_dense::NotDense;
 pub use not_linearizable::NotLinearizable;
 pub use out_of_order::OutOfOrder;
 pub use uncommitted_read::{Instead, UncommittedRead};
 
-use super::{Action, Batch, History, Operation, PartitionName, Payload, SeenRecord};
+use super::{
+    Action, Batch, History, Kept, Operation, PartitionName, Payload, ReadBack, SeenRecord,
+};
 use fulmar_types::Offset;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,6 +97,9 @@ pub enum Violation {
     /// See [`NotDense`].
     #[error(transparent)]
     NotDense(#[from] NotDense),
+    /// See [`Expired`].
+    #[error(transparent)]
+    Expired(#[from] Expired),
     /// See [`NotLinearizable`].
     #[error(transparent)]
     NotLinearizable(#[from] NotLinearizable),
@@ -109,6 +117,7 @@ impl Violation {
             Self::Duplicate(_) => "retry_once",
             Self::Changed(_) => "one_offset_one_content",
             Self::NotDense(_) => "offsets_dense",
+            Self::Expired(_) => "kept_as_declared",
             Self::NotLinearizable(_) => "linearizable",
         }
     }
@@ -126,6 +135,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         violations.extend(duplicate::check(&log).map(Violation::from));
         violations.extend(changed::check(&log).map(Violation::from));
         violations.extend(not_dense::check(&log).map(Violation::from));
+        violations.extend(expired::check(&log).map(Violation::from));
         violations.extend(out_of_order::check(&log).map(Violation::from));
         violations.extend(not_linearizable::check(&log).map(Violation::from));
     }
@@ -145,7 +155,9 @@ struct Origin<'a> {
 struct PartitionHistory<'a> {
     name: &'a PartitionName,
     operations: Vec<&'a Operation>,
-    read_back: Option<&'a [SeenRecord]>,
+    read_back: Option<&'a ReadBack>,
+    /// How long its records are kept, if they may go at all.
+    kept: Option<Kept>,
     origins: BTreeMap<Payload, Origin<'a>>,
 }
 
@@ -157,8 +169,9 @@ impl<'a> PartitionHistory<'a> {
         }
         let with_origins = |(name, operations): (&'a PartitionName, Vec<&'a Operation>)| {
             let origins = operations.iter().copied().flat_map(origins).collect();
-            let read_back = history.read_backs().get(name).map(Vec::as_slice);
-            Self { name, operations, read_back, origins }
+            let read_back = history.read_backs().get(name);
+            let kept = history.kept().get(name).copied();
+            Self { name, operations, read_back, kept, origins }
         };
         partitions.into_iter().map(with_origins).collect()
     }
@@ -168,7 +181,8 @@ impl<'a> PartitionHistory<'a> {
         let reads = self.operations.iter().copied().flat_map(|operation| {
             operation.seen().iter().map(move |record| (*record, Some(operation)))
         });
-        reads.chain(self.read_back.unwrap_or_default().iter().map(|record| (*record, None)))
+        let whole = self.read_back.into_iter().flat_map(|read| &read.records);
+        reads.chain(whole.map(|record| (*record, None)))
     }
 
     /// Every record that was acknowledged, where, and by which operation.

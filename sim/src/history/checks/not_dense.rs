@@ -1,5 +1,5 @@
 //! Offsets are dense: a read returns them one after the other from the asked one on, and the whole
-//! log begins at 0. Kafka allows gaps (compaction, transaction markers); a Fulmar site has neither
+//! log does so from its start on. Kafka allows gaps (compaction, transaction markers); a Fulmar site has neither
 //! and gives every offset exactly one record.
 
 use super::{PartitionHistory, Witness};
@@ -28,7 +28,7 @@ pub(super) fn check(log: &PartitionHistory<'_>) -> Option<NotDense> {
         }
         _ => None,
     });
-    let whole = log.read_back.map(|records| (Offset(0), records, None));
+    let whole = log.read_back.map(|read| (read.start, read.records.as_slice(), None));
     reads.chain(whole).find_map(|(from, records, read_by)| {
         let (expected, found) = first_gap(from, records)?;
         Some(NotDense {

@@ -4,7 +4,6 @@
 use super::PartitionHistory;
 use crate::history::{Action, ClientId, Operation, PartitionName, ReadAnswer, ReadOutcome, Time};
 use crate::linear;
-use fulmar_types::Offset;
 use thiserror::Error;
 
 /// A partition that did not answer as one log in one place.
@@ -18,20 +17,24 @@ pub struct NotLinearizable {
 }
 
 pub(super) fn check(log: &PartitionHistory<'_>) -> Option<NotLinearizable> {
-    let last_read = log.read_back.map(|records| Operation {
+    let last_read = log.read_back.map(|read| Operation {
         client: ClientId::LAST_READER,
         partition: log.name.clone(),
         invoked: Time::END,
         returned: Some(Time::END),
         action: Action::Read {
-            from: Offset(0),
+            from: read.start,
             outcome: ReadOutcome::Answer(ReadAnswer {
-                records: records.to_vec(),
-                high_watermark: records.last().map_or(Offset(0), |record| record.offset.plus(1)),
+                records: read.records.clone(),
+                high_watermark: read.end(),
+                log_start: read.start,
             }),
         },
     });
+    // What went for its age is another check's to judge.
+    let gone = log.reads_before_start();
     let mut operations = log.operations.clone();
+    operations.retain(|operation| !gone.iter().any(|(read, _)| std::ptr::eq(*read, *operation)));
     operations.extend(&last_read);
     let violation = Box::new(linear::check(&operations).err()?);
     Some(NotLinearizable { partition: log.name.clone(), violation })

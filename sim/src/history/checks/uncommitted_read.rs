@@ -6,7 +6,7 @@
 //! read back exists, or both contents were told by others, [`super::Changed`] has the word.
 
 use super::PartitionHistory;
-use crate::history::{Operation, PartitionName, Payload};
+use crate::history::{Operation, PartitionName, Payload, ReadBack};
 use fulmar_types::Offset;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -51,11 +51,12 @@ impl fmt::Display for Instead {
 
 pub(super) fn check(log: &PartitionHistory<'_>) -> Option<UncommittedRead> {
     let read_back = log.read_back?;
+    let ReadBack { start, records, .. } = read_back;
     let there: BTreeMap<Offset, Payload> =
-        read_back.iter().map(|record| (record.offset, record.payload)).collect();
-    let end = there.last_key_value().map_or(Offset(0), |(last, _)| last.plus(1));
+        records.iter().map(|record| (record.offset, record.payload)).collect();
+    let end = read_back.end();
     log.operations.iter().copied().find_map(|read| {
-        let mut seen = read.seen().iter();
+        let mut seen = read.seen().iter().filter(|record| record.offset >= *start);
         let gone = seen.find(|record| there.get(&record.offset) != Some(&record.payload))?;
         let instead = there.get(&gone.offset).copied().map_or(Instead::End(end), Instead::Record);
         Some(UncommittedRead {

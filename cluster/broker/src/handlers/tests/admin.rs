@@ -219,6 +219,46 @@ fn what_only_the_leader_can_do_is_handed_over_to_it() {
 }
 
 #[test]
+fn records_go_when_they_have_had_their_time() {
+    run(async {
+        let fixture = Fixture::new();
+        for (name, kept) in [("short", "300"), ("long", "-1")] {
+            let setting = CreatableTopicConfig {
+                name: "retention.ms".to_owned(),
+                value: Some(kept.to_owned()),
+            };
+            let topic = CreatableTopic {
+                name: name.to_owned(),
+                num_partitions: 1,
+                replication_factor: -1,
+                configs: vec![setting],
+                ..CreatableTopic::default()
+            };
+            assert_eq!(create_as(&fixture, topic).await.error_code, ErrorCode::None, "{name}");
+        }
+        let start = |name: &str| {
+            fixture.broker.site.read(|state| {
+                let topic = state.topics().by_name(name).expect("created");
+                state.partition(topic.first_stream).expect("its partition").log_start.get()
+            })
+        };
+        for name in ["short", "long"] {
+            let mut request = produce_request(-1, batch(None, 3, 0));
+            name.clone_into(&mut request.topic_data[0].name);
+            let done = produced(&ask!(&fixture, 9, Produce, request));
+            assert_eq!(done, (ErrorCode::None, 0));
+        }
+        let begun = time::now();
+        while start("short") == 0 {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
+        assert_eq!((start("short"), start("long")), (3, 0));
+        assert_eq!(fixture.events.probes(Probe::RecordsExpired), 1);
+    });
+}
+
+#[test]
 fn idle_producers_are_forgotten() {
     run(async {
         let fixture = Fixture::with(crate::BrokerSettings {

@@ -1,0 +1,135 @@
+//! How long the site has existed: the clock that ages and expiries go by.
+//!
+//! A leader writes into each entry how old the site is. It goes on from what it has applied, by
+//! its monotonic clock, so no wall clock has a say: setting one forward expires nothing. The price:
+//! time in which all nodes are down does not count, nor (after a start) the time since the last
+//! entry. What is kept for a week is kept for a week in which the site was up.
+//!
+//! Nodes differ in how late they hear of an entry, so each is behind the leader by another bit, and
+//! a site may grow older a little later than time passes. Never sooner:
+//!
+//! ```text
+//! leader of term 4    age 100 . . . . 103 . . . . 106            e4(t) = 100 + what has passed
+//! follower             told 100 late: 102 . . . . 105            never ahead of e4
+//! leader of term 5                                  105 . . .    goes on from there
+//! the one of term 4                                 told 105: not 108, as it would go on by itself
+//! ```
+//!
+//! Invariants: between two entries the age grows by no more than the time between their proposals,
+//! whoever proposed them, so nothing is ever taken for older than it is. To that end the first entry
+//! of a term decides, also where a node would be ahead of it, and a leader that has not applied what
+//! came before its term adds no time.
+
+use crate::site::Site;
+use fulmar_host::time::{self, Instant};
+use fulmar_host::{Host, planted};
+use fulmar_types::{Plant, Term};
+
+/// The age of the site now, in milliseconds, for the leader of this term.
+pub(crate) fn age_ms(host: &Host, site: &Site, term: Term) -> u64 {
+    if planted(Plant::AgeByWallClock) { host.clock.wall_ms() } else { site.age_ms(term) }
+}
+
+/// The age of the site as one node knows it.
+#[derive(Debug, Default)]
+pub(crate) struct AgeClock {
+    told: Option<Told>,
+    /// The term of the last entry that was applied.
+    term: Term,
+}
+
+/// What the log told.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    age_ms: u64,
+    /// In this term.
+    term: Term,
+    /// When this node came to know it, which is later than it was proposed.
+    at: Instant,
+}
+
+impl Told {
+    fn goes_on(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.at);
+        self.age_ms.saturating_add(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl AgeClock {
+    /// The age now, for the leader of a term; `applied_ms` is that of the last applied entry.
+    pub(crate) fn now_ms(&self, term: Term, applied_ms: u64) -> u64 {
+        let told = self.told.filter(|_| self.term == term);
+        told.map_or(applied_ms, |told| told.goes_on(time::now()).max(applied_ms))
+    }
+
+    /// The site was so old when an entry of this term was proposed.
+    pub(crate) fn learn(&mut self, term: Term, age_ms: u64) {
+        self.learn_at(term, age_ms, time::now());
+    }
+
+    /// An entry of this term was applied that says nothing of it.
+    pub(crate) fn pass(&mut self, term: Term) {
+        self.term = term;
+    }
+
+    fn learn_at(&mut self, term: Term, age_ms: u64, at: Instant) {
+        self.term = term;
+        let is_ahead = |told: &Told| {
+            let same_term = told.term == term || planted(Plant::AgeRunsAhead);
+            same_term && told.goes_on(at) >= age_ms
+        };
+        if !self.told.as_ref().is_some_and(is_ahead) {
+            self.told = Some(Told { age_ms, term, at });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn on_from(clock: &AgeClock, at: Instant) -> u64 {
+        clock.told.expect("told").goes_on(at)
+    }
+
+    #[test]
+    fn it_goes_on_from_what_the_log_told() {
+        let start = time::now();
+        let s = |s| start + Duration::from_secs(s);
+        let mut clock = AgeClock::default();
+        assert_eq!(clock.now_ms(Term(1), 7), 7, "nobody has told it anything");
+        clock.learn_at(Term(1), 100, s(0));
+        assert_eq!(on_from(&clock, s(2)), 2_100);
+        // What the leader proposed a moment ago takes nothing back.
+        clock.learn_at(Term(1), 1_900, s(2));
+        assert_eq!(on_from(&clock, s(3)), 3_100);
+        // This node was late with the entry before.
+        clock.learn_at(Term(1), 5_000, s(4));
+        assert_eq!(on_from(&clock, s(5)), 6_000);
+    }
+
+    #[test]
+    fn the_first_entry_of_a_term_decides() {
+        let start = time::now();
+        let s = |s| start + Duration::from_secs(s);
+        let mut clock = AgeClock::default();
+        clock.learn_at(Term(1), 9_000, s(0));
+        clock.learn_at(Term(2), 9_500, s(3));
+        assert_eq!(on_from(&clock, s(4)), 10_500, "it would be at 13,000 by itself");
+    }
+
+    #[test]
+    fn a_leader_that_has_not_caught_up_adds_no_time() {
+        let mut clock = AgeClock::default();
+        clock.learn_at(
+            Term(1),
+            9_000,
+            time::now().checked_sub(Duration::from_secs(5)).expect("up"),
+        );
+        assert!(clock.now_ms(Term(1), 9_000) >= 14_000);
+        assert_eq!(clock.now_ms(Term(2), 9_000), 9_000);
+        clock.pass(Term(2));
+        assert!(clock.now_ms(Term(2), 9_000) >= 14_000);
+    }
+}

@@ -1,0 +1,225 @@
+//! How much a partition holds, and how old it is: its records in spans of neighbours.
+//!
+//! Retention needs the offset behind everything that is older than so much or more than so many
+//! bytes. Looking through the log for it would take reads, on every node and after every restart;
+//! so the state keeps a few marks, finer where the retention of the topic is shorter.
+//!
+//! Invariants: the spans of a partition follow one another, and the last one ends where the
+//! partition does; their number is bounded; they depend on the entries alone.
+//!
+//! Never: take an age from a client's timestamp.
+
+use super::codec::{CodecError, Reader, Writer};
+use super::table::{Element, Table};
+use fulmar_store::StreamId;
+use fulmar_types::Offset;
+
+/// Spans of one partition, at most.
+pub const SPANS_PER_PARTITION_MAX: usize = 64;
+
+/// Spans that a partition may have however many others there are.
+const SPANS_PER_PARTITION_MIN: usize = 4;
+
+/// Spans of a site, about, at some hundred bytes each.
+const SPANS_PER_SITE: usize = 65_536;
+
+/// Spans that a partition of a site with so many of them may have.
+pub fn spans_max(partitions: usize) -> usize {
+    (SPANS_PER_SITE / partitions.max(1)).clamp(SPANS_PER_PARTITION_MIN, SPANS_PER_PARTITION_MAX)
+}
+
+/// Neighbouring records of a partition.
+///
+/// ```text
+/// stream u32 | first u64 | end u64 | bytes u64 | first age ms u64 | last age ms u64
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The partition.
+    pub stream: StreamId,
+    /// The first offset.
+    pub first: Offset,
+    /// The offset behind the last one.
+    pub end: Offset,
+    /// Bytes of the batches.
+    pub bytes: u64,
+    /// The age of the site when the first batch was appended, in milliseconds.
+    pub first_age_ms: u64,
+    /// The same of the last batch.
+    pub last_age_ms: u64,
+}
+
+/// Up to where a span grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grain {
+    /// In bytes.
+    pub bytes: u64,
+    /// In milliseconds between the first batch and the last.
+    pub age_ms: u64,
+}
+
+/// What a batch adds.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Its base offset.
+    pub first: Offset,
+    /// How many offsets it takes.
+    pub records: u32,
+    /// Its length.
+    pub bytes: u64,
+    /// The age of the site.
+    pub age_ms: u64,
+}
+
+impl Element for Span {
+    type Key = (StreamId, Offset);
+    const SEED: u64 = 7;
+    const BYTES_MIN: usize = 44;
+
+    fn key(&self) -> Self::Key {
+        (self.stream, self.first)
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.u32(self.stream.0);
+        out.u64(self.first.0);
+        out.u64(self.end.0);
+        out.u64(self.bytes);
+        out.u64(self.first_age_ms);
+        out.u64(self.last_age_ms);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let span = Self {
+            stream: StreamId(input.u32()?),
+            first: Offset(input.u64()?),
+            end: Offset(input.u64()?),
+            bytes: input.u64()?,
+            first_age_ms: input.u64()?,
+            last_age_ms: input.u64()?,
+        };
+        if span.first >= span.end || span.first_age_ms > span.last_age_ms {
+            return Err(CodecError::Tag);
+        }
+        Ok(span)
+    }
+}
+
+impl Table<Span> {
+    /// The spans of a partition, oldest first.
+    pub fn of_stream(&self, stream: StreamId) -> impl DoubleEndedIterator<Item = &Span> {
+        self.range((stream, Offset(0))..=(stream, Offset(u64::MAX)))
+    }
+
+    /// Takes note of a batch. A span that would grow beyond `grain` is followed by a new one; when
+    /// there are more than `most`, neighbours become one.
+    pub fn append(&mut self, stream: StreamId, piece: &Piece, grain: Grain, most: usize) {
+        let end = piece.first.plus(u64::from(piece.records));
+        let last = self.of_stream(stream).next_back().copied();
+        assert!(last.is_none_or(|last| last.end <= piece.first), "offsets never go back");
+        let grows = |last: &Span| {
+            last.bytes.saturating_add(piece.bytes) <= grain.bytes
+                && piece.age_ms.saturating_sub(last.first_age_ms) <= grain.age_ms
+        };
+        match last.filter(grows) {
+            Some(last) => {
+                let bytes = last.bytes + piece.bytes;
+                self.put(Span { end, bytes, last_age_ms: piece.age_ms, ..last });
+            }
+            None => {
+                let (first, bytes) = (piece.first, piece.bytes);
+                let (first_age_ms, last_age_ms) = (piece.age_ms, piece.age_ms);
+                self.put(Span { stream, first, end, bytes, first_age_ms, last_age_ms });
+                if self.of_stream(stream).count() > most {
+                    self.halve(stream);
+                }
+            }
+        }
+    }
+
+    /// Makes one span of every two neighbours. The newest stays alone if their number is odd.
+    fn halve(&mut self, stream: StreamId) {
+        let spans: Vec<Span> = self.of_stream(stream).copied().collect();
+        for pair in spans.chunks_exact(2) {
+            let [older, newer] = pair else { unreachable!("a chunk of two") };
+            self.remove(&newer.key());
+            let bytes = older.bytes.saturating_add(newer.bytes);
+            self.put(Span { end: newer.end, bytes, last_age_ms: newer.last_age_ms, ..*older });
+        }
+    }
+
+    /// Forgets the spans that end at or before the new start of a partition.
+    pub fn advance_start(&mut self, stream: StreamId, start: Offset) {
+        let gone = self.of_stream(stream).take_while(|span| span.end <= start);
+        let gone: Vec<_> = gone.map(Element::key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
+    /// Forgets a partition.
+    pub fn drop_stream(&mut self, stream: StreamId) {
+        self.advance_start(stream, Offset(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: StreamId = StreamId(4);
+    const GRAIN: Grain = Grain { bytes: 100, age_ms: 10 };
+
+    fn table(pieces: &[(u64, u64)]) -> Table<Span> {
+        let mut table = Table::default();
+        for other in [StreamId(3), StreamId(5)] {
+            let piece = Piece { first: Offset(0), records: 1, bytes: 1, age_ms: 0 };
+            table.append(other, &piece, GRAIN, 8);
+        }
+        for (at, (bytes, age_ms)) in pieces.iter().enumerate() {
+            let first = Offset(2 * at as u64);
+            let piece = Piece { first, records: 2, bytes: *bytes, age_ms: *age_ms };
+            table.append(STREAM, &piece, GRAIN, 8);
+        }
+        table
+    }
+
+    fn shown(table: &Table<Span>) -> Vec<(u64, u64, u64, u64, u64)> {
+        let shown = table.of_stream(STREAM).map(|span| {
+            (span.first.0, span.end.0, span.bytes, span.first_age_ms, span.last_age_ms)
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn a_span_grows_up_to_its_grain() {
+        let table = table(&[(60, 1), (40, 5), (1, 6), (1, 16), (1, 17), (500, 17)]);
+        let expected =
+            [(0, 4, 100, 1, 5), (4, 8, 2, 6, 16), (8, 10, 1, 17, 17), (10, 12, 500, 17, 17)];
+        assert_eq!(shown(&table), expected);
+    }
+
+    #[test]
+    fn neighbours_become_one_when_there_are_too_many() {
+        let nine: Vec<(u64, u64)> = (0..9).map(|at| (80, at)).collect();
+        let table = table(&nine);
+        let halved: Vec<_> = shown(&table).iter().map(|span| (span.0, span.2)).collect();
+        assert_eq!(halved, [(0, 160), (4, 160), (8, 160), (12, 160), (16, 80)]);
+        assert_eq!(table.of_stream(StreamId(3)).count(), 1);
+    }
+
+    #[test]
+    fn what_ends_before_the_start_is_forgotten() {
+        let mut table = table(&[(80, 1), (80, 2), (80, 3)]);
+        table.advance_start(STREAM, Offset(3));
+        assert_eq!(shown(&table).first(), Some(&(2, 4, 80, 2, 2)));
+        table.drop_stream(STREAM);
+        assert_eq!((shown(&table).len(), table.len()), (0, 2));
+    }
+
+    #[test]
+    fn many_partitions_share_the_spans_of_a_site() {
+        assert_eq!((spans_max(0), spans_max(1_024)), (64, 64));
+        assert_eq!((spans_max(4_096), spans_max(16_384)), (16, 4));
+    }
+}
