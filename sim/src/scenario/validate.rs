@@ -80,33 +80,40 @@ pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Pro
     Ok(())
 }
 
+/// What one workload alone can say of a topic: no other one produces to it.
+fn alone(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
+    let mut seen: BTreeMap<(&SiteName, &TopicName), Option<&'static str>> = BTreeMap::new();
+    for (workload, value) in scenario.workloads.iter().zip(file.list("workload")?) {
+        let Workload::Produce(produce) = workload else { continue };
+        let says = if produce.renew.is_some() {
+            Some("is renewed")
+        } else if produce.retention.is_some() || produce.retention_bytes.is_some() {
+            Some("is not kept for good")
+        } else {
+            None
+        };
+        if let Some(said) = seen.insert((&produce.site, &produce.topic), says)
+            && let Some(says) = says.or(said)
+        {
+            let message =
+                format!("`{}` {says}, and several workloads produce to it", produce.topic);
+            return Err(Problem::new(value.span(), message).help("give each a topic of its own"));
+        }
+    }
+    Ok(())
+}
+
 /// Who reads or checks a topic needs somebody who produces to it, and all who produce to it must
 /// agree on its partitions.
 fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
     let mut partitions: BTreeMap<(&SiteName, &TopicName), Span<Count>> = BTreeMap::new();
     let mut renewed: BTreeSet<(&SiteName, &TopicName)> = BTreeSet::new();
-    let mut limited: BTreeSet<(&SiteName, &TopicName)> = BTreeSet::new();
+    alone(scenario, file)?;
     let entries = || scenario.workloads.iter().zip(file.list("workload").unwrap_or_default());
     for (workload, value) in entries() {
         let Workload::Produce(produce) = workload else { continue };
-        let is_shared = partitions.contains_key(&(&produce.site, &produce.topic));
         if produce.renew.is_some() {
             renewed.insert((&produce.site, &produce.topic));
-        }
-        if is_shared && renewed.contains(&(&produce.site, &produce.topic)) {
-            let message =
-                format!("`{}` is renewed, and several workloads produce to it", produce.topic);
-            return Err(Problem::new(value.span(), message).help("give each a topic of its own"));
-        }
-        if produce.retention.is_some() || produce.retention_bytes.is_some() {
-            limited.insert((&produce.site, &produce.topic));
-        }
-        if is_shared && limited.contains(&(&produce.site, &produce.topic)) {
-            let message = format!(
-                "records of `{}` are not kept for good, and several workloads produce to it",
-                produce.topic
-            );
-            return Err(Problem::new(value.span(), message).help("give each a topic of its own"));
         }
         let known = partitions.entry((&produce.site, &produce.topic)).or_insert(produce.partitions);
         if *known != produce.partitions || known.low() != known.high() {
