@@ -189,10 +189,24 @@ fn decode_body<T: Field>(api: ApiKey, body: Bytes, version: i16) -> Result<T, De
     if !api.serves(version) {
         return Err(DecodeError::UnsupportedVersion { api, version });
     }
+    let body = if api == ApiKey::Metadata { without_long_null(body, version) } else { body };
     let mut r = Reader::new(body);
     let message = T::read(&mut r, Form::message(version, api.is_flexible(version)))?;
     r.finish()?;
     Ok(message)
+}
+
+/// librdkafka, up to 2.16 at least, asks for all topics in flexible versions with four zeros for a
+/// null that is one (its issue 5049). Kafka reads the rest as what it is not, and ignores what is
+/// left over. No message of ours begins with four zeros and is as long.
+fn without_long_null(body: Bytes, version: i16) -> Bytes {
+    // The four zeros, two flags (three up to version 10), and no tagged fields.
+    let is_long = match version {
+        9 | 10 => body.len() == 8,
+        11.. => body.len() == 7,
+        _ => false,
+    };
+    if is_long && body.starts_with(&[0; 4]) { body.slice(3..) } else { body }
 }
 
 fn encode_body<T: Field>(
@@ -333,6 +347,19 @@ mod tests {
         let throttled = ApiVersionsResponse { throttle_time_ms: 1, ..Default::default() };
         let in_version_0 = throttled.to_bytes(0).expect("dropped");
         assert_eq!(ApiVersionsResponse::decode(in_version_0, 0), Ok(Default::default()));
+    }
+
+    #[test]
+    fn librdkafka_asks_for_all_topics_with_a_long_null() {
+        let body = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        for (version, bytes) in [(12, &[0, 0, 0, 0, 1, 0, 0][..]), (9, &[0, 0, 0, 0, 1, 0, 0, 0])] {
+            let request = MetadataRequest::decode(body(bytes), version).expect("all topics");
+            assert!(request.is_for_all_topics(version) && request.allow_auto_topic_creation);
+        }
+        let longer = MetadataRequest::decode(body(&[0, 0, 0, 0, 1, 0, 0, 0]), 12);
+        assert_eq!(longer, Err(DecodeError::TrailingBytes(4)));
+        let classic = MetadataRequest::decode(body(&[255, 255, 255, 255, 1, 0]), 4);
+        assert_eq!(classic, Err(DecodeError::TrailingBytes(1)));
     }
 
     #[test]
