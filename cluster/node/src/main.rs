@@ -12,6 +12,7 @@ use fulmar_types::ExitCode;
 use std::io::IsTerminal;
 use std::process;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// The variable that says what is logged, in the form of `RUST_LOG`.
 const LOG_VARIABLE: &str = "FULMAR_LOG";
@@ -34,12 +35,19 @@ fn main() -> process::ExitCode {
 
 fn start_logging() -> Result<(), String> {
     let wanted = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.to_owned());
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+    let unclear = |why: String| {
         format!(
-            "{LOG_VARIABLE}={wanted} cannot be understood: {error}. \
+            "{LOG_VARIABLE}={wanted} cannot be understood: {why}. \
              Write a level (error, warn, info, debug, trace) or `module=level,...`."
         )
-    })?;
+    };
+    // The filter would take a mistyped level for a module, and silence all others.
+    let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    let mut parts = wanted.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if let Some(word) = parts.find(|part| !part.contains('=') && !is_level(part)) {
+        return Err(unclear(format!("`{word}` is no level")));
+    }
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| unclear(error.to_string()))?;
     let colours = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
     // Told of a full disk below a log file it would panic.

@@ -38,7 +38,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let cluster = client::cluster(options.bootstrap.0, "fulmar-status");
     let metadata = cluster.refresh_all(TIMEOUT).await.map_err(|error| {
         Stop::failed(format!(
-            "no node of the site answers: {error}. Check --bootstrap, and that the nodes run."
+            "no node of the site answers: {error}. Check --bootstrap, and that the nodes run; at the \
+             first start of a site all of them must, or none serves clients."
         ))
     })?;
     let mut offsets = Offsets::new();
@@ -52,7 +53,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     }
     let silent = silent(&cluster, &metadata).await;
     say(render(&metadata, &silent, &offsets).trim_end());
-    Ok(if leader(&metadata, &offsets).is_some() { ExitCode::Ok } else { ExitCode::Failed })
+    Ok(if leader(&metadata, &silent, &offsets).is_some() { ExitCode::Ok } else { ExitCode::Failed })
 }
 
 /// Greets every node anew: the site names all of its nodes, those that are down included.
@@ -74,10 +75,11 @@ async fn silent(cluster: &Cluster, metadata: &Metadata) -> Silent {
     silent
 }
 
-/// The node that leads, as far as can be told: offsets are known only to a leader with a majority.
-fn leader(metadata: &Metadata, offsets: &Offsets) -> Option<NodeId> {
+/// The node that leads, as far as can be told: it answers, and offsets are known only to a leader
+/// with a majority.
+fn leader(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> Option<NodeId> {
     let answers = offsets.is_empty() || offsets.values().any(Result::is_ok);
-    metadata.controller.filter(|_| answers)
+    metadata.controller.filter(|node| answers && !silent.contains_key(node))
 }
 
 async fn offsets_of(
@@ -99,7 +101,7 @@ async fn offsets_of(
 fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
     let mut text = String::new();
     let site = metadata.site.as_deref().unwrap_or("without a name");
-    let leader = leader(metadata, offsets);
+    let leader = leader(metadata, silent, offsets);
     let leads = match (leader, metadata.controller) {
         (Some(leader), _) => format!("node {leader} leads"),
         (None, Some(last)) => format!("no node leads; node {last} did last"),
@@ -115,8 +117,14 @@ fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
         let silent = silent.unwrap_or_default();
         line(&mut text, format!("  node {id}  {address}{leads}{silent}"));
     }
-    if metadata.topics.is_empty() {
-        line(&mut text, "no topics".to_owned());
+    match leader {
+        Some(_) if metadata.topics.is_empty() => line(&mut text, "no topics".to_owned()),
+        // A node that has just started knows what is committed only from a leader.
+        None if metadata.topics.is_empty() => line(
+            &mut text,
+            "no topics are known: without a leader this node cannot say which there are".to_owned(),
+        ),
+        _ => {}
     }
     for (name, topic) in &metadata.topics {
         let of_topic = offsets.iter().filter(|((of, _), _)| of == name);
@@ -169,6 +177,10 @@ mod tests {
         ]);
         let silent = Silent::from([(NodeId(3), "cannot connect: connection refused".to_owned())]);
         insta::assert_snapshot!(render(&metadata, &silent, &offsets));
+        let gone = Silent::from([(NodeId(2), "cannot connect: connection refused".to_owned())]);
+        let none = Offsets::new();
+        assert_eq!(leader(&metadata, &silent, &none), Some(NodeId(2)));
+        assert_eq!(leader(&metadata, &gone, &none), None, "who is down does not lead");
         let lost = offsets.into_keys().map(|of| (of, Err("no leader".to_owned()))).collect();
         insta::assert_snapshot!(render(&metadata, &silent, &lost));
         insta::assert_snapshot!(render(&Metadata::default(), &Silent::new(), &Offsets::new()));
