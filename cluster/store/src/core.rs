@@ -7,7 +7,8 @@
 //! Never: go on after [`Inner::fail`]. It closes the store for good.
 
 use crate::cache::EntryCache;
-use crate::error::{Failure, Poisoned};
+use crate::error::{DiskError, Failure, Poisoned};
+use crate::files::replace;
 use crate::footer::FooterBuilder;
 use crate::format::frame::LogEntry;
 use crate::format::identity::Identity;
@@ -20,7 +21,7 @@ use crate::log::OpenLog;
 use crate::paths::Paths;
 use crate::recovery::SealedSegment;
 use crate::snapshot::Snapshots;
-use crate::space::{Ballast, Space};
+use crate::space::{Ballast, Space, with_ballast};
 use crate::spare::Spares;
 use crate::store::StoreSettings;
 use crate::writer::{Job, Run};
@@ -29,6 +30,7 @@ use fulmar_host::disk::File;
 use fulmar_types::{Event, LogIndex, LogPosition};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -116,6 +118,18 @@ pub(crate) struct Parts {
 }
 
 impl Inner {
+    /// Replaces a small file as a whole, if need be with a part of the ballast.
+    pub async fn replace_with_ballast(&self, path: &Path, bytes: Vec<u8>) -> Result<(), DiskError> {
+        let disk = self.host.disk.as_ref();
+        let len = bytes.len() as u64;
+        let work = || replace(disk, path, bytes.clone());
+        let ((), given_up) = with_ballast(disk, &self.ballast, len, work).await?;
+        if given_up {
+            self.ballast_released();
+        }
+        Ok(())
+    }
+
     /// Less ballast is there than is remembered: whoever keeps it is to look.
     pub fn ballast_released(&self) {
         self.core().space.ballast_bytes = 0;

@@ -3,9 +3,8 @@
 //! Invariant: what [`Store::save_life`] and [`Store::note_life`] have confirmed survives a power cut.
 
 use crate::error::{Damage, DiskError, Failure, Poisoned, is_full};
-use crate::files::{read_small, replace};
+use crate::files::read_small;
 use crate::format::life::{LIFE_BYTES_MAX, Life};
-use crate::space::with_ballast;
 use crate::store::Store;
 
 impl Store {
@@ -47,15 +46,7 @@ impl Store {
     }
 
     async fn replace_life(&self, life: &Life) -> Result<(), DiskError> {
-        let (path, bytes) = (self.inner.paths.life(), life.encode());
-        let (disk, ballast) = (self.inner.host.disk.as_ref(), &self.inner.ballast);
-        let len = bytes.len() as u64;
-        let ((), given_up) =
-            with_ballast(disk, ballast, len, || replace(disk, &path, bytes.clone())).await?;
-        if given_up {
-            self.inner.ballast_released();
-        }
-        Ok(())
+        self.inner.replace_with_ballast(&self.inner.paths.life(), life.encode()).await
     }
 
     fn close_for(&self, failure: &Failure) -> Poisoned {

@@ -29,7 +29,6 @@ use crate::install::Installation;
 use crate::log::{Cut, OpenLog};
 use crate::paths::Paths;
 use crate::recovery::SealedSegment;
-use crate::space::with_ballast;
 use crate::spare::{fill, open_spare};
 use bytes::Bytes;
 use fulmar_host::disk::{File, Flush, Open, Write};
@@ -351,15 +350,7 @@ impl Writer {
         self.manifest.generation += 1;
         let bytes = self.manifest.encode();
         assert!(self.manifest.end().is_some(), "a manifest leaves no gap: {:?}", self.manifest);
-        let (disk, ballast) = (self.inner.host.disk.as_ref(), &self.inner.ballast);
-        let path = self.inner.paths.manifest();
-        let len = bytes.len() as u64;
-        let ((), given_up) =
-            with_ballast(disk, ballast, len, || replace(disk, &path, bytes.clone())).await?;
-        if given_up {
-            self.inner.ballast_released();
-        }
-        Ok(())
+        self.inner.replace_with_ballast(&self.inner.paths.manifest(), bytes).await
     }
 
     async fn write_identity(&self, identity: &Identity) -> Result<(), DiskError> {
