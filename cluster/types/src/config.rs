@@ -8,7 +8,7 @@
 use crate::NodeId;
 use crate::limits::{PARTITIONS_PER_TOPIC_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 use crate::units::{HumanDuration, HumanSize};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -54,12 +54,24 @@ pub struct NodeConfig {
     /// Where its data lives. Nothing else may be kept there.
     pub data: PathBuf,
     /// Where it listens for Kafka clients.
+    #[serde(deserialize_with = "address")]
     pub kafka: SocketAddr,
     /// What it tells Kafka clients to connect to, where that is not `kafka`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertised: Option<String>,
     /// Where it listens for the other nodes.
+    #[serde(deserialize_with = "address")]
     pub peer: SocketAddr,
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        de::Error::custom(format!(
+            "`{text}` is no address to listen on: write the number of one and a port, as in \
+             \"127.0.0.1:9092\"; a name may stand in `advertised`"
+        ))
+    })
 }
 
 /// How the nodes agree. The defaults fit solid-state disks; see [`Profile`].
@@ -436,7 +448,7 @@ peer = "127.0.0.1:9192"
             error.to_string(),
             "consensus.election_timeout_min: 300ms must be at least twice the heartbeat of 200ms"
         );
-        assert!(with("[log]\nsegment_bytes = \"5MB\"\n").to_string().contains("needs a unit"));
+        assert!(with("[log]\nsegment_bytes = \"5MB\"\n").to_string().contains("is no unit"));
         assert!(with("[log]\nsegment_bytes = \"1KiB\"\n").to_string().contains("segment_bytes"));
         let twice = GOOD.replace("9192", "9092");
         assert!(Config::parse(&twice).expect_err("twice").to_string().contains("used twice"));

@@ -14,11 +14,21 @@ pub enum UnitError {
     /// The text does not begin with a number.
     #[error("`{0}` does not begin with a number")]
     NoNumber(String),
-    /// The unit is missing or not known.
+    /// The unit is missing.
     #[error("`{text}` needs a unit: one of {known}")]
+    NoUnit {
+        /// What was read.
+        text: String,
+        /// The units that are known.
+        known: &'static str,
+    },
+    /// The unit is not known.
+    #[error("`{unit}` in `{text}` is no unit: use one of {known}")]
     Unit {
         /// What was read.
         text: String,
+        /// The part that is no unit.
+        unit: String,
         /// The units that are known.
         known: &'static str,
     },
@@ -50,11 +60,13 @@ fn parse(text: &str, units: &[(&str, u64)], known: &'static str) -> Result<u64, 
         return Err(UnitError::NoNumber(text.to_owned()));
     }
     let unit = unit.trim();
-    let factor = units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, factor)| *factor)
-        .ok_or_else(|| UnitError::Unit { text: text.to_owned(), known })?;
+    let factor =
+        units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor).ok_or_else(
+            || match unit {
+                "" => UnitError::NoUnit { text: text.to_owned(), known },
+                unit => UnitError::Unit { text: text.to_owned(), unit: unit.to_owned(), known },
+            },
+        )?;
     let too_large = || UnitError::TooLarge(text.to_owned());
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let mut value: u64 = whole.parse::<u64>().map_err(|_| too_large())?;
@@ -133,7 +145,7 @@ impl fmt::Display for HumanSize {
 }
 
 macro_rules! as_text {
-    ($name:ident) => {
+    ($name:ident, $expected:literal) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -141,14 +153,23 @@ macro_rules! as_text {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                Self::parse(&text).map_err(de::Error::custom)
+                struct Text;
+                impl de::Visitor<'_> for Text {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        $name::parse(text).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
     };
 }
-as_text!(HumanDuration);
-as_text!(HumanSize);
+as_text!(HumanDuration, "a duration with its unit, as in \"100ms\"");
+as_text!(HumanSize, "a size with its unit, as in \"64MiB\"");
 
 #[cfg(test)]
 mod tests {
@@ -169,7 +190,11 @@ mod tests {
     fn a_number_without_a_unit_is_refused() {
         let error = HumanDuration::parse("10").expect_err("no unit");
         assert_eq!(error.to_string(), "`10` needs a unit: one of ns, us, ms, s, min, h, d");
-        assert!(HumanSize::parse("64kb").is_err());
+        let error = HumanSize::parse("64MB").expect_err("not one of ours");
+        assert_eq!(
+            error.to_string(),
+            "`MB` in `64MB` is no unit: use one of B, KiB, MiB, GiB, TiB"
+        );
         assert!(HumanSize::parse("").is_err());
         assert!(HumanSize::parse(".5KiB").is_err());
     }

@@ -166,8 +166,12 @@ pub fn write_failure(folder: &Path, failure: &Failure<'_>) -> io::Result<()> {
 /// For people.
 pub fn read_failure(folder: &Path) -> Result<RunReport, String> {
     let path = folder.join("report.json");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("{} is no folder of a failed run: it has no report.json", folder.display())
+        }
+        _ => format!("{} cannot be read: {error}", path.display()),
+    })?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

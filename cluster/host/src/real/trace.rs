@@ -40,6 +40,10 @@ impl Observer for TracingObserver {
             Event::Fatal { code, message } => {
                 tracing::error!(code = code.code(), "{message}");
             }
+            // Part of every first start, and over in a moment.
+            Event::PeerRefused { peer, reason: reason @ "no-site-yet" } => {
+                tracing::debug!(?peer, reason, "peer refused");
+            }
             Event::PeerRefused { peer, reason } => {
                 if self.is_due(*peer, reason) {
                     tracing::warn!(?peer, reason, "peer refused");

@@ -21,7 +21,8 @@ const CODES: &[(ExitCode, &str)] = &[
     ),
     (
         ExitCode::Identity,
-        "its directory belongs to another node, or is empty while the site is not",
+        "its directory belongs to another node or to a site of other nodes, or is empty while the \
+         site is not",
     ),
     (ExitCode::UnknownEntry, "the site uses something that this version does not know; upgrade it"),
     (ExitCode::CoreDead, "its consensus core stopped"),

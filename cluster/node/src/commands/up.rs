@@ -9,6 +9,7 @@ use super::{Stop, client, exit_text};
 use clap::Args;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::{ExitCode, NodeId};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -66,9 +67,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 async fn attend(site: &mut Site) -> ExitCode {
     let nodes = site.listening().map(|(child, kafka)| (child.ready(), kafka)).collect();
     let text = site.bootstrap_text();
-    let announce = async move {
+    let ready = Cell::new(false);
+    let announce = async {
         match wait_until_serving(nodes).await {
             Ok((leader, took)) => {
+                ready.set(true);
                 say(format!("Ready after {took}, node {leader} leads. Bootstrap addresses:"));
                 say(&text);
                 say("Ctrl-C stops the site.");
@@ -79,7 +82,7 @@ async fn attend(site: &mut Site) -> ExitCode {
     };
     tokio::select! {
         biased;
-        code = look_after(site) => code,
+        code = look_after(site, &ready) => code,
         () = announce => ExitCode::Ok,
     }
 }
@@ -109,7 +112,7 @@ async fn wait_until_serving(
     Ok((leader, seconds(time::now() - began)))
 }
 
-async fn look_after(site: &mut Site) -> ExitCode {
+async fn look_after(site: &mut Site, ready: &Cell<bool>) -> ExitCode {
     let mut ended: Vec<NodeId> = Vec::new();
     loop {
         let all = site.nodes().len();
@@ -120,7 +123,8 @@ async fn look_after(site: &mut Site) -> ExitCode {
             let Some(status) = node.ended() else { continue };
             ended.push(node.id);
             let left = all - ended.len();
-            complain(ended_message(node.id, status, left, &node.last_words()));
+            let words = node.last_words();
+            complain(ended_message(node.id, status, left, (ready.get(), &words)));
         }
         if ended.len() == all {
             return ExitCode::Failed;
@@ -129,9 +133,15 @@ async fn look_after(site: &mut Site) -> ExitCode {
     }
 }
 
-fn ended_message(id: NodeId, status: ExitStatus, left: usize, log: &str) -> String {
+fn ended_message(
+    id: NodeId,
+    status: ExitStatus,
+    left: usize,
+    (ready, log): (bool, &str),
+) -> String {
     let how = exit_text::describe(status);
     let site = match left {
+        1 | 2 if !ready => "The site was not ready yet, and may need this node to become so.",
         2 => "The site goes on with the other two.",
         1 => "One node is left; the site takes nothing more until a second one runs.",
         _ => "No node is left.",
@@ -152,8 +162,9 @@ mod tests {
     fn the_end_of_a_node_is_told() {
         let log = "    fulmar: the address 127.0.0.1:9092 is in use\n";
         let bind = ExitStatus::from_raw(i32::from(ExitCode::Bind.code()) << 8);
-        insta::assert_snapshot!(ended_message(NodeId(2), bind, 2, log));
+        insta::assert_snapshot!(ended_message(NodeId(2), bind, 2, (true, log)));
+        insta::assert_snapshot!(ended_message(NodeId(1), bind, 2, (false, log)));
         let killed = ExitStatus::from_raw(libc::SIGKILL);
-        insta::assert_snapshot!(ended_message(NodeId(3), killed, 1, ""));
+        insta::assert_snapshot!(ended_message(NodeId(3), killed, 1, (true, "")));
     }
 }
