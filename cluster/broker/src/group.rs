@@ -47,6 +47,9 @@ pub trait GroupHandle: Send + Sync + 'static {
 
     /// The last entry that was applied here.
     fn applied(&self) -> Option<LogPosition>;
+
+    /// Whether all that this node knew in an earlier life is applied again.
+    fn has_caught_up(&self) -> bool;
 }
 
 /// The store could not read. It ends the process by itself where that is due.

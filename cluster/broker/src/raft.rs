@@ -56,4 +56,8 @@ impl GroupHandle for Group {
     fn applied(&self) -> Option<LogPosition> {
         Group::applied(self)
     }
+
+    fn has_caught_up(&self) -> bool {
+        Group::has_caught_up(self)
+    }
 }

@@ -22,6 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The longest wait for one node's metadata, so that a silent node costs little.
 const METADATA_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The same for all topics: a node that has just started answers when it knows them again.
+const ALL_TOPICS_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The longest wait for the controller, so that one which is paused does not use up the deadline.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -190,9 +193,10 @@ impl Cluster {
             allow_auto_topic_creation: false,
             ..MetadataRequest::default()
         };
+        let patience = if request.topics.is_some() { METADATA_TIMEOUT } else { ALL_TOPICS_TIMEOUT };
         let mut last = CallError::NotSent;
         for address in self.candidates(avoid) {
-            let until = deadline.min(time::now() + METADATA_TIMEOUT);
+            let until = deadline.min(time::now() + patience);
             match self.call_address(address, &request, until).await {
                 Ok(answer) => {
                     let mut state = self.state();

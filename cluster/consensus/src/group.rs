@@ -7,6 +7,7 @@
 //! Never: two groups on one directory.
 
 use crate::bootstrap::{self, Bootstrap};
+use crate::catch_up::CatchUp;
 use crate::lease::{EarlierGrant, Lease};
 use crate::log_store::LogStore;
 use crate::machine::SharedMachine;
@@ -91,6 +92,17 @@ pub enum StartError {
     /// This node is not in the configuration.
     #[error("node {0} is not among the configured nodes")]
     UnknownNode(NodeId),
+    /// The configuration names other nodes than the site has.
+    #[error(
+        "this directory belongs to a site of nodes {has}, and the configuration names {configured}. \
+         A site keeps the nodes that it began with: use its own configuration, or another directory"
+    )]
+    OtherNodes {
+        /// The nodes of the site.
+        has: String,
+        /// Those of the configuration.
+        configured: String,
+    },
     /// Recovery found a state that cannot be restored, or openraft refused to start.
     #[error("{0}")]
     Core(String),
@@ -103,6 +115,7 @@ impl StartError {
             Self::Store(error) => error.exit_code(),
             Self::Bind { .. } => ExitCode::Bind,
             Self::UnknownNode(_) => ExitCode::Usage,
+            Self::OtherNodes { .. } => ExitCode::Identity,
             Self::Core(_) => ExitCode::CoreDead,
         }
     }
@@ -162,7 +175,7 @@ pub(crate) struct Shared {
     pub(crate) raft: SiteRaft,
     pub(crate) progress: Arc<Progress>,
     pub(crate) space: Arc<Space>,
-    lease: Arc<Lease>,
+    context: Arc<PeerContext>,
     pub(crate) earlier_grant: EarlierGrant,
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
@@ -175,7 +188,7 @@ impl Shared {
     fn holds_lease(&self, term: Term) -> bool {
         let metrics = self.raft.metrics();
         let membership = metrics.borrow_watched().membership_config.clone();
-        self.lease.holds(term, membership.membership().get_joint_config(), time::now())
+        self.context.lease.holds(term, membership.membership().get_joint_config(), time::now())
     }
 
     /// Whether this node leads, as far as it knows.
@@ -236,6 +249,7 @@ impl Group {
         let (store, _) = Store::open(host.clone(), store_settings(&settings)).await?;
         let core = |error: std::io::Error| StartError::Core(error.to_string());
         let life = Bootstrap::incarnate(&store, &settings).await.map_err(core)?;
+        check_nodes(&life, &settings)?;
         let reserve = store_settings(&settings).reserve_bytes;
         let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
         let context = Arc::new(peer_context(&settings, life, space.clone(), store.vote()));
@@ -269,6 +283,7 @@ impl Group {
         .await
         .map_err(|error| StartError::Core(error.to_string()))?;
         let life = context.acquaintance();
+        check_nodes(&life, &settings)?;
         if !life.rejoins {
             begin_group(&raft, &store, &life).await?;
         }
@@ -280,7 +295,7 @@ impl Group {
             raft,
             progress,
             space,
-            lease: context.lease.clone(),
+            context: context.clone(),
             earlier_grant: context.earlier_grant,
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
@@ -383,6 +398,15 @@ impl Group {
         self.shared.progress.applied()
     }
 
+    /// Whether this node knows all that it knew in an earlier life. Before that it cannot say that
+    /// something is not there.
+    pub fn has_caught_up(&self) -> bool {
+        let leadership = self.leadership();
+        let leads = leadership.is_me.then_some(leadership.term);
+        self.shared.context.catch_up.is_done(self.applied(), leads)
+            || planted(Plant::TellTopicsAtOnce)
+    }
+
     /// The site that this node belongs to.
     pub fn site(&self) -> SiteId {
         self.shared.site
@@ -444,6 +468,7 @@ fn peer_context(
         space,
         lease: Arc::new(Lease::new(settings.node, settings.election_timeout_max)),
         earlier_grant: EarlierGrant::at_start(settings.node, vote, longest),
+        catch_up: CatchUp::default(),
         node: settings.node,
         addresses: settings.peers.clone(),
         segment_bytes: settings.segment_bytes,
@@ -452,6 +477,19 @@ fn peer_context(
         refused_by: Mutex::default(),
         acquaintance: Mutex::new(life),
     }
+}
+
+/// A node with fewer peers than its site has would count majorities that are none.
+fn check_nodes(life: &Life, settings: &GroupSettings) -> Result<(), StartError> {
+    if life.site.is_none() || life.known.keys().eq(settings.peers.keys()) {
+        return Ok(());
+    }
+    let named =
+        |nodes: Vec<&NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Err(StartError::OtherNodes {
+        has: named(life.known.keys().collect()),
+        configured: named(settings.peers.keys().collect()),
+    })
 }
 
 pub(crate) fn store_settings(settings: &GroupSettings) -> StoreSettings {

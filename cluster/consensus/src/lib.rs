@@ -18,6 +18,7 @@
 //! Never: name openraft outside this crate.
 
 pub mod bootstrap;
+mod catch_up;
 pub mod group;
 mod lease;
 mod log_store;

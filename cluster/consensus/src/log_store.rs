@@ -24,7 +24,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 /// Bytes of entries that the apply loop reads at a time.
-const APPLY_CHUNK_BYTES: usize = 4 << 20;
+pub(crate) const APPLY_CHUNK_BYTES: usize = 4 << 20;
 
 /// The log of the site's Raft group.
 #[derive(Clone)]

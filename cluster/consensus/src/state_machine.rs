@@ -8,13 +8,16 @@
 //! its last entry; what the snapshot's hash promises is what restoring it gives, or the node
 //! stops.
 
+use crate::log_store::APPLY_CHUNK_BYTES;
 use crate::machine::{Applied, SharedMachine, locked};
 use crate::membership;
 use crate::snapshot_data::{SnapshotData, membership_bytes, membership_of, to_openraft};
-use crate::types::{LogId, Outcome, StoredMembership, TypeConfig, log_id, position};
+use crate::types::{
+    LogId, Outcome, StoredMembership, TypeConfig, entry_from_store, log_id, position,
+};
 use fulmar_host::{Host, planted};
 use fulmar_store::{Snapshot, Store, content_hash};
-use fulmar_types::{Event, ExitCode, LogPosition, Plant};
+use fulmar_types::{Event, ExitCode, LogIndex, LogPosition, Plant};
 use futures_util::{Stream, TryStreamExt};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -67,6 +70,8 @@ pub struct StateMachine {
     store: Arc<Store>,
     machine: SharedMachine,
     membership: StoredMembership,
+    /// The end of the newest snapshot, restored or saved.
+    saved: Option<LogPosition>,
     progress: Arc<Progress>,
 }
 
@@ -90,13 +95,40 @@ impl StateMachine {
             store,
             machine,
             membership: StoredMembership::default(),
+            saved: None,
             progress: progress.clone(),
         };
         if let Some(snapshot) = this.store.latest_snapshot().await {
             this.restore(&snapshot).await?;
             this.reconcile_streams();
         }
+        this.replay().await?;
         Ok((this, progress))
+    }
+
+    /// Applies again what the log says of itself that it is committed, so that a node which comes
+    /// back alone knows its topics before it meets the others. It ends where a snapshot is due:
+    /// taking one may have to wait for space, and a node must come up on a full disk too.
+    async fn replay(&mut self) -> io::Result<()> {
+        let end = if planted(Plant::ReplayEverything) {
+            self.store.last().map_or(LogIndex(0), |last| last.index.next())
+        } else {
+            self.store.committed_below()
+        };
+        loop {
+            let applied = self.progress.applied();
+            let next = applied.map_or(LogIndex(0), |applied| applied.index.next());
+            if next >= end {
+                return Ok(());
+            }
+            let entries = self.store.entries(next..end, APPLY_CHUNK_BYTES).await;
+            for entry in entries.map_err(io::Error::other)? {
+                if self.is_snapshot_due(entry.position.index) {
+                    return Ok(());
+                }
+                self.apply_one(entry_from_store(entry)?).await?;
+            }
+        }
     }
 
     /// Replaces the state. What cannot be restored ends the process.
@@ -121,6 +153,7 @@ impl StateMachine {
             Err(error) => self.host.fatal(error.exit_code(), error.to_string()).await,
         }
         self.membership = membership_of(snapshot)?;
+        self.saved = Some(snapshot.last);
         self.progress.set(snapshot.last);
         Ok(())
     }
@@ -139,6 +172,12 @@ impl StateMachine {
         }
     }
 
+    /// Whether the state is to be saved before the next entry, which has this index, is applied.
+    fn is_snapshot_due(&self, next: LogIndex) -> bool {
+        let applied = self.progress.applied();
+        applied.is_some() && applied != self.saved && self.store.is_segment_first(next)
+    }
+
     /// Saves the state as of the last applied entry.
     async fn take_snapshot(&mut self) -> io::Result<()> {
         let Some(last) = self.progress.applied() else { return Ok(()) };
@@ -153,6 +192,7 @@ impl StateMachine {
             }
         };
         if self.store.save_snapshot(snapshot).await? {
+            self.saved = Some(last);
             self.progress.snapshot_taken.notify_one();
         } else {
             tracing::warn!(%last, "no space for a snapshot; the next seal takes another");
@@ -165,7 +205,7 @@ impl StateMachine {
         if let Some(applied) = self.progress.applied() {
             assert_eq!(at.index, applied.index.next(), "entries are applied in order, each once");
             assert!(at.term >= applied.term, "terms never decrease along the log");
-            if self.store.is_segment_first(at.index) {
+            if self.is_snapshot_due(at.index) {
                 self.take_snapshot().await?;
             }
         }

@@ -1,10 +1,14 @@
 //! Commands that start a site, as a shell sees them when something is wrong.
 
+use fulmar_client::{Cluster, Settings};
+use fulmar_host::real::RealNetwork;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 fn fulmar(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fulmar"));
@@ -144,6 +148,53 @@ fn up_names_the_address_of_each_node_in_whatever_order_they_are_configured() {
     kill(i32::try_from(up.id()).expect("a process id"), libc::SIGINT);
     let (code, error) = end(up);
     assert_eq!(code, Some(0), "{error}");
+    fs::remove_dir_all(&dir).expect("it is ours");
+}
+
+#[test]
+fn a_node_that_comes_back_alone_knows_its_topics_and_its_site() {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("up-alone");
+    let _ = fs::remove_dir_all(&dir);
+    let dir_text = dir.to_string_lossy().into_owned();
+    let base = free_ports();
+    let mut up = fulmar(&["up", "--dir", &dir_text, "--base-port", &base.to_string()]);
+    let mut said = BufReader::new(up.stdout.take().expect("it is a pipe"));
+    wait_for(&mut said, "Ready");
+    let address = format!("127.0.0.1:{}", base + 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let bootstrap = vec![address.parse().expect("an address")];
+        let site = Cluster::new(Arc::new(RealNetwork), bootstrap, Settings::default());
+        for topic in ["first", "second"] {
+            site.create_topic(topic, 1, Duration::from_secs(10)).await.expect("created");
+        }
+    });
+    let stop = |child: Child| {
+        kill(i32::try_from(child.id()).expect("a process id"), libc::SIGINT);
+        let (code, error) = end(child);
+        assert_eq!(code, Some(0), "{error}");
+    };
+    stop(up);
+    let config = dir.join("site.toml").to_string_lossy().into_owned();
+    let mut node = fulmar(&["node", "--config", &config, "--id", "2"]);
+    wait_for(&mut BufReader::new(node.stdout.take().expect("it is a pipe")), "serves Kafka");
+    let status = fulmar(&["status", "--bootstrap", &address]).wait_with_output();
+    let said = String::from_utf8_lossy(&status.expect("it ends").stdout).into_owned();
+    // The creation of the second says in the log that the first is committed.
+    assert!(said.contains("no node leads") && said.contains("topic first: 1 partition"), "{said}");
+    stop(node);
+    // Alone for ever is another matter: with a majority of one it would overrule the others.
+    let alone = dir.join("alone.toml");
+    let data = dir.join("node-2");
+    let text = format!(
+        "site = \"alone\"\n[[node]]\nid = 2\ndata = {data:?}\nkafka = \"{address}\"\n\
+         peer = \"127.0.0.1:{}\"\n",
+        base + 101
+    );
+    fs::write(&alone, text).expect("a file");
+    let (code, error) = end(fulmar(&["node", "--config", &alone.to_string_lossy(), "--id", "2"]));
+    assert_eq!(code, Some(43), "{error}");
+    assert!(error.contains("belongs to a site of nodes 1, 2, 3"), "{error}");
     fs::remove_dir_all(&dir).expect("it is ours");
 }
 

@@ -65,7 +65,8 @@ pub(crate) struct Core {
     pub index: Index,
     /// The last entry that was applied.
     pub applied: Option<LogIndex>,
-    /// Entries below this index are committed, as far as apply and snapshots have said.
+    /// Entries below this index are committed, as far as apply, snapshots and, at the start, the log
+    /// itself have said.
     pub committed_below: LogIndex,
     /// The footers of the open segments, as far as their entries were applied.
     pub footers: BTreeMap<LogIndex, FooterBuilder>,

@@ -68,6 +68,11 @@ pub enum Event {
         /// The term that it leads.
         term: Term,
     },
+    /// The node told a client which topics there are, as one that knows all of them.
+    TopicsTold {
+        /// The last entry that it had applied.
+        applied: LogPosition,
+    },
     /// An entry was added to the log; it is not flushed yet.
     Appended {
         /// Its place.

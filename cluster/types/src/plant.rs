@@ -47,6 +47,10 @@ plants! {
     LeaderRestore = "leader-restore",
     /// Purge the log before the snapshot that covers it is durable.
     PurgeBeforeSnapshot = "purge-before-snapshot",
+    /// Apply all of the log at a start, committed or not.
+    ReplayEverything = "replay-everything",
+    /// Tell which topics there are before all that was known before the start is known again.
+    TellTopicsAtOnce = "tell-topics-at-once",
     /// Leave out the flush of the directory after a rename.
     LoseRename = "lose-rename",
     /// Take a wiped node back with its old vote.

@@ -21,6 +21,7 @@ mod node_log;
 mod queues_bounded;
 mod sealed_equal;
 mod stops_have_cause;
+mod topics_current;
 mod votes_kept;
 
 use fulmar_types::{Event, NodeId};
@@ -119,6 +120,7 @@ impl Default for Checks {
                 Box::<leader_completeness::LeaderCompleteness>::default(),
                 Box::<lease_alone::LeaseAlone>::default(),
                 Box::<applied_equal::AppliedEqual>::default(),
+                Box::<topics_current::TopicsCurrent>::default(),
                 Box::<votes_kept::VotesKept>::default(),
                 Box::<flushed_survives::FlushedSurvives>::default(),
                 Box::<sealed_equal::SealedEqual>::default(),

@@ -62,6 +62,7 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         }
         Workload::Read(read) => within("clients", read.clients, CLIENTS_MAX),
         Workload::ListOffsets(list) => within("clients", list.clients, CLIENTS_MAX),
+        Workload::ListTopics(list) => within("clients", list.clients, CLIENTS_MAX),
         Workload::ForeignIds(foreign) => within("clients", foreign.clients, CLIENTS_MAX),
         Workload::TopicChurn(churn) => {
             within("topics_max", churn.topics_max, 1_000)?;
@@ -152,7 +153,7 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             Workload::ForeignIds(foreign) => {
                 produced(&foreign.site, &foreign.topic, value.span())?;
             }
-            Workload::Produce(_) | Workload::TopicChurn(_) => {}
+            Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
         }
     }
     for (check, value) in scenario.checks.iter().zip(file.list("check")?) {

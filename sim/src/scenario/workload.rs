@@ -146,6 +146,16 @@ kinds! {
         rate = "rate": Span<Rate>;
     }
 
+    /// Clients ask any node which topics there are.
+    ListTopics = "list_topics" {
+        /// The site that they ask.
+        site = "site": SiteName;
+        /// How many clients; every question goes over a connection of its own.
+        clients = "clients": Span<Count>, or Span::fixed(Count::of(1));
+        /// Questions per second of all clients together.
+        rate = "rate": Span<Rate>;
+    }
+
     /// Clients append a record with a producer id that the site will hand out next, ask for an id,
     /// and append another record with that, as a client of another site and an honest one would.
     ForeignIds = "foreign_ids" {

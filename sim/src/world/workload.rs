@@ -14,7 +14,7 @@ use crate::history::{
     Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag, Time,
 };
 use crate::prng::Prng;
-use crate::scenario::workload::{Acks, ListOffsets, Produce, TopicChurn};
+use crate::scenario::workload::{Acks, ListOffsets, ListTopics, Produce, TopicChurn};
 use crate::scenario::{Drawn, EventKind, SiteName, Workload};
 use bytes::Bytes;
 use fulmar_client::admin::{CreateTopicError, DeleteTopicError};
@@ -26,6 +26,7 @@ use fulmar_host::Host;
 use fulmar_types::PartitionIndex;
 use madsim::runtime::Handle;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -122,6 +123,16 @@ impl Workloads {
 
     /// A client of a site, with connections of its own.
     pub fn cluster(&self, site: &SiteName) -> Cluster {
+        self.cluster_of(site, self.stage.bootstrap(site))
+    }
+
+    /// For each node of a site a client that has heard of no other.
+    fn one_by_one(&self, site: &SiteName) -> Vec<Cluster> {
+        let addresses = self.stage.bootstrap(site).into_iter();
+        addresses.map(|address| self.cluster_of(site, vec![address])).collect()
+    }
+
+    fn cluster_of(&self, site: &SiteName, bootstrap: Vec<SocketAddr>) -> Cluster {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let host = hosts.get(site).expect("the client machines are booted first");
         let settings = Settings {
@@ -129,7 +140,7 @@ impl Workloads {
             request_timeout: Duration::from_secs(3),
             ..Settings::default()
         };
-        Cluster::new(host.network.clone(), self.stage.bootstrap(site), settings)
+        Cluster::new(host.network.clone(), bootstrap, settings)
     }
 
     /// Starts all clients.
@@ -140,6 +151,7 @@ impl Workloads {
                 Workload::Produce(produce) => (&produce.site, produce.clients.get()),
                 Workload::Read(read) => (&read.site, read.clients.get()),
                 Workload::ListOffsets(list) => (&list.site, list.clients.get()),
+                Workload::ListTopics(list) => (&list.site, list.clients.get()),
                 Workload::ForeignIds(foreign) => (&foreign.site, foreign.clients.get()),
                 Workload::TopicChurn(churn) => (&churn.site, 1),
             };
@@ -198,6 +210,10 @@ impl Workloads {
             Workload::ListOffsets(list) => {
                 let partitions = series(list.topic.as_str()).partitions;
                 self.on_client_machine(&site, client.list_offsets(list, partitions));
+            }
+            Workload::ListTopics(list) => {
+                let nodes = self.one_by_one(&site);
+                self.on_client_machine(&site, client.list_topics(list, nodes));
             }
             Workload::ForeignIds(foreign) => {
                 let partitions = series(foreign.topic.as_str()).partitions;
@@ -408,6 +424,17 @@ impl Client {
             let end = found.ok().and_then(|found| found.offset);
             let now = self.now();
             self.history().latest(id, now, end);
+        }
+    }
+
+    /// What is told is judged by what the nodes report: see the check `topics_current`.
+    async fn list_topics(mut self, list: ListTopics<Drawn>, nodes: Vec<Cluster>) {
+        let interval = self.interval(list.rate.interval());
+        while !self.stopped() {
+            self.turn(interval).await;
+            let at = usize::try_from(self.prng.below(nodes.len() as u64)).unwrap_or(0);
+            // A client that has heard of the other nodes would ask any of them.
+            let _ = nodes[at].separate().refresh_all(READ_TIMEOUT).await;
         }
     }
 

@@ -4,6 +4,11 @@
 //! applied. While no leader is known a partition has error "leader not available" and the epoch of
 //! its last batch: a number that no leader has yet would make clients refuse the answers of the
 //! next one.
+//!
+//! A node that has just started may not know all of its topics again. Who asks for all of them, or
+//! for one that is not there, waits a little until it does; if that takes too long, a name is
+//! answered with "leader not available", which clients ask again for, and never with "unknown",
+//! which they believe. The list of all topics has no place for an error: then it is what is known.
 
 use super::partition::epoch_of;
 use super::{Reply, create_topics};
@@ -15,7 +20,8 @@ use crate::limits::{
 use crate::machine::state::State;
 use crate::machine::topics::{Topic, is_valid_name};
 use crate::room::take;
-use fulmar_types::{TopicId, Uuid};
+use fulmar_host::time::{self, Duration};
+use fulmar_types::{Event, TopicId, Uuid};
 use fulmar_wire::{
     ErrorCode, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
@@ -32,19 +38,21 @@ const TOPIC_BYTES: usize = 512;
 /// The same for a partition: three lists of nodes, and its bytes on the wire.
 const PARTITION_BYTES: usize = 320;
 
+/// How long a node that has just started waits until it knows its topics again.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const CATCH_UP_LOOK: Duration = Duration::from_millis(20);
+
 /// The first version in which the name of a topic may be null.
 const NULL_NAME_FROM: i16 = 12;
 
 pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataRequest) -> Reply {
-    let mut response = MetadataResponse {
-        brokers: brokers(broker),
-        cluster_id: Some(broker.settings.cluster_id.clone()),
-        controller_id: broker.group.leadership().leader.map_or(-1, kafka_id),
-        ..MetadataResponse::default()
-    };
     if request.is_for_all_topics(version) {
+        has_caught_up(broker).await;
         let all = |state: &State| bytes_of(state.topics().iter().map(Some));
         let room = take_room(broker, broker.site.read(all)).await;
+        let mut response = without_topics(broker);
         response.topics = broker.site.read(|state| {
             state.topics().iter().map(|topic| describe(broker, state, topic)).collect()
         });
@@ -57,6 +65,8 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataReque
         // There is no error code for the whole of it.
         return Reply::Close;
     }
+    let has_all = |state: &State| asked.iter().all(|topic| existing(state, topic).is_some());
+    let is_certain = broker.site.read(has_all) || has_caught_up(broker).await;
     let created = if may_create { create_missing(broker, &asked).await } else { BTreeMap::new() };
     // A name that was asked for comes back, whatever it is.
     let name_bytes = asked.iter().filter_map(|topic| topic.name.as_ref()).map(String::len);
@@ -66,9 +76,13 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataReque
     }
     let named = |state: &State| bytes_of(asked.iter().map(|topic| existing(state, topic)));
     let room = take_room(broker, broker.site.read(named) + name_bytes).await;
+    let mut response = without_topics(broker);
     response.topics = broker.site.read(|state| {
         let find = |topic| {
             let mut found = find(broker, state, topic, &created);
+            if !is_certain && is_unknown(found.error_code) {
+                found.error_code = ErrorCode::LeaderNotAvailable;
+            }
             // Before version 12 a name is never null.
             found.name = found.name.or_else(|| (version < NULL_NAME_FROM).then(String::new));
             found
@@ -76,6 +90,25 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataReque
         asked.into_iter().map(find).collect()
     });
     Reply::Response(response.into(), room)
+}
+
+/// Whether what this node has not applied does not exist either; it waits a little until that is so.
+async fn has_caught_up(broker: &Broker) -> bool {
+    let deadline = time::now() + CATCH_UP_PATIENCE;
+    while !broker.group.has_caught_up() {
+        if time::now() >= deadline {
+            return false;
+        }
+        time::sleep(CATCH_UP_LOOK).await;
+    }
+    if let Some(applied) = broker.group.applied() {
+        broker.host.report(Event::TopicsTold { applied });
+    }
+    true
+}
+
+fn is_unknown(error: ErrorCode) -> bool {
+    matches!(error, ErrorCode::UnknownTopicId | ErrorCode::UnknownTopicOrPartition)
 }
 
 /// Every topic once, in the order in which they were first named: a topic that is named a thousand
@@ -95,6 +128,15 @@ fn bytes_of<'a>(topics: impl Iterator<Item = Option<&'a Topic>>) -> usize {
 /// Reserves memory for a response; waits while too many are under way.
 async fn take_room(broker: &Broker, bytes: usize) -> Held {
     vec![take(&broker.metadata_room, bytes.min(METADATA_BYTES_IN_FLIGHT_MAX)).await]
+}
+
+fn without_topics(broker: &Broker) -> MetadataResponse {
+    MetadataResponse {
+        brokers: brokers(broker),
+        cluster_id: Some(broker.settings.cluster_id.clone()),
+        controller_id: broker.group.leadership().leader.map_or(-1, kafka_id),
+        ..MetadataResponse::default()
+    }
 }
 
 fn brokers(broker: &Broker) -> Vec<MetadataResponseBroker> {

@@ -33,6 +33,7 @@ struct Inner {
     flushing: bool,
     /// Whether the disks have no room for records.
     full: bool,
+    behind: bool,
     log: Vec<(LogPosition, Bytes)>,
     applied: usize,
     outcomes: Vec<Bytes>,
@@ -58,6 +59,7 @@ impl FakeGroup {
             hold: false,
             flushing: false,
             full: false,
+            behind: false,
             log: Vec::new(),
             applied: 0,
             outcomes: Vec::new(),
@@ -98,6 +100,11 @@ impl FakeGroup {
     /// Makes the leader's flush take until it is told otherwise.
     pub(crate) fn set_flushing(&self, flushing: bool) {
         self.change(|inner| inner.flushing = flushing);
+    }
+
+    /// Lets the node be one that has just started, or one that has caught up.
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.change(|inner| inner.behind = behind);
     }
 
     /// Fills the disks, or makes room on them.
@@ -209,6 +216,10 @@ impl GroupHandle for FakeGroup {
     fn applied(&self) -> Option<LogPosition> {
         let inner = self.locked();
         inner.applied.checked_sub(1).map(|last| inner.log[last].0)
+    }
+
+    fn has_caught_up(&self) -> bool {
+        !self.locked().behind
     }
 }
 

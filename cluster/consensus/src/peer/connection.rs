@@ -17,6 +17,7 @@
 
 use super::frame::{self, Frame, FrameReader};
 use super::message::{self, Hello, MAGIC, PROTOCOL_VERSION, Purpose, Refusal, Welcome, kind};
+use crate::catch_up::CatchUp;
 use crate::lease::{EarlierGrant, Lease};
 use crate::space::Space;
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub struct PeerContext {
     pub(crate) lease: Arc<Lease>,
     /// What an earlier life of this node may have granted.
     pub(crate) earlier_grant: EarlierGrant,
+    /// What the first leader since the start has said.
+    pub(crate) catch_up: CatchUp,
     /// The room on the disks of the site.
     pub space: Arc<Space>,
     /// What the handshake compares.

@@ -179,6 +179,7 @@ impl PeerServer {
         &self,
         request: AppendEntriesRequest<crate::types::TypeConfig>,
     ) -> io::Result<AppendAnswer> {
+        self.context.catch_up.hear(&request, self.store.vote());
         let frames = frames_of(request.entries.iter().map(payload_len));
         let space = &self.context.space;
         let ticket = if frames.is_empty() {
@@ -231,12 +232,14 @@ impl PeerServer {
         let (tickets, mut admitted) = mpsc::unbounded_channel();
         let (refuse, mut refused) = oneshot::channel();
         let (space, patience) = (self.context.space.clone(), self.context.dial_timeout);
+        let (context, store) = (self.context.clone(), self.store.clone());
         let _reading = task::spawn_owned(async move {
             while let Ok(Some(frame)) = reader.next().await {
                 if frame.kind != kind::APPEND {
                     return;
                 }
                 let Ok(request) = message::append_from_wire(frame) else { return };
+                context.catch_up.hear(&request, store.vote());
                 let frames = frames_of(request.entries.iter().map(payload_len));
                 let Some(ticket) = space.receive(&frames, patience).await else {
                     let _ = refuse.send(());

@@ -78,6 +78,7 @@ impl Observer for TracingObserver {
             | Event::Flushed { .. }
             | Event::Applied { .. }
             | Event::LeadProved { .. }
+            | Event::TopicsTold { .. }
             | Event::QueueDepth { .. } => tracing::trace!(?event),
             // The vocabulary grows; an event that has no line of its own is still worth one.
             other => tracing::debug!(event = ?other),

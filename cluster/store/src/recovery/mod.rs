@@ -56,6 +56,8 @@ pub(crate) struct FoundNode {
     pub log: OpenLog,
     pub files: BTreeMap<LogIndex, OpenFile>,
     pub sealed: Vec<SealedSegment>,
+    /// Entries below this index are committed, as the log itself says.
+    pub claim: LogIndex,
     pub cut_bytes: u64,
 }
 
@@ -185,6 +187,7 @@ async fn recover_node(
             log: settled.log,
             files: settled.files,
             sealed,
+            claim: settled.claim,
             cut_bytes: settled.cut_bytes,
         }),
         spares,

@@ -29,6 +29,9 @@ const LOOK_AHEAD_BYTES: u64 = 2 * crate::writer::GROUP_BYTES_MAX;
 pub(super) struct Scanned {
     /// Its good frames.
     pub segment: OpenSegment,
+    /// Entries below this index are committed: the leaders who wrote the good frames had applied
+    /// them.
+    pub claim: LogIndex,
     /// What lies behind them.
     pub behind: Behind,
     /// The end of the last frame of this life that was found further behind.
@@ -114,6 +117,7 @@ pub(super) async fn scan(
 ) -> io::Result<Scanned> {
     let mut window = Window::around(file).await?;
     let mut segment = OpenSegment::new(header);
+    let mut claim = LogIndex(0);
     let behind = loop {
         if successor == Some(segment.next()) {
             break Behind::Complete;
@@ -124,6 +128,8 @@ pub(super) async fn scan(
         }
         match window.frame(&expected, segment_bytes).await? {
             Ok((header, _)) if may_follow(&segment, &header) => {
+                // Whoever proposed an entry had not applied it.
+                claim = claim.max(LogIndex(header.claim).min(header.position.index));
                 segment.metas.push(meta(&header));
             }
             Ok(_) => break Behind::Bad(FrameError::Chain),
@@ -137,7 +143,7 @@ pub(super) async fn scan(
         Behind::Complete => None,
         _ => last_remnant(&mut window, &segment, segment_bytes).await?,
     };
-    Ok(Scanned { segment, behind, remnant_end })
+    Ok(Scanned { segment, claim, behind, remnant_end })
 }
 
 fn due(segment: &OpenSegment) -> Expected {

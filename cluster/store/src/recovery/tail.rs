@@ -64,6 +64,8 @@ pub(super) struct Tail {
 pub(super) struct Settled {
     pub log: OpenLog,
     pub files: BTreeMap<LogIndex, OpenFile>,
+    /// Entries below this index are committed, as the log itself says.
+    pub claim: LogIndex,
     pub cut_bytes: u64,
 }
 
@@ -126,6 +128,7 @@ impl Tail {
         spares: &mut Vec<u64>,
     ) -> Result<Settled, Failure> {
         let cut_bytes = self.read.iter().map(Read::cut_bytes).sum();
+        let claim = self.read.iter().map(|read| read.scanned.claim).max().unwrap_or_default();
         if cut_bytes > 0 {
             host.probe(Probe::TornTailCut);
         }
@@ -176,7 +179,7 @@ impl Tail {
             segments.insert(base, read.scanned.segment);
         }
         let log = OpenLog::recovered(self.segment_bytes, segments);
-        Ok(Settled { log, files, cut_bytes })
+        Ok(Settled { log, files, claim, cut_bytes })
     }
 }
 

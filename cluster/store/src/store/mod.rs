@@ -306,7 +306,8 @@ fn assemble(
     core.index = install::index_of(node.sealed.iter().map(|segment| &segment.summary));
     core.sealed = node.sealed.into_iter().map(|s| (s.info.base, s)).collect();
     // What is sealed was committed, whether a snapshot covers it or not.
-    core.committed_below = core.committed_below.max(node.log.head().header.base);
+    let sealed = node.log.head().header.base;
+    core.committed_below = core.committed_below.max(sealed).max(node.claim);
     core.log = Some(node.log);
     let writer = Unstarted {
         files: node.files,

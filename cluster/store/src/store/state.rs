@@ -40,6 +40,12 @@ impl Store {
         }
     }
 
+    /// Entries below this index are known to be committed; right after the start from the log
+    /// itself, whose entries say how far their leader had applied.
+    pub fn committed_below(&self) -> LogIndex {
+        self.inner.core().committed_below
+    }
+
     /// The last entry that was applied since the store was opened.
     pub fn last_applied(&self) -> Option<LogIndex> {
         self.inner.core().applied

@@ -3,7 +3,7 @@
 use super::disk::TestDisk;
 use super::fixture::*;
 use crate::writer::GROUP_BYTES_MAX;
-use crate::{Identity, ReadError, SavedVote, Store, StoreSettings, StreamId};
+use crate::{Identity, LogEntry, ReadError, SavedVote, Store, StoreSettings, StreamId};
 use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Term};
 
 #[test]
@@ -25,6 +25,26 @@ fn entries_are_readable_before_they_are_flushed_and_after_a_restart() {
         assert_eq!(node.recovered.identity, Some(identity()));
         assert_eq!(node.recovered.last.map(|p| p.index), Some(LogIndex(1)));
         assert_eq!(node.all().await, [entry(1, 0, 100), entry(1, 1, 0)]);
+    });
+}
+
+#[test]
+fn the_log_itself_says_how_far_it_is_committed() {
+    run(async {
+        let disk = TestDisk::default();
+        let node = fresh(&disk).await;
+        let claiming = |term, index, claim| LogEntry { claim, ..entry(term, index, 10) };
+        // A new leader may have applied less than the one before it, and none what it proposes.
+        let entries = vec![claiming(1, 0, 0), claiming(1, 1, 1), claiming(1, 2, 2)];
+        node.append(entries).await.await.expect("called").expect("flushed");
+        assert_eq!(node.store.committed_below(), LogIndex(0), "nobody has applied anything here");
+        drop(node);
+        let node = open(&disk).await;
+        assert_eq!(node.store.committed_below(), LogIndex(2));
+        let entries = vec![claiming(2, 3, 0), claiming(2, 4, 99)];
+        node.append(entries).await.await.expect("called").expect("flushed");
+        drop(node);
+        assert_eq!(open(&disk).await.store.committed_below(), LogIndex(4));
     });
 }
 

@@ -137,6 +137,30 @@ fn metadata_names_the_raft_leader_and_what_clients_may_dial() {
 }
 
 #[test]
+fn a_node_that_has_just_started_calls_no_topic_unknown() {
+    run(async {
+        let fixture = Fixture::new();
+        create(&fixture, "t", 1).await;
+        fixture.group.set_behind(true);
+        // What it knows it answers at once.
+        let began = time::now();
+        let known = metadata(&fixture, 12, Some(&["t"]), false).await;
+        assert_eq!(known.topics[0].error_code, ErrorCode::None);
+        assert!(time::now() - began < Duration::from_secs(1));
+        let unknown = metadata(&fixture, 12, Some(&["u"]), false).await;
+        assert_eq!(unknown.topics[0].error_code, ErrorCode::LeaderNotAvailable);
+        let all = metadata(&fixture, 12, None, false).await;
+        assert_eq!(all.topics.len(), 1, "nobody is told nothing");
+        let catching_up = async {
+            time::sleep(Duration::from_millis(100)).await;
+            fixture.group.set_behind(false);
+        };
+        let (unknown, ()) = tokio::join!(metadata(&fixture, 12, Some(&["u"]), false), catching_up);
+        assert_eq!(unknown.topics[0].error_code, ErrorCode::UnknownTopicOrPartition);
+    });
+}
+
+#[test]
 fn metadata_creates_topics_if_both_sides_agree() {
     run(async {
         let fixture = Fixture::new();
