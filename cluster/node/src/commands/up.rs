@@ -24,7 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Run a site of three nodes on this machine until Ctrl-C, each in a process of its own.
 ///
 /// The directory keeps everything: the configuration (site.toml, written if it is missing), the
-/// data of the nodes and their logs. The same command starts the same site again.
+/// data of the nodes and their logs. The same command starts the same site again. It ends with 0
+/// after Ctrl-C, or with 1 if a node had ended before.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// Where the site lives.
