@@ -17,8 +17,9 @@
 //!
 //! Invariants: between two entries the age grows by no more than the time between their proposals,
 //! whoever proposed them, so nothing is ever taken for older than it is. To that end the first entry
-//! of a term decides, also where a node would be ahead of it, and a leader that has not applied what
-//! came before its term adds no time.
+//! of a term decides, also where a node would be ahead of it; a leader that has not applied what
+//! came before its term adds no time, and does not add it later either: it goes on from the first age
+//! that it gave in its term.
 
 use crate::site::Site;
 use fulmar_host::time::{self, Instant};
@@ -34,6 +35,8 @@ pub(crate) fn age_ms(host: &Host, site: &Site, term: Term) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct AgeClock {
     told: Option<Told>,
+    /// What this node said first as the leader of a term.
+    gave: Option<Told>,
     /// The term of the last entry that was applied.
     term: Term,
 }
@@ -44,7 +47,7 @@ struct Told {
     age_ms: u64,
     /// In this term.
     term: Term,
-    /// When this node came to know it, which is later than it was proposed.
+    /// When this node came to know it, which is not before it was proposed.
     at: Instant,
 }
 
@@ -57,9 +60,20 @@ impl Told {
 
 impl AgeClock {
     /// The age now, for the leader of a term; `applied_ms` is that of the last applied entry.
-    pub(crate) fn now_ms(&self, term: Term, applied_ms: u64) -> u64 {
+    pub(crate) fn now_ms(&mut self, term: Term, applied_ms: u64) -> u64 {
+        self.at_ms(term, applied_ms, time::now())
+    }
+
+    fn at_ms(&mut self, term: Term, applied_ms: u64, at: Instant) -> u64 {
         let told = self.told.filter(|_| self.term == term);
-        told.map_or(applied_ms, |told| told.goes_on(time::now()).max(applied_ms))
+        let age_ms = told.map_or(applied_ms, |told| told.goes_on(at).max(applied_ms));
+        match self.gave.filter(|gave| gave.term == term) {
+            Some(gave) => age_ms.min(gave.goes_on(at)),
+            None => {
+                self.gave = Some(Told { age_ms, term, at });
+                age_ms
+            }
+        }
     }
 
     /// The site was so old when an entry of this term was proposed.
@@ -120,16 +134,20 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_has_not_caught_up_adds_no_time() {
+    fn a_leader_that_has_not_caught_up_adds_no_time_and_does_not_make_up_for_it() {
+        let start = time::now();
+        let s = |s| start + Duration::from_secs(s);
         let mut clock = AgeClock::default();
-        clock.learn_at(
-            Term(1),
-            9_000,
-            time::now().checked_sub(Duration::from_secs(5)).expect("up"),
-        );
-        assert!(clock.now_ms(Term(1), 9_000) >= 14_000);
-        assert_eq!(clock.now_ms(Term(2), 9_000), 9_000);
+        clock.learn_at(Term(1), 9_000, s(0));
+        assert_eq!(clock.at_ms(Term(1), 9_000, s(5)), 14_000);
+        assert_eq!(clock.at_ms(Term(2), 9_000, s(5)), 9_000);
+        // Else the record that it has just taken would be five seconds old.
         clock.pass(Term(2));
-        assert!(clock.now_ms(Term(2), 9_000) >= 14_000);
+        assert_eq!(clock.at_ms(Term(2), 9_000, s(6)), 10_000);
+        clock.learn_at(Term(2), 9_000, s(7));
+        assert_eq!(clock.at_ms(Term(2), 9_000, s(8)), 10_000);
+        // One that has caught up before it is asked knows of the time before.
+        clock.pass(Term(3));
+        assert_eq!(clock.at_ms(Term(3), 9_000, s(9)), 11_000);
     }
 }

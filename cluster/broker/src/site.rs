@@ -136,8 +136,9 @@ impl Site {
 
     /// How long the site has existed, in milliseconds, for the leader of this term.
     pub fn age_ms(&self, term: Term) -> u64 {
-        let machine = self.locked();
-        machine.age.now_ms(term, machine.state.age_ms())
+        let mut machine = self.locked();
+        let applied_ms = machine.state.age_ms();
+        machine.age.now_ms(term, applied_ms)
     }
 
     /// Watches some streams until the watch is dropped.
