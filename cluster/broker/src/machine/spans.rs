@@ -4,6 +4,12 @@
 //! bytes. Looking through the log for it would take reads, on every node and after every restart;
 //! so the state keeps a few marks, finer where the retention of the topic is shorter.
 //!
+//! A span is closed when it would grow beyond its grain, a part of what the topic keeps. So while
+//! retention keeps up, what is kept has fewer spans than there may be. If there are too many, because
+//! it did not or because there are more partitions now, the two neighbours become one that stay
+//! smallest together: never always the oldest, which would take in one young record after another and
+//! never have had its time.
+//!
 //! Invariants: the spans of a partition follow one another, and the last one ends where the
 //! partition does; their number is bounded; they depend on the entries alone.
 //!
@@ -18,7 +24,7 @@ use fulmar_types::Offset;
 pub const SPANS_PER_PARTITION_MAX: usize = 64;
 
 /// Spans that a partition may have however many others there are.
-const SPANS_PER_PARTITION_MIN: usize = 4;
+const SPANS_PER_PARTITION_MIN: usize = 8;
 
 /// Spans of a site, about, at some hundred bytes each.
 const SPANS_PER_SITE: usize = 65_536;
@@ -49,13 +55,29 @@ pub struct Span {
     pub last_age_ms: u64,
 }
 
+impl Span {
+    fn joined(&self, newer: &Self) -> Self {
+        let bytes = self.bytes.saturating_add(newer.bytes);
+        Self { end: newer.end, bytes, last_age_ms: newer.last_age_ms, ..*self }
+    }
+}
+
 /// Up to where a span grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grain {
-    /// In bytes.
+    /// In bytes, not 0.
     pub bytes: u64,
-    /// In milliseconds between the first batch and the last.
+    /// In milliseconds between the first batch and the last, not 0.
     pub age_ms: u64,
+}
+
+impl Grain {
+    /// How much of it a span is, in thousandths.
+    fn part(&self, span: &Span) -> u128 {
+        let age_ms = span.last_age_ms.saturating_sub(span.first_age_ms);
+        let thousandths = |of: u64, grain: u64| u128::from(of) * 1_000 / u128::from(grain.max(1));
+        thousandths(span.bytes, self.bytes).max(thousandths(age_ms, self.age_ms))
+    }
 }
 
 /// What a batch adds.
@@ -111,8 +133,8 @@ impl Table<Span> {
         self.range((stream, Offset(0))..=(stream, Offset(u64::MAX)))
     }
 
-    /// Takes note of a batch. A span that would grow beyond `grain` is followed by a new one; when
-    /// there are more than `most`, neighbours become one.
+    /// Takes note of a batch. A span that would grow beyond `grain` is followed by a new one; as long
+    /// as there are more than `most`, two neighbours become one.
     pub fn append(&mut self, stream: StreamId, piece: &Piece, grain: Grain, most: usize) {
         let end = piece.first.plus(u64::from(piece.records));
         let last = self.of_stream(stream).next_back().copied();
@@ -130,22 +152,23 @@ impl Table<Span> {
                 let (first, bytes) = (piece.first, piece.bytes);
                 let (first_age_ms, last_age_ms) = (piece.age_ms, piece.age_ms);
                 self.put(Span { stream, first, end, bytes, first_age_ms, last_age_ms });
-                if self.of_stream(stream).count() > most {
-                    self.halve(stream);
+                while self.of_stream(stream).count() > most {
+                    self.join_smallest(stream, grain);
                 }
             }
         }
     }
 
-    /// Makes one span of every two neighbours. The newest stays alone if their number is odd.
-    fn halve(&mut self, stream: StreamId) {
-        let spans: Vec<Span> = self.of_stream(stream).copied().collect();
-        for pair in spans.chunks_exact(2) {
-            let [older, newer] = pair else { unreachable!("a chunk of two") };
-            self.remove(&newer.key());
-            let bytes = older.bytes.saturating_add(newer.bytes);
-            self.put(Span { end: newer.end, bytes, last_age_ms: newer.last_age_ms, ..*older });
-        }
+    /// Makes one span of the two neighbours that stay smallest together, the newest of equals.
+    fn join_smallest(&mut self, stream: StreamId, grain: Grain) {
+        let pairs = self.of_stream(stream).zip(self.of_stream(stream).skip(1));
+        let joined = pairs.map(|(older, newer)| (older.joined(newer), newer.key()));
+        // Of equals `min_by_key` takes the first.
+        let newest_first = joined.collect::<Vec<_>>().into_iter().rev();
+        let smallest = newest_first.min_by_key(|(joined, _)| grain.part(joined));
+        let (joined, newer) = smallest.expect("there are two neighbours");
+        self.remove(&newer);
+        self.put(joined);
     }
 
     /// Forgets the spans that end at or before the new start of a partition.
@@ -200,11 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_become_one_when_there_are_too_many() {
-        let nine: Vec<(u64, u64)> = (0..9).map(|at| (80, at)).collect();
+    fn the_smallest_neighbours_become_one_when_there_are_too_many() {
+        let mut nine: Vec<(u64, u64)> = (0..9).map(|at| (80, at)).collect();
+        nine[4].0 = 70;
         let table = table(&nine);
-        let halved: Vec<_> = shown(&table).iter().map(|span| (span.0, span.2)).collect();
-        assert_eq!(halved, [(0, 160), (4, 160), (8, 160), (12, 160), (16, 80)]);
+        let spans: Vec<_> = shown(&table).iter().map(|span| (span.0, span.2)).collect();
+        let expected = [(0, 80), (2, 80), (4, 80), (6, 80), (8, 150), (12, 80), (14, 80), (16, 80)];
+        assert_eq!(spans, expected);
         assert_eq!(table.of_stream(StreamId(3)).count(), 1);
     }
 
@@ -220,6 +245,6 @@ mod tests {
     #[test]
     fn many_partitions_share_the_spans_of_a_site() {
         assert_eq!((spans_max(0), spans_max(1_024)), (64, 64));
-        assert_eq!((spans_max(4_096), spans_max(16_384)), (16, 4));
+        assert_eq!((spans_max(4_096), spans_max(16_384)), (16, 8));
     }
 }

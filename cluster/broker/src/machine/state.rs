@@ -385,7 +385,7 @@ impl State {
             age_ms: step.age_ms,
         };
         let most = spans_max(self.topics.partition_count());
-        self.spans.append(stream, &piece, append.retention.grain(), most);
+        self.spans.append(stream, &piece, append.retention.grain(most), most);
         step.rows.push(Row {
             stream,
             base_offset: base,
