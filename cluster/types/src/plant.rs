@@ -77,6 +77,8 @@ plants! {
     ExpireByFirst = "expire-by-first",
     /// Let one span more go than retention by bytes allows.
     ExpireTooMuch = "expire-too-much",
+    /// Answer a fetch with what is left if the start moved while it was read.
+    FetchBehindStart = "fetch-behind-start",
     /// Keep leading with a disk that is too full for what clients send.
     FullLeaderStays = "full-leader-stays",
     /// Take entries without asking whether there is room for them on the disk.

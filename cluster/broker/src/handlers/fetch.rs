@@ -8,8 +8,9 @@
 //!
 //! Invariants: nothing above the high watermark is read, and the high watermark is what this node
 //! has applied, which is committed; the first batch of the first partition with data is returned
-//! whole, however large; the answer comes at the deadline at the latest; the lease is checked
-//! after the data was read; a Fetch that waits takes no room from other requests. Sessions (KIP-227)
+//! whole, however large, and begins at or before the offset that was asked for; the answer comes at
+//! the deadline at the latest, or when there is room to make it in; the lease is checked after the
+//! data was read; a Fetch that waits takes no room from other requests. Sessions (KIP-227)
 //! are not kept: session id 0 serves every client.
 
 use super::Reply;
@@ -298,6 +299,12 @@ async fn read_partition(
             }
             budget.first = false;
             push_placed(&mut records, &batch);
+        }
+        // Reading waits for the disk. What went meanwhile is left out, and nobody would notice.
+        let start = broker.site.read(|state| state.partition(stream).map(|now| now.log_start));
+        let start = start.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if from < start && !fulmar_host::planted(Plant::FetchBehindStart) {
+            return Err(ErrorCode::OffsetOutOfRange);
         }
     }
     if fulmar_host::planted(Plant::ReadAboveCommit) {
