@@ -209,6 +209,25 @@ impl Bootstrap {
     }
 }
 
+/// A node with fewer peers than its site has would count majorities that are none. What a directory
+/// knows may lack a node that was about to come back when this one did.
+///
+/// # Errors
+/// If the configuration names other nodes than the site has.
+pub fn check_nodes(life: &Life, settings: &GroupSettings) -> Result<(), StartError> {
+    let lacks_some = life.known.keys().any(|node| !settings.peers.contains_key(node));
+    let is_trial = life.known.len() == 1 && settings.peers.len() > 1;
+    if life.site.is_none() || !(lacks_some || is_trial) {
+        return Ok(());
+    }
+    let named =
+        |nodes: Vec<&NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Err(StartError::OtherNodes {
+        has: named(life.known.keys().collect()),
+        configured: named(settings.peers.keys().collect()),
+    })
+}
+
 /// The length of a lease in whole milliseconds.
 fn lease_ms(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
@@ -223,10 +242,12 @@ pub async fn note_shorter_lease(context: &PeerContext, store: &Store, length: Du
     while !context.earlier_grant.is_over() {
         time::sleep(PAUSE).await;
     }
-    let life = Life { lease_ms: lease_ms(length), ..context.acquaintance() };
+    // As it is on disk: in memory it follows the membership, which lacks a node that comes back.
+    let Ok(Some(life)) = store.life().await else { return };
+    let lease_ms = lease_ms(length);
     // Else the next start waits longer than it would have to.
-    if store.note_life(&life).await.is_ok_and(|noted| noted) {
-        context.acquaint(life);
+    if store.note_life(&Life { lease_ms, ..life }).await.is_ok_and(|noted| noted) {
+        context.grants(lease_ms);
     }
 }
 
@@ -278,6 +299,8 @@ async fn initialise(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::peer_context;
+    use crate::space::Space;
     use crate::testing::Bench;
     use fulmar_host::task::block_on;
 
@@ -313,6 +336,54 @@ mod tests {
             }
             assert_eq!(lives, [300, 3_000, 3_000]);
         });
+    }
+
+    fn lives(nodes: &[u64]) -> BTreeMap<NodeId, Incarnation> {
+        nodes.iter().map(|node| (NodeId(*node), Incarnation(Uuid([*node as u8; 16])))).collect()
+    }
+
+    #[test]
+    fn a_shorter_lease_is_noted_and_nothing_else() {
+        block_on(async {
+            let bench = Bench::new("shorter");
+            let settings = settings(&bench);
+            let opened = Store::open(bench.host.clone(), store_settings(&settings)).await;
+            let (store, _) = opened.expect("opens");
+            let longest = lease_ms(settings.election_timeout_max) + 1;
+            let life = Bootstrap::incarnate(&store, &settings).await.expect("works");
+            let life = Life { lease_ms: longest, known: lives(&[1, 2, 3]), ..life };
+            store.save_life(&life).await.expect("works");
+            let space = Arc::new(Space::new(bench.host.clone(), store.clone(), 0));
+            let context = peer_context(&settings, life, space, None);
+            // The third is about to come back, and out of the membership until then.
+            context.members(lives(&[1, 2]));
+            note_shorter_lease(&context, &store, settings.election_timeout_max).await;
+            let noted = store.life().await.expect("reads").expect("there");
+            assert_eq!((noted.lease_ms, noted.known), (longest - 1, lives(&[1, 2, 3])));
+            let acquaintance = context.acquaintance();
+            assert_eq!((acquaintance.lease_ms, acquaintance.known), (longest - 1, lives(&[1, 2])));
+            store.close().await.expect("works");
+        });
+    }
+
+    #[test]
+    fn a_site_keeps_its_nodes() {
+        let bench = Bench::new("nodes");
+        let check = |known: &[u64], configured: &[u64]| {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+            let peers = configured.iter().map(|node| (NodeId(*node), address)).collect();
+            let site = Some(SiteId(Uuid([1; 16])));
+            let life = Life { site, known: lives(known), ..Life::new(Incarnation(Uuid::NIL)) };
+            check_nodes(&life, &GroupSettings { peers, ..settings(&bench) })
+        };
+        assert!(check(&[1, 2, 3], &[1, 2, 3]).is_ok() && check(&[1], &[1]).is_ok());
+        assert!(check(&[1, 3], &[1, 2, 3]).is_ok(), "node 2 was about to come back");
+        for (known, configured) in
+            [(&[1, 2, 3][..], &[2][..]), (&[1, 2, 3], &[1, 2, 4]), (&[1], &[1, 2])]
+        {
+            let error = check(known, configured).expect_err("another site");
+            assert_eq!(error.exit_code(), ExitCode::Identity);
+        }
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Group {
         let (store, _) = Store::open(host.clone(), store_settings(&settings)).await?;
         let core = |error: std::io::Error| StartError::Core(error.to_string());
         let life = Bootstrap::incarnate(&store, &settings).await.map_err(core)?;
-        check_nodes(&life, &settings)?;
+        bootstrap::check_nodes(&life, &settings)?;
         let reserve = store_settings(&settings).reserve_bytes;
         let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
         let context = Arc::new(peer_context(&settings, life, space.clone(), store.vote()));
@@ -283,7 +283,7 @@ impl Group {
         .await
         .map_err(|error| StartError::Core(error.to_string()))?;
         let life = context.acquaintance();
-        check_nodes(&life, &settings)?;
+        bootstrap::check_nodes(&life, &settings)?;
         if !life.rejoins {
             begin_group(&raft, &store, &life).await?;
         }
@@ -455,7 +455,7 @@ fn keepers(
     tasks
 }
 
-fn peer_context(
+pub(crate) fn peer_context(
     settings: &GroupSettings,
     life: Life,
     space: Arc<Space>,
@@ -477,19 +477,6 @@ fn peer_context(
         refused_by: Mutex::default(),
         acquaintance: Mutex::new(life),
     }
-}
-
-/// A node with fewer peers than its site has would count majorities that are none.
-fn check_nodes(life: &Life, settings: &GroupSettings) -> Result<(), StartError> {
-    if life.site.is_none() || life.known.keys().eq(settings.peers.keys()) {
-        return Ok(());
-    }
-    let named =
-        |nodes: Vec<&NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    Err(StartError::OtherNodes {
-        has: named(life.known.keys().collect()),
-        configured: named(settings.peers.keys().collect()),
-    })
 }
 
 pub(crate) fn store_settings(settings: &GroupSettings) -> StoreSettings {

@@ -74,6 +74,11 @@ impl PeerContext {
         *self.acquaintance.lock().expect("no holder of this lock panics") = acquaintance;
     }
 
+    /// From now on no lease that this node has granted is longer.
+    pub fn grants(&self, lease_ms: u64) {
+        self.acquaintance.lock().expect("no holder of this lock panics").lease_ms = lease_ms;
+    }
+
     /// From now on these lives take part, and no others.
     pub fn members(&self, known: BTreeMap<NodeId, Incarnation>) {
         self.acquaintance.lock().expect("no holder of this lock panics").known = known;
