@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! earlier life    applied .................... X
-//! this life       applied ........ from the log |   first message: term t, committed below c
+//! this life       applied ........ from the log |   a leader says: term t, committed below c
 //!                                               '--> done once applied >= c - 1 in a term >= t
 //! ```
 //!
@@ -14,8 +14,9 @@
 //! (leader completeness, Ongaro 2014, section 3.6.3); of term `t` itself nobody knew more than the
 //! leader does. A leader has caught up with the first entry of its own term.
 //!
-//! Never: take the word of a leader whose term is behind the stored vote: what this node knew may
-//! be of a later one.
+//! Never: take the word of a leader whose term is behind the stored vote, for what this node knew may
+//! be of a later one; nor what was said before this life began, in a request that waited while its
+//! connection was dialled.
 
 use crate::types::{TypeConfig, Vote, vote_from_store};
 use fulmar_store::SavedVote;

@@ -164,6 +164,15 @@ fn unit_of(target: &Target, bytes: Bytes) -> Unit {
     Unit::of(Operation::Append { topic, partition, batch: bytes.into() })
 }
 
+/// A leader that has not applied all that was committed before its term may not know the topic yet.
+fn unknown(broker: &Broker) -> ErrorCode {
+    if broker.group.has_caught_up() {
+        ErrorCode::UnknownTopicOrPartition
+    } else {
+        ErrorCode::NotLeaderOrFollower
+    }
+}
+
 /// Finds the partition, and checks the batch.
 fn prepare(
     broker: &Broker,
@@ -175,7 +184,7 @@ fn prepare(
     let target = broker
         .site
         .read(|state| target(state, topic, data.index, site_max))
-        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        .ok_or_else(|| unknown(broker))?;
     let bytes = validate(version, data.records, target.bytes_max)?;
     Ok((target, bytes))
 }

@@ -61,6 +61,26 @@ pub struct PeerServer {
     pub serving: Mutex<Serving>,
 }
 
+/// Listens for what leaders say of the commit, on one connection. Its first request was made before
+/// it was dialled, perhaps for an earlier life of this node; the others were made afterwards.
+struct Hearing {
+    context: Arc<PeerContext>,
+    store: Arc<Store>,
+    is_first: bool,
+}
+
+impl Hearing {
+    fn new(context: Arc<PeerContext>, store: Arc<Store>) -> Self {
+        Self { context, store, is_first: true }
+    }
+
+    fn append(&mut self, request: &AppendEntriesRequest<crate::types::TypeConfig>) {
+        if !std::mem::replace(&mut self.is_first, false) {
+            self.context.catch_up.hear(request, self.store.vote());
+        }
+    }
+}
+
 fn protocol(text: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
@@ -127,6 +147,7 @@ impl PeerServer {
     }
 
     async fn control(&self, mut connection: PeerConnection) -> io::Result<()> {
+        let mut heard = Hearing::new(self.context.clone(), self.store.clone());
         while let Some(frame) = Self::next_frame(&mut connection).await? {
             match frame.kind {
                 kind::VOTE => {
@@ -135,6 +156,7 @@ impl PeerServer {
                 }
                 kind::APPEND => {
                     let request = message::append_from_wire(frame)?;
+                    heard.append(&request);
                     let answer = self.append_once(request).await?;
                     connection.send(kind::APPEND, &answer, &[]).await?;
                 }
@@ -179,7 +201,6 @@ impl PeerServer {
         &self,
         request: AppendEntriesRequest<crate::types::TypeConfig>,
     ) -> io::Result<AppendAnswer> {
-        self.context.catch_up.hear(&request, self.store.vote());
         let frames = frames_of(request.entries.iter().map(payload_len));
         let space = &self.context.space;
         let ticket = if frames.is_empty() {
@@ -232,14 +253,14 @@ impl PeerServer {
         let (tickets, mut admitted) = mpsc::unbounded_channel();
         let (refuse, mut refused) = oneshot::channel();
         let (space, patience) = (self.context.space.clone(), self.context.dial_timeout);
-        let (context, store) = (self.context.clone(), self.store.clone());
+        let mut heard = Hearing::new(self.context.clone(), self.store.clone());
         let _reading = task::spawn_owned(async move {
             while let Ok(Some(frame)) = reader.next().await {
                 if frame.kind != kind::APPEND {
                     return;
                 }
                 let Ok(request) = message::append_from_wire(frame) else { return };
-                context.catch_up.hear(&request, store.vote());
+                heard.append(&request);
                 let frames = frames_of(request.entries.iter().map(payload_len));
                 let Some(ticket) = space.receive(&frames, patience).await else {
                     let _ = refuse.send(());

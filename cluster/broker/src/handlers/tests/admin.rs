@@ -140,8 +140,10 @@ fn metadata_names_the_raft_leader_and_what_clients_may_dial() {
 fn a_node_that_has_just_started_calls_no_topic_unknown() {
     run(async {
         let fixture = Fixture::new();
-        create(&fixture, "t", 1).await;
         fixture.group.set_behind(true);
+        let sent = produce(&fixture, batch(None, 1, 0)).await;
+        assert_eq!(sent.0, ErrorCode::NotLeaderOrFollower, "the topic may be there");
+        create(&fixture, "t", 1).await;
         // What it knows it answers at once.
         let began = time::now();
         let known = metadata(&fixture, 12, Some(&["t"]), false).await;
