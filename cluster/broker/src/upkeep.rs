@@ -12,6 +12,7 @@ use crate::age;
 use crate::broker::Broker;
 use crate::machine::outcome::{OperationResult, UnitResult};
 use crate::machine::state::State;
+use crate::machine::topics::Topic;
 use crate::proposer::Answer;
 use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{Operation, Unit};
@@ -106,8 +107,12 @@ impl Broker {
         }
     }
 
-    /// Writes the age down from time to time, where something depends on it and nobody writes.
+    /// Writes the age down from time to time, where something depends on it and nobody writes. A full
+    /// site goes without: the room that is left is for those who make some.
     async fn write_age(&self) {
+        if !self.group.takes_records() {
+            return;
+        }
         let written_ms = self.site.read(|state| has_ages(state).then(|| state.age_ms()));
         let now_ms = self.age_ms();
         let is_due = |written_ms| now_ms >= written_ms + UNWRITTEN_AGE_MAX_MS;
@@ -120,8 +125,11 @@ impl Broker {
 
 /// Whether anything grows old.
 fn has_ages(state: &State) -> bool {
-    !state.producers().is_empty()
-        || state.topics().iter().any(|topic| topic.retention.age_ms.is_some())
+    let aging = |topic: &Topic| {
+        topic.retention.age_ms.is_some()
+            && topic.streams().any(|stream| state.spans(stream).next().is_some())
+    };
+    !state.producers().is_empty() || state.topics().iter().any(aging)
 }
 
 /// Starts to look after a broker.
