@@ -389,6 +389,16 @@ fn records_that_had_their_time_may_be_gone_for_good() {
     assert_eq!(aging(Some(1), Some(10_000)).read_back_from(4, &[14]).objections(), [""; 0]);
 }
 
+/// The end of what is known is within the log: whoever reads there is out of range only if more came,
+/// which nobody acknowledged, and has gone as well.
+#[test]
+fn a_reader_at_the_end_is_told_that_more_came_and_went() {
+    let more = || aging(Some(500), None).produce(5, &[15], ProduceOutcome::Unknown).wait(600);
+    assert_eq!(more().out_of_range(5).earliest(6).objections(), [""; 0]);
+    assert_eq!(more().read(4, &[14, 15], 6).out_of_range(6).objections(), [""; 0]);
+    assert_eq!(more().out_of_range(7).objections(), [""; 0], "nothing is known of it");
+}
+
 #[test]
 fn a_record_that_goes_before_its_time_is_missed() {
     let early = "kept_as_declared";

@@ -121,9 +121,25 @@ fn knows(operation: &Operation) -> Option<Offset> {
     }
 }
 
+/// An offset that the log is known to reach: reading there is never above its end.
+fn reaches(operation: &Operation) -> Option<Offset> {
+    match &operation.action {
+        Action::Read { outcome: ReadOutcome::Answer(answer), .. } => {
+            let last = answer.records.last().map(|record| record.offset.plus(1));
+            Some(last.map_or(answer.log_start, |last| last.max(answer.log_start)))
+        }
+        Action::Latest { end } => *end,
+        Action::Earliest { start } => *start,
+        _ => {
+            let (batch, base) = operation.acked()?;
+            Some(base.plus(batch.payloads.len() as u64))
+        }
+    }
+}
+
 impl<'a> PartitionHistory<'a> {
-    /// Reads that were out of range because what they asked for had gone: something behind it had
-    /// been acknowledged before. Only where records may go.
+    /// Reads that were out of range because what they asked for had gone: somebody had been told
+    /// before that the log reaches that far. Only where records may go.
     pub(super) fn reads_before_start(&self) -> Vec<(&'a Operation, Offset)> {
         if self.kept.is_none() {
             return Vec::new();
@@ -134,9 +150,9 @@ impl<'a> PartitionHistory<'a> {
                 _ => None,
             });
         let reached = |read: &Operation, from: Offset| {
-            self.operations.iter().any(|produce| {
-                let is_before = produce.returned.is_some_and(|over| over < read.invoked);
-                is_before && produce.acked().is_some_and(|(_, base)| base >= from)
+            self.operations.iter().any(|told| {
+                let is_before = told.returned.is_some_and(|over| over < read.invoked);
+                is_before && reaches(told).is_some_and(|end| end >= from)
             })
         };
         reads.filter(|(read, from)| reached(read, *from)).collect()
