@@ -12,7 +12,7 @@
 use crate::limits::{
     ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_PER_NAME, ANSWER_ROOM_WAIT_MS_MAX, LARGE_ANSWERS_BYTES_MAX,
     MIDDLE_ANSWER_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX, REQUEST_NAME_BYTES_MAX,
-    REQUEST_PARTITIONS_MAX,
+    REQUEST_PARTITIONS_MAX, TOPIC_SETTINGS,
 };
 use crate::machine::topics::TOPIC_NAME_BYTES_MAX;
 use crate::room::{room, take};
@@ -54,8 +54,7 @@ impl Named {
                 for topic in &request.topics {
                     named.add(&topic.name, topic.configs.len());
                     for config in &topic.configs {
-                        let value_bytes = config.value.as_ref().map_or(0, String::len);
-                        named.name_bytes += config.name.len() + value_bytes;
+                        named.add_setting(&config.name, config.value.as_deref());
                     }
                 }
             }
@@ -66,6 +65,28 @@ impl Named {
                     if topic.name.is_none() {
                         // The answer names a topic that was given by its id.
                         named.name_bytes += TOPIC_NAME_BYTES_MAX;
+                    }
+                }
+            }
+            Request::DescribeConfigs(request) => {
+                let resources = request.resources.iter();
+                // Every setting, and as much again for what it may be besides.
+                resources
+                    .for_each(|resource| named.add(&resource.resource_name, 2 * TOPIC_SETTINGS));
+            }
+            Request::AlterConfigs(request) => {
+                for resource in &request.resources {
+                    named.add(&resource.resource_name, resource.configs.len());
+                    for config in &resource.configs {
+                        named.add_setting(&config.name, config.value.as_deref());
+                    }
+                }
+            }
+            Request::IncrementalAlterConfigs(request) => {
+                for resource in &request.resources {
+                    named.add(&resource.resource_name, resource.configs.len());
+                    for config in &resource.configs {
+                        named.add_setting(&config.name, config.value.as_deref());
                     }
                 }
             }
@@ -83,6 +104,10 @@ impl Named {
         let topics = request.topics.iter();
         topics.for_each(|topic| named.add(&topic.topic, topic.partitions.len()));
         named
+    }
+
+    fn add_setting(&mut self, name: &str, value: Option<&str>) {
+        self.name_bytes += name.len() + value.map_or(0, str::len);
     }
 
     fn add(&mut self, name: &str, inside: usize) {

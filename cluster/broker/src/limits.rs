@@ -93,6 +93,9 @@ pub const CLOSED_WAIT_MS_MAX: u64 = 10_000;
 /// Topics or partitions that one request may name.
 pub const REQUEST_PARTITIONS_MAX: usize = 16_384;
 
+/// Settings that a topic has.
+pub const TOPIC_SETTINGS: usize = 8;
+
 /// Topics that one Metadata request may create.
 pub const AUTO_CREATED_TOPICS_MAX: usize = 64;
 

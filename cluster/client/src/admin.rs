@@ -8,7 +8,9 @@ use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
 use fulmar_wire::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode, InitProducerIdRequest,
+    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource,
+    IncrementalAlterConfigsResponse, IncrementalAlterableConfig, InitProducerIdRequest,
 };
 
 /// Why a topic was not created.
@@ -55,6 +57,25 @@ pub enum DeleteTopicError {
     Unknown(ControllerReason),
 }
 
+/// Why a setting of a topic was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AlterTopicError {
+    /// The site refused.
+    #[error("the site refused: {code}{}", explain(message))]
+    Refused {
+        /// The reason.
+        code: ErrorCode,
+        /// The reason, for people.
+        message: Option<String>,
+    },
+    /// It was not changed in time, and will not be.
+    #[error("the setting was not changed: {0}")]
+    NotDone(ControllerReason),
+    /// It may have been changed.
+    #[error("it is not known whether the setting was changed: {0}")]
+    Unknown(ControllerReason),
+}
+
 /// A producer id with its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerIdentity {
@@ -96,7 +117,57 @@ fn delete_code(answer: &DeleteTopicsResponse) -> ErrorCode {
     }
 }
 
+fn alter_code(answer: &IncrementalAlterConfigsResponse) -> ErrorCode {
+    answer.responses.first().map_or(ErrorCode::UnknownServerError, |topic| topic.error_code)
+}
+
+/// A topic, as a resource with settings (`ConfigResource.Type.TOPIC`).
+const RESOURCE_TOPIC: i8 = 2;
+
+/// A change that sets a value (`AlterConfigOp.OpType.SET`).
+const SET: i8 = 0;
+
+/// One that takes a setting back to its default (`DELETE`).
+const DELETE: i8 = 1;
+
 impl Cluster {
+    /// Changes settings of a topic, given as names and values; without a value a setting gets its
+    /// default. The others stay (KIP-339).
+    ///
+    /// # Errors
+    /// Why they were not changed, or that nobody knows.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        changes: &[(String, Option<String>)],
+        timeout: Duration,
+    ) -> Result<(), AlterTopicError> {
+        let change = |(name, value): &(String, Option<String>)| IncrementalAlterableConfig {
+            name: name.clone(),
+            config_operation: if value.is_some() { SET } else { DELETE },
+            value: value.clone(),
+        };
+        let resource = IncrementalAlterConfigsResource {
+            resource_type: RESOURCE_TOPIC,
+            resource_name: name.to_owned(),
+            configs: changes.iter().map(change).collect(),
+        };
+        let request =
+            IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+        let asked = self.ask_controller(&request, alter_code, time::now() + timeout);
+        let answer = asked.await.map_err(|error| match error.may_have_happened {
+            true => AlterTopicError::Unknown(error.reason),
+            false => AlterTopicError::NotDone(error.reason),
+        })?;
+        match alter_code(&answer) {
+            ErrorCode::None => Ok(()),
+            code => {
+                let result = answer.responses.into_iter().next().unwrap_or_default();
+                Err(AlterTopicError::Refused { code, message: result.error_message })
+            }
+        }
+    }
+
     /// Creates a topic. Returns its id.
     ///
     /// # Errors

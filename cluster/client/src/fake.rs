@@ -232,6 +232,9 @@ impl Fake {
             Request::ListOffsets(request) => Act::Answer(site.list_offsets(request).into()),
             Request::CreateTopics(request) => Act::Answer(site.create(request).into()),
             Request::DeleteTopics(request) => Act::Answer(site.delete(request).into()),
+            Request::DescribeConfigs(_)
+            | Request::AlterConfigs(_)
+            | Request::IncrementalAlterConfigs(_) => panic!("no client of ours asks for settings"),
         }
     }
 }

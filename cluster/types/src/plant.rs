@@ -75,6 +75,8 @@ plants! {
     AgeRunsAhead = "age-runs-ahead",
     /// Let records go by the age of the first one of their span.
     ExpireByFirst = "expire-by-first",
+    /// Go on with the retention from before when the settings of a topic change.
+    KeepOldRetention = "keep-old-retention",
     /// Let one span more go than retention by bytes allows.
     ExpireTooMuch = "expire-too-much",
     /// Answer a fetch with what is left if the start moved while it was read.

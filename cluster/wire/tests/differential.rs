@@ -139,6 +139,9 @@ fn they_read_our_request_frames() {
     they_read_the_frame_of(common::create_topics_request);
     they_read_the_frame_of(common::delete_topics_request);
     they_read_the_frame_of(common::init_producer_id_request);
+    they_read_the_frame_of(common::describe_configs_request);
+    they_read_the_frame_of(common::alter_configs_request);
+    they_read_the_frame_of(common::incremental_alter_configs_request);
 }
 
 #[test]

@@ -112,6 +112,9 @@ kinds! {
         retention = "retention": Option<Span<HumanDuration>>, or None;
         /// How many bytes of each partition are kept at least; all if left out.
         retention_bytes = "retention_bytes": Option<Span<HumanSize>>, or None;
+        /// When the topic gets what it is kept for, as a change of its settings after the start of
+        /// the clients; it is created with it if this is left out.
+        retention_from = "retention_from": Option<Span<HumanDuration>>, or None;
         /// How many keys there are.
         keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
     }

@@ -38,6 +38,8 @@ pub struct Series {
     pub renew: Option<Duration>,
     /// How long records are kept, if not for good.
     pub kept: Option<Kept>,
+    /// When the topic is told so; when it is created without it.
+    pub kept_from: Option<Duration>,
     name: String,
     state: Mutex<State>,
     settled: Notify,
@@ -82,6 +84,7 @@ impl Series {
             partitions: produce.partitions.get().max(1),
             renew: produce.renew.map(|every| every.0),
             kept: kept(produce),
+            kept_from: produce.retention_from.map(|from| from.0),
             name: produce.topic.as_str().to_owned(),
             state: Mutex::new(State { generation: 0, living: BTreeMap::from([(0, 0)]) }),
             settled: Notify::new(),
@@ -90,6 +93,11 @@ impl Series {
 
     /// The settings that its topics are created with.
     pub fn settings(&self) -> Vec<(String, String)> {
+        if self.kept_from.is_some() { Vec::new() } else { self.retention() }
+    }
+
+    /// What its topics are told about how long records are kept.
+    pub fn retention(&self) -> Vec<(String, String)> {
         let Kept { for_ns, bytes } = self.kept.unwrap_or_default();
         let setting = |name: &str, value: u64| (name.to_owned(), value.to_string());
         let age = for_ns.map(|ns| setting("retention.ms", ns / 1_000_000));

@@ -165,6 +165,10 @@ impl Workloads {
                 let client = self.client(&series.site, 1, &format!("renew/{}", key.1));
                 self.on_client_machine(&series.site, client.renew(series.clone(), renew));
             }
+            if let Some(from) = series.kept_from {
+                let client = self.client(&series.site, 1, &format!("retention/{}", key.1));
+                self.on_client_machine(&series.site, client.limit(series.clone(), from));
+            }
         }
     }
 
@@ -465,6 +469,20 @@ impl Client {
                     Err(_) => madsim::time::sleep(Duration::from_millis(100)).await,
                 }
             }
+        }
+    }
+
+    /// Lets the records of a topic go from some time on, which were kept for good.
+    async fn limit(self, series: Arc<Series>, from: Duration) {
+        madsim::time::sleep(from).await;
+        let set = |(name, value)| (name, Some(value));
+        let changes: Vec<_> = series.retention().into_iter().map(set).collect();
+        let limit = Duration::from_secs(3);
+        while !self.stopped() {
+            if self.cluster.alter_topic(&series.current(), &changes, limit).await.is_ok() {
+                return;
+            }
+            madsim::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

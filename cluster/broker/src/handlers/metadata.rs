@@ -93,7 +93,7 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataReque
 }
 
 /// Whether what this node has not applied does not exist either; it waits a little until that is so.
-async fn has_caught_up(broker: &Broker) -> bool {
+pub(super) async fn has_caught_up(broker: &Broker) -> bool {
     let deadline = time::now() + CATCH_UP_PATIENCE;
     while !broker.group.has_caught_up() {
         if time::now() >= deadline {

@@ -7,9 +7,11 @@
 //!
 //! Invariants: no panic is reachable from a request; whatever grows with a request is bounded.
 
+mod alter_configs;
 mod api_versions;
 mod create_topics;
 mod delete_topics;
+mod describe_configs;
 mod fetch;
 mod forward;
 mod init_producer_id;
@@ -119,6 +121,15 @@ async fn dispatch(
         }),
         Request::InitProducerId(request) => Box::pin(async move {
             init_producer_id::handle(&broker, version, request, forwarded).await.into()
+        }),
+        Request::DescribeConfigs(request) => {
+            Box::pin(async move { describe_configs::handle(&broker, request).await.into() })
+        }
+        Request::AlterConfigs(request) => Box::pin(async move {
+            alter_configs::replace(&broker, version, request, forwarded).await.into()
+        }),
+        Request::IncrementalAlterConfigs(request) => Box::pin(async move {
+            alter_configs::change(&broker, version, request, forwarded).await.into()
         }),
     }
 }

@@ -62,6 +62,8 @@ pub enum OperationResult {
         /// How many.
         count: u32,
     },
+    /// The settings of a topic are what was asked for.
+    TopicAltered,
 }
 
 /// Why a unit had no effect.
@@ -214,6 +216,7 @@ impl OperationResult {
             Self::ProducerAssigned { producer } => put(out, 6, &[producer.0.unsigned_abs()]),
             Self::StartMoved { log_start } => put(out, 7, &[log_start.0]),
             Self::ProducersExpired { count } => put(out, 8, &[u64::from(count)]),
+            Self::TopicAltered => put(out, 9, &[]),
         }
     }
 
@@ -233,6 +236,7 @@ impl OperationResult {
             }
             7 => Self::StartMoved { log_start: take_offset(input)? },
             8 => Self::ProducersExpired { count: take_u32(input)? },
+            9 => Self::TopicAltered,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -306,6 +310,7 @@ mod tests {
             OperationResult::ProducerAssigned { producer: ProducerId(i64::MAX) },
             OperationResult::StartMoved { log_start: Offset(0) },
             OperationResult::ProducersExpired { count: u32::MAX },
+            OperationResult::TopicAltered,
         ];
         let refusals = [
             Refusal::UnknownTopic,

@@ -17,7 +17,8 @@ use super::retention::Retention;
 use super::spans::{Piece, Span, spans_max};
 use super::table::Table;
 use super::topics::{
-    TOPIC_CONFIG_BYTES_MAX, TOPIC_CONFIGS_MAX, Topic, Topics, is_valid_name, split_chain_key,
+    CHAIN_KEY_CONFIG, TOPIC_CONFIG_BYTES_MAX, TOPIC_CONFIGS_MAX, Topic, Topics, is_valid_name,
+    split_chain_key,
 };
 use fulmar_store::entry::{Batch, Entry, Operation, Precondition, UnitView};
 use fulmar_store::{Row, StreamId};
@@ -74,6 +75,14 @@ struct Append<'a> {
     retention: Retention,
     batch: &'a Batch,
     facts: BatchFacts,
+}
+
+fn check_configs(configs: &[(String, String)]) -> Result<(), Refusal> {
+    let long = |text: &String| text.len() > TOPIC_CONFIG_BYTES_MAX;
+    if configs.len() > TOPIC_CONFIGS_MAX || configs.iter().any(|(k, v)| long(k) || long(v)) {
+        return Err(Refusal::InvalidConfig);
+    }
+    Ok(())
 }
 
 impl State {
@@ -275,6 +284,9 @@ impl State {
                 let stream = self.stream(topic, partition)?.1;
                 self.advance_start(step, stream, offset)
             }
+            Operation::AlterTopic { topic, replaces, changes } => {
+                self.alter_topic(topic, replaces, changes)
+            }
             Operation::ExpireProducers { idle_ms } => {
                 let before_ms = step.age_ms.saturating_sub(idle_ms);
                 let forgotten = self.producers.expire(before_ms, PRODUCERS_EXPIRED_MAX);
@@ -301,10 +313,7 @@ impl State {
         if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
             return Err(Refusal::InvalidPartitions);
         }
-        let long = |text: &String| text.len() > TOPIC_CONFIG_BYTES_MAX;
-        if configs.len() > TOPIC_CONFIGS_MAX || configs.iter().any(|(k, v)| long(k) || long(v)) {
-            return Err(Refusal::InvalidConfig);
-        }
+        check_configs(&configs)?;
         if self.topics.partition_count() + partitions as usize > PARTITIONS_PER_SITE_MAX {
             return Err(Refusal::LimitReached);
         }
@@ -319,6 +328,28 @@ impl State {
         }
         self.topics.insert(topic);
         Ok(OperationResult::TopicCreated)
+    }
+
+    fn alter_topic(
+        &mut self,
+        id: TopicId,
+        replaces: bool,
+        changes: Vec<(String, Option<String>)>,
+    ) -> Result<OperationResult, Refusal> {
+        let topic = self.topics.get(id).ok_or(Refusal::UnknownTopic)?;
+        let mut configs = if replaces { Vec::new() } else { topic.configs.clone() };
+        for (name, value) in changes {
+            // The key of the hash chains is not a setting: a chain that goes on with another would
+            // look like a fork.
+            if name == CHAIN_KEY_CONFIG {
+                return Err(Refusal::InvalidConfig);
+            }
+            configs.retain(|(known, _)| *known != name);
+            configs.extend(value.map(|value| (name, value)));
+        }
+        check_configs(&configs)?;
+        self.topics.set_configs(id, configs);
+        Ok(OperationResult::TopicAltered)
     }
 
     fn delete_topic(&mut self, step: &mut Step, id: TopicId) -> Result<OperationResult, Refusal> {

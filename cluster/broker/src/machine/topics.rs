@@ -10,7 +10,7 @@ use super::retention::Retention;
 use super::table::{Element, Table};
 use bytes::Bytes;
 use fulmar_store::StreamId;
-use fulmar_types::{PartitionIndex, TopicId};
+use fulmar_types::{PartitionIndex, Plant, TopicId};
 use std::collections::BTreeMap;
 
 /// The longest name of a topic, as in Kafka (`Topic.MAX_NAME_LENGTH`).
@@ -175,6 +175,16 @@ impl Topics {
         let after = topic.clone();
         let before = self.table.put(topic);
         follow(&mut self.by_name, &mut self.partitions, before.as_ref(), Some(&after));
+    }
+
+    /// Replaces the settings of a topic, if it is there.
+    pub fn set_configs(&mut self, id: TopicId, configs: Vec<(String, String)>) {
+        let Some(topic) = self.table.get(&id) else { return };
+        // Name and partitions stay, so nothing that is derived from them changes.
+        let is_old = fulmar_host::planted(Plant::KeepOldRetention);
+        let retention = if is_old { topic.retention } else { Retention::of(&configs) };
+        let topic = Topic { configs, retention, ..topic.clone() };
+        self.table.put(topic);
     }
 
     /// Removes a topic and returns it.

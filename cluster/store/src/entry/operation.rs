@@ -11,6 +11,8 @@
 //!              5 v1  init producer     request [u8; 16]
 //!              6 v1  advance start     topic [u8; 16] | partition u32 | offset u64
 //!              7 v1  expire producers  idle_ms u64
+//!              8 v1  alter topic       topic [u8; 16] | replaces u8 | changes u16
+//!                                      | (key text, 0 u8 | 1 u8, value text) per change
 //! text               len u16 | UTF-8
 //! ```
 //!
@@ -35,6 +37,7 @@ const APPEND: u8 = 4;
 const INIT_PRODUCER: u8 = 5;
 const ADVANCE_START: u8 = 6;
 const EXPIRE_PRODUCERS: u8 = 7;
+const ALTER_TOPIC: u8 = 8;
 
 /// The version of every item so far.
 const VERSION_1: u8 = 1;
@@ -113,6 +116,15 @@ pub enum Operation {
     ExpireProducers {
         /// How long a producer must have sent nothing, in milliseconds.
         idle_ms: u64,
+    },
+    /// Changes the settings of a topic.
+    AlterTopic {
+        /// The topic.
+        topic: TopicId,
+        /// Whether the settings that are not named go back to their defaults.
+        replaces: bool,
+        /// Settings and their new values; `None` for the default. A later change counts.
+        changes: Vec<(String, Option<String>)>,
     },
 }
 
@@ -322,6 +334,7 @@ impl Operation {
             Self::InitProducer { .. } => INIT_PRODUCER,
             Self::AdvanceStart { .. } => ADVANCE_START,
             Self::ExpireProducers { .. } => EXPIRE_PRODUCERS,
+            Self::AlterTopic { .. } => ALTER_TOPIC,
         }
     }
 
@@ -336,6 +349,12 @@ impl Operation {
             Self::Append { batch, .. } => PLACE_BYTES + batch.bytes.len(),
             Self::AdvanceStart { .. } => PLACE_BYTES + 8,
             Self::ExpireProducers { .. } => 8,
+            Self::AlterTopic { changes, .. } => {
+                let change = |(key, value): &(String, Option<String>)| {
+                    text_bytes(key) + 1 + value.as_deref().map_or(0, text_bytes)
+                };
+                16 + 1 + 2 + changes.iter().map(change).sum::<usize>()
+            }
         }
     }
 
@@ -351,6 +370,12 @@ impl Operation {
                 fits_text(name)
                     && configs.len() <= usize::from(u16::MAX)
                     && configs.iter().all(|(key, value)| fits_text(key) && fits_text(value))
+            }
+            Self::AlterTopic { changes, .. } => {
+                let fits = |(key, value): &(String, Option<String>)| {
+                    fits_text(key) && value.as_deref().is_none_or(fits_text)
+                };
+                changes.len() <= usize::from(u16::MAX) && changes.iter().all(fits)
             }
             _ => true,
         }
@@ -381,6 +406,18 @@ impl Operation {
                 out.put_u64_le(offset.0);
             }
             Self::ExpireProducers { idle_ms } => out.put_u64_le(*idle_ms),
+            Self::AlterTopic { topic, replaces, changes } => {
+                out.put_slice(&topic.0.0);
+                out.put_u8(u8::from(*replaces));
+                out.put_u16_le(u16::try_from(changes.len()).expect("checked before encoding"));
+                for (key, value) in changes {
+                    put_text(out, key);
+                    out.put_u8(u8::from(value.is_some()));
+                    if let Some(value) = value {
+                        put_text(out, value);
+                    }
+                }
+            }
         }
     }
 
@@ -403,6 +440,7 @@ impl Operation {
             (EXPIRE_PRODUCERS, VERSION_1) => item.whole(payload, "an idle time", |reader| {
                 Some(Self::ExpireProducers { idle_ms: reader.u64()? })
             }),
+            (ALTER_TOPIC, VERSION_1) => item.whole(payload, "changes of a topic", read_alter_topic),
             (kind, version) => Err(EntryError::UnknownOperation { kind, version, at: item.at }),
         }
     }
@@ -428,6 +466,28 @@ fn read_create_topic(reader: &mut Reader<'_>) -> Option<Operation> {
         configs.push((read_text(reader)?, read_text(reader)?));
     }
     Some(Operation::CreateTopic { topic, name, partitions, configs })
+}
+
+fn read_alter_topic(reader: &mut Reader<'_>) -> Option<Operation> {
+    let topic = read_topic(reader)?;
+    let replaces = read_flag(reader)?;
+    let count = reader.u16()?;
+    // As above: each change takes at least three bytes.
+    let mut changes = Vec::new();
+    for _ in 0..count {
+        let key = read_text(reader)?;
+        let value = if read_flag(reader)? { Some(read_text(reader)?) } else { None };
+        changes.push((key, value));
+    }
+    Some(Operation::AlterTopic { topic, replaces, changes })
+}
+
+fn read_flag(reader: &mut Reader<'_>) -> Option<bool> {
+    match reader.u8()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 fn put_item_header(out: &mut BytesMut, kind: u8, body_len: usize) {

@@ -66,6 +66,9 @@ fn any_operation() -> impl Strategy<Value = Operation> {
             Operation::AdvanceStart { topic, partition, offset }
         }),
         any::<u64>().prop_map(|idle_ms| Operation::ExpireProducers { idle_ms }),
+        (any_topic(), any::<bool>(), vec((".{0,10}", option::of(".{0,10}")), 0..4)).prop_map(
+            |(topic, replaces, changes)| Operation::AlterTopic { topic, replaces, changes }
+        ),
     ]
 }
 
@@ -129,6 +132,11 @@ fn golden_bytes_of_the_other_operations() {
         Operation::InitProducer { request: Uuid([0x22; 16]) },
         Operation::AdvanceStart { topic: TOPIC, partition: PartitionIndex(1), offset: Offset(4) },
         Operation::ExpireProducers { idle_ms: 5 },
+        Operation::AlterTopic {
+            topic: TOPIC,
+            replaces: true,
+            changes: vec![("k".into(), Some("v".into())), ("l".into(), None)],
+        },
     ];
     let bytes = build(EntryHeader::default(), &[Unit { preconditions: Vec::new(), operations }]);
     let topic = "11".repeat(16);
@@ -150,6 +158,15 @@ fn golden_bytes_of_the_other_operations() {
         "0400000000000000", // advance start
         "070108000000",
         "0500000000000000", // expire producers
+        "08011d000000",
+        &topic,
+        "01",
+        "0200",
+        "01006b",
+        "01",
+        "010076",
+        "01006c",
+        "00", // alter
     ];
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }

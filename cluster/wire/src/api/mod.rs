@@ -18,18 +18,22 @@ use bytes::Bytes;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+mod alter_configs;
 mod api_versions;
 mod create_topics;
 mod delete_topics;
+mod describe_configs;
 mod fetch;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
 mod produce;
 
+pub use alter_configs::*;
 pub use api_versions::*;
 pub use create_topics::*;
 pub use delete_topics::*;
+pub use describe_configs::*;
 pub use fetch::*;
 pub use init_producer_id::*;
 pub use list_offsets::*;
@@ -246,6 +250,15 @@ apis! {
     /// Hands out a producer id, which duplicate detection needs.
     InitProducerId = 22, advertised 0..=4, served 0..=4, flexible from 2,
         InitProducerIdRequest => InitProducerIdResponse;
+    /// Tells the settings of topics.
+    DescribeConfigs = 32, advertised 1..=4, served 1..=4, flexible from 4,
+        DescribeConfigsRequest => DescribeConfigsResponse;
+    /// Replaces all settings of topics.
+    AlterConfigs = 33, advertised 0..=2, served 0..=2, flexible from 2,
+        AlterConfigsRequest => AlterConfigsResponse;
+    /// Changes some settings of topics.
+    IncrementalAlterConfigs = 44, advertised 0..=1, served 0..=1, flexible from 1,
+        IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse;
 }
 
 impl ApiKey {
@@ -315,6 +328,9 @@ mod tests {
         assert_eq!(floor(ApiKey::CreateTopics), 2);
         assert_eq!(floor(ApiKey::DeleteTopics), 1);
         assert_eq!(floor(ApiKey::InitProducerId), 0);
+        assert_eq!(floor(ApiKey::DescribeConfigs), 1);
+        assert_eq!(floor(ApiKey::AlterConfigs), 0);
+        assert_eq!(floor(ApiKey::IncrementalAlterConfigs), 0);
     }
 
     #[test]

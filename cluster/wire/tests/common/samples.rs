@@ -24,6 +24,12 @@ macro_rules! for_each_message {
             DeleteTopicsResponse, delete_topics_response;
             InitProducerIdRequest, init_producer_id_request;
             InitProducerIdResponse, init_producer_id_response;
+            DescribeConfigsRequest, describe_configs_request;
+            DescribeConfigsResponse, describe_configs_response;
+            AlterConfigsRequest, alter_configs_request;
+            AlterConfigsResponse, alter_configs_response;
+            IncrementalAlterConfigsRequest, incremental_alter_configs_request;
+            IncrementalAlterConfigsResponse, incremental_alter_configs_response;
         }
     };
 }
@@ -316,5 +322,97 @@ pub fn init_producer_id_response(g: &mut Gen, _: i16) -> InitProducerIdResponse 
         error_code: g.error(),
         producer_id: g.i64(),
         producer_epoch: g.i16(),
+    }
+}
+
+pub fn describe_configs_request(g: &mut Gen, v: i16) -> DescribeConfigsRequest {
+    DescribeConfigsRequest {
+        resources: g.vec(|g| DescribeConfigsResource {
+            resource_type: g.i8(),
+            resource_name: g.text(),
+            configuration_keys: g.option(|g| g.vec(Gen::text)),
+        }),
+        include_synonyms: g.bool(),
+        include_documentation: if v >= 3 { g.bool() } else { false },
+    }
+}
+
+pub fn describe_configs_response(g: &mut Gen, v: i16) -> DescribeConfigsResponse {
+    DescribeConfigsResponse {
+        throttle_time_ms: g.i32(),
+        results: g.vec(|g| DescribeConfigsResult {
+            error_code: g.error(),
+            error_message: g.option(Gen::text),
+            resource_type: g.i8(),
+            resource_name: g.text(),
+            configs: g.vec(|g| described(g, v)),
+        }),
+    }
+}
+
+fn described(g: &mut Gen, v: i16) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult {
+        name: g.text(),
+        value: g.option(Gen::text),
+        read_only: g.bool(),
+        config_source: g.i8(),
+        is_sensitive: g.bool(),
+        synonyms: g.vec(|g| DescribeConfigsSynonym {
+            name: g.text(),
+            value: g.option(Gen::text),
+            source: g.i8(),
+        }),
+        config_type: if v >= 3 { g.i8() } else { 0 },
+        documentation: if v >= 3 { g.option(Gen::text) } else { Some(String::new()) },
+    }
+}
+
+pub fn alter_configs_request(g: &mut Gen, _: i16) -> AlterConfigsRequest {
+    AlterConfigsRequest {
+        resources: g.vec(|g| AlterConfigsResource {
+            resource_type: g.i8(),
+            resource_name: g.text(),
+            configs: g.vec(|g| AlterableConfig { name: g.text(), value: g.option(Gen::text) }),
+        }),
+        validate_only: g.bool(),
+    }
+}
+
+pub fn alter_configs_response(g: &mut Gen, _: i16) -> AlterConfigsResponse {
+    AlterConfigsResponse {
+        throttle_time_ms: g.i32(),
+        responses: g.vec(|g| AlterConfigsResourceResponse {
+            error_code: g.error(),
+            error_message: g.option(Gen::text),
+            resource_type: g.i8(),
+            resource_name: g.text(),
+        }),
+    }
+}
+
+pub fn incremental_alter_configs_request(g: &mut Gen, _: i16) -> IncrementalAlterConfigsRequest {
+    IncrementalAlterConfigsRequest {
+        resources: g.vec(|g| IncrementalAlterConfigsResource {
+            resource_type: g.i8(),
+            resource_name: g.text(),
+            configs: g.vec(|g| IncrementalAlterableConfig {
+                name: g.text(),
+                config_operation: g.i8(),
+                value: g.option(Gen::text),
+            }),
+        }),
+        validate_only: g.bool(),
+    }
+}
+
+pub fn incremental_alter_configs_response(g: &mut Gen, _: i16) -> IncrementalAlterConfigsResponse {
+    IncrementalAlterConfigsResponse {
+        throttle_time_ms: g.i32(),
+        responses: g.vec(|g| IncrementalAlterConfigsResourceResponse {
+            error_code: g.error(),
+            error_message: g.option(Gen::text),
+            resource_type: g.i8(),
+            resource_name: g.text(),
+        }),
     }
 }

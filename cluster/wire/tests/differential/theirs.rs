@@ -184,4 +184,51 @@ structs! {
     init_producer_id_response: InitProducerIdResponse => InitProducerIdResponse {
         throttle_time_ms, error_code, producer_id, producer_epoch,
     }
+    describe_configs_request: DescribeConfigsRequest => DescribeConfigsRequest {
+        resources, include_synonyms, include_documentation,
+    }
+    describe_configs_request: DescribeConfigsResource => DescribeConfigsResource {
+        resource_type, resource_name, configuration_keys,
+    }
+    describe_configs_response: DescribeConfigsResponse => DescribeConfigsResponse {
+        throttle_time_ms, results,
+    }
+    describe_configs_response: DescribeConfigsResult => DescribeConfigsResult {
+        error_code, error_message, resource_type, resource_name, configs,
+    }
+    describe_configs_response: DescribeConfigsResourceResult => DescribeConfigsResourceResult {
+        name, value, read_only, config_source, is_sensitive, synonyms, config_type, documentation,
+    }
+    describe_configs_response: DescribeConfigsSynonym => DescribeConfigsSynonym {
+        name, value, source,
+    }
+    alter_configs_request: AlterConfigsRequest => AlterConfigsRequest { resources, validate_only }
+    alter_configs_request: AlterConfigsResource => AlterConfigsResource {
+        resource_type, resource_name, configs,
+    }
+    alter_configs_request: AlterableConfig => AlterableConfig { name, value }
+    alter_configs_response: AlterConfigsResponse => AlterConfigsResponse {
+        throttle_time_ms, responses,
+    }
+    alter_configs_response: AlterConfigsResourceResponse => AlterConfigsResourceResponse {
+        error_code, error_message, resource_type, resource_name,
+    }
+    incremental_alter_configs_request:
+        IncrementalAlterConfigsRequest => IncrementalAlterConfigsRequest {
+        resources, validate_only,
+    }
+    incremental_alter_configs_request: AlterConfigsResource => IncrementalAlterConfigsResource {
+        resource_type, resource_name, configs,
+    }
+    incremental_alter_configs_request: AlterableConfig => IncrementalAlterableConfig {
+        name, config_operation, value,
+    }
+    incremental_alter_configs_response:
+        IncrementalAlterConfigsResponse => IncrementalAlterConfigsResponse {
+        throttle_time_ms, responses,
+    }
+    incremental_alter_configs_response:
+        AlterConfigsResourceResponse => IncrementalAlterConfigsResourceResponse {
+        error_code, error_message, resource_type, resource_name,
+    }
 }

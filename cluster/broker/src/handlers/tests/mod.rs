@@ -33,6 +33,7 @@ macro_rules! ask {
 }
 
 mod admin;
+mod configs;
 mod fetch;
 mod produce;
 

@@ -1,0 +1,129 @@
+//! DescribeConfigs (key 32): the settings of topics. A broker has none that clients could use: it is
+//! described as one without settings.
+//!
+//! Any node answers from what it has applied, as for Metadata.
+
+use super::metadata::has_caught_up;
+use super::topic_config::{RESOURCE_BROKER, RESOURCE_TOPIC, SETTINGS, Setting};
+use crate::broker::{Broker, kafka_id};
+use crate::machine::topics::Topic;
+use fulmar_wire::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym, ErrorCode,
+};
+
+/// Given for the topic (`ConfigSource.TOPIC_CONFIG`).
+const SOURCE_TOPIC: i8 = 1;
+
+/// What every topic has that is not given another (`ConfigSource.DEFAULT_CONFIG`).
+const SOURCE_DEFAULT: i8 = 5;
+
+/// What a request wants to be told beside the values.
+#[derive(Clone, Copy)]
+struct Wanted {
+    synonyms: bool,
+    documentation: bool,
+}
+
+pub(super) async fn handle(
+    broker: &Broker,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let wanted =
+        Wanted { synonyms: request.include_synonyms, documentation: request.include_documentation };
+    let mut response = DescribeConfigsResponse::default();
+    for resource in request.resources {
+        let described = describe(broker, &resource, wanted).await;
+        let (error_code, error_message, configs) = match described {
+            Ok(configs) => (ErrorCode::None, None, configs),
+            Err((code, message)) => (code, Some(message), Vec::new()),
+        };
+        response.results.push(DescribeConfigsResult {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+            configs,
+        });
+    }
+    response
+}
+
+async fn describe(
+    broker: &Broker,
+    asked: &DescribeConfigsResource,
+    wanted: Wanted,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
+    let name = &asked.resource_name;
+    match asked.resource_type {
+        RESOURCE_TOPIC => {}
+        RESOURCE_BROKER => {
+            let is_ours = |id| broker.settings.nodes.iter().any(|e| kafka_id(e.node) == id);
+            return if name.is_empty() || name.parse().is_ok_and(is_ours) {
+                Ok(Vec::new())
+            } else {
+                Err((ErrorCode::InvalidRequest, format!("no node of the site has the id {name}")))
+            };
+        }
+        other => {
+            let message = format!("settings of resources of type {other} are not served");
+            return Err((ErrorCode::InvalidRequest, message));
+        }
+    }
+    let look = || {
+        broker.site.read(|state| {
+            let topic = state.topics().by_name(name)?;
+            Some(settings_of(topic, asked.configuration_keys.as_deref(), wanted))
+        })
+    };
+    if let Some(found) = look() {
+        return Ok(found);
+    }
+    let code = if has_caught_up(broker).await {
+        ErrorCode::UnknownTopicOrPartition
+    } else {
+        ErrorCode::LeaderNotAvailable
+    };
+    look().ok_or((code, "there is no such topic".to_owned()))
+}
+
+fn settings_of(
+    topic: &Topic,
+    keys: Option<&[String]>,
+    wanted: Wanted,
+) -> Vec<DescribeConfigsResourceResult> {
+    let is_wanted = |setting: &&Setting| {
+        keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == setting.name))
+    };
+    let described = SETTINGS.iter().filter(is_wanted);
+    described.map(|setting| describe_setting(topic, setting, wanted)).collect()
+}
+
+fn describe_setting(
+    topic: &Topic,
+    setting: &Setting,
+    wanted: Wanted,
+) -> DescribeConfigsResourceResult {
+    let given = topic.config(setting.name);
+    let default = (setting.default)();
+    let synonym = |value: &str, source| DescribeConfigsSynonym {
+        name: setting.name.to_owned(),
+        value: Some(value.to_owned()),
+        source,
+    };
+    let mut synonyms = Vec::new();
+    if wanted.synonyms {
+        synonyms.extend(given.map(|value| synonym(value, SOURCE_TOPIC)));
+        synonyms.push(synonym(&default, SOURCE_DEFAULT));
+    }
+    DescribeConfigsResourceResult {
+        name: setting.name.to_owned(),
+        config_source: if given.is_some() { SOURCE_TOPIC } else { SOURCE_DEFAULT },
+        value: Some(given.map_or(default, str::to_owned)),
+        read_only: false,
+        is_sensitive: false,
+        synonyms,
+        config_type: setting.kind as i8,
+        documentation: wanted.documentation.then(|| setting.about.to_owned()),
+    }
+}
