@@ -193,13 +193,14 @@ mod tests {
         }
         for (limit, spans_max, at_most) in [(gib, 64, 120), (10 * gib, 64, 120), (gib, 8, 200)] {
             // Batches that fill a grain badly, and small ones between.
-            let bytes = |at: u64| if at % 3 == 0 { limit / 30 } else { limit / 500 };
+            let bytes = |at: u64| if at.is_multiple_of(3) { limit / 30 } else { limit / 500 };
             let (_, kept) = kept_at_worst(size(limit), (spans_max, 1), bytes);
             assert!(kept <= limit / 100 * at_most, "{limit}, {spans_max}: {kept}");
             assert!(kept > limit, "it is a minimum");
         }
         for spans_max in [8, 64] {
-            let quiet_and_busy = |at: u64| if at / 2_000 % 2 == 0 { 1_000 } else { gib / 300 };
+            let quiet_and_busy =
+                |at: u64| if (at / 2_000).is_multiple_of(2) { 1_000 } else { gib / 300 };
             let (old, kept) = kept_at_worst(both, (spans_max, day / 400), quiet_and_busy);
             let at_most = if spans_max == 64 { 120 } else { 250 };
             assert!(old <= day / 100 * at_most && kept <= gib / 100 * at_most, "{old} {kept}");

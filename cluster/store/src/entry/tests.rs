@@ -66,9 +66,12 @@ fn any_operation() -> impl Strategy<Value = Operation> {
             Operation::AdvanceStart { topic, partition, offset }
         }),
         any::<u64>().prop_map(|idle_ms| Operation::ExpireProducers { idle_ms }),
-        (any_topic(), any::<bool>(), vec((".{0,10}", option::of(".{0,10}")), 0..4)).prop_map(
-            |(topic, replaces, changes)| Operation::AlterTopic { topic, replaces, changes }
-        ),
+        (any_topic(), any::<bool>(), vec((".{0,10}", proptest::option::of(".{0,10}")), 0..4))
+            .prop_map(|(topic, replaces, changes)| Operation::AlterTopic {
+                topic,
+                replaces,
+                changes
+            }),
     ]
 }
 
@@ -158,7 +161,7 @@ fn golden_bytes_of_the_other_operations() {
         "0400000000000000", // advance start
         "070108000000",
         "0500000000000000", // expire producers
-        "08011d000000",
+        "08011e000000",
         &topic,
         "01",
         "0200",

@@ -198,6 +198,6 @@ fn fetch_sessions_are_never_opened() {
         let refused = ask!(&fixture, 12, Fetch, request);
         assert_eq!(refused.error_code, ErrorCode::FetchSessionIdNotFound);
         let versions = ask!(&fixture, 3, ApiVersions, ApiVersionsRequest::default());
-        assert_eq!(versions.api_keys.len(), 8);
+        assert_eq!(versions.api_keys.len(), 11);
     });
 }
