@@ -52,10 +52,9 @@ impl Named {
             }
             Request::CreateTopics(request) => {
                 for topic in &request.topics {
-                    named.add(&topic.name, topic.configs.len());
-                    for config in &topic.configs {
-                        named.add_setting(&config.name, config.value.as_deref());
-                    }
+                    let settings = topic.configs.iter();
+                    let settings = settings.map(|c| (c.name.as_str(), c.value.as_deref()));
+                    named.add_with_settings(&topic.name, settings);
                 }
             }
             Request::DeleteTopics(request) => {
@@ -76,18 +75,16 @@ impl Named {
             }
             Request::AlterConfigs(request) => {
                 for resource in &request.resources {
-                    named.add(&resource.resource_name, resource.configs.len());
-                    for config in &resource.configs {
-                        named.add_setting(&config.name, config.value.as_deref());
-                    }
+                    let settings = resource.configs.iter();
+                    let settings = settings.map(|c| (c.name.as_str(), c.value.as_deref()));
+                    named.add_with_settings(&resource.resource_name, settings);
                 }
             }
             Request::IncrementalAlterConfigs(request) => {
                 for resource in &request.resources {
-                    named.add(&resource.resource_name, resource.configs.len());
-                    for config in &resource.configs {
-                        named.add_setting(&config.name, config.value.as_deref());
-                    }
+                    let settings = resource.configs.iter();
+                    let settings = settings.map(|c| (c.name.as_str(), c.value.as_deref()));
+                    named.add_with_settings(&resource.resource_name, settings);
                 }
             }
             Request::Fetch(_)
@@ -106,8 +103,15 @@ impl Named {
         named
     }
 
-    fn add_setting(&mut self, name: &str, value: Option<&str>) {
-        self.name_bytes += name.len() + value.map_or(0, str::len);
+    fn add_with_settings<'a>(
+        &mut self,
+        name: &str,
+        settings: impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)>,
+    ) {
+        self.add(name, settings.len());
+        for (name, value) in settings {
+            self.name_bytes += name.len() + value.map_or(0, str::len);
+        }
     }
 
     fn add(&mut self, name: &str, inside: usize) {

@@ -7,10 +7,11 @@ use crate::cluster::{Cluster, ControllerReason};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
 use fulmar_wire::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
+    CONFIG_DELETE, CONFIG_SET, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+    CreateTopicsResponse, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource,
     IncrementalAlterConfigsResponse, IncrementalAlterableConfig, InitProducerIdRequest,
+    RESOURCE_TOPIC,
 };
 
 /// Why a topic was not created.
@@ -121,15 +122,6 @@ fn alter_code(answer: &IncrementalAlterConfigsResponse) -> ErrorCode {
     answer.responses.first().map_or(ErrorCode::UnknownServerError, |topic| topic.error_code)
 }
 
-/// A topic, as a resource with settings (`ConfigResource.Type.TOPIC`).
-const RESOURCE_TOPIC: i8 = 2;
-
-/// A change that sets a value (`AlterConfigOp.OpType.SET`).
-const SET: i8 = 0;
-
-/// One that takes a setting back to its default (`DELETE`).
-const DELETE: i8 = 1;
-
 impl Cluster {
     /// Changes settings of a topic, given as names and values; without a value a setting gets its
     /// default. The others stay (KIP-339).
@@ -144,7 +136,7 @@ impl Cluster {
     ) -> Result<(), AlterTopicError> {
         let change = |(name, value): &(String, Option<String>)| IncrementalAlterableConfig {
             name: name.clone(),
-            config_operation: if value.is_some() { SET } else { DELETE },
+            config_operation: if value.is_some() { CONFIG_SET } else { CONFIG_DELETE },
             value: value.clone(),
         };
         let resource = IncrementalAlterConfigsResource {

@@ -4,28 +4,21 @@
 //! Whether a setting is honoured is said here; what comes of several changes at once, by one client
 //! or by two, is settled by the state machine, so none is lost.
 
-use super::create_topics::deadline;
+use super::controller::{Failure, carry_out, deadline, refuse};
 use super::forward;
-use super::topic_config::{self, RESOURCE_TOPIC, SETTINGS};
+use super::topic_config::{self, SETTINGS};
 use crate::broker::Broker;
-use crate::error_map::{self, Unanswered};
-use crate::machine::outcome::UnitResult;
+use crate::error_map::Unanswered;
+use crate::machine::outcome::Refusal;
 use crate::machine::topics::TOPIC_CONFIGS_MAX;
-use crate::proposer::Answer;
-use fulmar_host::time::{self, Instant};
+use fulmar_host::time::Instant;
 use fulmar_store::entry::{Operation, Unit};
 use fulmar_wire::{
-    AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, ErrorCode,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResourceResponse,
-    IncrementalAlterConfigsResponse,
+    AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, CONFIG_DELETE,
+    CONFIG_SET, ErrorCode, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    RESOURCE_TOPIC,
 };
 use std::collections::BTreeMap;
-
-/// A change sets a value (`AlterConfigOp.OpType.SET`).
-const SET: i8 = 0;
-
-/// A change takes a setting back to its default (`DELETE`).
-const DELETE: i8 = 1;
 
 /// How long it may take: these requests do not say.
 const TIMEOUT_MS: i32 = i32::MAX;
@@ -38,10 +31,8 @@ struct Wish {
     changes: Result<Vec<(String, Option<String>)>, Failure>,
 }
 
-type Failure = (ErrorCode, String);
-
 fn invalid<T>(message: impl Into<String>) -> Result<T, Failure> {
-    Err((ErrorCode::InvalidConfig, message.into()))
+    refuse(ErrorCode::InvalidConfig, message)
 }
 
 pub(super) async fn replace(
@@ -51,15 +42,12 @@ pub(super) async fn replace(
     forwarded: bool,
 ) -> AlterConfigsResponse {
     let deadline = deadline(broker, TIMEOUT_MS);
-    let is_elsewhere = !broker.group.leadership().is_me && !forwarded;
-    let handed_over = if is_elsewhere {
-        match forward::to_leader(broker, &request, version, deadline).await {
-            Ok(response) => return response,
-            Err(unanswered) => Some(unanswered),
-        }
-    } else {
-        None
-    };
+    let handed_over =
+        match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
+            Some(Ok(response)) => return response,
+            Some(Err(unanswered)) => Some(unanswered),
+            None => None,
+        };
     let wishes = request.resources.into_iter().map(|resource| Wish {
         changes: resource
             .configs
@@ -73,14 +61,8 @@ pub(super) async fn replace(
         resource_name: resource.resource_name,
         replaces: true,
     });
-    let outcomes = all(broker, wishes.collect(), request.validate_only, (deadline, handed_over));
-    let response = |outcome: Outcome| AlterConfigsResourceResponse {
-        error_code: outcome.error_code,
-        error_message: outcome.error_message,
-        resource_type: outcome.resource_type,
-        resource_name: outcome.resource_name,
-    };
-    let responses = outcomes.await.into_iter().map(response).collect();
+    let responses =
+        all(broker, wishes.collect(), request.validate_only, (deadline, handed_over)).await;
     AlterConfigsResponse { responses, ..AlterConfigsResponse::default() }
 }
 
@@ -91,23 +73,20 @@ pub(super) async fn change(
     forwarded: bool,
 ) -> IncrementalAlterConfigsResponse {
     let deadline = deadline(broker, TIMEOUT_MS);
-    let is_elsewhere = !broker.group.leadership().is_me && !forwarded;
-    let handed_over = if is_elsewhere {
-        match forward::to_leader(broker, &request, version, deadline).await {
-            Ok(response) => return response,
-            Err(unanswered) => Some(unanswered),
-        }
-    } else {
-        None
-    };
+    let handed_over =
+        match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
+            Some(Ok(response)) => return response,
+            Some(Err(unanswered)) => Some(unanswered),
+            None => None,
+        };
     let wishes = request.resources.into_iter().map(|resource| Wish {
         changes: resource
             .configs
             .into_iter()
             .map(|config| match (config.config_operation, config.value) {
-                (SET, Some(value)) => Ok((config.name, Some(value))),
-                (SET, None) => invalid(format!("the setting {} has no value", config.name)),
-                (DELETE, _) => Ok((config.name, None)),
+                (CONFIG_SET, Some(value)) => Ok((config.name, Some(value))),
+                (CONFIG_SET, None) => invalid(format!("the setting {} has no value", config.name)),
+                (CONFIG_DELETE, _) => Ok((config.name, None)),
                 // Adding to a list and taking from one: each of our lists has one possible value.
                 (_, _) => invalid(format!("{} can be set or deleted, no more", config.name)),
             })
@@ -116,23 +95,9 @@ pub(super) async fn change(
         resource_name: resource.resource_name,
         replaces: false,
     });
-    let outcomes = all(broker, wishes.collect(), request.validate_only, (deadline, handed_over));
-    let response = |outcome: Outcome| IncrementalAlterConfigsResourceResponse {
-        error_code: outcome.error_code,
-        error_message: outcome.error_message,
-        resource_type: outcome.resource_type,
-        resource_name: outcome.resource_name,
-    };
-    let responses = outcomes.await.into_iter().map(response).collect();
+    let responses =
+        all(broker, wishes.collect(), request.validate_only, (deadline, handed_over)).await;
     IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
-}
-
-/// What became of one resource.
-struct Outcome {
-    error_code: ErrorCode,
-    error_message: Option<String>,
-    resource_type: i8,
-    resource_name: String,
 }
 
 async fn all(
@@ -140,39 +105,34 @@ async fn all(
     wishes: Vec<Wish>,
     validate_only: bool,
     (deadline, handed_over): (Instant, Option<Unanswered>),
-) -> Vec<Outcome> {
+) -> Vec<AlterConfigsResourceResponse> {
     let mut times = BTreeMap::<(i8, String), u32>::new();
     for wish in &wishes {
         *times.entry((wish.resource_type, wish.resource_name.clone())).or_default() += 1;
     }
-    let mut outcomes = Vec::new();
+    let mut responses = Vec::new();
     for wish in wishes {
         let (resource_type, resource_name) = (wish.resource_type, wish.resource_name.clone());
         let is_twice = times.get(&(resource_type, resource_name.clone())).is_some_and(|n| *n > 1);
         let done = match handed_over {
-            Some(unanswered) => Err(unanswered_text(unanswered)),
-            None if is_twice => Err((
-                ErrorCode::InvalidRequest,
-                "the request names this resource more than once".to_owned(),
-            )),
+            Some(unanswered) => Err(unanswered.into()),
+            None if is_twice => {
+                refuse(ErrorCode::InvalidRequest, "the request names this resource more than once")
+            }
             None => alter(broker, wish, validate_only, deadline).await,
         };
         let (error_code, error_message) = match done {
             Ok(()) => (ErrorCode::None, None),
-            Err((code, message)) => (code, Some(message)),
+            Err(failure) => (failure.code, Some(failure.message)),
         };
-        outcomes.push(Outcome { error_code, error_message, resource_type, resource_name });
+        responses.push(AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type,
+            resource_name,
+        });
     }
-    outcomes
-}
-
-fn unanswered_text(unanswered: Unanswered) -> Failure {
-    let text = match unanswered {
-        Unanswered::NotDone => "this node does not lead",
-        Unanswered::NoRoom => "the disks of the site are full",
-        Unanswered::Unknown => "the outcome was not known in time",
-    };
-    (error_map::of_unanswered_admin(unanswered), text.to_owned())
+    responses
 }
 
 async fn alter(
@@ -182,30 +142,19 @@ async fn alter(
     deadline: Instant,
 ) -> Result<(), Failure> {
     if wish.resource_type != RESOURCE_TOPIC {
-        let message = "only the settings of topics can be changed".to_owned();
-        return Err((ErrorCode::InvalidRequest, message));
+        return refuse(ErrorCode::InvalidRequest, "only the settings of topics can be changed");
     }
     let changes = checked(wish.changes?)?;
     let leads = broker.prove_leadership().await;
-    leads.map_err(|_| unanswered_text(Unanswered::NotDone))?;
+    leads.map_err(|_| Unanswered::NotDone)?;
     let topic =
         broker.site.read(|state| state.topics().by_name(&wish.resource_name).map(|topic| topic.id));
-    let unknown = || (ErrorCode::UnknownTopicOrPartition, "there is no such topic".to_owned());
-    let topic = topic.ok_or_else(unknown)?;
+    let topic = topic.ok_or(Refusal::UnknownTopic)?;
     if validate_only {
         return Ok(());
     }
     let unit = Unit::of(Operation::AlterTopic { topic, replaces: wish.replaces, changes });
-    let answer = time::timeout_at(deadline, broker.proposer.propose(unit)).await;
-    match answer.unwrap_or(Answer::Unknown) {
-        Answer::Done { result: UnitResult::Done(_), .. } => Ok(()),
-        Answer::Done { result: UnitResult::Refused(refusal), .. } => {
-            Err((error_map::of_refusal(refusal), refusal.to_string()))
-        }
-        Answer::NotDone => Err(unanswered_text(Unanswered::NotDone)),
-        Answer::NoRoom => Err(unanswered_text(Unanswered::NoRoom)),
-        Answer::Unknown => Err(unanswered_text(Unanswered::Unknown)),
-    }
+    carry_out(broker, unit, deadline).await
 }
 
 fn checked(

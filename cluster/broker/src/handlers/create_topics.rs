@@ -6,68 +6,30 @@
 //! Invariant: every partition is on every node, so an assignment by the client is refused rather
 //! than ignored.
 
+use super::controller::{Failure, carry_out, deadline, refuse};
 use super::{forward, topic_config};
 use crate::broker::Broker;
-use crate::error_map::{self, Unanswered};
-use crate::machine::outcome::{Refusal, UnitResult};
+use crate::machine::outcome::Refusal;
 use crate::machine::topics::{CHAIN_KEY_CONFIG, TOPIC_CONFIGS_MAX, is_valid_name};
-use crate::proposer::Answer;
 use fulmar_host::random;
-use fulmar_host::time::{self, Instant};
+use fulmar_host::time::Instant;
 use fulmar_store::entry::{Operation, Unit};
 use fulmar_types::limits::{PARTITIONS_PER_SITE_MAX, PARTITIONS_PER_TOPIC_MAX};
 use fulmar_types::{TopicId, Uuid};
 use fulmar_wire::{
-    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest,
-    CreateTopicsResponse, ErrorCode,
+    CONFIG_SOURCE_TOPIC, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
+    CreateTopicsRequest, CreateTopicsResponse, ErrorCode,
 };
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// The first version that returns the settings of a new topic (KIP-525).
 const DETAILS_FROM: i16 = 5;
-
-/// A setting that a client gave when it created the topic (`ConfigSource.TOPIC_CONFIG`).
-const SOURCE_TOPIC: i8 = 1;
 
 /// A topic that may be created as far as this node can tell.
 struct Plan {
     name: String,
     partitions: u32,
     configs: Vec<(String, String)>,
-}
-
-/// Why a topic was not created.
-struct Failure {
-    code: ErrorCode,
-    message: String,
-}
-
-fn refuse<T>(code: ErrorCode, message: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure { code, message: message.into() })
-}
-
-impl From<Unanswered> for Failure {
-    fn from(unanswered: Unanswered) -> Self {
-        let message = match unanswered {
-            Unanswered::NotDone => "this node does not lead",
-            Unanswered::NoRoom => "the disks of the site are full",
-            Unanswered::Unknown => "the outcome was not known in time",
-        };
-        Self { code: error_map::of_unanswered_admin(unanswered), message: message.to_owned() }
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self { code: error_map::of_refusal(refusal), message: refusal.to_string() }
-    }
-}
-
-/// How long an administrative request may take.
-pub(super) fn deadline(broker: &Broker, timeout_ms: i32) -> Instant {
-    let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-    time::now() + asked.min(broker.settings.request_timeout_max)
 }
 
 pub(super) async fn handle(
@@ -77,11 +39,10 @@ pub(super) async fn handle(
     forwarded: bool,
 ) -> CreateTopicsResponse {
     let deadline = deadline(broker, request.timeout_ms);
-    if !broker.group.leadership().is_me && !forwarded {
-        return match forward::to_leader(broker, &request, version, deadline).await {
-            Ok(response) => response,
-            Err(unanswered) => refuse_all(&request, &unanswered.into()),
-        };
+    match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
+        Some(Ok(response)) => return response,
+        Some(Err(unanswered)) => return refuse_all(&request, &unanswered.into()),
+        None => {}
     }
     let mut times = BTreeMap::<&str, u32>::new();
     for topic in &request.topics {
@@ -125,7 +86,7 @@ fn result_of(broker: &Broker, version: i16, id: TopicId, plan: Plan) -> Creatabl
         let config = |(name, value)| CreatableTopicConfigs {
             name,
             value: Some(value),
-            config_source: SOURCE_TOPIC,
+            config_source: CONFIG_SOURCE_TOPIC,
             ..CreatableTopicConfigs::default()
         };
         result.configs = Some(plan.configs.into_iter().map(config).collect());
@@ -204,14 +165,7 @@ async fn propose(broker: &Broker, plan: &Plan, deadline: Instant) -> Result<Topi
     configs.push((CHAIN_KEY_CONFIG.to_owned(), key.concat()));
     let (name, partitions) = (plan.name.clone(), plan.partitions);
     let unit = Unit::of(Operation::CreateTopic { topic, name, partitions, configs });
-    let answer = time::timeout_at(deadline, broker.proposer.propose(unit)).await;
-    match answer.unwrap_or(Answer::Unknown) {
-        Answer::Done { result: UnitResult::Done(_), .. } => Ok(topic),
-        Answer::Done { result: UnitResult::Refused(refusal), .. } => Err(refusal.into()),
-        Answer::NotDone => Err(Unanswered::NotDone.into()),
-        Answer::NoRoom => Err(Unanswered::NoRoom.into()),
-        Answer::Unknown => Err(Unanswered::Unknown.into()),
-    }
+    carry_out(broker, unit, deadline).await.map(|()| topic)
 }
 
 /// Creates a topic that a client asked to see, with the defaults of the site.

@@ -1,13 +1,11 @@
 //! DeleteTopics (key 20): by name, or from version 6 by id. A topic is deleted by its id, so that
 //! one that was re-created under the same name in between is not hit by mistake.
 
-use super::create_topics::deadline;
+use super::controller::{carry_out, deadline};
 use super::forward;
 use crate::broker::Broker;
-use crate::error_map::{self, Unanswered};
-use crate::machine::outcome::UnitResult;
-use crate::proposer::Answer;
-use fulmar_host::time::{self, Instant};
+use crate::error_map;
+use fulmar_host::time::Instant;
 use fulmar_store::entry::{Operation, Unit};
 use fulmar_types::{TopicId, Uuid};
 use fulmar_wire::{
@@ -24,15 +22,12 @@ pub(super) async fn handle(
     forwarded: bool,
 ) -> DeleteTopicsResponse {
     let deadline = deadline(broker, request.timeout_ms);
-    let here = broker.group.leadership().is_me || forwarded;
-    let handed_over = if here {
-        None
-    } else {
-        match forward::to_leader(broker, &request, version, deadline).await {
-            Ok(response) => return response,
-            Err(unanswered) => Some(error_map::of_unanswered_admin(unanswered)),
-        }
-    };
+    let handed_over =
+        match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
+            Some(Ok(response)) => return response,
+            Some(Err(unanswered)) => Some(error_map::of_unanswered_admin(unanswered)),
+            None => None,
+        };
     let mut responses = Vec::new();
     for topic in asked(version, request) {
         let deleted = match handed_over {
@@ -81,14 +76,6 @@ async fn delete(
     };
     let (name, id) = found.ok_or(unknown)?;
     let unit = Unit::of(Operation::DeleteTopic { topic: id });
-    let answer = time::timeout_at(deadline, broker.proposer.propose(unit)).await;
-    match answer.unwrap_or(Answer::Unknown) {
-        Answer::Done { result: UnitResult::Done(_), .. } => Ok((name, id)),
-        Answer::Done { result: UnitResult::Refused(refusal), .. } => {
-            Err(error_map::of_refusal(refusal))
-        }
-        Answer::NotDone => Err(error_map::of_unanswered_admin(Unanswered::NotDone)),
-        Answer::NoRoom => Err(error_map::of_unanswered_admin(Unanswered::NoRoom)),
-        Answer::Unknown => Err(error_map::of_unanswered_admin(Unanswered::Unknown)),
-    }
+    carry_out(broker, unit, deadline).await.map_err(|failure| failure.code)?;
+    Ok((name, id))
 }

@@ -4,19 +4,14 @@
 //! Any node answers from what it has applied, as for Metadata.
 
 use super::metadata::has_caught_up;
-use super::topic_config::{RESOURCE_BROKER, RESOURCE_TOPIC, SETTINGS, Setting};
+use super::topic_config::{SETTINGS, Setting};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;
 use fulmar_wire::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
-    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym, ErrorCode,
+    CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
+    DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
+    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_TOPIC,
 };
-
-/// Given for the topic (`ConfigSource.TOPIC_CONFIG`).
-const SOURCE_TOPIC: i8 = 1;
-
-/// What every topic has that is not given another (`ConfigSource.DEFAULT_CONFIG`).
-const SOURCE_DEFAULT: i8 = 5;
 
 /// What a request wants to be told beside the values.
 #[derive(Clone, Copy)]
@@ -113,12 +108,12 @@ fn describe_setting(
     };
     let mut synonyms = Vec::new();
     if wanted.synonyms {
-        synonyms.extend(given.map(|value| synonym(value, SOURCE_TOPIC)));
-        synonyms.push(synonym(&default, SOURCE_DEFAULT));
+        synonyms.extend(given.map(|value| synonym(value, CONFIG_SOURCE_TOPIC)));
+        synonyms.push(synonym(&default, CONFIG_SOURCE_DEFAULT));
     }
     DescribeConfigsResourceResult {
         name: setting.name.to_owned(),
-        config_source: if given.is_some() { SOURCE_TOPIC } else { SOURCE_DEFAULT },
+        config_source: if given.is_some() { CONFIG_SOURCE_TOPIC } else { CONFIG_SOURCE_DEFAULT },
         value: Some(given.map_or(default, str::to_owned)),
         read_only: false,
         is_sensitive: false,

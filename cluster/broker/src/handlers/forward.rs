@@ -50,6 +50,20 @@ pub(super) async fn to_leader<R: RequestMessage>(
     }
 }
 
+/// The same, but `None` where the request stays: at the leader, and at a node to which another one has
+/// handed it over.
+pub(super) async fn from_follower<R: RequestMessage>(
+    broker: &Broker,
+    request: &R,
+    (version, forwarded): (i16, bool),
+    deadline: Instant,
+) -> Option<Result<R::Response, Unanswered>> {
+    if broker.group.leadership().is_me || forwarded {
+        return None;
+    }
+    Some(to_leader(broker, request, version, deadline).await)
+}
+
 /// `None` if the connection broke, or what came back is no answer.
 async fn exchange<M: Message>(
     mut connection: Connection,

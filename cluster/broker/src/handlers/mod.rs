@@ -9,6 +9,7 @@
 
 mod alter_configs;
 mod api_versions;
+mod controller;
 mod create_topics;
 mod delete_topics;
 mod describe_configs;

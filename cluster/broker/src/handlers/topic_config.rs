@@ -8,12 +8,6 @@ use fulmar_types::limits::BATCH_BYTES_MAX;
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
-/// A topic, as a resource with settings (`ConfigResource.Type.TOPIC`).
-pub(super) const RESOURCE_TOPIC: i8 = 2;
-
-/// A node, likewise (`BROKER`).
-pub(super) const RESOURCE_BROKER: i8 = 4;
-
 /// What kind of value a setting has (`ConfigDef.Type`, as DescribeConfigs numbers them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]

@@ -4,6 +4,12 @@
 use crate::ErrorCode;
 use crate::message::message;
 
+/// [`IncrementalAlterableConfig::config_operation`]: the setting gets the value.
+pub const CONFIG_SET: i8 = 0;
+
+/// [`IncrementalAlterableConfig::config_operation`]: the setting gets its default.
+pub const CONFIG_DELETE: i8 = 1;
+
 message! {
     /// Things with all the settings that they are to have.
     pub struct AlterConfigsRequest {
@@ -15,7 +21,7 @@ message! {
 
     /// One thing: a topic or a broker.
     pub struct AlterConfigsResource {
-        /// What it is: 2 is a topic, 4 a broker.
+        /// What it is: [`crate::RESOURCE_TOPIC`] or [`crate::RESOURCE_BROKER`].
         [0..] resource_type: i8;
         /// The name of the topic, or the id of the broker.
         [0..] resource_name: String;
@@ -39,7 +45,7 @@ message! {
         [0..] responses: Vec<AlterConfigsResourceResponse>;
     }
 
-    /// What became of one thing.
+    /// What became of one thing; the same for both requests.
     pub struct AlterConfigsResourceResponse {
         /// The error, or none.
         [0..] error_code: ErrorCode;
@@ -61,7 +67,7 @@ message! {
 
     /// One thing: a topic or a broker.
     pub struct IncrementalAlterConfigsResource {
-        /// What it is: 2 is a topic, 4 a broker.
+        /// What it is: [`crate::RESOURCE_TOPIC`] or [`crate::RESOURCE_BROKER`].
         [0..] resource_type: i8;
         /// The name of the topic, or the id of the broker.
         [0..] resource_name: String;
@@ -73,7 +79,7 @@ message! {
     pub struct IncrementalAlterableConfig {
         /// Its name.
         [0..] name: String;
-        /// What to do: 0 sets, 1 takes back to the default, 2 adds to a list, 3 takes from one.
+        /// [`CONFIG_SET`], [`CONFIG_DELETE`], 2 to add to a list, or 3 to take from one.
         [0..] config_operation: i8;
         /// The value.
         [0.., nullable 0..] value: Option<String>;
@@ -84,18 +90,6 @@ message! {
         /// How long the broker held the request back to enforce a quota.
         [0..] throttle_time_ms: i32;
         /// The outcomes.
-        [0..] responses: Vec<IncrementalAlterConfigsResourceResponse>;
-    }
-
-    /// What became of one thing.
-    pub struct IncrementalAlterConfigsResourceResponse {
-        /// The error, or none.
-        [0..] error_code: ErrorCode;
-        /// What went wrong, for people.
-        [0.., nullable 0..] error_message: Option<String>;
-        /// What it is.
-        [0..] resource_type: i8;
-        /// Its name.
-        [0..] resource_name: String;
+        [0..] responses: Vec<AlterConfigsResourceResponse>;
     }
 }

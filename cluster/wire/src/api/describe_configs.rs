@@ -3,6 +3,18 @@
 use crate::ErrorCode;
 use crate::message::message;
 
+/// A thing with settings is a topic (`ConfigResource.Type.TOPIC`).
+pub const RESOURCE_TOPIC: i8 = 2;
+
+/// A thing with settings is a broker (`ConfigResource.Type.BROKER`).
+pub const RESOURCE_BROKER: i8 = 4;
+
+/// A value was given for the topic (`ConfigSource.TOPIC_CONFIG`).
+pub const CONFIG_SOURCE_TOPIC: i8 = 1;
+
+/// A value is what every topic has that is not given another (`ConfigSource.DEFAULT_CONFIG`).
+pub const CONFIG_SOURCE_DEFAULT: i8 = 5;
+
 message! {
     /// Things whose settings are asked for.
     pub struct DescribeConfigsRequest {
@@ -16,7 +28,7 @@ message! {
 
     /// One thing: a topic or a broker.
     pub struct DescribeConfigsResource {
-        /// What it is: 2 is a topic, 4 a broker.
+        /// What it is: [`RESOURCE_TOPIC`] or [`RESOURCE_BROKER`].
         [0..] resource_type: i8;
         /// The name of the topic, or the id of the broker.
         [0..] resource_name: String;
@@ -54,7 +66,7 @@ message! {
         [0.., nullable 0..] value: Option<String>;
         /// Whether it cannot be changed.
         [0..] read_only: bool;
-        /// Where the value comes from.
+        /// Where the value comes from: [`CONFIG_SOURCE_TOPIC`], [`CONFIG_SOURCE_DEFAULT`] and others.
         [1..] config_source: i8 = -1, ignorable;
         /// Whether the value must not be shown.
         [0..] is_sensitive: bool;

@@ -408,7 +408,7 @@ pub fn incremental_alter_configs_request(g: &mut Gen, _: i16) -> IncrementalAlte
 pub fn incremental_alter_configs_response(g: &mut Gen, _: i16) -> IncrementalAlterConfigsResponse {
     IncrementalAlterConfigsResponse {
         throttle_time_ms: g.i32(),
-        responses: g.vec(|g| IncrementalAlterConfigsResourceResponse {
+        responses: g.vec(|g| AlterConfigsResourceResponse {
             error_code: g.error(),
             error_message: g.option(Gen::text),
             resource_type: g.i8(),

@@ -228,7 +228,7 @@ structs! {
         throttle_time_ms, responses,
     }
     incremental_alter_configs_response:
-        AlterConfigsResourceResponse => IncrementalAlterConfigsResourceResponse {
+        AlterConfigsResourceResponse => AlterConfigsResourceResponse {
         error_code, error_message, resource_type, resource_name,
     }
 }
