@@ -133,24 +133,41 @@ pub(crate) async fn read_small(
 /// The disk's, if neither a sector of the range nor the first one of the file could be read: then
 /// it is not about single sectors.
 pub(crate) async fn read_around(file: &dyn File, at: u64, len: usize) -> io::Result<Bytes> {
+    Ok(read_noting(file, at, len).await?.0)
+}
+
+/// The same, with the end of the last sector that could not be read.
+pub(crate) async fn read_noting(
+    file: &dyn File,
+    at: u64,
+    len: usize,
+) -> io::Result<(Bytes, Option<u64>)> {
     let first = match file.read(at, len).await {
-        Ok(bytes) => return Ok(bytes),
+        Ok(bytes) => return Ok((bytes, None)),
         Err(error) => error,
     };
     let end = file.len_bytes().await?.min(at + len as u64);
     let mut out = BytesMut::new();
-    let (mut position, mut readable) = (at, false);
+    let (mut position, mut readable, mut unreadable_end) = (at, false, None);
     while position < end {
         // Up to the next border of a sector, and not beyond what was asked for.
         let piece = (SECTOR - position % SECTOR).min(end - position) as usize;
+        let next = position + piece as u64;
         match file.read(position, piece).await {
             Ok(bytes) if bytes.len() == piece => {
                 readable = true;
                 out.extend_from_slice(&bytes);
             }
-            _ => out.resize(out.len() + piece, UNREADABLE),
+            _ => {
+                out.resize(out.len() + piece, UNREADABLE);
+                unreadable_end = Some(next);
+            }
         }
-        position += piece as u64;
+        position = next;
     }
-    if readable || file.read(0, SECTOR_BYTES).await.is_ok() { Ok(out.freeze()) } else { Err(first) }
+    if readable || file.read(0, SECTOR_BYTES).await.is_ok() {
+        Ok((out.freeze(), unreadable_end))
+    } else {
+        Err(first)
+    }
 }

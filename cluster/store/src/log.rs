@@ -287,6 +287,9 @@ mod tests {
     use bytes::Bytes;
     use fulmar_types::{SiteId, Uuid};
 
+    /// The size of a segment for four entries of 1 KiB.
+    const FULL: u64 = FRAMES_AT + 4096;
+
     fn entry(term: u64, index: u64, len: usize) -> LogEntry {
         LogEntry {
             position: LogPosition { term: Term(term), index: LogIndex(index) },
@@ -304,7 +307,7 @@ mod tests {
             chain: Chain::genesis(site),
             predecessor: None,
         };
-        OpenLog::new(8192, header)
+        OpenLog::new(FULL, header)
     }
 
     /// Three segments: 0..=3 (1 KiB each), 4..=7, 8.
@@ -321,8 +324,8 @@ mod tests {
         let log = filled();
         let bases: Vec<u64> = log.segments().keys().map(|base| base.0).collect();
         assert_eq!(bases, [0, 4, 8]);
-        assert_eq!(log.segment_of(LogIndex(3)).unwrap().end(), 8192);
-        assert_eq!(log.meta(LogIndex(5)).unwrap().at(), 4096 + 1024);
+        assert_eq!(log.segment_of(LogIndex(3)).unwrap().end(), FULL);
+        assert_eq!(log.meta(LogIndex(5)).unwrap().at(), FRAMES_AT + 1024);
         assert_eq!(log.segment_of(LogIndex(4)).unwrap().header.predecessor.unwrap().index.0, 3);
     }
 
@@ -331,10 +334,10 @@ mod tests {
         let mut log = filled();
         let cut = log.truncate(LogIndex(4)).expect("there were entries");
         assert_eq!(cut.dropped, [LogIndex(8), LogIndex(4)]);
-        assert_eq!((cut.base, cut.at, cut.old_end), (LogIndex(0), 8192, 8192));
+        assert_eq!((cut.base, cut.at, cut.old_end), (LogIndex(0), FULL, FULL));
         assert_eq!(log.next(), LogIndex(4));
         let cut = log.truncate(LogIndex(2)).expect("there were entries");
-        assert_eq!((cut.at, cut.old_end), (4096 + 2048, 8192));
+        assert_eq!((cut.at, cut.old_end), (FRAMES_AT + 2048, FULL));
         assert_eq!(cut.chain, log.tail().chain());
         assert_eq!(log.truncate(LogIndex(2)), None);
         // A smaller entry fits where the larger one did not.
@@ -357,8 +360,8 @@ mod tests {
         let log = filled();
         let segment = log.segment_of(LogIndex(4)).unwrap();
         assert_eq!(segment.chain_at(FRAMES_AT), Some(segment.header.chain));
-        assert_eq!(segment.chain_at(4096 + 1024), Some(segment.metas[0].chain));
-        assert_eq!(segment.chain_at(4096 + 512), None);
+        assert_eq!(segment.chain_at(FRAMES_AT + 1024), Some(segment.metas[0].chain));
+        assert_eq!(segment.chain_at(FRAMES_AT + 512), None);
         assert_eq!(segment.chain_at(segment.end()), Some(segment.chain()));
     }
 

@@ -6,7 +6,9 @@
 //!             every entry of this one was applied                (the footer needs the outcomes)
 //!             the file of the next one is on disk
 //! then        read and verify every frame, hash
-//!             marks <- 0, footer, trailer, length; flush
+//!             a mark with a copy of the last block; flush        (the footer begins in that block)
+//!             footer, trailer, length; flush
+//!             marks <- 0; flush
 //!             the manifest names the segment                     (in the queue of the writer)
 //! ```
 //!
@@ -19,14 +21,14 @@
 
 use crate::core::{Core, Inner};
 use crate::error::{Damage, DiskError, Failure, is_full};
-use crate::files::zeros;
+use crate::files::{read_around, zeros};
 use crate::footer::Summary;
 use crate::format::frame::Expected;
 use crate::format::header::{FRAMES_AT, SegmentHeader};
 use crate::format::manifest::SealedInfo;
-use crate::format::mark::MARK_SLOTS_AT;
+use crate::format::mark::{FlushMark, MARK_SLOTS_AT, Marks, block_of};
+use crate::format::to_sectors;
 use crate::format::trailer::Trailer;
-use crate::format::{SECTOR, to_sectors};
 use crate::log::OpenSegment;
 use crate::recovery::SealedSegment;
 use crate::recovery::scan::Window;
@@ -37,7 +39,8 @@ use fulmar_host::disk::{File, Flush, Write};
 use fulmar_host::task::yield_now;
 use fulmar_host::time;
 use fulmar_types::LogIndex;
-use fulmar_types::limits::{SECTOR_BYTES, SEGMENT_HEADER_BYTES};
+use fulmar_types::limits::{BLOCK_BYTES, SECTOR_BYTES, SEGMENT_HEADER_BYTES};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,7 +157,7 @@ async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
     let path = inner.paths.segment(base);
     let segment_bytes = inner.settings.segment_bytes;
     let mut hash = Xxh3::new();
-    verify(file.as_ref(), &path, &segment, segment_bytes, &mut hash).await?;
+    let tail = verify(file.as_ref(), &path, &segment, segment_bytes, &mut hash).await?;
     let padding = to_sectors(footer.len() as u64) - footer.len() as u64;
     hash.update(&footer);
     zeros(padding).iter().for_each(|piece| hash.update(piece));
@@ -168,15 +171,18 @@ async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
         hash: hash.digest128(),
     };
     let written = async {
-        let no_mark = MARK_SLOTS_AT.map(|at| Write { at, pieces: zeros(SECTOR) });
-        let mut writes = no_mark.to_vec();
+        write_last_mark(file.as_ref(), &segment, &tail).await?;
         let mut pieces = vec![footer.clone()];
         pieces.extend(zeros(padding));
         pieces.push(Bytes::from(trailer.encode()));
-        writes.push(Write { at: trailer.frames_end, pieces });
-        file.write(writes, Flush::No).await?;
+        // Whole blocks, for one that is torn may be unreadable.
+        let end = trailer.file_bytes();
+        pieces.extend(zeros(end.next_multiple_of(BLOCK_BYTES as u64) - end));
+        file.write(vec![Write { at: trailer.frames_end, pieces }], Flush::No).await?;
         file.set_len(trailer.file_bytes()).await?;
-        file.sync().await
+        file.sync().await?;
+        let no_mark = MARK_SLOTS_AT.map(|at| Write { at, pieces: zeros(BLOCK_BYTES as u64) });
+        file.write(no_mark.to_vec(), Flush::Data).await
     };
     written.await.map_err(DiskError::with("write", &path))?;
     let summary = Summary::read(&footer).expect("the footer was encoded here");
@@ -184,14 +190,26 @@ async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
     Ok(SealedSegment { info, header: segment.header, trailer, summary })
 }
 
-/// Reads a segment back and checks every frame against what is in memory.
+/// Writes a mark behind the last frame, whatever the marks say: a seal that power cut short may have
+/// left none.
+async fn write_last_mark(file: &dyn File, segment: &OpenSegment, tail: &[u8]) -> io::Result<()> {
+    let base = segment.header.base;
+    let page = read_around(file, 0, SEGMENT_HEADER_BYTES).await?;
+    let sequence = Marks::read(&page, base).best.map_or(0, |mark| mark.sequence) + 1;
+    let (flushed, chain, end) = (segment.end(), segment.chain(), segment.end());
+    let mark = FlushMark { base, flushed, chain, sequence, end };
+    file.write(vec![Write::one(mark.slot_at(), mark.encode(tail))], Flush::Data).await
+}
+
+/// Reads a segment back and checks every frame against what is in memory. Returns what of its last
+/// block the frames fill.
 async fn verify(
     file: &dyn File,
     path: &Path,
     segment: &OpenSegment,
     segment_bytes: u64,
     hash: &mut Xxh3,
-) -> Result<(), Failure> {
+) -> Result<Bytes, Failure> {
     let failed = |error| Failure::from(DiskError::with("read", path)(error));
     let sector = file.read(0, SECTOR_BYTES).await.map_err(failed)?;
     let header = SegmentHeader::decode(&sector);
@@ -221,5 +239,6 @@ async fn verify(
     if chain != segment.chain() {
         return Err(Damage::new(path, None, "its frames are not the ones that were written").into());
     }
-    Ok(())
+    let border = block_of(segment.end());
+    window.get(border, segment.end() - border).await.map_err(failed)
 }

@@ -9,8 +9,9 @@
 //!
 //! Invariants: one change is under way at a time. The frames of a group and its flush mark go in
 //! one call of `File::write`, so a group costs one thread hop; the last group before a pause or a
-//! clean stop gets a mark behind it, so that rot in it is told from a torn write. A segment is named, and its
-//! predecessor flushed, before its first frame is written. A cut is durable before anything that
+//! clean stop gets a mark behind it, so that rot in it is told from a torn write. Whenever a block
+//! with flushed frames is written to again, a mark that was flushed before holds a copy of them. A
+//! segment is named, and its predecessor flushed, before its first frame is written. A cut is durable before anything that
 //! was asked for after it.
 //!
 //! Never: retry. Any error closes the store.
@@ -22,7 +23,7 @@ use crate::format::frame::{Chain, frame_bytes};
 use crate::format::header::{FRAMES_AT, SegmentHeader};
 use crate::format::identity::Identity;
 use crate::format::manifest::Manifest;
-use crate::format::mark::FlushMark;
+use crate::format::mark::{FlushMark, block_of};
 use crate::format::vote::{SavedVote, VOTE_SLOTS_AT, VoteSlot};
 use crate::gc::Removal;
 use crate::install::Installation;
@@ -33,7 +34,7 @@ use crate::spare::{fill, open_spare};
 use bytes::Bytes;
 use fulmar_host::disk::{File, Flush, Open, Write};
 use fulmar_host::{Host, planted, time};
-use fulmar_types::limits::{ENTRY_BYTES_MAX, SEGMENT_HEADER_BYTES};
+use fulmar_types::limits::{ENTRY_BYTES_MAX, SECTOR_BYTES, SEGMENT_HEADER_BYTES};
 use fulmar_types::{Event, LogIndex, LogPosition, Plant, Probe};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +59,35 @@ pub(crate) struct OpenFile {
     pub file: Arc<dyn File>,
     /// Of the last flush mark.
     pub sequence: u64,
+    /// What the block that the next frame goes to holds already: the bytes from its border up to
+    /// where the frames end.
+    pub tail: Vec<u8>,
+}
+
+impl OpenFile {
+    /// Takes note of what is written at the end of the frames.
+    fn extend(&mut self, at: u64, pieces: &[Bytes]) {
+        debug_assert_eq!(self.tail.len() as u64, at - block_of(at), "the tail ends where they do");
+        let end = at + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let mut before = block_of(end).saturating_sub(at) as usize;
+        if block_of(end) >= at {
+            self.tail.clear();
+        }
+        for piece in pieces {
+            let skipped = before.min(piece.len());
+            before -= skipped;
+            self.tail.extend_from_slice(&piece[skipped..]);
+        }
+    }
+
+    /// The write of a mark. A bug that can be planted leaves the copy out of it.
+    fn mark(&self, mark: &FlushMark) -> Write {
+        let mut block = mark.encode(&self.tail);
+        if planted(Plant::NoTailCopy) {
+            block[SECTOR_BYTES..].fill(0);
+        }
+        Write::one(mark.slot_at(), block)
+    }
 }
 
 /// Frames that lie one behind the other in one segment.
@@ -250,8 +280,10 @@ impl Writer {
             }
             let open = self.files.get_mut(&base).expect("the segment was begun");
             open.sequence += 1;
-            let mark = FlushMark { base, flushed: at, chain: before, sequence: open.sequence };
-            let writes = vec![Write { at, pieces }, Write::one(mark.slot_at(), mark.encode())];
+            open.extend(at, &pieces);
+            let (sequence, end) = (open.sequence, at + bytes);
+            let mark = FlushMark { base, flushed: at, chain: before, sequence, end };
+            let writes = vec![Write { at, pieces }, open.mark(&mark)];
             let written = writes.iter().map(Write::bytes).sum();
             let result = open.file.write(writes, Flush::Data).await;
             let path = self.inner.paths.segment(base);
@@ -307,8 +339,8 @@ impl Writer {
             return Ok(());
         };
         open.sequence += 1;
-        let mark = FlushMark { base, flushed, chain, sequence: open.sequence };
-        let written = open.file.write(vec![Write::one(mark.slot_at(), mark.encode())], Flush::Data);
+        let mark = FlushMark { base, flushed, chain, sequence: open.sequence, end: flushed };
+        let written = open.file.write(vec![open.mark(&mark)], Flush::Data);
         let path = self.inner.paths.segment(base);
         written.await.map_err(DiskError::with("write", &path))
     }
@@ -471,17 +503,21 @@ impl Writer {
 /// what the mark says was flushed. Both slots are lowered in the end, so that one rotten slot does
 /// not bring the old mark back.
 async fn wipe(open: &mut OpenFile, cut: &Cut) -> std::io::Result<()> {
+    let border = block_of(cut.at);
+    let kept = usize::try_from(cut.at - border).expect("less than a block");
+    open.tail = open.file.read(border, kept).await?.to_vec();
     let mut mark = FlushMark {
         base: cut.base,
         flushed: cut.at,
         chain: cut.chain,
         sequence: open.sequence + 1,
+        end: cut.at,
     };
-    open.file.write(vec![Write::one(mark.slot_at(), mark.encode())], Flush::Data).await?;
+    open.file.write(vec![open.mark(&mark)], Flush::Data).await?;
     let end = open.file.len_bytes().await?.min(cut.old_end);
     zero_range(open.file.as_ref(), cut.at, end).await?;
     mark.sequence += 1;
-    open.file.write(vec![Write::one(mark.slot_at(), mark.encode())], Flush::Data).await?;
+    open.file.write(vec![open.mark(&mark)], Flush::Data).await?;
     open.sequence = mark.sequence;
     Ok(())
 }
@@ -500,12 +536,12 @@ pub(crate) async fn begin_segment(
     let file = open_spare(disk, &spare, is_new).await?;
     fill(file.as_ref(), &spare, segment_bytes).await?;
     let (base, chain) = (header.base, header.chain);
-    let mark = FlushMark { base, flushed: FRAMES_AT, chain, sequence: 0 };
+    let mark = FlushMark { base, flushed: FRAMES_AT, chain, sequence: 0, end: FRAMES_AT };
     let mut page = header.encode();
     page.resize(SEGMENT_HEADER_BYTES, 0);
     let at = usize::try_from(mark.slot_at()).expect("a slot lies in the page");
-    let sector = mark.encode();
-    page[at..at + sector.len()].copy_from_slice(&sector);
+    let block = mark.encode(&[]);
+    page[at..at + block.len()].copy_from_slice(&block);
     file.write(vec![Write::one(0, page)], Flush::Data)
         .await
         .map_err(DiskError::with("write", &spare))?;
@@ -513,7 +549,7 @@ pub(crate) async fn begin_segment(
     disk.rename(&spare, &path).await.map_err(DiskError::with("rename", &spare))?;
     sync_rename(disk, &paths.log).await?;
     let file = disk.open(&path, Open::Existing).await.map_err(DiskError::with("open", &path))?;
-    Ok(OpenFile { file, sequence: mark.sequence })
+    Ok(OpenFile { file, sequence: mark.sequence, tail: Vec::new() })
 }
 
 const _: () = assert!(RUN_TARGET_BYTES <= GROUP_TARGET_BYTES);

@@ -6,11 +6,16 @@ const MIB: usize = 1 << 20;
 
 /// The unit in which a disk tears: a write that power loss interrupts leaves each sector either
 /// old, new or unreadable, never a mixture that a checksum would accept. Frames are padded to it,
-/// so no flush ever rewrites a sector that holds bytes of an earlier flush.
+/// so no sector ever holds bytes of two groups.
 pub const SECTOR_BYTES: usize = 512;
 
-/// The page of a segment file before its first frame: its header and its flush marks.
-pub const SEGMENT_HEADER_BYTES: usize = 4 * KIB;
+/// The unit in which a file system writes: what changes a sector writes its whole block, so power
+/// loss may make any sector of the block unreadable.
+pub const BLOCK_BYTES: usize = 4 * KIB;
+
+/// What lies in a segment file before its first frame: its header and two flush marks, each in a
+/// block of its own.
+pub const SEGMENT_HEADER_BYTES: usize = 3 * BLOCK_BYTES;
 
 /// The largest record batch that a producer may send (Kafka's `max.message.bytes`) to a site whose
 /// segments are of the default size.
@@ -121,7 +126,8 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 4_096;
 /// Batches that are remembered per producer and partition, as in Kafka (five in flight).
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 
-const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(SECTOR_BYTES));
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
+const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(
     SEGMENT_BYTES_MIN as usize
         >= entry_bytes_max(SEGMENT_BYTES_MIN) + SEGMENT_HEADER_BYTES + SECTOR_BYTES

@@ -51,6 +51,8 @@ plants! {
     ReplayEverything = "replay-everything",
     /// Tell which topics there are before all that was known before the start is known again.
     TellTopicsAtOnce = "tell-topics-at-once",
+    /// Leave the copy of the block that the next group is written to out of the flush mark.
+    NoTailCopy = "no-tail-copy",
     /// Leave out the flush of the directory after a rename.
     LoseRename = "lose-rename",
     /// Take a wiped node back with its old vote.

@@ -39,6 +39,8 @@ probes! {
     LeaderCutOneWay = "leader cut one way",
     /// Recovery cut off a torn last group.
     TornTailCut = "torn tail cut",
+    /// Recovery wrote back a block that a power cut had torn, from the copy in a flush mark.
+    TornBlockMended = "torn block mended",
     /// Recovery refused a frame that had been flushed and is bad now.
     RotRefused = "rot refused",
     /// A node installed a snapshot and segments from a peer.

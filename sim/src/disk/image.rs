@@ -16,18 +16,19 @@
 //! A power cut leaves of sector 3: D2, D1, D0 or garbage.
 //!
 //! Invariants: a sector in none of the three is the same on the disk. The oldest version of a
-//! sector is the durable one. A write that covers a sector in part makes all of it dirty, flushed
-//! neighbours included: a disk writes whole sectors.
+//! sector is the durable one. A write makes all sectors of its blocks dirty, those included that it
+//! does not change: a file system writes whole blocks, and power loss may make any sector of them
+//! unreadable, flushed neighbours too.
 
 use super::PowerLoss;
 use crate::prng::Prng;
-use fulmar_types::limits::SECTOR_BYTES;
+use fulmar_types::limits::{BLOCK_BYTES, SECTOR_BYTES};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
 
-/// The unit in which space is taken.
-const BLOCK: u64 = 4_096;
+/// The unit in which space is taken, and in which a file system writes.
+const BLOCK: u64 = BLOCK_BYTES as u64;
 
 type Sector = [u8; SECTOR_BYTES];
 
@@ -36,6 +37,8 @@ type Sector = [u8; SECTOR_BYTES];
 enum Old {
     Zeros,
     Bytes(Box<Sector>),
+    /// The one that came after it: its block was written, and it was not changed.
+    Same,
 }
 
 /// The versions that a group of writes replaced.
@@ -123,13 +126,23 @@ impl Image {
         Old::Bytes(sector)
     }
 
+    /// A sector is about to change.
     fn make_dirty(&mut self, sector: u64) {
-        if self.dirty.sectors.contains_key(&sector) {
+        if self.dirty.sectors.get(&sector).is_some_and(|old| *old != Old::Same) {
             return;
         }
         // A dropped page that is written again is dirty again, and the disk still has what it had.
         let old = self.dropped.remove(&sector).unwrap_or_else(|| self.version(sector));
         self.dirty.sectors.insert(sector, old);
+    }
+
+    /// A sector is written again as it is, if it is a part of the file.
+    fn make_rewritten(&mut self, sector: u64) {
+        if sector * SECTOR >= self.len_bytes() {
+            return;
+        }
+        let old = self.dropped.remove(&sector).unwrap_or(Old::Same);
+        self.dirty.sectors.entry(sector).or_insert(old);
     }
 
     /// Writes bytes; the file grows as needed.
@@ -138,7 +151,12 @@ impl Image {
             return;
         }
         let end = at + bytes.len() as u64;
-        for sector in sectors(at, end) {
+        let changed = sectors(at, end);
+        let written = sectors(at - at % BLOCK, end.next_multiple_of(BLOCK));
+        for sector in (written.start..changed.start).chain(changed.end..written.end) {
+            self.make_rewritten(sector);
+        }
+        for sector in changed {
             self.make_dirty(sector);
         }
         self.blocks.extend(at / BLOCK..end.div_ceil(BLOCK));
@@ -182,7 +200,9 @@ impl Image {
             if let Some(ended) = self.flushing.pop_front()
                 && !ended.replaced.sectors.is_empty()
             {
-                self.latest = ended.replaced.sectors.into_keys().collect();
+                let changed = ended.replaced.sectors.into_iter();
+                let changed = changed.filter(|(_, old)| *old != Old::Same);
+                self.latest = changed.map(|(sector, _)| sector).collect();
             }
         }
     }
@@ -209,6 +229,13 @@ impl Image {
                     .map(|flushing| &mut flushing.replaced.sectors)
                     .find(|sectors| sectors.contains_key(&sector))
                     .unwrap_or(&mut self.dirty.sectors);
+                if old == Old::Same {
+                    // A later version is as old as this one.
+                    if !drop_pages {
+                        later.entry(sector).or_insert(old);
+                    }
+                    continue;
+                }
                 if later.contains_key(&sector) || !drop_pages {
                     later.insert(sector, old);
                 } else {
@@ -258,7 +285,10 @@ impl Image {
                 self.put_sector(sector, &Old::Bytes(garbage));
             } else if !prng.chance(kept_ppm) {
                 let at = if torn { prng.below(versions.len() as u64) as usize } else { 0 };
-                self.put_sector(sector, &versions[at]);
+                if let Some(version) = versions[at..].iter().find(|version| **version != Old::Same)
+                {
+                    self.put_sector(sector, version);
+                }
             }
         }
         self.live.truncate(len_bytes as usize);
@@ -290,6 +320,7 @@ impl Image {
         match version {
             Old::Zeros => place.fill(0),
             Old::Bytes(bytes) => place.copy_from_slice(bytes.as_slice()),
+            Old::Same => {}
         }
     }
 

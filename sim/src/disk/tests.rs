@@ -154,20 +154,40 @@ fn unflushed_sectors_are_old_new_or_garbage_independently() {
 }
 
 #[test]
-fn a_write_endangers_the_flushed_neighbours_in_its_sector_and_no_others() {
-    let mut damaged = 0;
+fn a_write_endangers_the_flushed_neighbours_in_its_block_and_no_others() {
+    const BLOCK: usize = fulmar_types::limits::BLOCK_BYTES;
+    let (mut in_sector, mut in_block) = (0, 0);
     for seed in 0..200 {
         let mut prng = Prng::new(seed, "test");
         let mut image = Image::default();
-        image.write(0, &[1; 700]);
+        image.write(0, &[1; BLOCK + 700]);
         let flush = image.begin_flush();
         image.end_flush(flush);
-        image.write(700, &[2; 2_000]);
+        image.write(BLOCK as u64 + 700, &[2; 2_000]);
         image.lose_power(&mut prng, &ALWAYS_TORN);
-        assert_eq!(image.live()[..512], [1; 512], "a sector that was not written is safe");
-        damaged += usize::from(image.live()[512..700] != [1; 188]);
+        assert_eq!(image.live()[..BLOCK], [1; BLOCK], "a block that was not written is safe");
+        in_block += usize::from(image.live()[BLOCK..][..512] != [1; 512]);
+        in_sector += usize::from(image.live()[BLOCK..][512..700] != [1; 188]);
     }
-    assert!((5..40).contains(&damaged), "{damaged} of about 20");
+    for damaged in [in_sector, in_block] {
+        assert!((5..40).contains(&damaged), "{damaged} of about 20");
+    }
+}
+
+#[test]
+fn a_sector_that_is_written_again_as_it_is_has_no_older_version() {
+    let model = PowerLoss { torn_sector_ppm: 0, ..ALWAYS_TORN };
+    for seed in 0..100 {
+        let mut image = Image::default();
+        image.write(0, &[1; 1_024]);
+        let flush = image.begin_flush();
+        image.end_flush(flush);
+        image.write(512, &[2; 512]);
+        let _under_way = image.begin_flush();
+        image.write(0, &[3; 512]);
+        image.lose_power(&mut Prng::new(seed, "test"), &model);
+        assert!(matches!(image.live()[0], 1 | 3) && matches!(image.live()[512], 1 | 2));
+    }
 }
 
 #[test]
@@ -213,12 +233,17 @@ fn a_flush_covers_what_was_written_before_it_began() {
 #[test]
 fn a_failed_flush_may_leave_dirty_pages_that_are_called_clean() {
     let mut image = Image::default();
-    image.write(0, &[1; 1_024]);
+    let next = fulmar_types::limits::BLOCK_BYTES;
+    for block in [0, next as u64] {
+        image.write(block, &[1; 512]);
+    }
     let flush = image.begin_flush();
     image.end_flush(flush);
-    image.write(0, &[2; 1_024]);
+    for block in [0, next as u64] {
+        image.write(block, &[2; 512]);
+    }
     let failed = image.begin_flush();
-    image.write(512, &[3; 512]);
+    image.write(next as u64, &[3; 512]);
     image.fail_flush(failed, true);
     let fine = image.begin_flush();
     image.end_flush(fine);
@@ -226,7 +251,7 @@ fn a_failed_flush_may_leave_dirty_pages_that_are_called_clean() {
     assert_eq!(image.live()[0], 2, "a read still sees what was written");
     image.lose_power(&mut Prng::new(1, "test"), &NEVER_TORN);
     assert_eq!(image.live()[0], 1, "the second flush succeeded and wrote nothing");
-    assert_eq!(image.live()[512], 3, "what was written again was dirty again");
+    assert_eq!(image.live()[next], 3, "what was written again was dirty again");
 
     image.write(0, &[4; 512]);
     let failed = image.begin_flush();

@@ -3,14 +3,12 @@
 //! ```text
 //! page         0  this header, one sector
 //!            512  zeros
-//!           1024  flush mark, slot 0      (see `mark`)
-//!           1536  zeros
-//!           2048  flush mark, slot 1
-//!           2560  zeros
-//!           4096  the frames
+//!           4096  flush mark, slot 0      (see `mark`)
+//!           8192  flush mark, slot 1
+//!          12288  the frames
 //!
 //! header       0  magic [u8; 8] = "FULMSEGM"
-//!              8  version u32 = 1
+//!              8  version u32 = 2
 //!             12  zero u32
 //!             16  site uuid [u8; 16]
 //!             32  base index u64          the index of the first frame
@@ -21,8 +19,8 @@
 //!             72  zeros
 //! ```
 //!
-//! Crash rule: the header is flushed before the file gets its name, so a file `<base>.seg` with a
-//! bad header has rotted.
+//! Crash rule: the header is flushed before the file gets its name, and nothing is written to its
+//! block after that, so a file `<base>.seg` with a bad header has rotted.
 
 use super::{finish_sector, open_sector, put_position, read_position};
 use crate::format::frame::Chain;
@@ -34,7 +32,7 @@ use fulmar_types::{LogIndex, LogPosition, SiteId, Uuid};
 pub const FRAMES_AT: u64 = SEGMENT_HEADER_BYTES as u64;
 
 const MAGIC: [u8; 8] = *b"FULMSEGM";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BODY_BYTES: usize = 68;
 
 /// What a segment continues.

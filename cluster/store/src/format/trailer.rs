@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sealed file  0  page                    marks zero
-//!           4096  frames
+//!          12288  frames
 //!              .  footer                  see `crate::footer`, padded with zeros to a sector
 //!              .  trailer, one sector; the file ends here
 //!
@@ -118,7 +118,7 @@ mod tests {
     fn trailer() -> Trailer {
         Trailer {
             base: LogIndex(10),
-            frames_end: 8192,
+            frames_end: FRAMES_AT + 4096,
             footer_len: 700,
             last: at(3, 17),
             chain: Chain(99),
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn trailers_read_back_and_damage_is_refused() {
         let bytes = trailer().encode();
-        let len = 8192 + 1024 + 512;
+        let len = trailer().frames_end + 1024 + 512;
         assert_eq!(trailer().file_bytes(), len);
         assert_eq!(Trailer::decode(&bytes, len), Some(trailer()));
         assert_eq!(Trailer::decode(&bytes, len + 512), None, "a file of another length");
@@ -143,8 +143,8 @@ mod tests {
         let bad = Trailer { footer_len: u64::MAX - 100, ..trailer() };
         let mut out = bad;
         out.footer_len = 0;
-        assert_eq!(Trailer::decode(&out.encode(), 8192), None);
-        let bytes = Trailer { frames_end: 4096, ..trailer() }.encode();
-        assert_eq!(Trailer::decode(&bytes, 4096 + 1024 + 512), None, "no frame at all");
+        assert_eq!(Trailer::decode(&out.encode(), trailer().frames_end), None);
+        let bytes = Trailer { frames_end: FRAMES_AT, ..trailer() }.encode();
+        assert_eq!(Trailer::decode(&bytes, FRAMES_AT + 1024 + 512), None, "no frame at all");
     }
 }

@@ -1,7 +1,7 @@
 //! One of the two slots of the file `vote`.
 //!
 //! ```text
-//! file         0  slot 0, in a page of its own
+//! file         0  slot 0, in a block of its own
 //!           4096  slot 1
 //!
 //! slot         0  magic [u8; 8] = "FULMVOTE"
@@ -11,8 +11,11 @@
 //!             24  term u64
 //!             32  voted_for u64
 //!             40  crc u32           crc32c of bytes 0..40
-//!             44  zeros to the end of the sector
+//!             44  zeros to the end of the block
 //! ```
+//!
+//! A slot is written as a whole block: one that a power cut left unreadable can be written in no
+//! other way.
 //!
 //! Crash rule: a save writes and flushes slot 0, then slot 1; it is confirmed after both. So both
 //! hold the confirmed vote at rest, a torn write leaves the other slot, and one rotten slot never
@@ -20,7 +23,7 @@
 
 use super::{finish_sector, open_sector};
 use bytes::BufMut;
-use fulmar_types::limits::SECTOR_BYTES;
+use fulmar_types::limits::BLOCK_BYTES;
 use fulmar_types::{NodeId, Term};
 
 const MAGIC: [u8; 8] = *b"FULMVOTE";
@@ -56,9 +59,9 @@ pub struct VoteSlot {
 }
 
 impl VoteSlot {
-    /// One sector.
+    /// One block.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(SECTOR_BYTES);
+        let mut out = Vec::with_capacity(BLOCK_BYTES);
         let flags =
             self.vote.map_or(0, |vote| HAS_VOTE | if vote.committed { COMMITTED } else { 0 });
         out.put_slice(&MAGIC);
@@ -67,7 +70,9 @@ impl VoteSlot {
         out.put_u64_le(self.generation);
         out.put_u64_le(self.vote.map_or(0, |vote| vote.term.0));
         out.put_u64_le(self.vote.map_or(0, |vote| vote.voted_for.0));
-        finish_sector(out)
+        let mut out = finish_sector(out);
+        out.resize(BLOCK_BYTES, 0);
+        out
     }
 
     /// Reads a slot. `None` if it holds no undamaged vote of this version.
@@ -95,6 +100,7 @@ impl VoteSlot {
 mod tests {
     use super::super::testing::each_flipped;
     use super::*;
+    use fulmar_types::limits::SECTOR_BYTES;
 
     #[test]
     fn slots_read_back_and_damage_is_refused() {
@@ -103,7 +109,8 @@ mod tests {
             let slot = VoteSlot { generation: 12, vote };
             let bytes = slot.encode();
             assert_eq!(VoteSlot::decode(&bytes), Some(slot));
-            for (bit, flipped) in each_flipped(&bytes) {
+            assert_eq!(bytes.len(), BLOCK_BYTES);
+            for (bit, flipped) in each_flipped(&bytes[..SECTOR_BYTES]) {
                 assert_eq!(VoteSlot::decode(&flipped), None, "bit {bit}");
             }
         }

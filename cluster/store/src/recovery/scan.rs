@@ -3,19 +3,21 @@
 //!
 //! Invariants: memory is bounded by one window, whatever the file holds; no length is believed
 //! before its header verified and it fits into a segment; sectors that the disk cannot read are
-//! met as bytes that no checksum accepts.
+//! met as bytes that no checksum accepts, unless a flush mark holds what was flushed there.
 
 use super::table::Behind;
-use crate::files::read_around;
+use crate::files::{read_around, read_noting};
 use crate::format::SECTOR;
 use crate::format::frame::{
     self, Chain, Expected, FRAME_HEADER_BYTES, FrameError, FrameHeader, LogEntry,
 };
 use crate::format::header::{FRAMES_AT, SegmentHeader};
+use crate::format::mark::{TailCopy, block_of};
 use crate::log::{Meta, OpenSegment};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use fulmar_host::disk::File;
 use fulmar_types::LogIndex;
+use fulmar_types::limits::BLOCK_BYTES;
 use std::io;
 
 /// How much is read at a time, in bytes.
@@ -25,7 +27,7 @@ const WINDOW_BYTES: u64 = 4 << 20;
 /// group before, and a group is at most [`crate::writer::GROUP_BYTES_MAX`] long.
 const LOOK_AHEAD_BYTES: u64 = 2 * crate::writer::GROUP_BYTES_MAX;
 
-/// What a segment holds.
+/// What a segment holds, its torn blocks mended from the copies in its marks.
 pub(super) struct Scanned {
     /// Its good frames.
     pub segment: OpenSegment,
@@ -34,8 +36,13 @@ pub(super) struct Scanned {
     pub claim: LogIndex,
     /// What lies behind them.
     pub behind: Behind,
-    /// The end of the last frame of this life that was found further behind.
+    /// The end of the last frame of this life, or of the last unreadable sector, that was found
+    /// further behind.
     pub remnant_end: Option<u64>,
+    /// What of their last block the good frames fill.
+    pub tail: Bytes,
+    /// Blocks that say something else in the file than what was flushed, as they have to be.
+    pub repairs: Vec<TailCopy>,
 }
 
 /// A file, read through one window.
@@ -47,6 +54,10 @@ pub(crate) struct Window<'a> {
     /// Whether a sector that cannot be read is read around. Only recovery may: while a node runs,
     /// no power cut has torn one, so a failed read says something of the disk and not of the bytes.
     around: bool,
+    /// What was flushed at some places, whatever the file says.
+    copies: Vec<TailCopy>,
+    /// The end of the last sector met that cannot be read.
+    unreadable_end: Option<u64>,
     at: u64,
     bytes: Bytes,
 }
@@ -60,12 +71,14 @@ impl<'a> Window<'a> {
     /// A window for somebody who knows how much will be wanted.
     pub async fn with_ahead(file: &'a dyn File, ahead: u64) -> io::Result<Self> {
         let len = file.len_bytes().await?;
-        Ok(Self { file, len, ahead, around: false, at: 0, bytes: Bytes::new() })
+        let (copies, bytes) = (Vec::new(), Bytes::new());
+        Ok(Self { file, len, ahead, around: false, copies, unreadable_end: None, at: 0, bytes })
     }
 
-    /// A window for recovery, which reads around what a power cut has left unreadable.
-    async fn around(file: &'a dyn File) -> io::Result<Self> {
-        Ok(Self { around: true, ..Self::new(file).await? })
+    /// A window for recovery, which reads around what a power cut has left unreadable and shows the
+    /// copies that were flushed before in its place.
+    async fn around(file: &'a dyn File, copies: &[TailCopy]) -> io::Result<Self> {
+        Ok(Self { around: true, copies: copies.to_vec(), ..Self::new(file).await? })
     }
 
     /// The bytes at a position, fewer than `len` only where the file ends.
@@ -77,15 +90,37 @@ impl<'a> Window<'a> {
             let read = usize::try_from(read).expect("a window and a frame fit into memory");
             self.bytes = match self.file.read(at, read).await {
                 Ok(bytes) => bytes,
-                Err(_) if self.around => read_around(self.file, at, read).await?,
+                Err(_) if self.around => {
+                    let (bytes, unreadable_end) = read_noting(self.file, at, read).await?;
+                    self.unreadable_end = self.unreadable_end.max(unreadable_end);
+                    bytes
+                }
                 // What lies further on is nobody's yet, and may be torn.
                 Err(_) => self.file.read(at, len as usize).await?,
             };
             self.at = at;
+            self.lay_over();
         }
         let from = usize::try_from(at - self.at).expect("within the window");
         let to = from.saturating_add(len as usize).min(self.bytes.len());
         Ok(self.bytes.slice(from.min(to)..to))
+    }
+
+    fn lay_over(&mut self) {
+        for TailCopy { at, bytes } in &self.copies {
+            let (from, to) = (self.at.max(*at), at + bytes.len() as u64);
+            let to = to.min(self.at + self.bytes.len() as u64);
+            if from >= to {
+                continue;
+            }
+            let copy = &bytes[(from - at) as usize..(to - at) as usize];
+            let place = (from - self.at) as usize..(to - self.at) as usize;
+            if self.bytes[place.clone()] != *copy {
+                let mut mended = BytesMut::from(std::mem::take(&mut self.bytes));
+                mended[place].copy_from_slice(copy);
+                self.bytes = mended.freeze();
+            }
+        }
     }
 
     /// Reads the frame that is due at a place.
@@ -108,14 +143,15 @@ impl<'a> Window<'a> {
     }
 }
 
-/// Scans the segment that begins with `header`, up to its successor where there is one.
+/// Scans the segment that begins with `header`, up to its successor where there is one. `copies` are
+/// those of its marks.
 pub(super) async fn scan(
     file: &dyn File,
-    header: SegmentHeader,
+    (header, copies): (SegmentHeader, &[TailCopy]),
     segment_bytes: u64,
     successor: Option<LogIndex>,
 ) -> io::Result<Scanned> {
-    let mut window = Window::around(file).await?;
+    let mut window = Window::around(file, copies).await?;
     let mut segment = OpenSegment::new(header);
     let mut claim = LogIndex(0);
     let behind = loop {
@@ -141,9 +177,37 @@ pub(super) async fn scan(
     };
     let remnant_end = match behind {
         Behind::Complete => None,
-        _ => last_remnant(&mut window, &segment, segment_bytes).await?,
+        _ => {
+            let remnant_end = last_remnant(&mut window, &segment, segment_bytes).await?;
+            // Nothing can be written into a part of a block that cannot be read.
+            remnant_end.max(window.unreadable_end.filter(|unreadable| *unreadable > segment.end()))
+        }
     };
-    Ok(Scanned { segment, claim, behind, remnant_end })
+    let end = segment.end();
+    let tail = window.get(block_of(end), end - block_of(end)).await?;
+    let repairs = repairs(&mut window, copies, end).await?;
+    Ok(Scanned { segment, claim, behind, remnant_end, tail, repairs })
+}
+
+/// The blocks below `end` in which the file does not say what the copies do, whole: a block that
+/// cannot be read can only be written as a whole.
+async fn repairs(
+    window: &mut Window<'_>,
+    copies: &[TailCopy],
+    end: u64,
+) -> io::Result<Vec<TailCopy>> {
+    let mut repairs = Vec::new();
+    for TailCopy { at, bytes } in copies {
+        let len = (BLOCK_BYTES as u64).min(window.len.saturating_sub(*at));
+        let has = window.file.read(*at, len as usize).await;
+        if *at >= end || has.is_ok_and(|has| has.starts_with(bytes)) {
+            continue;
+        }
+        let mut block = window.get(*at, len.min(end - at)).await?.to_vec();
+        block.resize(len as usize, 0);
+        repairs.push(TailCopy { at: *at, bytes: block.into() });
+    }
+    Ok(repairs)
 }
 
 fn due(segment: &OpenSegment) -> Expected {
@@ -210,7 +274,7 @@ pub(super) async fn adopt_stale(
     segment: &OpenSegment,
     segment_bytes: u64,
 ) -> io::Result<Option<FrameHeader>> {
-    let mut window = Window::around(file).await?;
+    let mut window = Window::around(file, &[]).await?;
     let due = due(segment);
     let head = window.get(due.at, FRAME_HEADER_BYTES as u64).await?;
     let Some(stale) = FrameHeader::decode(&head) else { return Ok(None) };
@@ -230,7 +294,7 @@ pub(super) async fn adopt_stale(
     Ok(Some(FrameHeader { position, chain, base: due.base, ..stale }))
 }
 
-/// The page in front of the frames.
+/// The blocks in front of the frames.
 pub(super) async fn read_page(file: &dyn File) -> io::Result<Bytes> {
-    read_around(file, 0, usize::try_from(FRAMES_AT).expect("a page")).await
+    read_around(file, 0, usize::try_from(FRAMES_AT).expect("three blocks")).await
 }

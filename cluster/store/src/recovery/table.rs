@@ -8,6 +8,8 @@
 //! |---|---|
 //! | good frames, then zeros or the end of the file | whole |
 //! | good frames, then a frame of an earlier life of the file | whole (and a probe) |
+//! | good frames, then a sector that cannot be read | cut there: a part of its block could not be written |
+//! | a block other than its copy in a mark | read as the copy, and written back (and a probe) |
 //! | a bad frame at or above the flush mark, with or without good ones behind it | cut there |
 //! | a bad frame below the flush mark | stop: it was flushed |
 //! | a bad frame in a segment that has a successor | stop: it was flushed before the successor was named |
@@ -83,7 +85,8 @@ pub(crate) struct TailSeen {
     pub next: LogIndex,
     /// What lies there.
     pub behind: Behind,
-    /// The end of the last frame of this life that was found further behind.
+    /// The end of the last frame of this life, or of the last unreadable sector, that was found
+    /// further behind.
     pub remnant_end: Option<u64>,
     /// The better flush mark.
     pub mark: Option<FlushMark>,
@@ -260,7 +263,7 @@ mod tests {
     use fulmar_types::{NodeId, Term};
 
     fn mark(flushed: u64) -> FlushMark {
-        FlushMark { base: LogIndex(10), flushed, chain: Chain(1), sequence: 4 }
+        FlushMark { base: LogIndex(10), flushed, chain: Chain(1), sequence: 4, end: flushed }
     }
 
     /// Ten good frames, the last group of which began at 6000.

@@ -8,12 +8,13 @@ use super::{SealedSegment, SegmentFile, next_spare, report_stop, retire};
 use crate::error::{Damage, DiskError, Failure, is_full};
 use crate::files::{
     forget_cached, open_if_there, read_around, remove_if_there, replace, sync_dir, zero_range,
+    zeros,
 };
 use crate::format::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};
 use crate::format::header::{FRAMES_AT, SegmentHeader};
 use crate::format::identity::Identity;
 use crate::format::manifest::Manifest;
-use crate::format::mark::{self, FlushMark};
+use crate::format::mark::{FlushMark, Marks, block_of};
 use crate::log::{OpenLog, OpenSegment};
 use crate::paths::Paths;
 use crate::space::{Ballast, with_ballast};
@@ -22,7 +23,7 @@ use crate::writer::OpenFile;
 use bytes::{Bytes, BytesMut};
 use fulmar_host::disk::{File, Flush, Write};
 use fulmar_host::{Host, planted};
-use fulmar_types::limits::SECTOR_BYTES;
+use fulmar_types::limits::{BLOCK_BYTES, SECTOR_BYTES};
 use fulmar_types::{LogIndex, LogPosition, Plant, Probe};
 use std::collections::BTreeMap;
 use std::io;
@@ -49,6 +50,18 @@ struct Read {
 impl Read {
     fn cut_bytes(&self) -> u64 {
         self.wipe_to.map_or(0, |to| to.saturating_sub(self.scanned.segment.end()))
+    }
+
+    /// Writes back what a power cut has taken from blocks that were flushed. The marks keep the
+    /// copies until that is durable.
+    async fn repair(&self, host: &Host) -> io::Result<()> {
+        let repairs = &self.scanned.repairs;
+        if repairs.is_empty() {
+            return Ok(());
+        }
+        host.probe(Probe::TornBlockMended);
+        let writes = repairs.iter().map(|block| Write::one(block.at, block.bytes.clone()));
+        self.file.write(writes.collect(), Flush::Data).await
     }
 }
 
@@ -92,10 +105,11 @@ impl Tail {
         let mut opened = headers.into_iter().peekable();
         while let Some((path, file, header, page)) = opened.next() {
             let successor = opened.peek().map(|(_, _, header, _)| *header);
-            let scanned = scan(file.as_ref(), header, segment_bytes, successor.map(|s| s.base))
+            let marks = Marks::read(&page, header.base);
+            let (mark, begins) = (marks.best, (header, marks.copies.as_slice()));
+            let scanned = scan(file.as_ref(), begins, segment_bytes, successor.map(|s| s.base))
                 .await
                 .map_err(DiskError::with("read", &path))?;
-            let mark = mark::best(&page, header.base);
             let seen = seen(&scanned, mark, successor, known.snapshot);
             let wipe_to = match judge_tail(&seen) {
                 TailVerdict::Whole => None,
@@ -131,6 +145,9 @@ impl Tail {
         let claim = self.read.iter().map(|read| read.scanned.claim).max().unwrap_or_default();
         if cut_bytes > 0 {
             host.probe(Probe::TornTailCut);
+        }
+        for read in &self.read {
+            read.repair(host).await.map_err(DiskError::with("write", &read.path))?;
         }
         if planted(Plant::TrustRecycledTail)
             && let Some(read) = self.read.last_mut()
@@ -175,7 +192,8 @@ impl Tail {
             // A completed segment gets no further mark.
             let before = read.mark.map_or(0, |mark| mark.sequence);
             let sequence = if base == active { sequence } else { before };
-            files.insert(base, OpenFile { file: read.file, sequence });
+            let tail = read.scanned.tail.to_vec();
+            files.insert(base, OpenFile { file: read.file, sequence, tail });
             segments.insert(base, read.scanned.segment);
         }
         let log = OpenLog::recovered(self.segment_bytes, segments);
@@ -287,8 +305,15 @@ async fn settle_active(read: &Read) -> io::Result<u64> {
     let file = read.file.as_ref();
     let segment = &read.scanned.segment;
     if let Some(wipe_to) = read.wipe_to {
-        let end = file.len_bytes().await?.min(wipe_to);
-        zero_range(file, segment.end(), end).await?;
+        // Whole blocks, for a torn one may be unreadable.
+        let whole = wipe_to.next_multiple_of(BLOCK_BYTES as u64);
+        let end = file.len_bytes().await?.min(whole);
+        let (border, tail) = (block_of(segment.end()), read.scanned.tail.clone());
+        let first = (border + BLOCK_BYTES as u64).min(end.max(segment.end()));
+        let mut pieces = vec![tail];
+        pieces.extend(zeros(first - segment.end()));
+        file.write(vec![Write { at: border, pieces }], Flush::No).await?;
+        zero_range(file, first, end).await?;
     }
     // Apart from the mark: were they flushed together, a crash could leave a mark that speaks of
     // frames which were only in the page cache.
@@ -298,8 +323,10 @@ async fn settle_active(read: &Read) -> io::Result<u64> {
         flushed: segment.end(),
         chain: segment.chain(),
         sequence: read.mark.map_or(0, |mark| mark.sequence) + 1,
+        end: segment.end(),
     };
-    file.write(vec![Write::one(mark.slot_at(), mark.encode())], Flush::Data).await?;
+    let block = mark.encode(&read.scanned.tail);
+    file.write(vec![Write::one(mark.slot_at(), block)], Flush::Data).await?;
     Ok(mark.sequence)
 }
 

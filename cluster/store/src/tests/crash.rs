@@ -231,8 +231,11 @@ async fn check(disk: &TestDisk, model: &Model) -> Vec<Probe> {
     node.store.close().await.expect("works");
     let sealed = node.store.sealed();
     drop(node);
+    let has_unreadable = disk.has_unreadable();
     let node = open(disk).await;
-    assert_eq!(node.recovered.cut_bytes, 0, "nothing is torn after a clean end");
+    // What an earlier cut left unreadable in a recycled file is wiped when it is met.
+    let is_whole = node.recovered.cut_bytes == 0 || has_unreadable;
+    assert!(is_whole, "nothing is torn after a clean end");
     assert_eq!(node.store.sealed(), sealed);
     let first = node.store.floor().map_or(0, |floor| floor.index.0 as usize + 1);
     assert!(node.all().await == found[first..], "the same log after a clean restart");
@@ -291,6 +294,7 @@ pub fn cut_everywhere() {
     }
     assert!(again > 100, "{again} recoveries were interrupted");
     assert!(probes.contains(&Probe::TornTailCut));
+    assert!(probes.contains(&Probe::TornBlockMended));
     assert!(probes.contains(&Probe::StaleFrameRefused));
 }
 

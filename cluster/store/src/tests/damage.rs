@@ -3,6 +3,8 @@
 
 use super::disk::TestDisk;
 use super::fixture::*;
+use crate::format::header::FRAMES_AT;
+use crate::format::mark::MARK_SLOTS_AT;
 use crate::{Life, Poisoned, ReadError, SavedVote, StreamId};
 use fulmar_host::time;
 use fulmar_types::{ExitCode, Incarnation, LogIndex, NodeId, Offset, Probe, Term, Uuid};
@@ -13,6 +15,8 @@ const LEN: usize = 8000;
 /// Entries per segment.
 const PER: u64 = 15;
 const FRAME: usize = 8192;
+/// Where the first of them lies.
+const FIRST: usize = FRAMES_AT as usize;
 
 fn path(name: &str) -> PathBuf {
     Path::new(ROOT).join(name)
@@ -67,7 +71,7 @@ fn stops(disk: &TestDisk, file: &Path) -> String {
 fn rot_in_the_middle_stops_the_node() {
     for entry in [45, 47] {
         let disk = filled(0);
-        flip(&disk, &segment(45), 4096 + (entry - 45) * FRAME + 3000);
+        flip(&disk, &segment(45), FIRST + (entry - 45) * FRAME + 3000);
         let message = stops(&disk, &segment(45));
         assert!(message.contains(&format!("entry {entry}")), "{message}");
         assert!(message.contains("rot refused: true"), "{message}");
@@ -76,7 +80,7 @@ fn rot_in_the_middle_stops_the_node() {
 
 #[test]
 fn rot_in_the_last_group_after_a_stop_or_a_pause_stops_the_node() {
-    let last = 4096 + 4 * FRAME + 3000;
+    let last = FIRST + 4 * FRAME + 3000;
     let disk = filled(0);
     flip(&disk, &segment(45), last);
     assert!(stops(&disk, &segment(45)).contains("entry 49"));
@@ -94,7 +98,7 @@ fn rot_in_the_last_group_is_cut_off_and_wiped_if_no_mark_covers_it() {
     run(async {
         let (disk, node) = write(0).await;
         drop(node);
-        let at = 4096 + 4 * FRAME;
+        let at = FIRST + 4 * FRAME;
         flip(&disk, &segment(45), at + 3000);
         let node = open(&disk).await;
         assert_eq!(node.recovered.last.map(|p| p.index), Some(LogIndex(48)));
@@ -108,24 +112,60 @@ fn rot_in_the_last_group_is_cut_off_and_wiped_if_no_mark_covers_it() {
     });
 }
 
+/// The power goes while a group is written, and takes the whole block in which it begins: frames of
+/// earlier groups, which were acknowledged, lie in it too.
+#[test]
+fn a_block_torn_by_the_next_group_is_mended_from_the_mark() {
+    run(async {
+        for entries in 2..12 {
+            let disk = TestDisk::default();
+            let node = fresh(&disk).await;
+            let vote = SavedVote { term: Term(1), voted_for: NodeId(3), committed: true };
+            node.store.save_vote(vote).await.expect("saved");
+            for index in 0..entries {
+                node.fill(1, index..index + 1, 600).await;
+            }
+            drop(node);
+            // The block, and the mark that came with the group which tore it.
+            let end = FIRST + (entries as usize - 1) * 1024;
+            disk.rot(&segment(0), |bytes| {
+                bytes[end - end % 4096..][..4096].fill(0xEE);
+                let slot = MARK_SLOTS_AT[(entries % 2) as usize] as usize;
+                bytes[slot..][..4096].fill(0xEE);
+            });
+            let node = open(&disk).await;
+            assert_eq!(node.recovered.last.map(|last| last.index.0), Some(entries - 2));
+            let is_shared = !end.is_multiple_of(4096);
+            assert_eq!(node.seen.probes().contains(&Probe::TornBlockMended), is_shared);
+            node.fill(2, entries - 1..entries + 3, 600).await;
+            assert_eq!(node.all().await.len() as u64, entries + 3);
+            drop(node);
+            // It was written back: the next start does without a copy.
+            let node = open(&disk).await;
+            assert!(!node.seen.probes().contains(&Probe::TornBlockMended));
+            assert_eq!(node.all().await.len() as u64, entries + 3);
+        }
+    });
+}
+
 #[test]
 fn rot_in_a_completed_segment_stops_the_node() {
     let disk = filled(0);
     // In its last frame, which was in the last group of that segment.
-    flip(&disk, &segment(30), 4096 + 14 * FRAME + 100);
+    flip(&disk, &segment(30), FIRST + 14 * FRAME + 100);
     assert!(stops(&disk, &segment(30)).contains("entry 44"));
 }
 
 #[test]
 fn a_misplaced_block_stops_the_node() {
     let disk = filled(0);
-    disk.rot(&segment(45), |bytes| bytes.copy_within(4096..4096 + FRAME, 4096 + FRAME));
-    assert!(stops(&disk, &segment(45)).contains("belongs to position 4096"));
+    disk.rot(&segment(45), |bytes| bytes.copy_within(FIRST..FIRST + FRAME, FIRST + FRAME));
+    assert!(stops(&disk, &segment(45)).contains(&format!("belongs to position {FIRST}")));
     // The same block of another segment.
     let disk = filled(0);
     let other = disk.bytes(&segment(30)).expect("there");
     disk.rot(&segment(45), |bytes| {
-        bytes[4096..4096 + FRAME].copy_from_slice(&other[4096..4096 + FRAME])
+        bytes[FIRST..FIRST + FRAME].copy_from_slice(&other[FIRST..FIRST + FRAME])
     });
     assert!(stops(&disk, &segment(45)).contains("segment at 30"));
     // A whole segment under the name of another.
@@ -149,10 +189,12 @@ fn a_lost_segment_stops_the_node() {
 #[test]
 fn marks_and_headers() {
     let disk = filled(0);
-    disk.rot(&segment(45), |bytes| bytes[1024] ^= 1);
+    disk.rot(&segment(45), |bytes| bytes[MARK_SLOTS_AT[0] as usize] ^= 1);
     assert!(run(open(&disk)).recovered.last.is_some(), "one slot is enough");
     let disk = filled(0);
-    disk.rot(&segment(45), |bytes| bytes[1024..2560].fill(7));
+    disk.rot(&segment(45), |bytes| {
+        MARK_SLOTS_AT.iter().for_each(|at| bytes[*at as usize..][..512].fill(7));
+    });
     assert!(stops(&disk, &segment(45)).contains("flush mark"));
     for base in [30, 45] {
         let disk = filled(0);
@@ -187,7 +229,7 @@ fn the_vote() {
 #[test]
 fn a_damaged_seal_stops_the_node() {
     let sealed = |disk: &TestDisk| disk.bytes(&segment(15)).expect("sealed").len();
-    let frames_end = 4096 + PER as usize * FRAME;
+    let frames_end = FIRST + PER as usize * FRAME;
     for at in [20, frames_end + 10, frames_end + 70] {
         let disk = filled(50);
         flip(&disk, &segment(15), at);
@@ -288,7 +330,7 @@ fn damage_met_at_run_time_is_never_served() {
         for (applied, base, index) in [(0, 0, 3), (50, 15, 17)] {
             let disk = fill(applied).await;
             let node = open(&disk).await;
-            flip(&disk, &segment(base), 4096 + (index - base) as usize * FRAME + 3000);
+            flip(&disk, &segment(base), FIRST + (index - base) as usize * FRAME + 3000);
             let range = LogIndex(index)..LogIndex(index + 1);
             let read = node.store.entries(range, 1 << 20).await;
             assert_eq!(read, Err(ReadError::Poisoned(Poisoned)));
@@ -303,7 +345,7 @@ fn damage_met_at_run_time_is_never_served() {
         }
         let disk = fill(50).await;
         let node = open(&disk).await;
-        flip(&disk, &segment(15), 4096 + 2 * FRAME + 64 + 5000);
+        flip(&disk, &segment(15), FIRST + 2 * FRAME + 64 + 5000);
         let offsets = Offset(10)..Offset(14);
         let read = node.store.read_stream(StreamId(2), offsets, 1 << 20).await;
         assert_eq!(read, Err(Poisoned));
@@ -316,7 +358,7 @@ fn a_footer_that_rots_at_run_time_closes_the_store() {
     run(async {
         let disk = fill(50).await;
         let node = open(&disk).await;
-        let frames_end = 4096 + PER as usize * FRAME;
+        let frames_end = FIRST + PER as usize * FRAME;
         // Behind header and summary, which were read when the store was opened.
         disk.rot(&segment(0), |bytes| {
             let end = bytes.len() - 512;
@@ -333,7 +375,7 @@ fn a_segment_that_rotted_is_not_sealed() {
     run(async {
         let disk = fill(0).await;
         let node = open(&disk).await;
-        flip(&disk, &segment(15), 4096 + 3000);
+        flip(&disk, &segment(15), FIRST + 3000);
         for index in 0..50 {
             let entry = entry(1, index, LEN);
             node.store.applied(LogIndex(index), &outcome(LogIndex(index)), &rows(&entry));
@@ -418,7 +460,7 @@ fn a_sealed_segment_that_a_peer_refuses_is_verified_and_rot_in_it_ends_the_node(
         }
         assert_eq!(node.store.verify_sealed(LogIndex(500)).await, Ok(()), "it is not there");
         let rotten = segment(sealed[1].base.0);
-        flip(&disk, &rotten, 4096 + 3 * FRAME + 3000);
+        flip(&disk, &rotten, FIRST + 3 * FRAME + 3000);
         assert_eq!(node.store.verify_sealed(sealed[0].base).await, Ok(()));
         assert_eq!(node.seen.exit_code(), None);
         assert_eq!(node.store.verify_sealed(sealed[1].base).await, Err(Poisoned));

@@ -1,7 +1,7 @@
 //! A disk in memory that loses what was not flushed, for the tests of this crate.
 //!
-//! Every operation that changes something is a point at which the power can go. Then each sector
-//! that was not flushed is old, new or unreadable, each length old or new, and each creation,
+//! Every operation that changes something is a point at which the power can go. Then each sector of
+//! each block of 4 KiB that was written to and not flushed is old, new or unreadable, each length old or new, and each creation,
 //! rename or removal in a directory that was not flushed has happened or not, all drawn from a
 //! seed. Afterwards every call fails until [`TestDisk::restore_power`].
 
@@ -39,6 +39,34 @@ struct Inode {
     dirty: BTreeSet<usize>,
     /// Sectors that a power cut left unreadable.
     bad: BTreeSet<usize>,
+}
+
+impl Inode {
+    /// The sectors that a write changes in part or not at all, and that are written with it because
+    /// they lie in its blocks.
+    fn rewritten(&self, at: usize, len: usize) -> Vec<usize> {
+        let (from, to) = (at, at + len);
+        let whole = from.div_ceil(SECTOR)..to / SECTOR;
+        let last = self.live.len().max(to).div_ceil(SECTOR);
+        blocks(from, to).filter(|sector| !whole.contains(sector) && *sector < last).collect()
+    }
+
+    fn make_dirty(&mut self, at: usize, len: usize) {
+        for sector in blocks(at, at + len) {
+            self.dirty.insert(sector);
+            self.bad.remove(&sector);
+        }
+    }
+}
+
+/// The sectors of the blocks that a range touches.
+fn blocks(from: usize, to: usize) -> std::ops::Range<usize> {
+    const BLOCK_BYTES: usize = BLOCK as usize;
+    if from == to {
+        return 0..0;
+    }
+    let sectors = BLOCK_BYTES / SECTOR;
+    from / BLOCK_BYTES * sectors..to.div_ceil(BLOCK_BYTES) * sectors
 }
 
 #[derive(Clone, Debug)]
@@ -271,6 +299,11 @@ impl TestDisk {
 
     pub fn names(&self) -> Vec<PathBuf> {
         self.world().live.keys().cloned().collect()
+    }
+
+    /// Whether a power cut has left a sector that cannot be read.
+    pub fn has_unreadable(&self) -> bool {
+        self.world().inodes.values().any(|inode| !inode.bad.is_empty())
     }
 
     /// Changes a file behind everybody's back: rot.

@@ -22,7 +22,7 @@ use std::task::Poll;
 use tokio::sync::oneshot;
 
 pub const ROOT: &str = "/node";
-pub const SEGMENT_BYTES: u64 = 128 << 10;
+pub const SEGMENT_BYTES: u64 = 136 << 10;
 
 /// What a node would have shown to the outside.
 #[derive(Default)]

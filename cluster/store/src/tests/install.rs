@@ -4,6 +4,7 @@
 use super::disk::TestDisk;
 use super::fixture::*;
 use super::full::{settled, wait_until};
+use crate::format::header::FRAMES_AT;
 use crate::{IncomingError, LogEntry, Poisoned, ReadError, SealedInfo, Snapshot, StreamId};
 use fulmar_types::{Event, ExitCode, LogIndex, Offset, Probe};
 use std::collections::BTreeSet;
@@ -175,7 +176,7 @@ fn what_is_damaged_or_does_not_belong_together_is_refused() {
         let bytes = theirs.bytes(&segment(info.base.0)).expect("there");
         let late = to.store.finish_incoming(info.base).await;
         assert_eq!(late, Err(IncomingError::NotBegun(info.base)));
-        for at in [30, 700, 4096 + 3000, bytes.len() - 900, bytes.len() - 500] {
+        for at in [30, 700, FRAMES_AT as usize + 3000, bytes.len() - 900, bytes.len() - 500] {
             let mut bytes = bytes.clone();
             bytes[at] ^= 4;
             assert_eq!(to.store.begin_incoming(info).await, Ok(0));

@@ -256,18 +256,23 @@ impl File for TestFile {
                 if blocks(end.max(len)) - blocks(len) > free {
                     return Err(io::ErrorKind::StorageFull.into());
                 }
+                // A file system writes whole blocks: it reads what the write leaves alone, if that can
+                // be read, and writes it again.
+                for write in &writes {
+                    let rewritten = inode.rewritten(write.at as usize, write.bytes() as usize);
+                    if inode.bad.iter().any(|bad| rewritten.contains(bad)) {
+                        return Err(io::Error::other("the rest of the block is unreadable"));
+                    }
+                }
                 for write in writes {
                     let mut at = write.at as usize;
+                    inode.make_dirty(at, write.bytes() as usize);
                     for piece in write.pieces {
                         let end = at + piece.len();
                         if inode.live.len() < end {
                             inode.live.resize(end, 0);
                         }
                         inode.live[at..end].copy_from_slice(&piece);
-                        for sector in at / SECTOR..end.div_ceil(SECTOR) {
-                            inode.dirty.insert(sector);
-                            inode.bad.remove(&sector);
-                        }
                         at = end;
                     }
                 }
