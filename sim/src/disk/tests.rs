@@ -446,12 +446,12 @@ fn bits_rot_at_rest_where_they_were_flushed() {
         let (machine, host) = prepare(&world).await;
         let disks = world.machines.disks();
         let file = durable_file(&host, "log").await;
-        put(&file, 0, &[0; 1_024], Flush::Data).await;
-        put(&file, 512, &[0; 512], Flush::No).await;
+        put(&file, 0, &[0; 8_192], Flush::Data).await;
+        put(&file, 4_096, &[0; 512], Flush::No).await;
         let rotten = disks.rot(machine, 3, Arc::new(|path: &Path| path.ends_with("log")), false);
         assert_eq!(rotten.len(), 3);
-        assert!(rotten.iter().all(|rot| rot.at < 512), "{rotten:?}");
-        let bytes = file.read(0, 1_024).await.unwrap();
+        assert!(rotten.iter().all(|rot| rot.at < 4_096), "not in a block under way: {rotten:?}");
+        let bytes = file.read(0, 8_192).await.unwrap();
         assert!(bytes.iter().map(|byte| byte.count_ones()).sum::<u32>() > 0);
         assert!(disks.rot(machine, 1, Arc::new(|_: &Path| false), false).is_empty());
         put(&file, 0, &[1; 512], Flush::Data).await;
@@ -460,7 +460,7 @@ fn bits_rot_at_rest_where_they_were_flushed() {
         let given = Rot { path: "/data/log".into(), at: 1_000, mask: 0x11 };
         assert!(disks.rot_at(machine, &given));
         assert_eq!(file.read(1_000, 1).await.unwrap().as_ref(), [0x11]);
-        assert!(!disks.rot_at(machine, &Rot { at: 2_000, ..given }));
+        assert!(!disks.rot_at(machine, &Rot { at: 9_000, ..given }));
         world.machines.disks().wipe(machine);
         assert!(disks.files(machine).is_empty());
     });
