@@ -1,7 +1,8 @@
 //! The repository keeps its own rules. Each check has tests of its own beside it, in `src/tidy/`.
 
 use fulmar_tests::tidy::{
-    Repository, Source, assert_clean, docs, forbidden, layers, markers, size, words,
+    Repository, Source, TextFile, assert_clean, docs, forbidden, layers, markers, served, size,
+    words,
 };
 use std::io::Write;
 
@@ -96,6 +97,38 @@ fn nothing_is_left_unfinished() {
 #[test]
 fn links_between_pages_lead_somewhere() {
     assert_clean(docs::broken_links(&Repository::read()));
+}
+
+fn file<'a>(repository: &'a Repository, path: &str) -> &'a TextFile {
+    let found = repository.files.iter().find(|file| file.path == path);
+    found.unwrap_or_else(|| panic!("there is no {path}"))
+}
+
+#[test]
+fn pages_say_which_apis_are_served() {
+    let repository = Repository::read();
+    let rows = served::api_rows(&file(&repository, "cluster/wire/src/api/mod.rs").text);
+    let compat = file(&repository, "docs/KAFKA_COMPAT.md");
+    let (apis, settings) =
+        (rows.keys().cloned().collect::<Vec<_>>(), served::settings(&compat.text));
+    assert!(apis.len() > 8 && settings.len() > 8, "{apis:?} {settings:?}");
+    let mut findings = served::missing_rows(compat, &rows);
+    for page in repository.ending(".md") {
+        findings.extend(served::listed_as_missing(page, &apis, &settings));
+    }
+    assert_clean(findings);
+}
+
+#[test]
+fn the_codes_of_outcomes_are_drawn_as_they_are_written() {
+    let repository = Repository::read();
+    let source = &file(&repository, "cluster/broker/src/machine/outcome.rs").text;
+    let page = &file(&repository, "docs/design/broker.md").text;
+    for (of_type, word) in [("OperationResult", "results"), ("Refusal", "refusals")] {
+        let written = served::written_codes(source, of_type);
+        assert!(written.len() > 8, "{of_type}: {written:?}");
+        assert_eq!(served::drawn_codes(page, word), written, "docs/design/broker.md, {word}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod layers;
 pub mod lexer;
 pub mod markers;
 pub mod repository;
+pub mod served;
 pub mod size;
 pub mod words;
 
