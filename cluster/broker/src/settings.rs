@@ -4,6 +4,7 @@
 //! address of a listening socket says nothing about how a client reaches it.
 
 use fulmar_types::config::{Config, ConfigError, NodeConfig};
+use fulmar_types::limits::batch_bytes_max;
 use fulmar_types::{NodeId, SiteId};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -75,6 +76,16 @@ impl BrokerSettings {
             producer_expiry: config.kafka.producer_expiry.0,
             request_timeout_max: config.kafka.request_timeout_max.0,
         })
+    }
+
+    /// The largest record batch that the site takes.
+    pub fn batch_bytes_max(&self) -> usize {
+        batch_bytes_max(self.segment_bytes)
+    }
+
+    /// How many nodes must have flushed a record before it is acknowledged.
+    pub fn majority(&self) -> usize {
+        self.nodes.len() / 2 + 1
     }
 
     /// How a node is reached.

@@ -144,7 +144,7 @@ async fn alter(
     if wish.resource_type != RESOURCE_TOPIC {
         return refuse(ErrorCode::InvalidRequest, "only the settings of topics can be changed");
     }
-    let changes = checked(wish.changes?)?;
+    let changes = checked(broker, wish.changes?)?;
     let leads = broker.prove_leadership().await;
     leads.map_err(|_| Unanswered::NotDone)?;
     let topic =
@@ -158,6 +158,7 @@ async fn alter(
 }
 
 fn checked(
+    broker: &Broker,
     changes: Vec<(String, Option<String>)>,
 ) -> Result<Vec<(String, Option<String>)>, Failure> {
     if changes.len() > TOPIC_CONFIGS_MAX {
@@ -168,7 +169,7 @@ fn checked(
             return invalid(format!("the setting {name} is given twice"));
         }
         let checked = match value {
-            Some(value) => topic_config::check(name, value),
+            Some(value) => topic_config::check(&broker.settings, name, value),
             None if SETTINGS.iter().any(|setting| setting.name == name) => Ok(()),
             None => Err(format!("the setting {name} is not supported")),
         };

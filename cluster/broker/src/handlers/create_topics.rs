@@ -150,7 +150,7 @@ fn plan(broker: &Broker, topic: &CreatableTopic) -> Result<Plan, Failure> {
         }
         // A setting without a value stands for its default.
         let Some(value) = &config.value else { continue };
-        if let Err(message) = topic_config::check(&config.name, value) {
+        if let Err(message) = topic_config::check(&broker.settings, &config.name, value) {
             return refuse(ErrorCode::InvalidConfig, message);
         }
         configs.push((config.name.clone(), value.clone()));

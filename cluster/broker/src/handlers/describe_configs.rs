@@ -7,6 +7,7 @@ use super::metadata::has_caught_up;
 use super::topic_config::{SETTINGS, Setting};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;
+use crate::settings::BrokerSettings;
 use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
@@ -68,7 +69,8 @@ async fn describe(
     let look = || {
         broker.site.read(|state| {
             let topic = state.topics().by_name(name)?;
-            Some(settings_of(topic, asked.configuration_keys.as_deref(), wanted))
+            let keys = asked.configuration_keys.as_deref();
+            Some(settings_of(&broker.settings, topic, keys, wanted))
         })
     };
     if let Some(found) = look() {
@@ -83,6 +85,7 @@ async fn describe(
 }
 
 fn settings_of(
+    site: &BrokerSettings,
     topic: &Topic,
     keys: Option<&[String]>,
     wanted: Wanted,
@@ -91,16 +94,17 @@ fn settings_of(
         keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == setting.name))
     };
     let described = SETTINGS.iter().filter(is_wanted);
-    described.map(|setting| describe_setting(topic, setting, wanted)).collect()
+    described.map(|setting| describe_setting(site, topic, setting, wanted)).collect()
 }
 
 fn describe_setting(
+    site: &BrokerSettings,
     topic: &Topic,
     setting: &Setting,
     wanted: Wanted,
 ) -> DescribeConfigsResourceResult {
     let given = topic.config(setting.name);
-    let default = (setting.default)();
+    let default = (setting.default)(site);
     let synonym = |value: &str, source| DescribeConfigsSynonym {
         name: setting.name.to_owned(),
         value: Some(value.to_owned()),

@@ -94,7 +94,7 @@ async fn take_room(
     patience: Instant,
 ) -> Option<OwnedSemaphorePermit> {
     // The first batch comes whole, so there is never less than one batch to be had.
-    let batch_max = fulmar_types::limits::batch_bytes_max(broker.settings.segment_bytes);
+    let batch_max = broker.settings.batch_bytes_max();
     let room = take(&broker.fetch_room, budget_of(request).max(batch_max));
     time::timeout_at(patience, room).await.ok()
 }

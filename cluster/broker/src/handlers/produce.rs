@@ -20,7 +20,6 @@ use fulmar_host::time::{self, Instant};
 use fulmar_host::{BoxFuture, Host};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Operation, Unit};
-use fulmar_types::limits::batch_bytes_max;
 use fulmar_types::{Offset, PartitionIndex, Probe, TopicId};
 use fulmar_wire::batch::{Batch, Compression};
 use fulmar_wire::{
@@ -180,7 +179,7 @@ fn prepare(
     topic: &str,
     data: PartitionProduceData,
 ) -> Result<(Target, Bytes), Failure> {
-    let site_max = batch_bytes_max(broker.settings.segment_bytes);
+    let site_max = broker.settings.batch_bytes_max();
     let target = broker
         .site
         .read(|state| target(state, topic, data.index, site_max))

@@ -1,12 +1,17 @@
 //! The settings that a topic may have. Only those that are honoured are accepted: a client that
 //! asks for compaction and gets a plain log would lose its faith, or its data.
+//!
+//! Invariant: a default is what holds on this site, and no value is accepted that would promise more:
+//! the largest batch follows from the size of a segment, the majority from the number of nodes.
 
 use crate::limits::TOPIC_SETTINGS;
 use crate::machine::retention::{RETENTION_BYTES, RETENTION_MS};
 use crate::machine::topics::Topic;
-use fulmar_types::limits::BATCH_BYTES_MAX;
+use crate::settings::BrokerSettings;
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
 /// What kind of value a setting has (`ConfigDef.Type`, as DescribeConfigs numbers them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +28,8 @@ pub(super) enum Kind {
 pub(super) struct Setting {
     pub name: &'static str,
     pub kind: Kind,
-    /// What holds if it is not given.
-    pub default: fn() -> String,
+    /// What holds on a site if it is not given.
+    pub default: fn(&BrokerSettings) -> String,
     /// What it is for, for people.
     pub about: &'static str,
 }
@@ -34,49 +39,49 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "cleanup.policy",
         kind: Kind::List,
-        default: || "delete".to_owned(),
+        default: |_| "delete".to_owned(),
         about: "What is done with old records: they are deleted.",
     },
     Setting {
         name: "compression.type",
         kind: Kind::Text,
-        default: || "producer".to_owned(),
+        default: |_| "producer".to_owned(),
         about: "How records are compressed: as the producer does it.",
     },
     Setting {
         name: MAX_MESSAGE_BYTES,
         kind: Kind::Int,
-        default: || BATCH_BYTES_MAX.to_string(),
+        default: |site| site.batch_bytes_max().to_string(),
         about: "The largest record batch, in bytes.",
     },
     Setting {
         name: "message.timestamp.type",
         kind: Kind::Text,
-        default: || "CreateTime".to_owned(),
+        default: |_| "CreateTime".to_owned(),
         about: "Whose time a record has: that of its producer.",
     },
     Setting {
-        name: "min.insync.replicas",
+        name: MIN_INSYNC_REPLICAS,
         kind: Kind::Int,
-        default: || "2".to_owned(),
+        default: |site| site.majority().to_string(),
         about: "How many nodes must have flushed a record: always a majority of the site.",
     },
     Setting {
         name: RETENTION_BYTES,
         kind: Kind::Long,
-        default: || "-1".to_owned(),
+        default: |_| "-1".to_owned(),
         about: "The bytes of a partition beyond which its oldest records may go; -1 for no limit.",
     },
     Setting {
         name: RETENTION_MS,
         kind: Kind::Long,
-        default: || "-1".to_owned(),
+        default: |_| "-1".to_owned(),
         about: "The age in milliseconds from which on records may go; -1 for no limit.",
     },
     Setting {
         name: "unclean.leader.election.enable",
         kind: Kind::Flag,
-        default: || "false".to_owned(),
+        default: |_| "false".to_owned(),
         about: "Whether a node without all acknowledged records may lead: never.",
     },
 ];
@@ -89,7 +94,7 @@ pub(super) fn max_message_bytes(topic: &Topic) -> Option<usize> {
 }
 
 /// Whether a setting is honoured, and if not, why.
-pub(super) fn check(key: &str, value: &str) -> Result<(), String> {
+pub(super) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(), String> {
     let only = |allowed: &[&str]| {
         if allowed.contains(&value) {
             Ok(())
@@ -97,24 +102,23 @@ pub(super) fn check(key: &str, value: &str) -> Result<(), String> {
             Err(format!("{key}={value} is not supported; possible: {}", allowed.join(", ")))
         }
     };
+    // The text is kept and shown again, so there is one for each number.
+    let up_to = |max: usize| match value.parse::<usize>() {
+        Ok(number) if (1..=max).contains(&number) && value == number.to_string() => Ok(()),
+        Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {max} on this site")),
+    };
     match key {
         "cleanup.policy" => only(&["delete"]),
         "compression.type" => only(&["producer"]),
         "message.timestamp.type" => only(&["CreateTime"]),
-        // Every answer waits for a majority of the three nodes.
-        "min.insync.replicas" => only(&["1", "2"]),
+        // Every answer waits for a majority; for more nodes none does.
+        MIN_INSYNC_REPLICAS => up_to(site.majority()),
         RETENTION_MS | RETENTION_BYTES => match value.parse::<i64>() {
             Ok(limit) if limit >= -1 && value == limit.to_string() => Ok(()),
             Ok(_) | Err(_) => Err(format!("{key} must be a number from 0 on, or -1 for no limit")),
         },
         "unclean.leader.election.enable" => only(&["false"]),
-        MAX_MESSAGE_BYTES => match value.parse::<usize>() {
-            // The text is kept and shown again, so there is one for each number.
-            Ok(bytes) if (1..=BATCH_BYTES_MAX).contains(&bytes) && value == bytes.to_string() => {
-                Ok(())
-            }
-            Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {BATCH_BYTES_MAX}")),
-        },
+        MAX_MESSAGE_BYTES => up_to(site.batch_bytes_max()),
         _ => Err(format!("the setting {key} is not supported")),
     }
 }
@@ -122,27 +126,63 @@ pub(super) fn check(key: &str, value: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::settings;
+
+    fn sites() -> [BrokerSettings; 2] {
+        let mut small = settings(1);
+        small.nodes.truncate(1);
+        small.segment_bytes = 128 << 10;
+        [settings(1), small]
+    }
 
     #[test]
     fn every_setting_has_a_default_that_it_could_be_given() {
         assert!(SETTINGS.is_sorted_by_key(|setting| setting.name));
-        for setting in SETTINGS {
-            assert_eq!(check(setting.name, &(setting.default)()), Ok(()), "{}", setting.name);
+        for site in sites() {
+            for setting in SETTINGS {
+                let default = (setting.default)(&site);
+                assert_eq!(check(&site, setting.name, &default), Ok(()), "{}", setting.name);
+            }
         }
     }
 
     #[test]
+    fn what_a_site_cannot_honour_is_refused() {
+        let [large, small] = sites();
+        for (key, most_of_large, most_of_small) in
+            [(MAX_MESSAGE_BYTES, 1 << 20, 32 << 10), (MIN_INSYNC_REPLICAS, 2, 1)]
+        {
+            for (site, most) in [(&large, most_of_large), (&small, most_of_small)] {
+                let (most, more) = (most.to_string(), (most + 1).to_string());
+                let setting = SETTINGS.iter().find(|setting| setting.name == key);
+                assert_eq!((setting.expect("is there").default)(site), most, "{key}");
+                assert_eq!(check(site, key, &most), Ok(()), "{key}");
+                let why = check(site, key, &more).expect_err("too much");
+                assert_eq!(why, format!("{key} must be from 1 to {most} on this site"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_setting() {
+        let page = include_str!("../../../../docs/KAFKA_COMPAT.md");
+        let has = |setting: &Setting| page.contains(&format!("\n| `{}` | ", setting.name));
+        assert!(SETTINGS.iter().all(has));
+    }
+
+    #[test]
     fn a_number_has_one_form() {
-        assert_eq!(check(MAX_MESSAGE_BYTES, "1000"), Ok(()));
+        let site = settings(1);
+        assert_eq!(check(&site, MAX_MESSAGE_BYTES, "1000"), Ok(()));
         for bad in ["01000", "+1000", "1e3", " 1000", "0", "", "99999999"] {
-            assert!(check(MAX_MESSAGE_BYTES, bad).is_err(), "{bad}");
+            assert!(check(&site, MAX_MESSAGE_BYTES, bad).is_err(), "{bad}");
         }
         for key in [RETENTION_MS, RETENTION_BYTES] {
             for good in ["-1", "0", "1", "604800000", "9223372036854775807"] {
-                assert_eq!(check(key, good), Ok(()), "{good}");
+                assert_eq!(check(&site, key, good), Ok(()), "{good}");
             }
             for bad in ["-2", "+1", "07", "1d", "", "9223372036854775808"] {
-                assert!(check(key, bad).is_err(), "{bad}");
+                assert!(check(&site, key, bad).is_err(), "{bad}");
             }
         }
     }

@@ -83,6 +83,37 @@ fn settings_are_described_and_changed_one_by_one_or_all_at_once() {
 }
 
 #[test]
+fn a_small_site_tells_and_takes_what_it_can_honour() {
+    run(async {
+        let mut settings = settings(1);
+        settings.nodes.truncate(1);
+        settings.segment_bytes = 128 << 10;
+        let fixture = Fixture::with(settings);
+        create(&fixture, "t", 1).await;
+        for (name, most, more) in
+            [("max.message.bytes", "32768", "32769"), ("min.insync.replicas", "1", "2")]
+        {
+            let (told, source) = described(&describe(&fixture, "t").await, name);
+            assert_eq!((told.as_str(), source), (most, 5));
+            let (code, _) = change(&fixture, &[(name, 0, Some(more))]).await;
+            assert_eq!(code, ErrorCode::InvalidConfig, "{name}");
+            assert_eq!(change(&fixture, &[(name, 0, Some(most))]).await, (ErrorCode::None, None));
+            let topic = CreatableTopic {
+                name: "u".to_owned(),
+                num_partitions: 1,
+                replication_factor: -1,
+                configs: vec![CreatableTopicConfig {
+                    name: name.to_owned(),
+                    value: Some(more.to_owned()),
+                }],
+                ..CreatableTopic::default()
+            };
+            assert_eq!(create_as(&fixture, topic).await.error_code, ErrorCode::InvalidConfig);
+        }
+    });
+}
+
+#[test]
 fn a_change_that_cannot_be_honoured_changes_nothing() {
     run(async {
         let fixture = Fixture::new();
