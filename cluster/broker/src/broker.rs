@@ -16,7 +16,6 @@ use crate::upkeep;
 use fulmar_host::Host;
 use fulmar_host::task::{self, Owned};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 
 /// What the handlers of a node share.
@@ -27,8 +26,6 @@ pub struct Broker {
     pub(crate) site: Site,
     pub(crate) proposer: Proposer,
     pub(crate) settings: BrokerSettings,
-    /// The last term in which this node proved that it leads, 0 before the first.
-    pub(crate) proved_term: AtomicU64,
     /// Record bytes of responses, in KiB.
     pub(crate) fetch_room: Arc<Semaphore>,
     /// Fetch requests that wait for an append, in KiB.
@@ -59,7 +56,6 @@ impl Broker {
             site,
             proposer,
             settings,
-            proved_term: AtomicU64::new(0),
             fetch_room: room(FETCH_BYTES_IN_FLIGHT_MAX),
             waiting_room: room(WAITING_FETCH_BYTES_MAX),
             metadata_room: room(METADATA_BYTES_IN_FLIGHT_MAX),

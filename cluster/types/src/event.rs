@@ -68,6 +68,12 @@ pub enum Event {
         /// The term that it leads.
         term: Term,
     },
+    /// The lease did not hold: the node refused a read that it had taken as the leader of this term.
+    /// Whether somebody else leads by then is more than it knows.
+    ReadRefused {
+        /// The term that it leads, or led when it took the read.
+        term: Term,
+    },
     /// The node told a client which topics there are, as one that knows all of them.
     TopicsTold {
         /// The last entry that it had applied.

@@ -33,7 +33,7 @@ probes! {
     SegmentsShippedAcrossLeaderChange = "segments shipped across a leader change",
     /// Recovery met a valid frame of an earlier life of a recycled segment, and refused it.
     StaleFrameRefused = "stale frame in a recycled segment refused",
-    /// A leader that had proved that it leads, and could do so no more, refused a read.
+    /// A leader could not prove that it leads and refused a read, when a later term had a leader.
     DeposedLeaderRefusedRead = "deposed leader refused a read",
     /// A leader could send and not receive, or receive and not send.
     LeaderCutOneWay = "leader cut one way",

@@ -54,6 +54,9 @@ struct State {
     stops: BTreeMap<String, u64>,
     counted: BTreeMap<(EventKind, u16), u64>,
     leaders: BTreeMap<u16, (Term, NodeId)>,
+    /// The latest term of each site that has a leader, by the votes too: the leader itself reports a
+    /// moment later.
+    elected: BTreeMap<u16, Term>,
     leader_changes: BTreeMap<u16, u64>,
     exits: VecDeque<Exit>,
     text: Option<String>,
@@ -267,6 +270,12 @@ impl State {
             Event::RoleChanged { role: Role::Leader, term, .. } => {
                 view.leads = Some(*term);
                 self.new_leader(at, *term);
+                self.elected(at.site, *term);
+            }
+            Event::VoteSaved { term, committed: true, .. } => self.elected(at.site, *term),
+            // Without a later leader it may only have lost its quorum for a while.
+            Event::ReadRefused { term } if self.elected.get(&at.site) > Some(term) => {
+                self.hit(Probe::DeposedLeaderRefusedRead);
             }
             Event::RoleChanged { .. } => view.leads = None,
             Event::Recovered { last, .. } => {
@@ -287,6 +296,11 @@ impl State {
 
     fn hit(&mut self, probe: Probe) {
         *self.probes.entry(probe.name()).or_default() += 1;
+    }
+
+    fn elected(&mut self, site: u16, term: Term) {
+        let latest = self.elected.entry(site).or_insert(term);
+        *latest = (*latest).max(term);
     }
 
     fn new_leader(&mut self, at: SiteNode, term: Term) {
@@ -394,6 +408,35 @@ mod tests {
             sink.killed(at);
             sink.observed(machine, 6, &recovered(2));
             assert_eq!(lost(), Some(1), "it did not lead");
+            0
+        });
+    }
+
+    #[test]
+    fn a_refused_read_counts_once_a_later_term_has_a_leader() {
+        simulate(1, |world| async move {
+            let sink = Sink::new(Arc::default(), false);
+            let (first, second) = (world.machine(1), world.machine(2));
+            sink.introduce(first, SiteNode { site: 0, node: NodeId(1) });
+            sink.introduce(second, SiteNode { site: 0, node: NodeId(2) });
+            let leads = |term| Event::RoleChanged { role: Role::Leader, term, leader: None };
+            let refused = Event::ReadRefused { term: Term(1) };
+            let counted =
+                || sink.state().probes.get(Probe::DeposedLeaderRefusedRead.name()).copied();
+            sink.observed(first, 1, &leads(Term(1)));
+            sink.observed(first, 2, &refused);
+            assert_eq!(counted(), None, "it has lost its quorum, and nobody else leads");
+            let vote =
+                |committed| Event::VoteSaved { term: Term(2), voted_for: NodeId(2), committed };
+            sink.observed(second, 3, &vote(false));
+            sink.observed(first, 4, &refused);
+            assert_eq!(counted(), None, "a candidate is no leader");
+            sink.observed(second, 5, &vote(true));
+            sink.observed(first, 6, &refused);
+            sink.observed(second, 7, &leads(Term(2)));
+            sink.observed(first, 8, &refused);
+            sink.observed(second, 9, &Event::ReadRefused { term: Term(2) });
+            assert_eq!(counted(), Some(2));
             0
         });
     }

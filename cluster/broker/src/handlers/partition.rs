@@ -10,9 +10,8 @@ use crate::machine::partitions::Partition;
 use crate::machine::state::State;
 use fulmar_host::time;
 use fulmar_store::StreamId;
-use fulmar_types::{Offset, PartitionIndex, Plant, Probe, Term};
+use fulmar_types::{Event, Offset, PartitionIndex, Plant, Term};
 use fulmar_wire::ErrorCode;
-use std::sync::atomic::Ordering;
 
 /// A term as a leader epoch. Terms stay far below 2^31: one election a second takes 68 years.
 pub(super) fn epoch_of(term: Term) -> i32 {
@@ -62,10 +61,8 @@ impl Broker {
     pub(super) async fn begin_read(&self) -> Result<Reading, ErrorCode> {
         let before = self.group.leadership();
         let reading = self.prove_leadership().await;
-        // A leader that is too young to have proved anything is not deposed.
-        let proved = self.proved_term.load(Ordering::Relaxed) == before.term.get();
-        if reading.is_err() && before.is_me && proved {
-            self.host.probe(Probe::DeposedLeaderRefusedRead);
+        if reading.is_err() && before.is_me {
+            self.host.report(Event::ReadRefused { term: before.term });
         }
         reading
     }
@@ -79,7 +76,7 @@ impl Broker {
             Ok(point) if point.term == reading.term => Ok(()),
             Ok(_) => Err(ErrorCode::NotLeaderOrFollower),
             Err(error) => {
-                self.host.probe(Probe::DeposedLeaderRefusedRead);
+                self.host.report(Event::ReadRefused { term: reading.term });
                 Err(error_map::of_read(error))
             }
         }
@@ -99,8 +96,6 @@ impl Broker {
     async fn read_barrier(&self) -> Result<ReadPoint, ReadError> {
         let patience = self.settings.request_timeout_max;
         let barrier = time::timeout(patience, self.group.read_barrier()).await;
-        let point = barrier.unwrap_or(Err(ReadError::NotLeader))?;
-        self.proved_term.store(point.term.get(), Ordering::Relaxed);
-        Ok(point)
+        barrier.unwrap_or(Err(ReadError::NotLeader))
     }
 }

@@ -284,6 +284,16 @@ impl Events {
         let events = self.0.lock().expect("no test panics in here");
         events.iter().filter(|event| **event == Event::Probe(probe)).count()
     }
+
+    /// The terms in which reads were refused for want of a lease.
+    pub(crate) fn refused_reads(&self) -> Vec<u64> {
+        let events = self.0.lock().expect("no test panics in here");
+        let term = |event: &Event| match event {
+            Event::ReadRefused { term } => Some(term.get()),
+            _ => None,
+        };
+        events.iter().filter_map(term).collect()
+    }
 }
 
 /// A broker over a fake group.

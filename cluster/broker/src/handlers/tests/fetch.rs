@@ -101,17 +101,20 @@ fn a_leader_without_lease_answers_no_read() {
         produce(&fixture, batch(None, 1, 0)).await;
         fixture.group.set_lease(false);
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
-        assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 0, "it never led");
         fixture.group.set_lease(true);
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::None);
         fixture.group.set_lease(false);
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
         let latest = list(&fixture, LATEST_TIMESTAMP).await;
         assert_eq!(latest.error_code, ErrorCode::NotLeaderOrFollower);
-        assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 2);
+        assert_eq!(fixture.events.refused_reads(), [1, 1, 1]);
         fixture.group.elect(Some(NodeId(1)));
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
-        assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 2, "not in this term");
+        assert_eq!(fixture.events.refused_reads(), [1, 1, 1, 2]);
+        fixture.group.elect(Some(NodeId(3)));
+        assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::NotLeaderOrFollower);
+        assert_eq!(fixture.events.refused_reads().len(), 4, "it does not say that it leads");
+        fixture.group.elect(Some(NodeId(1)));
         fixture.group.set_lease(true);
         assert_eq!(fetch(&fixture, 0).await.error_code, ErrorCode::None);
     });
@@ -131,7 +134,7 @@ fn the_lease_is_checked_after_the_data_was_read() {
             panic!("fetch")
         };
         assert_eq!(fetched(&response).error_code, ErrorCode::NotLeaderOrFollower);
-        assert_eq!(fixture.events.probes(Probe::DeposedLeaderRefusedRead), 1);
+        assert_eq!(fixture.events.refused_reads(), [1]);
     });
 }
 
