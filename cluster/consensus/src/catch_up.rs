@@ -16,7 +16,7 @@
 //!
 //! Never: take the word of a leader whose term is behind the stored vote, for what this node knew may
 //! be of a later one; nor what was said before this life began, in a request that waited while its
-//! connection was dialled.
+//! connection was dialled, which is the first of it at most.
 
 use crate::types::{TypeConfig, Vote, vote_from_store};
 use fulmar_store::SavedVote;

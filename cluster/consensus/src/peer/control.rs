@@ -4,15 +4,21 @@
 //! whoever gives up waiting leaves a connection behind that is still of use; the late answer goes
 //! nowhere.
 //!
+//! A dial may take long, for a node that is starting too, while askers give up and ask again. The
+//! node must not take what was said before its life began for what holds now, and it can know that
+//! of the first append on a connection only.
+//!
 //! Invariants: at most [`OUTSTANDING_MAX`] questions wait for their answers; a connection on which
-//! the oldest one has waited for the stall timeout is given up; the next question opens another.
+//! the oldest one has waited for the stall timeout is given up; the next question opens another; a
+//! question that nobody waits for any more is not sent; of the appends on a connection all but the
+//! first were asked after it was there.
 
 use super::connection::{DialError, PeerConnection, PeerContext, dial};
 use super::frame::{self, Frame, FrameReader};
-use super::message::{self, Purpose};
+use super::message::{self, Purpose, kind};
 use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
-use fulmar_host::time;
+use fulmar_host::time::{self, Instant};
 use fulmar_types::NodeId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,6 +49,7 @@ pub enum ControlError {
 
 struct Question {
     kind: u8,
+    asked: Instant,
     head: Vec<u8>,
     body: Vec<Bytes>,
     answer: oneshot::Sender<Result<Frame, ControlError>>,
@@ -74,11 +81,11 @@ impl Control {
         body: Vec<Bytes>,
         limit: Duration,
     ) -> Result<A, ControlError> {
-        let head = message::encode(message);
+        let (head, asked) = (message::encode(message), time::now());
         let exchange = async {
             let gone = || ControlError::Broken("the connection was given up".to_owned());
             let (answer, answered) = oneshot::channel();
-            let question = Question { kind, head, body, answer };
+            let question = Question { kind, asked, head, body, answer };
             self.questions.send(question).await.map_err(|_| gone())?;
             let frame = answered.await.map_err(|_| gone())??;
             if frame.kind != kind {
@@ -110,6 +117,34 @@ fn refuse(error: &DialError, first: Question, asked: &mut mpsc::Receiver<Questio
     }
 }
 
+/// Which questions go out over a connection.
+struct Sieve {
+    connected: Instant,
+    has_appended: bool,
+}
+
+impl Sieve {
+    fn new(connected: Instant) -> Self {
+        Self { connected, has_appended: false }
+    }
+
+    /// The question, if it is to be sent. If not, its asker is told.
+    fn pass(&mut self, question: Question) -> Option<Question> {
+        if question.answer.is_closed() {
+            return None;
+        }
+        let is_append = question.kind == kind::APPEND;
+        if is_append && self.has_appended && question.asked < self.connected {
+            let text = "asked before the connection was there".to_owned();
+            // The asker may have given up this moment.
+            let _ = question.answer.send(Err(ControlError::Broken(text)));
+            return None;
+        }
+        self.has_appended |= is_append;
+        Some(question)
+    }
+}
+
 type Waiting = oneshot::Sender<Result<Frame, ControlError>>;
 
 async fn serve(
@@ -119,6 +154,7 @@ async fn serve(
     asked: &mut mpsc::Receiver<Question>,
 ) {
     let PeerConnection { reader, mut writer } = connection;
+    let mut sieve = Sieve::new(time::now());
     let (waiting, answers) = mpsc::channel::<Waiting>(OUTSTANDING_MAX);
     let (broke, mut broken) = oneshot::channel::<()>();
     let _reading = task::spawn_owned(read_answers(reader, answers, context.stall_timeout, broke));
@@ -131,6 +167,7 @@ async fn serve(
                 None => return,
             },
         };
+        let Some(question) = sieve.pass(question) else { continue };
         if waiting.send(question.answer).await.is_err() {
             return;
         }
@@ -175,5 +212,51 @@ async fn read_answers(
         if over {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answered = oneshot::Receiver<Result<Frame, ControlError>>;
+
+    fn question(kind: u8, asked: Instant) -> (Question, Answered) {
+        let (answer, answered) = oneshot::channel();
+        (Question { kind, asked, head: Vec::new(), body: Vec::new(), answer }, answered)
+    }
+
+    #[test]
+    fn of_what_was_asked_before_the_connection_one_append_is_sent() {
+        let connected = time::now();
+        let (before, after) = (connected - Duration::from_millis(1), connected);
+        let mut sieve = Sieve::new(connected);
+        let mut passes = |kind, asked| {
+            let (question, mut answered) = question(kind, asked);
+            let passes = sieve.pass(question).is_some();
+            // Dropped without an answer where it passes: nobody sends it here.
+            assert_eq!(matches!(answered.try_recv(), Ok(Err(ControlError::Broken(_)))), !passes);
+            passes
+        };
+        assert!(passes(kind::VOTE, before), "an election does not wait for a second dial");
+        assert!(passes(kind::APPEND, before), "the listening side knows that of the first");
+        assert!(!passes(kind::APPEND, before));
+        assert!(passes(kind::VOTE, before));
+        assert!(passes(kind::APPEND, after));
+        assert!(!passes(kind::APPEND, before));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_sent_and_is_not_the_first() {
+        let connected = time::now();
+        let before = connected - Duration::from_millis(1);
+        let mut sieve = Sieve::new(connected);
+        for asked in [before, before, connected] {
+            let (question, answered) = question(kind::APPEND, asked);
+            drop(answered);
+            assert!(sieve.pass(question).is_none());
+        }
+        let (question, _answered) = question(kind::APPEND, before);
+        assert!(sieve.pass(question).is_some());
     }
 }

@@ -61,8 +61,10 @@ pub struct PeerServer {
     pub serving: Mutex<Serving>,
 }
 
-/// Listens for what leaders say of the commit, on one connection. Its first request was made before
-/// it was dialled, perhaps for an earlier life of this node; the others were made afterwards.
+/// Listens for what leaders say of the commit, on one connection. Its first append may have been made
+/// before it was dialled, for an earlier life of this node; the others were made afterwards, for the
+/// dialling side sends no second one that is older ([`super::control`], and entries are taken one by
+/// one once the connection is there).
 struct Hearing {
     context: Arc<PeerContext>,
     store: Arc<Store>,
