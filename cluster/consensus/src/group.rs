@@ -14,6 +14,7 @@ use crate::machine::SharedMachine;
 use crate::maintenance;
 use crate::peer::client::PeerNetwork;
 use crate::peer::connection::PeerContext;
+use crate::peer::installing::Installing;
 use crate::peer::server::PeerServer;
 use crate::peer::ship::ShipYard;
 use crate::rejoin;
@@ -265,6 +266,7 @@ impl Group {
             bootstrap: bootstrap.clone(),
             raft: OnceLock::new(),
             yard: Arc::new(ShipYard::default()),
+            installing: Installing::default(),
             serving: Mutex::default(),
         });
         let mut tasks = vec![task::spawn_owned(server.clone().run(listener))];

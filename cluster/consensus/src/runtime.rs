@@ -5,6 +5,9 @@
 //! channel wakes its waiters in an order drawn from process-wide randomness, so openraft gets the
 //! watch channel of its own simulation runtime instead, in production too.
 //!
+//! Invariant: a select takes the first that is ready, in the order in which they stand. A panic of
+//! openraft's core is out of reach for that (`docs/decisions/openraft-purge-and-apply.md`).
+//!
 //! Never: anything that the simulator does not control.
 
 use fulmar_host::{random, task, time};
@@ -114,5 +117,23 @@ impl AsyncRuntime for HostRuntime {
         T: Send + 'static,
     {
         std::future::ready(Ok(f()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft_rt::Select4;
+    use std::future::{pending, ready};
+
+    #[test]
+    fn of_several_that_are_ready_the_first_is_taken() {
+        let selected = task::block_on(HostRuntime::select4(
+            pending::<()>(),
+            ready("a notification"),
+            ready("a snapshot"),
+            ready("a request"),
+        ));
+        assert!(matches!(selected, Select4::Second("a notification")));
     }
 }

@@ -73,6 +73,8 @@ pub struct StateMachine {
     /// The end of the newest snapshot, restored or saved.
     saved: Option<LogPosition>,
     progress: Arc<Progress>,
+    /// Held while a snapshot of the leader is put into place.
+    installing: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn broken(text: String) -> io::Error {
@@ -97,6 +99,7 @@ impl StateMachine {
             membership: StoredMembership::default(),
             saved: None,
             progress: progress.clone(),
+            installing: Arc::default(),
         };
         if let Some(snapshot) = this.store.latest_snapshot().await {
             this.restore(&snapshot).await?;
@@ -275,7 +278,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SavedSnapshot {
-        SavedSnapshot { store: self.store.clone() }
+        SavedSnapshot { store: self.store.clone(), installing: self.installing.clone() }
     }
 
     async fn install_snapshot(
@@ -283,6 +286,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         _: &SnapshotMetaOf<TypeConfig>,
         data: SnapshotData,
     ) -> Result<(), io::Error> {
+        let _installing = self.installing.clone().lock_owned().await;
         // The machine first: a snapshot that it cannot read must not replace what is on disk.
         self.restore(&data.snapshot).await?;
         self.store.install(data.snapshot, data.segments).await.map_err(io::Error::other)?;
@@ -310,12 +314,16 @@ async fn current(store: &Store) -> Option<io::Result<SnapshotOf<TypeConfig, Snap
 /// "Builds" a snapshot by finding the newest one on disk: they are taken at seals, not on demand.
 pub struct SavedSnapshot {
     store: Arc<Store>,
+    installing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SavedSnapshot {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        // The core must not hear of a snapshot from here before it hears that it is installed: to it
+        // that would be the end of the installation.
+        let _not_installing = self.installing.lock().await;
         current(&self.store)
             .await
             .unwrap_or_else(|| Err(broken("no snapshot has been taken yet".to_owned())))

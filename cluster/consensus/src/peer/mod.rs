@@ -8,6 +8,7 @@
 //! | [`control`] | questions over one connection that stays open |
 //! | [`client`] | openraft's network on top of it: votes, pipelined appends, shipping |
 //! | [`server`] | the listening side |
+//! | [`installing`] | snapshots on their way into the core |
 //! | [`ship`] | snapshots and whole segments on their way to a node behind the purge point |
 //!
 //! Invariants: every connection starts with a handshake that both sides can refuse by name; every
@@ -19,6 +20,7 @@ pub mod client;
 pub mod connection;
 pub mod control;
 pub mod frame;
+pub mod installing;
 pub mod message;
 pub mod server;
 pub mod ship;

@@ -5,6 +5,7 @@
 
 use super::connection::{PeerConnection, PeerContext, welcome};
 use super::frame::Frame;
+use super::installing::Installing;
 use super::message::{
     self, AppendAnswer, AppendOutcome, Chunk, Done, Hello, Install, Installed, Offer, Purpose,
     Transfer, VoteAnswer, WireVote, kind,
@@ -57,6 +58,8 @@ pub struct PeerServer {
     pub raft: OnceLock<SiteRaft>,
     /// Transfers to this node.
     pub yard: Arc<ShipYard>,
+    /// Snapshots on their way into the core.
+    pub installing: Installing,
     /// Who is being served.
     pub serving: Mutex<Serving>,
 }
@@ -358,11 +361,11 @@ impl PeerServer {
         if !self.store.has_space_to_install(&data.snapshot, data.segments.len()).await? {
             return Ok(Installed::NoSpace);
         }
-        let response = self
-            .raft()?
-            .install_full_snapshot(order.vote.to_vote(), to_openraft(data)?)
-            .await
-            .map_err(io::Error::other)?;
+        let (raft, vote, snapshot) =
+            (self.raft()?.clone(), order.vote.to_vote(), to_openraft(data)?);
+        let installing = async move { raft.install_full_snapshot(vote, snapshot).await };
+        let response = self.installing.after_earlier_ones(installing).await?;
+        let response = response.map_err(io::Error::other)?;
         if response.vote == order.vote.to_vote() {
             receiver.installed();
         }
