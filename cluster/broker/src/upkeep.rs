@@ -3,8 +3,10 @@
 //! Everything here is decided by the age of the site (`age.rs`) and takes effect as an entry of the
 //! log, so all nodes forget the same.
 //!
-//! Invariants: only a node that leads proposes; what it proposes is right whenever it is applied,
-//! because an age never goes back and a start only moves forward.
+//! Invariants: only a node that leads proposes. It looks at what it has applied, and that may be old:
+//! a longer retention can stand in the log ahead of what it proposes, and a new leader may not have
+//! applied yet what the one before acknowledged. So a proposal is no more than a wish, and applying
+//! it decides again what has had its time (`machine/state.rs`).
 //!
 //! Never: remove anything here. Files go when nothing in them can be read (`store/gc.rs`).
 
@@ -98,12 +100,15 @@ impl Broker {
         let mut tickets = Vec::with_capacity(due.len());
         for (topic, partition, offset) in due {
             let unit = Unit::of(Operation::AdvanceStart { topic, partition, offset });
-            tickets.push(self.proposer.submit(unit, deadline).await);
+            tickets.push((offset, self.proposer.submit(unit, deadline).await));
         }
-        for ticket in tickets {
-            if let Answer::Done { result: UnitResult::Done(_), .. } = ticket.await {
-                self.host.probe(Probe::RecordsExpired);
-            }
+        for (offset, ticket) in tickets {
+            let Answer::Done { result: UnitResult::Done(results), .. } = ticket.await else {
+                continue;
+            };
+            let is_moved = |result: &OperationResult| matches!(result, OperationResult::StartMoved { log_start } if *log_start >= offset);
+            let moved = results.iter().all(is_moved);
+            self.host.probe(if moved { Probe::RecordsExpired } else { Probe::ExpiryHeldBack });
         }
     }
 

@@ -63,6 +63,8 @@ probes! {
     SnapshotLeftOut = "snapshot left out on a full disk",
     /// The oldest records of a partition had had their time, and went.
     RecordsExpired = "records expired",
+    /// Records that a leader proposed to let go had a longer retention by then, and stayed.
+    ExpiryHeldBack = "expiry held back",
 }
 
 impl Probe {

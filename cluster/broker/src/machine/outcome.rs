@@ -54,7 +54,8 @@ pub enum OperationResult {
     },
     /// The first offset that can be read.
     StartMoved {
-        /// Where it is now; it stays where it was if it was there already.
+        /// Where it is now; it stays where it was if it was there already. Before the offset that
+        /// was asked for if retention keeps what is there.
         log_start: Offset,
     },
     /// Idle producers were forgotten.

@@ -10,7 +10,8 @@
 //! limits. Records from before a limit was set or changed go in the spans that they have: without
 //! one an hour or 64 MiB, and beyond 64 of these a thirty-second of an evenly written partition.
 //!
-//! Never: decide here that something goes. A leader proposes it, and the log says so.
+//! Never: let something go because of what one node knows. A leader looks and proposes; what goes is
+//! what has had its time by the settings and the age that stand where its entry is applied.
 
 use super::spans::{Grain, Span};
 use fulmar_host::planted;

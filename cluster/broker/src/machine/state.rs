@@ -2,7 +2,8 @@
 //!
 //! Invariants: what apply does depends on the state and the entry alone; a unit takes effect as a
 //! whole or leaves no trace; offsets, duplicates and limits are settled here and nowhere before;
-//! an operation that is refused has changed nothing.
+//! an operation that is refused has changed nothing; a start moves no further than the retention of
+//! the topic allows when the entry is applied.
 //!
 //! Never: read a clock, draw a random number, or look at this node's configuration.
 
@@ -281,8 +282,9 @@ impl State {
                 Ok(OperationResult::ProducerAssigned { producer })
             }
             Operation::AdvanceStart { topic, partition, offset } => {
-                let stream = self.stream(topic, partition)?.1;
-                self.advance_start(step, stream, offset)
+                let (topic, stream) = self.stream(topic, partition)?;
+                let retention = topic.retention;
+                self.advance_start(step, (stream, retention), offset)
             }
             Operation::AlterTopic { topic, replaces, changes } => {
                 self.alter_topic(topic, replaces, changes)
@@ -454,19 +456,23 @@ impl State {
         }
     }
 
+    /// Lets the oldest records of a partition go, up to an offset. Whoever proposed it may not have
+    /// known the settings that hold here, if they were changed by an entry shortly before this one.
     fn advance_start(
         &mut self,
         step: &mut Step,
-        stream: StreamId,
+        (stream, retention): (StreamId, Retention),
         offset: Offset,
     ) -> Result<OperationResult, Refusal> {
         let next = self.known(stream).next;
         if offset > next {
             return Err(Refusal::OffsetOutOfRange { next });
         }
+        let allowed = retention.start(|| self.spans(stream), step.age_ms).unwrap_or_default();
+        let start = offset.min(allowed);
         let moved = self
             .partitions
-            .modify(&stream, |partition| (partition.advance_start(offset), partition.log_start));
+            .modify(&stream, |partition| (partition.advance_start(start), partition.log_start));
         let (moved, log_start) = moved.expect("the partition was there a moment ago");
         if moved {
             self.spans.advance_start(stream, log_start);

@@ -10,6 +10,8 @@ use fulmar_store::entry::{Entry, EntryBuilder, EntryHeader, Operation, Precondit
 use fulmar_types::{LogIndex, LogPosition, Offset, PartitionIndex, Term, TopicId, Uuid};
 use proptest::prelude::*;
 
+mod settings;
+
 /// A batch as a producer sends it; only the header matters to the state machine.
 pub(crate) fn batch(producer: i64, epoch: i16, first: i32, records: i32, ms: i64) -> Bytes {
     let mut out = Vec::new();
@@ -39,6 +41,22 @@ fn create(n: u8, partitions: u32) -> Operation {
         name: format!("topic-{n}"),
         partitions,
         configs: vec![(topics::CHAIN_KEY_CONFIG.to_owned(), "secret".to_owned())],
+    }
+}
+
+/// Sets how long the records of a topic are kept.
+fn keep(n: u8, settings: &[(&str, Option<&str>)]) -> Operation {
+    let change =
+        |(name, value): &(&str, Option<&str>)| ((*name).to_owned(), value.map(str::to_owned));
+    let changes = settings.iter().map(change).collect();
+    Operation::AlterTopic { topic: topic_id(n), replaces: false, changes }
+}
+
+fn advance(n: u8, partition: u32, offset: u64) -> Operation {
+    Operation::AdvanceStart {
+        topic: topic_id(n),
+        partition: PartitionIndex(partition),
+        offset: Offset(offset),
     }
 }
 
@@ -224,11 +242,8 @@ fn the_start_moves_forward_only_and_within_the_partition() {
     let mut site = Site::new();
     site.one(create(1, 1)).expect("created");
     site.one(append(1, 0, batch(-1, -1, -1, 10, 5))).expect("appended");
-    let to = |offset| Operation::AdvanceStart {
-        topic: topic_id(1),
-        partition: PartitionIndex(0),
-        offset: Offset(offset),
-    };
+    site.one(keep(1, &[("retention.bytes", Some("0"))])).expect("altered");
+    let to = |offset| advance(1, 0, offset);
     let applied = site.entry(vec![Unit::of(to(4)), Unit::of(to(2))]);
     assert_eq!(applied.moved_starts, [(StreamId(0), Offset(4))]);
     let out = Err(Refusal::OffsetOutOfRange { next: Offset(10) });
@@ -261,11 +276,8 @@ fn spans_follow_what_is_appended_expired_and_deleted() {
         2
     );
 
-    let to = |offset| Operation::AdvanceStart {
-        topic: topic_id(1),
-        partition: PartitionIndex(0),
-        offset: Offset(offset),
-    };
+    site.one(keep(1, &[("retention.bytes", Some("0"))])).expect("altered");
+    let to = |offset| advance(1, 0, offset);
     site.one(to(11)).expect("moved");
     assert_eq!(spans(&site).len(), 2, "the first one ends later");
     site.one(to(12)).expect("moved");
@@ -314,6 +326,19 @@ fn sections_that_do_not_belong_together_are_refused() {
     assert_eq!(State::restore(&newer).expect_err("newer").exit_code(), ExitCode::UnknownEntry);
 }
 
+/// A change of a setting: mostly of one that lets records go, at times of one that is refused.
+fn setting() -> impl Strategy<Value = (String, Option<String>)> {
+    let text = |text: &str| text.to_owned();
+    prop_oneof![
+        6 => (0u64..500).prop_map(move |bytes| (text("retention.bytes"), Some(bytes.to_string()))),
+        6 => (0u64..2_000).prop_map(move |ms| (text("retention.ms"), Some(ms.to_string()))),
+        2 => Just((text("retention.bytes"), None)),
+        2 => Just((text("retention.ms"), None)),
+        1 => Just((text(topics::CHAIN_KEY_CONFIG), Some(text("other")))),
+        1 => Just((text("retention.ms"), Some("9".repeat(topics::TOPIC_CONFIG_BYTES_MAX + 1)))),
+    ]
+}
+
 /// A step of a random history, over few names so that steps meet.
 fn operation() -> impl Strategy<Value = Operation> {
     let small = 0u8..3;
@@ -332,13 +357,13 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0u64..1_000).prop_map(|idle_ms| Operation::ExpireProducers { idle_ms }),
         1 => proptest::collection::vec(any::<u8>(), 0..80)
             .prop_map(|bytes| append(0, 0, bytes.into())),
-        2 => (small, 0u32..3, 0u64..20).prop_map(|(n, partition, offset)| {
-            Operation::AdvanceStart {
-                topic: topic_id(n),
-                partition: PartitionIndex(partition),
-                offset: Offset(offset),
+        3 => (small.clone(), 0u32..3, 0u64..20)
+            .prop_map(|(n, partition, offset)| advance(n, partition, offset)),
+        2 => (small, any::<bool>(), proptest::collection::vec(setting(), 0..3)).prop_map(
+            |(n, replaces, changes)| {
+                Operation::AlterTopic { topic: topic_id(n), replaces, changes }
             }
-        }),
+        ),
     ]
 }
 
@@ -399,6 +424,26 @@ proptest! {
                 for (before, after) in before.iter().zip(&after).filter(|(b, _)| b.id != META) {
                     prop_assert_eq!(before, after);
                 }
+            }
+        }
+    }
+
+    /// Whoever proposes it and whenever, a start moves no further than what the settings and the age
+    /// at its own entry allow.
+    #[test]
+    fn nothing_goes_that_retention_keeps(
+        operations in proptest::collection::vec((operation(), 0u64..300), 1..80),
+    ) {
+        let mut site = Site::with_producers();
+        for (operation, ms) in operations {
+            site.wall_ms += ms;
+            let before = site.state.clone();
+            for (stream, start) in site.entry(vec![Unit::of(operation)]).moved_starts {
+                let mut topics = before.topics().iter();
+                let topic = topics.find(|topic| topic.streams().any(|known| known == stream));
+                let retention = topic.expect("its start was moved").retention;
+                let allowed = retention.start(|| before.spans(stream), site.state.age_ms());
+                prop_assert!(allowed.is_some_and(|allowed| start <= allowed));
             }
         }
     }
