@@ -2,8 +2,8 @@
 
 use fulmar_sim::history::checks::{self, Violation};
 use fulmar_sim::history::{
-    Action, Batch, ClientId, History, Kept, Operation, PartitionName, Payload, ProduceOutcome,
-    ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
+    Action, Batch, ChangeOutcome, ClientId, History, Kept, Operation, PartitionName, Payload,
+    ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
 };
 use fulmar_sim::prng::Prng;
 use fulmar_types::{Offset, PartitionIndex};
@@ -81,6 +81,14 @@ impl Story {
     fn kept(mut self, for_ms: Option<u64>, bytes: Option<u64>) -> Self {
         let for_ns = for_ms.map(|ms| ms * 1_000_000);
         self.history.keep(partition(), Kept { for_ns, bytes });
+        self
+    }
+
+    /// A change of how long records are kept.
+    fn keep(mut self, for_ms: Option<u64>, bytes: Option<u64>, outcome: ChangeOutcome) -> Self {
+        let for_ns = for_ms.map(|ms| ms * 1_000_000);
+        let (id, returned) = self.begin(4, Action::keep(Kept { for_ns, bytes }));
+        self.history.changed(id, returned, outcome);
         self
     }
 
@@ -304,10 +312,11 @@ fn any_history(seed: u64) -> History {
     let mut prng = Prng::new(seed, "any history");
     let mut history = History::default();
     for at in 0..prng.below(30) {
-        let action = match prng.below(4) {
+        let action = match prng.below(5) {
             0 => Action::produce(Story::batch(at, &[at * 2, at * 2 + 1])),
             1 => Action::read(Offset(prng.below(9))),
             2 => Action::earliest(),
+            3 => Action::keep(Kept { for_ns: Some(prng.below(99)), bytes: None }),
             _ => Action::latest(),
         };
         let client = ClientId(prng.below(4) as u32);
@@ -328,6 +337,7 @@ fn any_history(seed: u64) -> History {
             }
             Action::Latest { .. } => history.latest(id, returned, None),
             Action::Earliest { .. } => history.earliest(id, returned, Some(Offset(prng.below(3)))),
+            Action::Keep { .. } => history.changed(id, returned, ChangeOutcome::Done),
         }
     }
     if prng.below(2) == 0 {
@@ -420,4 +430,69 @@ fn what_has_gone_stays_away() {
     let read = aging(Some(1), None).out_of_range(1).read(0, &[10], 5);
     assert_eq!(read.objections(), [back]);
     insta::assert_snapshot!(aging(Some(1), None).earliest(4).earliest(2).objection(back));
+}
+
+/// After the limit was taken away: everybody who asks is told that nothing has gone.
+fn raised(outcome: ChangeOutcome) -> Story {
+    aging(Some(500), None).keep(None, None, outcome).earliest(0)
+}
+
+#[test]
+fn what_is_there_after_a_longer_retention_was_acknowledged_stays() {
+    let early = "kept_as_declared";
+    let done = ChangeOutcome::Done;
+    // The two old batches had had their time; but one was told after the change that they are there.
+    assert_eq!(raised(done).earliest(0).objections(), [""; 0]);
+    assert_eq!(raised(done).earliest(4).objections(), [early]);
+    assert_eq!(raised(done).read_back_from(4, &[14]).objections(), [early]);
+    assert_eq!(raised(done).out_of_range(0).objections(), [early]);
+    let read = aging(Some(500), None).keep(None, None, done).read(0, &[10], 5);
+    assert_eq!(read.earliest(2).objections(), [early]);
+    // Without such an answer they may have gone before the change.
+    assert_eq!(aging(Some(500), None).keep(None, None, done).earliest(4).objections(), [""; 0]);
+    let before = aging(Some(500), None).earliest(0).keep(None, None, done);
+    assert_eq!(before.earliest(4).objections(), [""; 0]);
+    insta::assert_snapshot!(raised(done).earliest(4).objection(early));
+}
+
+#[test]
+fn a_larger_limit_lets_go_what_has_had_its_time_by_it() {
+    let early = "kept_as_declared";
+    let raised = || aging(Some(100), None).keep(Some(800), None, ChangeOutcome::Done).earliest(0);
+    assert_eq!(raised().earliest(2).objections(), [early]);
+    assert_eq!(raised().wait(300).earliest(4).objections(), [""; 0]);
+    assert_eq!(raised().wait(300).earliest(5).objections(), [early], "the third is young");
+    let by_bytes = || aging(None, Some(100)).keep(None, Some(200), ChangeOutcome::Done);
+    assert_eq!(by_bytes().earliest(0).earliest(2).objections(), [""; 0]);
+    assert_eq!(by_bytes().earliest(0).earliest(4).objections(), [early]);
+    assert_eq!(by_bytes().earliest(4).objections(), [""; 0], "before the change, perhaps");
+}
+
+#[test]
+fn a_limit_that_came_later_lets_nothing_go_before() {
+    let early = "kept_as_declared";
+    let lowered = |outcome| aging(None, None).keep(Some(100), None, outcome);
+    assert_eq!(
+        aging(None, None).earliest(2).keep(Some(100), None, ChangeOutcome::Done).objections(),
+        [early]
+    );
+    assert_eq!(lowered(ChangeOutcome::Done).earliest(4).objections(), [""; 0]);
+    assert_eq!(lowered(ChangeOutcome::Unknown).earliest(4).objections(), [""; 0]);
+    assert_eq!(lowered(ChangeOutcome::Failed).earliest(4).objections(), [early]);
+}
+
+#[test]
+fn a_change_whose_outcome_nobody_knows_may_hold_or_not_at_any_time() {
+    let (done, unknown) = (ChangeOutcome::Done, ChangeOutcome::Unknown);
+    let early = "kept_as_declared";
+    assert_eq!(raised(unknown).earliest(4).objections(), [""; 0], "it may never have come");
+    // One that was called before another may still take effect after it.
+    let late = || aging(None, None).keep(Some(100), None, unknown).keep(None, None, done);
+    assert_eq!(late().earliest(0).earliest(4).objections(), [""; 0]);
+    // One that is known to have taken effect does so no more.
+    let known = || aging(None, None).keep(Some(100), None, done).keep(None, None, done);
+    assert_eq!(known().earliest(0).earliest(4).objections(), [early]);
+    assert_eq!(known().keep(Some(100), None, unknown).earliest(4).objections(), [""; 0]);
+    let again = raised(done).keep(Some(500), None, done).earliest(4);
+    assert_eq!(again.objections(), [""; 0]);
 }

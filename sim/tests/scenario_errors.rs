@@ -79,6 +79,8 @@ refused! {
         rate = \"5/s\"\n";
     renews_too_often: "workload = [{ kind = \"produce_keyed\", site = \"north\", topic = \"a\", \
         rate = \"5/s\", renew = \"10ms..3s\" }]\n";
+    changes_a_limit_for_too_long: "workload = [{ kind = \"produce_keyed\", site = \"north\", topic = \"a\", \
+        rate = \"5/s\", retention = \"4s\", retention_from = \"5s\", retention_for = \"1s..20s\" }]\n";
     too_many_clients: "workload = [{ kind = \"produce_keyed\", site = \"north\", topic = \"a\", \
         rate = \"5/s\", clients = 100000 }]\n";
     bad_range_in_config: "config.consensus.heartbeat = \"100..200ms\"\n";

@@ -18,8 +18,8 @@ pub mod checks;
 
 pub use file::LoadError;
 pub use model::{
-    Action, Batch, ClientId, Kept, Operation, OperationId, PartitionName, Payload, ProduceOutcome,
-    ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
+    Action, Batch, ChangeOutcome, ClientId, Kept, Operation, OperationId, PartitionName, Payload,
+    ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
 };
 
 use fulmar_types::Offset;
@@ -112,13 +112,25 @@ impl History {
         });
     }
 
+    /// Notes that a change of how long records are kept ended.
+    ///
+    /// # Panics
+    /// If the operation is another one, or has ended before.
+    pub fn changed(&mut self, id: OperationId, returned: Time, result: ChangeOutcome) {
+        self.end(id, returned, |action| match action {
+            Action::Keep { outcome, .. } => *outcome = result,
+            other => panic!("{other} changes nothing"),
+        });
+    }
+
     /// Notes what a client read from the first to the last offset of a partition, after the site
     /// had healed and nobody produced any more.
     pub fn read_back(&mut self, partition: PartitionName, read_back: ReadBack) {
         self.read_back.insert(partition, read_back);
     }
 
-    /// Notes that the records of a partition may go, and how long they are kept at least.
+    /// Notes that the records of a partition may go at some time, and how long they are kept at
+    /// least as long as nobody changes it ([`Action::Keep`]).
     pub fn keep(&mut self, partition: PartitionName, kept: Kept) {
         self.kept.insert(partition, kept);
     }
@@ -133,7 +145,7 @@ impl History {
         &self.read_back
     }
 
-    /// The partitions whose records may go.
+    /// The partitions whose records may go at some time, with what their topic was created with.
     pub fn kept(&self) -> &BTreeMap<PartitionName, Kept> {
         &self.kept
     }

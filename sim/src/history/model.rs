@@ -181,6 +181,30 @@ pub struct Kept {
     pub bytes: Option<u64>,
 }
 
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.for_ns, self.bytes) {
+            (None, None) => f.write_str("all records"),
+            (Some(ns), None) => write!(f, "records for {}", Time(ns)),
+            (None, Some(bytes)) => write!(f, "{bytes} bytes"),
+            (Some(ns), Some(bytes)) => write!(f, "records for {}, {bytes} bytes", Time(ns)),
+        }
+    }
+}
+
+/// How a change of a topic ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeOutcome {
+    /// It took effect before the answer.
+    Done,
+    /// The broker answered that it had no effect and never will.
+    Failed,
+    /// No answer, or one that leaves it open: it may take effect at any time, or never.
+    #[default]
+    Unknown,
+}
+
 /// How a read ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -225,6 +249,13 @@ pub enum Action {
         /// The first offset that is kept; `None` if the call failed.
         start: Option<Offset>,
     },
+    /// It changed how long records are kept, for the whole topic.
+    Keep {
+        /// How long from then on.
+        kept: Kept,
+        /// How it ended.
+        outcome: ChangeOutcome,
+    },
 }
 
 impl Action {
@@ -246,6 +277,11 @@ impl Action {
     /// A question for the start of the log that is not answered yet.
     pub fn earliest() -> Self {
         Self::Earliest { start: None }
+    }
+
+    /// A change of how long records are kept that is not answered yet.
+    pub fn keep(kept: Kept) -> Self {
+        Self::Keep { kept, outcome: ChangeOutcome::Unknown }
     }
 }
 
@@ -287,6 +323,14 @@ impl fmt::Display for Action {
             Self::Latest { end: None } => f.write_str("latest offset -> no answer"),
             Self::Earliest { start: Some(start) } => write!(f, "earliest offset -> {start}"),
             Self::Earliest { start: None } => f.write_str("earliest offset -> no answer"),
+            Self::Keep { kept, outcome } => {
+                let ended = match outcome {
+                    ChangeOutcome::Done => "done",
+                    ChangeOutcome::Failed => "failed",
+                    ChangeOutcome::Unknown => "unknown",
+                };
+                write!(f, "keep {kept} from now on -> {ended}")
+            }
         }
     }
 }

@@ -74,7 +74,8 @@ pub(super) fn place<'a>(operations: &[&'a Operation]) -> Result<Placed<'a>, Viol
             | Action::Read { .. }
             | Action::Latest { end: None }
             // The object of this check has no start.
-            | Action::Earliest { .. } => {}
+            | Action::Earliest { .. }
+            | Action::Keep { .. } => {}
         }
     }
     ends.sort_by_key(|(end, operation)| (*end, operation.invoked));

@@ -24,6 +24,10 @@ pub const RECORDS_MIN: u64 = 2_000;
 
 /// Creating and deleting a topic takes some time even without faults.
 const RENEW_MIN: HumanDuration = HumanDuration::from_millis(500);
+/// Less than it takes to change a topic would let no record go.
+const RETENTION_FOR_MIN: HumanDuration = HumanDuration::from_millis(500);
+/// The end of a run waits for a turn that has begun.
+const RETENTION_FOR_MAX: HumanDuration = HumanDuration::from_millis(10_000);
 const CLIENTS_MAX: u32 = 64;
 const PARTITIONS_MAX: u32 = 64;
 const BATCH_RECORDS_MAX: u32 = 1_000;
@@ -55,6 +59,16 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
                 let message =
                     "`retention_from` needs `retention` or `retention_bytes`, and no `renew`";
                 return Err(Problem::new(fields.span_of("retention_from"), message));
+            }
+            if let Some(held) = produce.retention_for {
+                let within = RETENTION_FOR_MIN <= held.low() && held.high() <= RETENTION_FOR_MAX;
+                if produce.retention_from.is_none() || !within {
+                    let message = format!(
+                        "`retention_for` needs `retention_from`, and is from {RETENTION_FOR_MIN} to \
+                         {RETENTION_FOR_MAX}"
+                    );
+                    return Err(Problem::new(fields.span_of("retention_for"), message));
+                }
             }
             let records = u64::from(produce.batch_records.high().get());
             let bytes = produce.value_bytes.span().high().0;

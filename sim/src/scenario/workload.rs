@@ -115,6 +115,9 @@ kinds! {
         /// When the topic gets what it is kept for, as a change of its settings after the start of
         /// the clients; it is created with it if this is left out.
         retention_from = "retention_from": Option<Span<HumanDuration>>, or None;
+        /// How long that holds; then twice as much is kept, or everything, for as long, and so on by
+        /// turns. For good if left out.
+        retention_for = "retention_for": Option<Span<HumanDuration>>, or None;
         /// How many keys there are.
         keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
     }

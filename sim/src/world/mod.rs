@@ -24,6 +24,7 @@
 pub mod chaos;
 pub mod ending;
 mod foreign;
+mod limits;
 mod reading;
 pub mod series;
 pub mod sink;

@@ -316,7 +316,7 @@ impl Client {
 
 impl Client {
     /// The start of a partition.
-    async fn earliest(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
+    pub(super) async fn earliest(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
         let id = {
             let (now, name) = (self.now(), self.name(topic, partition));
             self.history().begin(self.id, name, now, Action::earliest())

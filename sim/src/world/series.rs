@@ -40,6 +40,8 @@ pub struct Series {
     pub kept: Option<Kept>,
     /// When the topic is told so; when it is created without it.
     pub kept_from: Option<Duration>,
+    /// How long that holds, and then how long something longer does, by turns; for good without it.
+    pub kept_for: Option<Duration>,
     name: String,
     state: Mutex<State>,
     settled: Notify,
@@ -76,6 +78,13 @@ fn kept(produce: &Produce<Drawn>) -> Option<Kept> {
     (for_ns.is_some() || bytes.is_some()).then_some(Kept { for_ns, bytes })
 }
 
+/// What a topic is told about how long records are kept; without a value a limit goes.
+pub fn settings(Kept { for_ns, bytes }: Kept) -> [(String, Option<String>); 2] {
+    let text = |value: Option<u64>| value.map(|value| value.to_string());
+    let for_ms = for_ns.map(|ns| ns / 1_000_000);
+    [("retention.ms".to_owned(), text(for_ms)), ("retention.bytes".to_owned(), text(bytes))]
+}
+
 impl Series {
     /// The topics of this workload.
     pub fn new(produce: &Produce<Drawn>) -> Self {
@@ -85,23 +94,22 @@ impl Series {
             renew: produce.renew.map(|every| every.0),
             kept: kept(produce),
             kept_from: produce.retention_from.map(|from| from.0),
+            kept_for: produce.retention_for.map(|every| every.0),
             name: produce.topic.as_str().to_owned(),
             state: Mutex::new(State { generation: 0, living: BTreeMap::from([(0, 0)]) }),
             settled: Notify::new(),
         }
     }
 
-    /// The settings that its topics are created with.
-    pub fn settings(&self) -> Vec<(String, String)> {
-        if self.kept_from.is_some() { Vec::new() } else { self.retention() }
+    /// How long records are kept from the creation of a topic on; `None` if for good.
+    pub fn kept_at_first(&self) -> Option<Kept> {
+        self.kept.map(|kept| if self.kept_from.is_some() { Kept::default() } else { kept })
     }
 
-    /// What its topics are told about how long records are kept.
-    pub fn retention(&self) -> Vec<(String, String)> {
-        let Kept { for_ns, bytes } = self.kept.unwrap_or_default();
-        let setting = |name: &str, value: u64| (name.to_owned(), value.to_string());
-        let age = for_ns.map(|ns| setting("retention.ms", ns / 1_000_000));
-        age.into_iter().chain(bytes.map(|bytes| setting("retention.bytes", bytes))).collect()
+    /// The settings that its topics are created with.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let settings = settings(self.kept_at_first().unwrap_or_default());
+        settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -258,7 +258,7 @@ impl Workloads {
 
 /// Notes how long the records of a topic are kept, before anybody can write to it.
 fn note_kept(history: &Mutex<History>, series: &Series, topic: &str) {
-    let Some(kept) = series.kept else { return };
+    let Some(kept) = series.kept_at_first() else { return };
     let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
     for partition in (0..series.partitions).map(PartitionIndex) {
         let (site, topic) = (series.site.as_str().to_owned(), topic.to_owned());
@@ -469,20 +469,6 @@ impl Client {
                     Err(_) => madsim::time::sleep(Duration::from_millis(100)).await,
                 }
             }
-        }
-    }
-
-    /// Lets the records of a topic go from some time on, which were kept for good.
-    async fn limit(self, series: Arc<Series>, from: Duration) {
-        madsim::time::sleep(from).await;
-        let set = |(name, value)| (name, Some(value));
-        let changes: Vec<_> = series.retention().into_iter().map(set).collect();
-        let limit = Duration::from_secs(3);
-        while !self.stopped() {
-            if self.cluster.alter_topic(&series.current(), &changes, limit).await.is_ok() {
-                return;
-            }
-            madsim::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

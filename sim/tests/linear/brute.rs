@@ -71,6 +71,9 @@ fn apply(operation: &Operation, log: &mut Vec<Payload>) -> bool {
         }
         Action::Read { from, outcome: ReadOutcome::OutOfRange } => length < from.get(),
         Action::Latest { end: Some(end) } => end.get() == length,
-        Action::Read { .. } | Action::Latest { end: None } | Action::Earliest { .. } => true,
+        Action::Read { .. }
+        | Action::Latest { end: None }
+        | Action::Earliest { .. }
+        | Action::Keep { .. } => true,
     }
 }

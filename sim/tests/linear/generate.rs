@@ -174,6 +174,9 @@ pub fn mutate(operations: &mut [Operation], prng: &mut Prng) {
                 None => record.payload = Payload(77),
             }
         }
-        Action::Read { .. } | Action::Latest { end: None } | Action::Earliest { .. } => {}
+        Action::Read { .. }
+        | Action::Latest { end: None }
+        | Action::Earliest { .. }
+        | Action::Keep { .. } => {}
     }
 }

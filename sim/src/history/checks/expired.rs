@@ -3,11 +3,18 @@
 //! (Kafka, "Topic Configs"; ours are minima). Age is counted from the call that produced the record,
 //! by the time of the simulator, so a node whose clock was set finds no excuse here.
 //!
+//! What a topic declares may change. A change takes effect between its call and its answer (at any
+//! time after its call, or never, if nobody knows its outcome) and holds until another one does. A
+//! record that somebody was told of went after that; one of the declarations that may have held from
+//! then on has to allow it.
+//!
 //! A start that was told holds for everybody who asks later: no earlier one is told, and nothing
 //! before it is read.
 
 use super::PartitionHistory;
-use crate::history::{Action, Kept, Operation, PartitionName, ProduceOutcome, ReadOutcome, Time};
+use crate::history::{
+    Action, ChangeOutcome, Kept, Operation, PartitionName, ProduceOutcome, ReadOutcome, Time,
+};
 use fulmar_types::Offset;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,33 +41,83 @@ pub enum Why {
     TooEarly {
         /// The newest of these.
         produce: Box<Operation>,
-        /// What the topic declares.
-        kept: Kept,
-        /// Bytes of the partition from the start on, at most.
-        bytes_max: u64,
+        /// Who was told last that it is there.
+        seen: Option<Box<Operation>>,
+        /// What the topic may have declared when it went.
+        promises: Vec<Promise>,
     },
     /// A later answer knows an earlier start, or holds something before it.
     CameBack(Box<Operation>),
 }
 
+/// What a topic declares, and what there was of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// What it declares.
+    pub kept: Kept,
+    /// Bytes of the partition from the start on, at most.
+    pub bytes_max: u64,
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let age = self.kept.for_ns.map(|ns| format!("records are kept for {}", Time(ns)));
+        let bytes = self.kept.bytes.map(|bytes| {
+            format!("{bytes} bytes are kept, and there were {} at most", self.bytes_max)
+        });
+        let limits: Vec<String> = age.into_iter().chain(bytes).collect();
+        if limits.is_empty() {
+            return f.write_str("all records are kept");
+        }
+        f.write_str(&limits.join(", and "))
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooEarly { produce, kept, bytes_max } => {
-                let age = kept.for_ns.map(|ns| format!("records are kept for {}", Time(ns)));
-                let bytes = kept.bytes.map(|bytes| {
-                    format!("{bytes} bytes are kept, and there were {bytes_max} at most")
-                });
-                let promises: Vec<String> = age.into_iter().chain(bytes).collect();
-                write!(f, "too early: {}\n  {produce}", promises.join(", and "))
+            Self::TooEarly { produce, seen, promises } => {
+                let promises: Vec<String> = promises.iter().map(Promise::to_string).collect();
+                write!(f, "too early: {}\n  {produce}", promises.join("; or "))?;
+                seen.iter().try_for_each(|seen| write!(f, "\n  and it was there\n  {seen}"))
             }
             Self::CameBack(later) => write!(f, "and later did not\n  {later}"),
         }
     }
 }
 
+/// What a topic declares, and when that may have held.
+#[derive(Clone, Copy)]
+struct Declared {
+    kept: Kept,
+    from: Time,
+    until: Time,
+}
+
+/// Everything that the topic may have declared: what it was created with, and each change.
+fn declared(log: &PartitionHistory<'_>) -> Vec<Declared> {
+    let changes = log.operations.iter().filter_map(|operation| {
+        let Action::Keep { kept, outcome } = &operation.action else { return None };
+        let by = match outcome {
+            ChangeOutcome::Done => operation.returned,
+            ChangeOutcome::Unknown => None,
+            ChangeOutcome::Failed => return None,
+        };
+        Some((*kept, operation.invoked, by))
+    });
+    let created = (log.kept.unwrap_or_default(), Time(0), Some(Time(0)));
+    let all: Vec<_> = std::iter::once(created).chain(changes).collect();
+    let declared = |at: usize| {
+        let (kept, from, by) = all[at];
+        // What is called after this one has taken effect, and has taken effect itself, replaces it.
+        let later = all.iter().skip(at + 1).filter(|later| by.is_some_and(|by| by <= later.1));
+        Declared { kept, from, until: later.filter_map(|later| later.2).min().unwrap_or(Time::END) }
+    };
+    (0..all.len()).map(declared).collect()
+}
+
 pub(super) fn check(log: &PartitionHistory<'_>) -> Option<Expired> {
-    let kept = log.kept.unwrap_or_default();
+    let declared = declared(log);
     let found = |start, at, why| Expired { partition: log.name.clone(), start, at, why };
     // Of each start the first who told it.
     let mut starts: BTreeMap<Offset, Time> = BTreeMap::new();
@@ -69,9 +126,7 @@ pub(super) fn check(log: &PartitionHistory<'_>) -> Option<Expired> {
         *first = (*first).min(at);
     }
     let too_early = starts.iter().find_map(|(start, at)| {
-        let (produce, bytes_max) = too_early(log, kept, (*start, *at))?;
-        let produce = Box::new(produce.clone());
-        Some(found(*start, *at, Why::TooEarly { produce, kept, bytes_max }))
+        too_early(log, &declared, (*start, *at)).map(|why| found(*start, *at, why))
     });
     too_early.or_else(|| {
         starts.iter().rev().find_map(|(start, at)| {
@@ -84,29 +139,87 @@ pub(super) fn check(log: &PartitionHistory<'_>) -> Option<Expired> {
 }
 
 /// The newest acknowledged batch before a start that had not had its time.
-fn too_early<'a>(
-    log: &PartitionHistory<'a>,
-    kept: Kept,
+fn too_early(
+    log: &PartitionHistory<'_>,
+    declared: &[Declared],
     (start, at): (Offset, Time),
-) -> Option<(&'a Operation, u64)> {
-    let mut bytes_max = 0;
-    let mut young: Option<(Offset, &'a Operation)> = None;
-    for operation in log.operations.iter().copied().filter(|o| o.invoked <= at) {
-        let Action::Produce { batch, outcome } = &operation.action else { continue };
-        match outcome {
-            ProduceOutcome::Acked(base) if *base < start => {
-                let age_ns = at.0 - operation.invoked.0;
-                let is_young = kept.for_ns.is_none_or(|limit| age_ns < limit);
-                if is_young && young.is_none_or(|(newest, _)| newest < *base) {
-                    young = Some((*base, operation));
-                }
-            }
-            ProduceOutcome::Acked(_) | ProduceOutcome::Unknown => bytes_max += batch.bytes_max,
-            ProduceOutcome::Failed => {}
+) -> Option<Why> {
+    let told = Told::by(log, at);
+    // Each with the last moment at which it may have let something go, when most had had its time.
+    let held: Vec<(Declared, Time, Promise)> = declared
+        .iter()
+        .filter(|declared| declared.from <= at)
+        .map(|declared| {
+            let last = at.min(declared.until);
+            let bytes_max = declared.kept.bytes.map_or(0, |_| bytes_max(log, start, last));
+            (*declared, last, Promise { kept: declared.kept, bytes_max })
+        })
+        .collect();
+    let mut gone: Vec<(Offset, &Operation)> = log
+        .operations
+        .iter()
+        .filter(|operation| operation.invoked <= at)
+        .filter_map(|operation| Some((operation.acked()?.1, *operation)))
+        .filter(|(base, _)| *base < start)
+        .collect();
+    gone.sort_by_key(|(base, _)| std::cmp::Reverse(*base));
+    gone.into_iter().find_map(|(base, produce)| {
+        let seen = told.last(base).filter(|seen| seen.invoked > produce.invoked);
+        let since = seen.map_or(produce.invoked, |seen| seen.invoked);
+        let when_gone =
+            || held.iter().filter(|(declared, last, _)| since.max(declared.from) <= *last);
+        let allows = |(_, last, promise): &(Declared, Time, Promise)| {
+            let age_ns = last.0.saturating_sub(produce.invoked.0);
+            promise.kept.for_ns.is_some_and(|limit| age_ns >= limit)
+                || promise.kept.bytes.is_some_and(|limit| promise.bytes_max >= limit)
+        };
+        if when_gone().any(allows) {
+            return None;
         }
+        let (produce, seen) = (Box::new(produce.clone()), seen.map(|seen| Box::new(seen.clone())));
+        let promises = when_gone().map(|(_, _, promise)| *promise).collect();
+        Some(Why::TooEarly { produce, seen, promises })
+    })
+}
+
+/// Bytes of what may have been in the log by some time, from a start on.
+fn bytes_max(log: &PartitionHistory<'_>, start: Offset, by: Time) -> u64 {
+    let bytes = |operation: &&Operation| match &operation.action {
+        Action::Produce { outcome: ProduceOutcome::Acked(base), .. } if *base < start => 0,
+        Action::Produce { outcome: ProduceOutcome::Failed, .. } => 0,
+        Action::Produce { batch, .. } => batch.bytes_max,
+        _ => 0,
+    };
+    log.operations.iter().filter(|operation| operation.invoked <= by).map(bytes).sum()
+}
+
+/// Who was told last that an offset is kept.
+struct Told<'a>(BTreeMap<Offset, &'a Operation>);
+
+impl<'a> Told<'a> {
+    /// From the answers to what was asked by some time.
+    fn by(log: &PartitionHistory<'a>, at: Time) -> Self {
+        let mut told: BTreeMap<Offset, &'a Operation> = BTreeMap::new();
+        for operation in log.operations.iter().copied().filter(|o| o.invoked <= at) {
+            let Some(known) = knows(operation) else { continue };
+            let last = told.entry(known).or_insert(operation);
+            if last.invoked < operation.invoked {
+                *last = operation;
+            }
+        }
+        // Whoever knows of an offset knows of those behind it.
+        let mut latest: Option<&'a Operation> = None;
+        for operation in told.values_mut() {
+            *operation =
+                latest.filter(|latest| latest.invoked > operation.invoked).unwrap_or(operation);
+            latest = Some(*operation);
+        }
+        Self(told)
     }
-    let is_too_much = kept.bytes.is_some_and(|limit| bytes_max >= limit);
-    young.filter(|_| !is_too_much).map(|(_, operation)| (operation, bytes_max))
+
+    fn last(&self, offset: Offset) -> Option<&'a Operation> {
+        self.0.range(..=offset).next_back().map(|(_, operation)| *operation)
+    }
 }
 
 /// The least offset that an answer knows to be kept.

@@ -31,7 +31,7 @@ pub use acked_lost::AckedLost;
 pub use changed::Changed;
 pub use damaged_answer::DamagedAnswer;
 pub use duplicate::Duplicate;
-pub use expired::{Expired, Why};
+pub use expired::{Expired, Promise, Why};
 pub use invented::Invented;
 pub use not_dense::NotDense;
 pub use not_linearizable::NotLinearizable;
@@ -156,7 +156,7 @@ struct PartitionHistory<'a> {
     name: &'a PartitionName,
     operations: Vec<&'a Operation>,
     read_back: Option<&'a ReadBack>,
-    /// How long its records are kept, if they may go at all.
+    /// How long its records are kept from its creation on, if they may go at some time.
     kept: Option<Kept>,
     origins: BTreeMap<Payload, Origin<'a>>,
 }
