@@ -81,6 +81,8 @@ plants! {
     KeepOldRetention = "keep-old-retention",
     /// Let one span more go than retention by bytes allows.
     ExpireTooMuch = "expire-too-much",
+    /// Move a start as far as was proposed, whatever retention says by then.
+    AdvanceUnchecked = "advance-unchecked",
     /// Answer a fetch with what is left if the start moved while it was read.
     FetchBehindStart = "fetch-behind-start",
     /// Keep leading with a disk that is too full for what clients send.
