@@ -100,8 +100,8 @@ pub enum Operation {
         /// can be recognised.
         request: Uuid,
     },
-    /// Moves the first offset of a partition that can be read: retention, or a client's
-    /// DeleteRecords.
+    /// Moves the first offset of a partition that can be read, as far as the retention of its topic
+    /// allows where this is applied.
     AdvanceStart {
         /// The topic.
         topic: TopicId,
