@@ -158,6 +158,7 @@ async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
     let segment_bytes = inner.settings.segment_bytes;
     let mut hash = Xxh3::new();
     let tail = verify(file.as_ref(), &path, &segment, segment_bytes, &mut hash).await?;
+    let mark = last_mark(file.as_ref(), &segment).await.map_err(DiskError::with("read", &path))?;
     let padding = to_sectors(footer.len() as u64) - footer.len() as u64;
     hash.update(&footer);
     zeros(padding).iter().for_each(|piece| hash.update(piece));
@@ -171,7 +172,7 @@ async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
         hash: hash.digest128(),
     };
     let written = async {
-        write_last_mark(file.as_ref(), &segment, &tail).await?;
+        file.write(vec![Write::one(mark.slot_at(), mark.encode(&tail))], Flush::Data).await?;
         let mut pieces = vec![footer.clone()];
         pieces.extend(zeros(padding));
         pieces.push(Bytes::from(trailer.encode()));
@@ -190,15 +191,14 @@ async fn seal(inner: &Inner, due: Due) -> Result<SealedSegment, Failure> {
     Ok(SealedSegment { info, header: segment.header, trailer, summary })
 }
 
-/// Writes a mark behind the last frame, whatever the marks say: a seal that power cut short may have
-/// left none.
-async fn write_last_mark(file: &dyn File, segment: &OpenSegment, tail: &[u8]) -> io::Result<()> {
+/// A mark behind the last frame, whatever the marks say: a seal that power cut short may have left
+/// none.
+async fn last_mark(file: &dyn File, segment: &OpenSegment) -> io::Result<FlushMark> {
     let base = segment.header.base;
     let page = read_around(file, 0, SEGMENT_HEADER_BYTES).await?;
     let sequence = Marks::read(&page, base).best.map_or(0, |mark| mark.sequence) + 1;
     let (flushed, chain, end) = (segment.end(), segment.chain(), segment.end());
-    let mark = FlushMark { base, flushed, chain, sequence, end };
-    file.write(vec![Write::one(mark.slot_at(), mark.encode(tail))], Flush::Data).await
+    Ok(FlushMark { base, flushed, chain, sequence, end })
 }
 
 /// Reads a segment back and checks every frame against what is in memory. Returns what of its last

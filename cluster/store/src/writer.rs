@@ -450,6 +450,10 @@ impl Writer {
         }
         let path = self.inner.paths.segment(cut.base);
         let open = self.files.get_mut(&cut.base).expect("the segment was begun");
+        let border = block_of(cut.at);
+        let kept = usize::try_from(cut.at - border).expect("less than a block");
+        let tail = open.file.read(border, kept).await.map_err(DiskError::with("read", &path))?;
+        open.tail = tail.to_vec();
         let result = wipe(open, &cut).await;
         result.map_err(DiskError::with("write", &path))?;
         // The cut has said itself what is flushed.
@@ -503,9 +507,6 @@ impl Writer {
 /// what the mark says was flushed. Both slots are lowered in the end, so that one rotten slot does
 /// not bring the old mark back.
 async fn wipe(open: &mut OpenFile, cut: &Cut) -> std::io::Result<()> {
-    let border = block_of(cut.at);
-    let kept = usize::try_from(cut.at - border).expect("less than a block");
-    open.tail = open.file.read(border, kept).await?.to_vec();
     let mut mark = FlushMark {
         base: cut.base,
         flushed: cut.at,
