@@ -54,8 +54,8 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
                 let message = format!("`renew` is {RENEW_MIN} at least");
                 return Err(Problem::new(fields.span_of("renew"), message));
             }
-            let is_kept = produce.retention.is_none() && produce.retention_bytes.is_none();
-            if produce.retention_from.is_some() && (is_kept || produce.renew.is_some()) {
+            let keeps_all = produce.retention.is_none() && produce.retention_bytes.is_none();
+            if produce.retention_from.is_some() && (keeps_all || produce.renew.is_some()) {
                 let message =
                     "`retention_from` needs `retention` or `retention_bytes`, and no `renew`";
                 return Err(Problem::new(fields.span_of("retention_from"), message));

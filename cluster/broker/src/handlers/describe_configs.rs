@@ -3,7 +3,7 @@
 //!
 //! Any node answers from what it has applied, as for Metadata.
 
-use super::metadata::has_caught_up;
+use super::catch_up::has_caught_up;
 use super::topic_config::{SETTINGS, Setting};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;

@@ -10,6 +10,7 @@
 //! answered with "leader not available", which clients ask again for, and never with "unknown",
 //! which they believe. The list of all topics has no place for an error: then it is what is known.
 
+use super::catch_up::has_caught_up;
 use super::partition::epoch_of;
 use super::{Reply, create_topics};
 use crate::answers::Held;
@@ -20,8 +21,7 @@ use crate::limits::{
 use crate::machine::state::State;
 use crate::machine::topics::{Topic, is_valid_name};
 use crate::room::take;
-use fulmar_host::time::{self, Duration};
-use fulmar_types::{Event, TopicId, Uuid};
+use fulmar_types::{TopicId, Uuid};
 use fulmar_wire::{
     ErrorCode, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
     MetadataResponsePartition, MetadataResponseTopic,
@@ -37,12 +37,6 @@ const TOPIC_BYTES: usize = 512;
 
 /// The same for a partition: three lists of nodes, and its bytes on the wire.
 const PARTITION_BYTES: usize = 320;
-
-/// How long a node that has just started waits until it knows its topics again.
-const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often it looks.
-const CATCH_UP_LOOK: Duration = Duration::from_millis(20);
 
 /// The first version in which the name of a topic may be null.
 const NULL_NAME_FROM: i16 = 12;
@@ -90,21 +84,6 @@ pub(super) async fn handle(broker: &Broker, version: i16, request: MetadataReque
         asked.into_iter().map(find).collect()
     });
     Reply::Response(response.into(), room)
-}
-
-/// Whether what this node has not applied does not exist either; it waits a little until that is so.
-pub(super) async fn has_caught_up(broker: &Broker) -> bool {
-    let deadline = time::now() + CATCH_UP_PATIENCE;
-    while !broker.group.has_caught_up() {
-        if time::now() >= deadline {
-            return false;
-        }
-        time::sleep(CATCH_UP_LOOK).await;
-    }
-    if let Some(applied) = broker.group.applied() {
-        broker.host.report(Event::TopicsTold { applied });
-    }
-    true
 }
 
 fn is_unknown(error: ErrorCode) -> bool {

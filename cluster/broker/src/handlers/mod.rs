@@ -9,6 +9,7 @@
 
 mod alter_configs;
 mod api_versions;
+mod catch_up;
 mod controller;
 mod create_topics;
 mod delete_topics;
