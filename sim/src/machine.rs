@@ -154,8 +154,10 @@ impl Machines {
         let life = self.shared.begin_life(machine);
         let shared = Arc::clone(&self.shared);
         let process = Arc::new(SimProcess { shared, machine, life });
+        let network = Arc::new(self.shared.network.boot(machine));
         Host {
-            network: Arc::new(self.shared.network.boot(machine)),
+            peers: network.clone(),
+            network,
             disk: Arc::new(self.shared.disks.boot(machine)),
             clock: Arc::new(self.shared.clocks.clock(machine)),
             process: Arc::clone(&process) as Arc<dyn Process>,

@@ -306,6 +306,7 @@ mod tests {
 
     fn settings(bench: &Bench) -> GroupSettings {
         GroupSettings {
+            site_name: "north".to_owned(),
             node: NodeId(0),
             peers: BTreeMap::new(),
             directory: bench.directory.clone(),

@@ -58,6 +58,8 @@ pub struct GroupSettings {
     pub node: NodeId,
     /// Where all nodes of the site listen for their peers, this one included.
     pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// The name of the site, which is a part of the names in the certificates of its nodes.
+    pub site_name: String,
     /// The data directory.
     pub directory: PathBuf,
     /// The size of a segment file.
@@ -255,7 +257,7 @@ impl Group {
         let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
         let context = Arc::new(peer_context(&settings, life, space.clone(), store.vote()));
         let listener = host
-            .network
+            .peers
             .listen(address)
             .await
             .map_err(|error| StartError::Bind { address, error })?;
@@ -473,6 +475,7 @@ pub(crate) fn peer_context(
         catch_up: CatchUp::default(),
         node: settings.node,
         addresses: settings.peers.clone(),
+        site_name: settings.site_name.clone(),
         segment_bytes: settings.segment_bytes,
         dial_timeout: settings.election_timeout_max * DIAL_PATIENCE,
         stall_timeout: settings.election_timeout_max * STALL_PATIENCE,

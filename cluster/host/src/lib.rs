@@ -45,8 +45,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Everything outside a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Host {
-    /// Sockets.
+    /// Sockets for Kafka clients, and to be one.
     pub network: Arc<dyn net::Network>,
+    /// Sockets for the other nodes of the site.
+    pub peers: Arc<dyn net::Network>,
     /// Files.
     pub disk: Arc<dyn disk::Disk>,
     /// The wall clock.

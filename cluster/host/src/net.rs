@@ -1,10 +1,11 @@
 //! Sockets, as a node sees them: ordered byte streams that can break at any time.
 //!
 //! Invariants: both halves of a connection fail once it is reset; a half that was shut down reads
-//! as end of stream on the other side. `connect` and `accept` return who the peer is, so that
-//! transport security can be added below without touching a caller.
+//! as end of stream on the other side. `connect` and `accept` return who the peer is; whether that
+//! is proved, and whether what is said is encrypted, is a property of the [`Network`] that a caller
+//! was given, so that no caller can forget it.
 //!
-//! Never: assume that a write which returned has arrived.
+//! Never: assume that a write which returned has arrived, or that it has left before a flush.
 
 use crate::BoxFuture;
 use std::io;
@@ -27,8 +28,8 @@ pub type WriteHalf = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 pub struct PeerIdentity {
     /// Its address.
     pub address: SocketAddr,
-    /// The name that its certificate proves, where there is transport security.
-    pub name: Option<String>,
+    /// The names that its certificate proves; `None` where nobody proves anything.
+    pub names: Option<Vec<String>>,
 }
 
 /// An established connection.

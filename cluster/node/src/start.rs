@@ -60,6 +60,7 @@ fn group_settings(config: &Config, node: NodeId) -> Result<GroupSettings, Settin
     Ok(GroupSettings {
         node,
         peers: config.nodes.iter().map(|node| (node.id, node.peer)).collect(),
+        site_name: config.site.clone(),
         directory: own.data.clone(),
         segment_bytes: config.log.segment_bytes.0,
         spare_segments: config.log.spare_segments,

@@ -43,6 +43,10 @@ pub struct Config {
     /// How clients are served.
     #[serde(default)]
     pub kafka: KafkaConfig,
+    /// How the nodes prove to each other who they are. Without it whoever reaches their ports is
+    /// believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
 }
 
 /// One node of the site.
@@ -131,6 +135,35 @@ pub struct KafkaConfig {
     pub producer_expiry: HumanDuration,
     /// How long a produce request may wait for its majority before the answer is "unknown".
     pub request_timeout_max: HumanDuration,
+    /// Whether clients are spoken to in TLS.
+    pub tls: KafkaTls,
+}
+
+/// How the nodes of the site prove who they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The directory with the keys: `authority.crt`, and `node-N.crt` and `node-N.key` of the node
+    /// that runs here.
+    pub keys: PathBuf,
+}
+
+/// Whether Kafka clients are spoken to in TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KafkaTls {
+    /// No: whoever reaches the port is served, and whoever is in between can listen.
+    #[default]
+    Off,
+    /// The node proves who it is.
+    Server,
+    /// The client does too, with a certificate of the site's authority.
+    Mutual,
+}
+
+/// The name that the certificate of a node gives it.
+pub fn certificate_name(site: &str, node: NodeId) -> String {
+    format!("node-{node}.{site}")
 }
 
 impl NodeConfig {
@@ -227,6 +260,7 @@ impl Default for KafkaConfig {
             default_partitions: 4,
             producer_expiry: HumanDuration::from_millis(7 * 86_400_000),
             request_timeout_max: HumanDuration::from_millis(30_000),
+            tls: KafkaTls::Off,
         }
     }
 }
@@ -276,6 +310,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_nodes()?;
         self.validate_consensus()?;
+        self.validate_tls()?;
         let segment = self.log.segment_bytes.0;
         let sizes = SEGMENT_BYTES_MIN..=1 << 30;
         if !sizes.contains(&segment) || !segment.is_multiple_of(4096) {
@@ -352,6 +387,21 @@ impl Config {
             return Err(invalid("kafka.request_timeout_max", problem));
         }
         Ok(())
+    }
+
+    fn validate_tls(&self) -> Result<(), ConfigError> {
+        match &self.tls {
+            None if self.kafka.tls != KafkaTls::Off => {
+                let problem = "needs the keys of this site: a table `[tls]` with `keys`";
+                Err(invalid("kafka.tls", problem))
+            }
+            // It is a part of the names in the certificates (RFC 1123, section 2.1).
+            Some(_) if self.site.len() > 63 || self.site.trim_matches('-') != self.site => {
+                let problem = "with `[tls]` use 63 characters at most, and no `-` at either end";
+                Err(invalid("site", problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn validate_consensus(&self) -> Result<(), ConfigError> {

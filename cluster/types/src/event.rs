@@ -6,6 +6,10 @@
 //! does.
 
 use crate::{ExitCode, LogIndex, LogPosition, NodeId, Probe, Term};
+use std::net::SocketAddr;
+
+/// Why a node that is not part of a site yet refuses its peers: part of every first start.
+pub const NO_SITE_YET: &str = "no-site-yet";
 
 /// The part that a node plays in its Raft group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +170,15 @@ pub enum Event {
         peer: Option<NodeId>,
         /// The name of the reason.
         reason: &'static str,
+    },
+    /// A connection came to nothing because one side does not trust the certificate of the other.
+    Distrusted {
+        /// Where the other side is.
+        address: SocketAddr,
+        /// The name of the reason.
+        reason: &'static str,
+        /// Whether it is the other side that does not trust this one.
+        by_peer: bool,
     },
     /// The node, whose directory was empty when the site existed already, has its vote back.
     Rejoined,

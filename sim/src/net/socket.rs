@@ -107,7 +107,7 @@ impl Drop for Opening<'_> {
 
 fn connection(shared: &Arc<Shared>, id: EndId, address: SocketAddr) -> Connection {
     Connection {
-        peer: PeerIdentity { address, name: None },
+        peer: PeerIdentity { address, names: None },
         reader: Box::new(SimReader { shared: Arc::clone(shared), id }),
         writer: Box::new(SimWriter { shared: Arc::clone(shared), id }),
     }

@@ -28,7 +28,7 @@ struct PipeListener {
 
 fn half(pipe: tokio::io::DuplexStream, address: SocketAddr) -> Connection {
     let (reader, writer) = tokio::io::split(pipe);
-    let peer = PeerIdentity { address, name: None };
+    let peer = PeerIdentity { address, names: None };
     Connection { peer, reader: Box::new(reader), writer: Box::new(writer) }
 }
 
@@ -122,8 +122,10 @@ impl Disk for NoDisk {
 
 /// The machine of a broker on a network.
 pub(crate) fn host(network: Pipes, observer: Arc<dyn Observer>) -> Host {
+    let network = Arc::new(network);
     Host {
-        network: Arc::new(network),
+        peers: network.clone(),
+        network,
         disk: Arc::new(NoDisk),
         clock: Arc::new(TestClock(time::now())),
         process: Arc::new(TestProcess),

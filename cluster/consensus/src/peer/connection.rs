@@ -21,10 +21,11 @@ use crate::catch_up::CatchUp;
 use crate::lease::{EarlierGrant, Lease};
 use crate::space::Space;
 use bytes::Bytes;
-use fulmar_host::net::{Connection, WriteHalf};
+use fulmar_host::net::{Connection, PeerIdentity, WriteHalf};
 use fulmar_host::time::{self, Instant};
 use fulmar_host::{Host, planted};
 use fulmar_store::Life;
+use fulmar_types::config::certificate_name;
 use fulmar_types::{Event, ExitCode, Incarnation, NodeId, Plant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,6 +44,8 @@ pub struct PeerContext {
     pub node: NodeId,
     /// Where the nodes of the site listen, this one included.
     pub addresses: BTreeMap<NodeId, SocketAddr>,
+    /// The name of the site.
+    pub site_name: String,
     /// The segment size, which must be the same everywhere.
     pub segment_bytes: u64,
     /// How long a connection attempt with its handshake may take.
@@ -203,7 +206,10 @@ pub async fn dial(
     let address = *context.addresses.get(&to).ok_or(DialError::Unknown(to))?;
     let mut answered = None;
     let attempt = async {
-        let Connection { reader, writer, .. } = context.host.network.connect(address).await?;
+        let Connection { peer, reader, writer } = context.host.peers.connect(address).await?;
+        if !proves(peer.names.as_deref(), &context.site_name, to) {
+            return Err(DialError::Refused(Refusal::OtherCertificate));
+        }
         let mut connection = PeerConnection { reader: FrameReader::new(reader), writer };
         let me = context.acquaintance();
         let hello = Hello {
@@ -282,6 +288,13 @@ impl PeerContext {
     }
 }
 
+/// Whether somebody with these names is that node of the site. Where nobody proves anything, everybody
+/// is who he says.
+fn proves(names: Option<&[String]>, site: &str, node: NodeId) -> bool {
+    let expected = certificate_name(site, node);
+    names.is_none_or(|names| names.contains(&expected))
+}
+
 /// Whether a node is not the one that takes part under this id. Before there is a site nobody is.
 fn is_stranger(me: &Life, node: NodeId, incarnation: Incarnation) -> bool {
     if planted(Plant::WipedNodeVotes) {
@@ -293,6 +306,7 @@ fn is_stranger(me: &Life, node: NodeId, incarnation: Incarnation) -> bool {
 /// What a node compares with the configuration of who says hello.
 struct Local<'a> {
     node: NodeId,
+    site_name: &'a str,
     addresses: &'a BTreeMap<NodeId, SocketAddr>,
     segment_bytes: u64,
     lease_ms: u64,
@@ -302,6 +316,7 @@ impl PeerContext {
     fn local(&self) -> Local<'_> {
         Local {
             node: self.node,
+            site_name: &self.site_name,
             addresses: &self.addresses,
             segment_bytes: self.segment_bytes,
             lease_ms: self.lease.length_ms(),
@@ -309,7 +324,10 @@ impl PeerContext {
     }
 }
 
-fn judge(local: &Local<'_>, me: &Life, hello: &Hello) -> Result<(), Refusal> {
+fn judge(local: &Local<'_>, me: &Life, peer: &PeerIdentity, hello: &Hello) -> Result<(), Refusal> {
+    if !proves(peer.names.as_deref(), local.site_name, hello.from) {
+        return Err(Refusal::OtherCertificate);
+    }
     if hello.to != local.node {
         return Err(Refusal::OtherNode);
     }
@@ -346,7 +364,7 @@ pub async fn welcome(
     context: &Arc<PeerContext>,
     connection: Connection,
 ) -> Result<(PeerConnection, Hello), DialError> {
-    let Connection { reader, writer, .. } = connection;
+    let Connection { peer, reader, writer } = connection;
     let mut connection = PeerConnection { reader: FrameReader::of_stranger(reader), writer };
     let greeting = async {
         let frame = connection.receive().await?;
@@ -359,7 +377,8 @@ pub async fn welcome(
         time::timeout(context.dial_timeout, greeting).await.map_err(|_| DialError::Timeout)??;
     let me = context.acquaintance();
     let from = hello.as_ref().ok().map(|hello| hello.from);
-    let verdict = hello.and_then(|hello| judge(&context.local(), &me, &hello).map(|()| hello));
+    let verdict =
+        hello.and_then(|hello| judge(&context.local(), &me, &peer, &hello).map(|()| hello));
     let answer = match &verdict {
         Ok(_) => Welcome::Accepted { features: 0, incarnation: me.incarnation },
         Err(reason) => Welcome::Refused(*reason),
@@ -387,12 +406,21 @@ mod tests {
     fn every_difference_is_refused_by_its_name() {
         let at = SocketAddr::from(([127, 0, 0, 1], 1));
         let addresses = (1..=3).map(|id| (NodeId(id), at)).collect();
-        let local =
-            Local { node: NodeId(1), addresses: &addresses, segment_bytes: 64, lease_ms: 600 };
+        let local = Local {
+            node: NodeId(1),
+            site_name: "north",
+            addresses: &addresses,
+            segment_bytes: 64,
+            lease_ms: 600,
+        };
+        let of = |names: Option<&[&str]>| PeerIdentity {
+            address: at,
+            names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        };
         let (site, life) = (Some(SiteId(Uuid([1; 16]))), |n| Incarnation(Uuid([n; 16])));
         let known = (1..=3).map(|id| (NodeId(id), life(id as u8))).collect();
         let me = Life { site, known, ..Life::new(life(1)) };
-        let hello = |change: &dyn Fn(&mut Hello)| {
+        let hello_of = |peer: &PeerIdentity, change: &dyn Fn(&mut Hello)| {
             let mut hello = Hello {
                 magic: MAGIC,
                 version: PROTOCOL_VERSION,
@@ -407,8 +435,9 @@ mod tests {
             };
             change(&mut hello);
             let read = Hello::read(&message::encode(&hello)).expect("a greeting");
-            read.and_then(|hello| judge(&local, &me, &hello)).map_err(Refusal::name)
+            read.and_then(|hello| judge(&local, &me, peer, &hello)).map_err(Refusal::name)
         };
+        let hello = |change: &dyn Fn(&mut Hello)| hello_of(&of(None), change);
         assert_eq!(hello(&|_| {}), Ok(()));
         assert_eq!(hello(&|h| h.magic += 1), Err("not-fulmar"));
         assert_eq!(hello(&|h| h.version += 1), Err("protocol-version"));
@@ -420,6 +449,14 @@ mod tests {
         assert_eq!(hello(&|h| h.segment_bytes = 32), Err("segment-size"));
         assert_eq!(hello(&|h| h.lease_ms = 3_000), Err("lease-length"));
         assert_eq!(hello(&|h| h.site = None), Err("no-site-yet"));
+        let named = |names: &[&str]| hello_of(&of(Some(names)), &|_| {});
+        assert_eq!(named(&["node-2.north"]), Ok(()));
+        assert_eq!(named(&["box.example", "node-2.north"]), Ok(()));
+        let others: [&[&str]; 4] =
+            [&[], &["node-3.north"], &["node-2.south"], &["node-2.north.example"]];
+        for names in others {
+            assert_eq!(named(names), Err("certificate-of-another-node"), "{names:?}");
+        }
         // Another version has other fields behind the first two.
         for version in [2, 4, u16::MAX] {
             let read = Hello::read(&message::encode(&(MAGIC, version, "other")));

@@ -24,6 +24,7 @@ use crate::space::RoomReport;
 use crate::types::{LogId, TypeConfig, Vote, log_id, position, vote_from_store, vote_to_store};
 use bytes::Bytes;
 use fulmar_store::{EntryKind, LogEntry, SavedVote};
+use fulmar_types::event::NO_SITE_YET;
 use fulmar_types::limits::ENTRY_BYTES_MAX;
 use fulmar_types::{Incarnation, LogIndex, LogPosition, NodeId, SiteId, Term};
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
@@ -182,6 +183,8 @@ pub enum Refusal {
     LeaseLength,
     /// The answering node is not part of a site yet.
     NoSiteYet,
+    /// The certificate of the peer is not that of the node which it says it is.
+    OtherCertificate,
 }
 
 impl Refusal {
@@ -196,7 +199,8 @@ impl Refusal {
             Self::OtherIncarnation => "other-incarnation",
             Self::SegmentSize => "segment-size",
             Self::LeaseLength => "lease-length",
-            Self::NoSiteYet => "no-site-yet",
+            Self::NoSiteYet => NO_SITE_YET,
+            Self::OtherCertificate => "certificate-of-another-node",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`net`] | TCP on the node's one current-thread runtime |
+//! | [`tls`] | the same with proof of who is there |
 //! | [`disk`] | files, on I/O threads of our own |
 //! | [`clock`], [`process`] | the wall clock and the end of the process |
 //! | [`trace`] | events as lines of the log |
@@ -15,6 +16,7 @@ pub mod disk;
 pub mod net;
 mod pool;
 pub mod process;
+pub mod tls;
 pub mod trace;
 
 use crate::{Host, Observer};
@@ -35,6 +37,7 @@ impl Host {
     pub fn real(observer: Arc<dyn Observer>) -> io::Result<Self> {
         Ok(Self {
             network: Arc::new(RealNetwork),
+            peers: Arc::new(RealNetwork),
             disk: Arc::new(RealDisk::new()?),
             clock: Arc::new(RealClock),
             process: Arc::new(RealProcess),

@@ -24,40 +24,37 @@ pub fn look_up(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(host_and_port.to_socket_addrs()?.collect())
 }
 
-/// `address` is the one that the socket itself names as its peer's.
-fn connection(stream: TcpStream, address: SocketAddr) -> io::Result<Connection> {
+/// A new connection to an address.
+pub(super) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket_for(address)?;
+    // The port that the system lends to this connection may be one that a node is about to
+    // listen on; with this its listener is let in beside us.
+    socket.set_reuseaddr(true)?;
+    let stream = socket.connect(address).await?;
+    refuse_itself(&stream)?;
     stream.set_nodelay(true)?;
-    let (reader, writer) = stream.into_split();
-    Ok(Connection {
-        peer: PeerIdentity { address, name: None },
-        reader: Box::new(reader),
-        writer: Box::new(writer),
-    })
+    Ok(stream)
 }
 
 impl Network for RealNetwork {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move {
-            let socket = socket_for(address)?;
-            // A node can restart while old connections linger.
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            let socket = socket.listen(BACKLOG)?;
-            let address = socket.local_addr()?;
-            Ok(Box::new(RealListener { socket, address }) as Box<dyn Listener>)
-        })
+        Box::pin(
+            async move { Ok(Box::new(RealListener(Accepting::on(address)?)) as Box<dyn Listener>) },
+        )
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(async move {
-            let socket = socket_for(address)?;
-            // The port that the system lends to this connection may be one that a node is about to
-            // listen on; with this its listener is let in beside us.
-            socket.set_reuseaddr(true)?;
-            let stream = socket.connect(address).await?;
-            refuse_itself(&stream)?;
-            connection(stream, address)
-        })
+        Box::pin(async move { Ok(connection(dial(address).await?, address)) })
+    }
+}
+
+/// `address` is the one that the socket itself names as its peer's.
+fn connection(stream: TcpStream, address: SocketAddr) -> Connection {
+    let (reader, writer) = stream.into_split();
+    Connection {
+        peer: PeerIdentity { address, names: None },
+        reader: Box::new(reader),
+        writer: Box::new(writer),
     }
 }
 
@@ -81,31 +78,56 @@ fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-struct RealListener {
+/// A listening socket.
+pub(super) struct Accepting {
     socket: TcpListener,
     address: SocketAddr,
 }
 
+impl Accepting {
+    pub(super) fn on(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket_for(address)?;
+        // A node can restart while old connections linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(BACKLOG)?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection, and where it comes from.
+    pub(super) async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            let (stream, address) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                // The peer gave up while it waited in the queue: no fault of the listener.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return Err(error),
+            };
+            // A connection that was reset before it could be set up is none at all.
+            if stream.set_nodelay(true).is_ok() {
+                return Ok((stream, address));
+            }
+        }
+    }
+}
+
+struct RealListener(Accepting);
+
 impl Listener for RealListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async move {
-            loop {
-                let (stream, address) = match self.socket.accept().await {
-                    Ok(accepted) => accepted,
-                    // The peer gave up while it waited in the queue: no fault of the listener.
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                    Err(error) => return Err(error),
-                };
-                // A connection that was reset before it could be set up is none at all.
-                if let Ok(connection) = connection(stream, address) {
-                    return Ok(connection);
-                }
-            }
+            let (stream, address) = self.0.next().await?;
+            Ok(connection(stream, address))
         })
     }
 
     fn local_address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::Observer;
 use crate::time::{self, Duration, Instant};
+use fulmar_types::event::NO_SITE_YET;
 use fulmar_types::{Event, NodeId};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 /// A peer that is refused comes again several times a second, for days if nobody looks.
@@ -13,8 +15,17 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 /// at `trace`.
 #[derive(Debug, Default)]
 pub struct TracingObserver {
-    /// When a refusal was logged last. A peer names itself, but a site has few numbers.
-    refused: Mutex<BTreeMap<(Option<NodeId>, &'static str), Instant>>,
+    /// When a refusal was logged last.
+    refused: Mutex<BTreeMap<(Refused, &'static str), Instant>>,
+}
+
+/// Who is refused, or refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Refused {
+    /// A peer names itself, but a site has few numbers.
+    Node(Option<NodeId>),
+    /// Whoever is at an address; the port is another one each time. And whether he refuses this node.
+    Address(IpAddr, bool),
 }
 
 /// How many refusals are told apart; beyond that strangers are making names up.
@@ -22,14 +33,14 @@ const REFUSED_MAX: usize = 64;
 
 impl TracingObserver {
     /// Whether a refusal is to be logged now.
-    fn is_due(&self, peer: Option<NodeId>, reason: &'static str) -> bool {
+    fn is_due(&self, who: Refused, reason: &'static str) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let now = time::now();
         refused.retain(|_, logged| now.saturating_duration_since(*logged) < REFUSED_AGAIN);
-        if refused.len() >= REFUSED_MAX || refused.contains_key(&(peer, reason)) {
+        if refused.len() >= REFUSED_MAX || refused.contains_key(&(who, reason)) {
             return false;
         }
-        refused.insert((peer, reason), now);
+        refused.insert((who, reason), now);
         true
     }
 }
@@ -41,12 +52,24 @@ impl Observer for TracingObserver {
                 tracing::error!(code = code.code(), "{message}");
             }
             // Part of every first start, and over in a moment.
-            Event::PeerRefused { peer, reason: reason @ "no-site-yet" } => {
+            Event::PeerRefused { peer, reason: reason @ NO_SITE_YET } => {
                 tracing::debug!(?peer, reason, "peer refused");
             }
             Event::PeerRefused { peer, reason } => {
-                if self.is_due(*peer, reason) {
+                if self.is_due(Refused::Node(*peer), reason) {
                     tracing::warn!(?peer, reason, "peer refused");
+                }
+            }
+            Event::Distrusted { address, reason, by_peer } => {
+                let is_due = self.is_due(Refused::Address(address.ip(), *by_peer), reason);
+                match (is_due, by_peer) {
+                    (false, _) => {}
+                    (true, true) => {
+                        tracing::warn!(%address, reason, "the other side does not trust this node");
+                    }
+                    (true, false) => {
+                        tracing::warn!(%address, reason, "the other side is not trusted");
+                    }
                 }
             }
             Event::Recovered { last, snapshot, cut_bytes } => {
@@ -93,11 +116,12 @@ mod tests {
     #[test]
     fn a_refusal_is_logged_once_a_minute_and_names_are_not_kept_without_bound() {
         let observer = TracingObserver::default();
-        assert!(observer.is_due(Some(NodeId(1)), "other-site"));
-        assert!(!observer.is_due(Some(NodeId(1)), "other-site"));
-        assert!(observer.is_due(Some(NodeId(1)), "other-node"));
-        assert!(observer.is_due(Some(NodeId(2)), "other-site"));
-        let told = (3..1_000).filter(|node| observer.is_due(Some(NodeId(*node)), "other-site"));
+        assert!(observer.is_due(Refused::Node(Some(NodeId(1))), "other-site"));
+        assert!(!observer.is_due(Refused::Node(Some(NodeId(1))), "other-site"));
+        assert!(observer.is_due(Refused::Node(Some(NodeId(1))), "other-node"));
+        assert!(observer.is_due(Refused::Node(Some(NodeId(2))), "other-site"));
+        let told = (3..1_000)
+            .filter(|node| observer.is_due(Refused::Node(Some(NodeId(*node))), "other-site"));
         assert_eq!(told.count(), REFUSED_MAX - 3);
     }
 }

@@ -3,25 +3,62 @@
 use super::Stop;
 use fulmar_client::{Cluster, Settings};
 use fulmar_host::net::Network;
-use fulmar_host::real::{RealNetwork, look_up};
+use fulmar_host::real::tls::keys::AUTHORITY_FILE;
+use fulmar_host::real::tls::{Asked, KeyFiles, KeysError, TlsNetwork};
+use fulmar_host::real::{RealNetwork, TracingObserver, look_up};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
+use fulmar_types::config::{Config, KafkaTls, certificate_name};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
-/// The network of this machine.
-pub fn network() -> Arc<dyn Network> {
+/// The network of this machine, for a site without TLS.
+pub fn plain() -> Arc<dyn Network> {
     Arc::new(RealNetwork)
 }
 
+/// How to be a client of a site that runs on this machine.
+pub fn network_of(config: &Config) -> Result<Arc<dyn Network>, Stop> {
+    let (Some(tls), Some(node)) = (&config.tls, config.nodes.first()) else { return Ok(plain()) };
+    if config.kafka.tls == KafkaTls::Off {
+        return Ok(plain());
+    }
+    let name = certificate_name(&config.site, node.id);
+    let keys = KeyFiles::of_node(&tls.keys, node.id, &name).map_err(unusable)?;
+    with_keys(&keys)
+}
+
+/// How to be a client with the keys in a directory: those of `name`, or none of one's own.
+pub fn network_with(keys: &Path, name: Option<&str>) -> Result<Arc<dyn Network>, Stop> {
+    match name {
+        Some(name) => with_keys(&KeyFiles::named(keys, name).map_err(unusable)?),
+        None => {
+            let authority = keys.join(AUTHORITY_FILE);
+            let network = TlsNetwork::trusting(&authority, Arc::new(TracingObserver::default()));
+            Ok(Arc::new(network.map_err(unusable)?))
+        }
+    }
+}
+
+fn with_keys(keys: &KeyFiles) -> Result<Arc<dyn Network>, Stop> {
+    let observer = Arc::new(TracingObserver::default());
+    Ok(Arc::new(TlsNetwork::with_keys(keys, Asked::Nothing, observer).map_err(unusable)?))
+}
+
+/// What is said of keys that cannot be used.
+pub fn unusable(error: KeysError) -> Stop {
+    Stop::usage(format!("the keys cannot be used: {error}."))
+}
+
 /// A client of the site with these addresses.
-pub fn cluster(bootstrap: Vec<SocketAddr>, name: &str) -> Cluster {
+pub fn cluster(network: Arc<dyn Network>, bootstrap: Vec<SocketAddr>, name: &str) -> Cluster {
     let settings = Settings {
         client_id: name.to_owned(),
         leader_check: Duration::from_millis(250),
         ..Settings::default()
     };
-    Cluster::new(network(), bootstrap, settings)
+    Cluster::new(network, bootstrap, settings)
 }
 
 /// Reads `127.0.0.1:9092,plant.example:9093`. Names are looked up, and may stand for several

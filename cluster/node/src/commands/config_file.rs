@@ -1,6 +1,6 @@
 //! The configuration as a file: read with errors for people, and written for a site on loopback.
 //!
-//! Invariant: a relative data directory is meant relative to the file, so that a directory with a
+//! Invariant: a relative directory, of data or of keys, is meant relative to the file, so that a directory with a
 //! site in it can be moved.
 
 use super::Stop;
@@ -24,6 +24,9 @@ pub fn read(path: &Path) -> Result<Config, Stop> {
     let base = path.parent().unwrap_or(Path::new("."));
     for node in &mut config.nodes {
         node.data = base.join(&node.data);
+    }
+    if let Some(tls) = &mut config.tls {
+        tls.keys = base.join(&tls.keys);
     }
     Ok(config)
 }

@@ -21,6 +21,7 @@ mod config_file;
 mod counters;
 mod demo;
 mod exit_text;
+mod keys;
 mod node;
 pub mod output;
 mod rejoin;
@@ -44,6 +45,7 @@ pub struct Cli {
 enum Command {
     Node(node::Options),
     Rejoin(rejoin::Options),
+    Keys(keys::Options),
     Up(up::Options),
     Status(status::Options),
     Demo(demo::Options),
@@ -81,6 +83,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Stop> {
     match cli.command {
         Command::Node(options) => node::run(options).await,
         Command::Rejoin(options) => rejoin::run(options).await,
+        Command::Keys(options) => keys::run(options),
         Command::Up(options) => up::run(options).await,
         Command::Status(options) => status::run(options).await,
         Command::Demo(options) => demo::run(options).await,

@@ -1,11 +1,14 @@
 //! `fulmar node`: one node, until it is told to stop.
 
+use super::client::unusable;
 use super::output::say;
 use super::stats::{self, CountingObserver};
 use super::{Stop, config_file};
 use clap::Args;
-use fulmar_host::Host;
-use fulmar_host::task;
+use fulmar_host::net::Network;
+use fulmar_host::real::tls::{Asked, KeyFiles, TlsNetwork};
+use fulmar_host::{Host, task};
+use fulmar_types::config::{Config, KafkaTls, certificate_name};
 use fulmar_types::limits::CLIENT_CONNECTIONS_MAX;
 use fulmar_types::{ExitCode, NodeId};
 use std::path::PathBuf;
@@ -56,6 +59,24 @@ fn raise_open_files() -> Result<(), Stop> {
     Ok(())
 }
 
+/// Puts TLS on the connections that the configuration wants it on.
+fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
+    let Some(tls) = &config.tls else { return Ok(host) };
+    let name = certificate_name(&config.site, id);
+    let keys = KeyFiles::of_node(&tls.keys, id, &name).map_err(unusable)?;
+    let network = |asked| -> Result<Arc<dyn Network>, Stop> {
+        let network = TlsNetwork::with_keys(&keys, asked, host.observer.clone());
+        Ok(Arc::new(network.map_err(unusable)?))
+    };
+    let peers = network(Asked::Certificate)?;
+    let network = match config.kafka.tls {
+        KafkaTls::Off => host.network.clone(),
+        KafkaTls::Server => network(Asked::Nothing)?,
+        KafkaTls::Mutual => network(Asked::Certificate)?,
+    };
+    Ok(Host { peers, network, ..host })
+}
+
 /// Runs the node.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let id = NodeId(options.id);
@@ -67,6 +88,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let host = host.map_err(|error| {
         Stop::failed(format!("the system gives no threads for input and output: {error}."))
     })?;
+    let host = secured(host, &config, id)?;
     // Before the start, so that a signal during a long recovery is not lost.
     let mut stop = StopSignal::listen()?;
     let starting = fulmar_node::start(&config, id, host);

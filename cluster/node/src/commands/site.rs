@@ -9,6 +9,7 @@ use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text};
 use fulmar_client::{Cluster, Connection, Settings};
 use fulmar_host::disk::{DirectoryLock, Disk};
+use fulmar_host::net::Network;
 use fulmar_host::real::RealDisk;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::config::Config;
@@ -17,6 +18,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How long a node may take to stop in order.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +29,8 @@ pub struct Site {
     pub dir: PathBuf,
     /// Its configuration.
     pub config: Config,
+    /// How to be a client of it.
+    pub network: Arc<dyn Network>,
     config_path: PathBuf,
     with_stats: bool,
     on_parent_death: OnParentDeath,
@@ -61,6 +65,7 @@ impl Site {
         Ok(Self {
             _lock: lock(&dir).await?,
             dir,
+            network: client::network_of(&config)?,
             config,
             config_path,
             with_stats: false,
@@ -92,6 +97,7 @@ impl Site {
         Ok(Self {
             _lock: lock(&dir).await?,
             dir,
+            network: client::network_of(&config)?,
             config,
             config_path,
             with_stats: true,
@@ -99,6 +105,11 @@ impl Site {
             nodes: Vec::new(),
             remove: chosen.is_none(),
         })
+    }
+
+    /// A client of this site.
+    pub fn cluster(&self, name: &str) -> Cluster {
+        client::cluster(self.network.clone(), self.bootstrap(), name)
     }
 
     /// The addresses for Kafka clients.
@@ -184,9 +195,9 @@ impl Site {
         let address = self.config.node(id).map(|node| node.kafka);
         let address = address.ok_or_else(|| Stop::failed(format!("there is no node {id}.")))?;
         let deadline = time::now() + timeout;
-        let network = client::network();
         loop {
-            let opened = Connection::open(network.as_ref(), address, &Settings::default()).await;
+            let opened =
+                Connection::open(self.network.as_ref(), address, &Settings::default()).await;
             let error = match opened {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
@@ -286,7 +297,7 @@ const PROCESSES: u16 = 1_600;
 /// Loopback addresses that nobody listens on. All are held until all are found. Processes that
 /// choose at the same time begin at different ports.
 async fn free_addresses() -> Result<[Addresses; 3], Stop> {
-    let network = client::network();
+    let network = client::plain();
     let process = (std::process::id() % u32::from(PROCESSES)) as u16;
     let first = process * PORTS_PER_PROCESS;
     let all = PROCESSES * PORTS_PER_PROCESS;

@@ -7,12 +7,14 @@ use super::output::{complain, say, seconds};
 use super::site::Site;
 use super::{Stop, client, exit_text};
 use clap::Args;
+use fulmar_host::net::Network;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::{ExitCode, NodeId};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// How long the first start may take.
@@ -68,9 +70,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 async fn attend(site: &mut Site) -> ExitCode {
     let nodes = site.listening().map(|(child, kafka)| (child.ready(), kafka)).collect();
     let text = site.bootstrap_text();
+    let network = site.network.clone();
     let ready = Cell::new(false);
     let announce = async {
-        match wait_until_serving(nodes).await {
+        match wait_until_serving(network, nodes).await {
             Ok((leader, took)) => {
                 ready.set(true);
                 say(format!("Ready after {took}, node {leader} leads. Bootstrap addresses:"));
@@ -91,6 +94,7 @@ async fn attend(site: &mut Site) -> ExitCode {
 /// Waits until the site takes records. Asks only nodes that have bound their addresses: before
 /// that, another site may answer there.
 async fn wait_until_serving(
+    network: Arc<dyn Network>,
     nodes: Vec<(watch::Receiver<bool>, SocketAddr)>,
 ) -> Result<(NodeId, String), Stop> {
     let began = time::now();
@@ -108,7 +112,7 @@ async fn wait_until_serving(
         }
         time::sleep(Duration::from_millis(20)).await;
     };
-    let cluster = client::cluster(bound, "fulmar-up");
+    let cluster = client::cluster(network, bound, "fulmar-up");
     let leader = client::wait_until_serving(&cluster, READY_TIMEOUT).await?;
     Ok((leader, seconds(time::now() - began)))
 }

@@ -70,6 +70,7 @@ impl Memory {
     pub(super) fn host(&self) -> Host {
         Host {
             network: Arc::new(Nothing),
+            peers: Arc::new(Nothing),
             disk: Arc::new(self.clone()),
             clock: Arc::new(Nothing),
             process: Arc::new(Nothing),

@@ -86,6 +86,7 @@ pub fn host(disk: &TestDisk) -> (Host, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let host = Host {
         network: seen.clone(),
+        peers: seen.clone(),
         disk: Arc::new(disk.clone()),
         clock: seen.clone(),
         process: seen.clone(),

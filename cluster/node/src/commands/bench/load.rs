@@ -162,7 +162,7 @@ impl Run {
 
 /// Measures and prints.
 pub async fn run(options: LoadOptions) -> Result<ExitCode, Stop> {
-    let cluster = client::cluster(options.bootstrap.0.clone(), "fulmar-bench");
+    let cluster = client::cluster(client::plain(), options.bootstrap.0.clone(), "fulmar-bench");
     let batches = draw_batches(options.record_bytes)?;
     let batch_bytes = batches.first().map_or(0, Bytes::len) as u64;
     let partitions = (0..options.partitions)
@@ -299,7 +299,7 @@ async fn connect(run: &Run, partition: usize) -> Result<Connection, Failure> {
     let deadline = time::now() + TIMEOUT;
     let leader = run.cluster.leader(of, deadline).await.map_err(passing)?;
     let address = leader.connection.address();
-    let network = client::network();
+    let network = client::plain();
     let opened = Connection::open(network.as_ref(), address, run.cluster.settings()).await;
     if opened.is_err() {
         run.cluster.forget_leader(of, leader.epoch);

@@ -130,7 +130,7 @@ async fn measure_site(options: &Options, site: &mut Site) -> Result<Report, Stop
         ));
     }
     site.start_all()?;
-    let cluster = client::cluster(site.bootstrap(), "fulmar-bench");
+    let cluster = site.cluster("fulmar-bench");
     site.wait_serving(&cluster, TIMEOUT).await?;
     time::sleep(QUIET).await;
     site.check()?;

@@ -85,7 +85,7 @@ struct Demo {
 impl Demo {
     async fn run(options: &Options) -> Result<ExitCode, Stop> {
         let site = Site::temporary(options.keep.as_deref(), "demo", String::new()).await?;
-        let cluster = client::cluster(site.bootstrap(), "fulmar-demo");
+        let cluster = site.cluster("fulmar-demo");
         let mut demo = Self { site, cluster, began: time::now() };
         let ended = demo.end(options).await;
         if !matches!(ended, Ok(ExitCode::Ok)) {

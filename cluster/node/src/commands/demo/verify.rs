@@ -131,7 +131,7 @@ impl Comparison {
 
 /// Reads everything back and prints the findings as JSON.
 pub async fn run(options: VerifyOptions) -> Result<ExitCode, Stop> {
-    let cluster = client::cluster(options.bootstrap.0, "fulmar-demo-verify");
+    let cluster = client::cluster(client::plain(), options.bootstrap.0, "fulmar-demo-verify");
     let mut comparison = Comparison::new(Plant::new(options.seed), options.records);
     let ends = ends(&cluster).await?;
     read_all(&cluster, &ends, |partition, record| comparison.take(partition, record)).await?;

@@ -1,0 +1,28 @@
+//! TLS over the sockets of this machine: who is on the other side is proved, and nobody in between
+//! reads or changes what is said.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`keys`] | certificates and keys, read from a directory |
+//! | [`network`] | connecting and listening |
+//! | [`halves`] | the two halves of a connection |
+//! | [`reason`] | why one side does not trust the other, by name |
+//!
+//! Invariants: a certificate counts only if the authority of the site signed it, for the use it is
+//! put to, and its time has come and has not passed; every refusal is reported with its reason, by
+//! the side that refuses and by the side that is refused; sessions are never resumed, so every
+//! connection is judged anew.
+//!
+//! Never: look at the name in a certificate here. It is handed on, and who knows which node it wants
+//! to speak to compares it.
+
+mod halves;
+pub mod keys;
+mod network;
+mod reason;
+
+#[cfg(test)]
+mod tests;
+
+pub use keys::{KeyFiles, KeysError};
+pub use network::{Asked, TlsNetwork};

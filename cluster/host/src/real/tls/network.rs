@@ -1,0 +1,201 @@
+//! Connecting and listening with TLS.
+
+use super::halves;
+use super::keys::{KeyFiles, KeysError, anonymous};
+use super::reason::Reason;
+use crate::net::{Connection, Listener, Network, PeerIdentity};
+use crate::real::net::{Accepting, dial};
+use crate::task::{self, Owned};
+use crate::time::{self, Duration};
+use crate::{BoxFuture, Observer};
+use fulmar_types::Event;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+/// How long a handshake may take: a few round trips over a bad line.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes under way, per listener. More callers wait in the kernel.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Connections that are through and wait to be taken, per listener.
+const READY_MAX: usize = 256;
+
+/// What a listener asks of those who connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    Nothing,
+    /// A certificate of the site's authority.
+    Certificate,
+}
+
+/// The network of this machine, with TLS on every connection.
+pub struct TlsNetwork {
+    client: Arc<ClientConfig>,
+    /// `None` for one that only connects.
+    server: Option<Arc<ServerConfig>>,
+    observer: Arc<dyn Observer>,
+}
+
+impl TlsNetwork {
+    /// The network of somebody with keys.
+    ///
+    /// # Errors
+    /// If the keys do not fit together.
+    pub fn with_keys(
+        keys: &KeyFiles,
+        asked: Asked,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, KeysError> {
+        let server = keys.server(asked == Asked::Certificate)?;
+        Ok(Self { client: Arc::new(keys.client()?), server: Some(Arc::new(server)), observer })
+    }
+
+    /// The network of a client that proves nothing and trusts the nodes of one authority.
+    ///
+    /// # Errors
+    /// If the file holds no authority.
+    pub fn trusting(authority: &Path, observer: Arc<dyn Observer>) -> Result<Self, KeysError> {
+        Ok(Self { client: Arc::new(anonymous(authority)?), server: None, observer })
+    }
+}
+
+impl Network for TlsNetwork {
+    fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let Some(server) = &self.server else {
+                let text = "without a certificate of one's own one cannot listen";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            };
+            let greeter = Greeter {
+                acceptor: TlsAcceptor::from(server.clone()),
+                observer: self.observer.clone(),
+            };
+            Ok(Box::new(TlsListener::on(address, greeter)?) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async move {
+            let stream = dial(address).await?;
+            let connector = TlsConnector::from(self.client.clone());
+            let name = ServerName::from(address.ip());
+            let stream = connector.connect(name, stream).await;
+            let stream = stream.inspect_err(|error| tell(&self.observer, address, error))?;
+            connection(TlsStream::from(stream), address, &self.observer)
+        })
+    }
+}
+
+/// Reports an error of a connection if it is one of trust.
+pub(super) fn tell(observer: &Arc<dyn Observer>, address: SocketAddr, error: &io::Error) {
+    if let Some(reason) = Reason::of(error) {
+        let Reason { name, by_peer } = reason;
+        observer.observe(&Event::Distrusted { address, reason: name, by_peer });
+    }
+}
+
+fn connection(
+    stream: TlsStream<TcpStream>,
+    address: SocketAddr,
+    observer: &Arc<dyn Observer>,
+) -> io::Result<Connection> {
+    let (_, session) = stream.get_ref();
+    let names = match session.peer_certificates() {
+        Some([certificate, ..]) => Some(names_of(certificate)?),
+        _ => None,
+    };
+    let (reader, writer) = halves::split(stream, address, observer.clone());
+    Ok(Connection {
+        peer: PeerIdentity { address, names },
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+    })
+}
+
+/// The names that a certificate, which has been verified, gives its owner.
+pub(super) fn names_of(certificate: &CertificateDer<'_>) -> io::Result<Vec<String>> {
+    let malformed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let certificate = webpki::EndEntityCert::try_from(certificate).map_err(malformed)?;
+    Ok(certificate.valid_dns_names().map(str::to_owned).collect())
+}
+
+/// Shakes hands with those who connect.
+#[derive(Clone)]
+struct Greeter {
+    acceptor: TlsAcceptor,
+    observer: Arc<dyn Observer>,
+}
+
+impl Greeter {
+    async fn greet(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
+        let greeted = time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await.ok()?;
+        let stream = greeted.inspect_err(|error| tell(&self.observer, address, error)).ok()?;
+        connection(TlsStream::from(stream), address, &self.observer).ok()
+    }
+}
+
+/// Hands are shaken beside the caller, so that one who is slow holds up nobody else.
+struct TlsListener {
+    address: SocketAddr,
+    ready: mpsc::Receiver<io::Result<Connection>>,
+    _accepting: Owned<()>,
+}
+
+impl TlsListener {
+    fn on(address: SocketAddr, greeter: Greeter) -> io::Result<Self> {
+        let accepting = Accepting::on(address)?;
+        let (through, ready) = mpsc::channel(READY_MAX);
+        let address = accepting.address();
+        let accepting = task::spawn_owned(accept(accepting, greeter, through));
+        Ok(Self { address, ready, _accepting: accepting })
+    }
+}
+
+async fn accept(
+    mut accepting: Accepting,
+    greeter: Greeter,
+    through: mpsc::Sender<io::Result<Connection>>,
+) {
+    let greetings = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    while let Ok(permit) = greetings.clone().acquire_owned().await {
+        match accepting.next().await {
+            Ok((stream, address)) => {
+                let (greeter, through) = (greeter.clone(), through.clone());
+                task::spawn(async move {
+                    if let Some(connection) = greeter.greet(stream, address).await {
+                        // Nobody listens any more: the connection ends here.
+                        let _ = through.send(Ok(connection)).await;
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                if through.send(Err(error)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Listener for TlsListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
+        Box::pin(async move {
+            let none = || Err(io::Error::from(io::ErrorKind::NotConnected));
+            self.ready.recv().await.unwrap_or_else(none)
+        })
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+}

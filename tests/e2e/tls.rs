@@ -1,0 +1,124 @@
+//! A site with TLS on all of its connections: kcat, unmodified, writes and reads with a certificate
+//! of the site, across the death of a leader; who has none, or one of another authority, is refused,
+//! and the node says why.
+
+use fulmar_tests::kcat::Kcat;
+use fulmar_tests::site::{How, Site, binary, eventually};
+use fulmar_tests::tools;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const CONFIG: &str = "\n[tls]\nkeys = \"keys\"\n\n[kafka]\ntls = \"mutual\"\n";
+
+fn fulmar(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).output().expect("the binary was built")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the directories of tests have plain names")
+}
+
+/// The settings of a client: the authority that it trusts, and its own keys.
+fn ssl(authority: &Path, own: Option<&Path>) -> Vec<String> {
+    let mut settings = vec!["security.protocol=ssl".to_owned()];
+    settings.push(format!("ssl.ca.location={}/authority.crt", authority.display()));
+    if let Some(own) = own {
+        settings.push(format!("ssl.certificate.location={}/sensor.crt", own.display()));
+        settings.push(format!("ssl.key.location={}/sensor.key", own.display()));
+    }
+    settings.into_iter().flat_map(|setting| ["-X".to_owned(), setting]).collect()
+}
+
+fn kcat(site: &Site, arguments: &[&str], ssl: &[String]) -> Kcat {
+    let all: Vec<&str> = arguments.iter().copied().chain(ssl.iter().map(String::as_str)).collect();
+    Kcat::start(&site.bootstrap(), &all)
+}
+
+/// Whether kcat gets the metadata of the site, with these settings.
+fn is_served(site: &Site, ssl: &[String]) -> bool {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-L", "-m", "3", "-b", &site.bootstrap()]).args(ssl);
+    kcat.output().expect("kcat is there").status.success()
+}
+
+/// Who leads, once the site says so.
+fn leader(site: &Site) -> i32 {
+    let keys = site.directory().join("keys");
+    let bootstrap = site.bootstrap();
+    let asked = ["status", "--bootstrap", &bootstrap, "--keys", text(&keys), "--as", "sensor"];
+    let found = eventually(|| {
+        let output = fulmar(&asked);
+        let told = String::from_utf8_lossy(&output.stdout);
+        let leads = |line: &str| -> Option<i32> {
+            let (node, rest) = line.trim().strip_prefix("node ")?.split_once(' ')?;
+            rest.contains("leads").then(|| node.parse().ok())?
+        };
+        told.lines().find_map(leads).filter(|_| output.status.success()).ok_or_else(|| {
+            io::Error::other(format!("{told}{}", String::from_utf8_lossy(&output.stderr)))
+        })
+    });
+    found.unwrap_or_else(|error| panic!("nobody leads: {error}"))
+}
+
+fn said(site: &Site, what: &str) -> bool {
+    (1..=3).any(|id| {
+        let log = site.directory().join(format!("node-{id}.log"));
+        fs::read_to_string(log).is_ok_and(|log| log.contains(what))
+    })
+}
+
+#[test]
+fn who_has_a_certificate_of_the_site_is_served_and_nobody_else() {
+    if !tools::is_there("kcat") {
+        return;
+    }
+    let mut site = Site::new("tls", CONFIG);
+    let (keys, others) = (site.directory().join("keys"), site.directory().join("others"));
+    for dir in [&keys, &others] {
+        let config = site.config();
+        let made = ["keys", "--config", text(&config), "--dir", text(dir), "--client", "sensor"];
+        let output = fulmar(&made);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    site.start_all(How::Plain);
+    let first = leader(&site);
+
+    let ours = ssl(&keys, Some(&keys));
+    let written: Vec<String> = (0..3_000).map(|number| format!("reading {number}")).collect();
+    let mut writer =
+        kcat(&site, &["-P", "-t", "readings", "-p", "0", "-X", "enable.idempotence=true"], &ours);
+    for (number, chunk) in written.chunks(100).enumerate() {
+        writer.feed((chunk.join("\n") + "\n").as_bytes());
+        std::thread::sleep(Duration::from_millis(50));
+        if number == 10 {
+            site.kill(first);
+        }
+    }
+    writer.finish(Duration::from_secs(60));
+    let reader = ["-C", "-t", "readings", "-p", "0", "-o", "beginning", "-e", "-q"];
+    let read =
+        fulmar_tests::kcat::lines(&kcat(&site, &reader, &ours).finish(Duration::from_secs(60)));
+    assert_eq!(read, written, "in order, none lost, none twice");
+    assert_ne!(leader(&site), first);
+    assert!(!said(&site, "trust"), "all nodes know each other");
+
+    assert!(!is_served(&site, &[]), "no TLS");
+    assert!(eventually_said(&site, "no-tls"));
+    assert!(!is_served(&site, &ssl(&keys, None)), "no certificate");
+    assert!(eventually_said(&site, "certificate-missing"));
+    assert!(!is_served(&site, &ssl(&keys, Some(&others))), "a certificate of another authority");
+    assert!(eventually_said(&site, "certificate-of-another-authority"));
+    assert!(!is_served(&site, &ssl(&others, Some(&keys))), "a client that does not trust the site");
+    assert!(eventually_said(&site, "the other side does not trust this node"));
+    assert!(is_served(&site, &ours), "nobody else is disturbed");
+}
+
+fn eventually_said(site: &Site, what: &str) -> bool {
+    let look = || {
+        if said(site, what) { Ok(()) } else { Err(io::Error::other("not said")) }
+    };
+    eventually(look).is_ok()
+}
