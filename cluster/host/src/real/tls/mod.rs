@@ -4,9 +4,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`keys`] | certificates and keys, read from a directory |
-//! | [`network`] | connecting and listening |
-//! | [`halves`] | the two halves of a connection |
-//! | [`reason`] | why one side does not trust the other, by name |
+//! | `network` | connecting and listening |
+//! | `halves` | the two halves of a connection |
+//! | `reason` | why one side does not trust the other, by name |
 //!
 //! Invariants: a certificate counts only if the authority of the site signed it, for the use it is
 //! put to, and its time has come and has not passed; every refusal is reported with its reason, by
