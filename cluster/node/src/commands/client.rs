@@ -2,13 +2,14 @@
 
 use super::Stop;
 use fulmar_client::{Cluster, Settings};
+use fulmar_host::Observer;
 use fulmar_host::net::Network;
 use fulmar_host::real::tls::keys::AUTHORITY_FILE;
 use fulmar_host::real::tls::{Asked, KeyFiles, KeysError, TlsNetwork};
 use fulmar_host::real::{RealNetwork, TracingObserver, look_up};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
-use fulmar_types::config::{Config, KafkaTls, certificate_name};
+use fulmar_types::config::{Config, KafkaTls, TlsConfig, certificate_name};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,15 +25,13 @@ pub fn network_of(config: &Config) -> Result<Arc<dyn Network>, Stop> {
     if config.kafka.tls == KafkaTls::Off {
         return Ok(plain());
     }
-    let name = certificate_name(&config.site, node.id);
-    let keys = KeyFiles::of_node(&tls.keys, node.id, &name).map_err(unusable)?;
-    with_keys(&keys)
+    as_client(&keys_of(config, tls, node.id)?)
 }
 
 /// How to be a client with the keys in a directory: those of `name`, or none of one's own.
 pub fn network_with(keys: &Path, name: Option<&str>) -> Result<Arc<dyn Network>, Stop> {
     match name {
-        Some(name) => with_keys(&KeyFiles::named(keys, name).map_err(unusable)?),
+        Some(name) => as_client(&KeyFiles::named(keys, name).map_err(unusable)?),
         None => {
             let authority = keys.join(AUTHORITY_FILE);
             let network = TlsNetwork::trusting(&authority, Arc::new(TracingObserver::default()));
@@ -41,9 +40,23 @@ pub fn network_with(keys: &Path, name: Option<&str>) -> Result<Arc<dyn Network>,
     }
 }
 
-fn with_keys(keys: &KeyFiles) -> Result<Arc<dyn Network>, Stop> {
-    let observer = Arc::new(TracingObserver::default());
-    Ok(Arc::new(TlsNetwork::with_keys(keys, Asked::Nothing, observer).map_err(unusable)?))
+fn as_client(keys: &KeyFiles) -> Result<Arc<dyn Network>, Stop> {
+    with_keys(keys, Asked::Nothing, Arc::new(TracingObserver::default()))
+}
+
+/// The keys of a node.
+pub fn keys_of(config: &Config, tls: &TlsConfig, node: NodeId) -> Result<KeyFiles, Stop> {
+    let name = certificate_name(&config.site, node);
+    KeyFiles::of_node(&tls.keys, node, &name).map_err(unusable)
+}
+
+/// The network of somebody with keys, who asks this of those who connect to him.
+pub fn with_keys(
+    keys: &KeyFiles,
+    asked: Asked,
+    observer: Arc<dyn Observer>,
+) -> Result<Arc<dyn Network>, Stop> {
+    Ok(Arc::new(TlsNetwork::with_keys(keys, asked, observer).map_err(unusable)?))
 }
 
 /// What is said of keys that cannot be used.

@@ -1,14 +1,13 @@
 //! `fulmar node`: one node, until it is told to stop.
 
-use super::client::unusable;
+use super::client::{keys_of, with_keys};
 use super::output::say;
 use super::stats::{self, CountingObserver};
 use super::{Stop, config_file};
 use clap::Args;
-use fulmar_host::net::Network;
-use fulmar_host::real::tls::{Asked, KeyFiles, TlsNetwork};
+use fulmar_host::real::tls::Asked;
 use fulmar_host::{Host, task};
-use fulmar_types::config::{Config, KafkaTls, certificate_name};
+use fulmar_types::config::{Config, KafkaTls};
 use fulmar_types::limits::CLIENT_CONNECTIONS_MAX;
 use fulmar_types::{ExitCode, NodeId};
 use std::path::PathBuf;
@@ -62,12 +61,8 @@ fn raise_open_files() -> Result<(), Stop> {
 /// Puts TLS on the connections that the configuration wants it on.
 fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
     let Some(tls) = &config.tls else { return Ok(host) };
-    let name = certificate_name(&config.site, id);
-    let keys = KeyFiles::of_node(&tls.keys, id, &name).map_err(unusable)?;
-    let network = |asked| -> Result<Arc<dyn Network>, Stop> {
-        let network = TlsNetwork::with_keys(&keys, asked, host.observer.clone());
-        Ok(Arc::new(network.map_err(unusable)?))
-    };
+    let keys = keys_of(config, tls, id)?;
+    let network = |asked| with_keys(&keys, asked, host.observer.clone());
     let peers = network(Asked::Certificate)?;
     let network = match config.kafka.tls {
         KafkaTls::Off => host.network.clone(),

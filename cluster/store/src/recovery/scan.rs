@@ -197,10 +197,10 @@ async fn repairs(
     end: u64,
 ) -> io::Result<Vec<TailCopy>> {
     let mut repairs = Vec::new();
-    for TailCopy { at, bytes } in copies {
-        let len = (BLOCK_BYTES as u64).min(window.len.saturating_sub(*at));
+    for TailCopy { at, bytes } in copies.iter().filter(|copy| copy.at < end) {
+        let len = (BLOCK_BYTES as u64).min(window.len - at);
         let has = window.file.read(*at, len as usize).await;
-        if *at >= end || has.is_ok_and(|has| has.starts_with(bytes)) {
+        if has.is_ok_and(|has| has.starts_with(bytes)) {
             continue;
         }
         let mut block = window.get(*at, len.min(end - at)).await?.to_vec();

@@ -23,7 +23,7 @@ use tokio_rustls::rustls::client::danger::{
 };
 use tokio_rustls::rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use tokio_rustls::rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -135,37 +135,34 @@ impl KeyFiles {
 
     /// How to connect to a node of the site.
     pub(super) fn client(&self) -> Result<ClientConfig, KeysError> {
-        let mut config = trusting(self.authority.clone())
-            .and_then(|builder| {
-                builder.with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            })
-            .map_err(|error| self.unfit(error))?;
-        config.resumption = Resumption::disabled();
-        Ok(config)
+        let own = (self.chain.clone(), self.key.clone_key());
+        connecting(self.authority.clone(), Some(own)).map_err(|error| self.unfit(error))
     }
 }
 
 /// How somebody without a certificate of his own connects to a node of the site.
 pub(super) fn anonymous(authority: &Path) -> Result<ClientConfig, KeysError> {
     let unfit = |error| KeysError::Unfit { directory: authority.to_owned(), error };
-    let mut config = trusting(Arc::new(roots(authority)?)).map_err(unfit)?.with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(config)
+    connecting(Arc::new(roots(authority)?), None).map_err(unfit)
 }
 
-fn trusting(
+/// How to connect to the nodes of an authority, with or without a certificate of one's own.
+fn connecting(
     authority: Arc<RootCertStore>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = AnyNode { authority, algorithms: algorithms(&provider) };
-    Ok(ClientConfig::builder_with_provider(provider)
+    let verifier = AnyNode { authority, algorithms: provider.signature_verification_algorithms };
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier)))
-}
-
-fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
-    provider.signature_verification_algorithms
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match own {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 fn unreadable(file: &Path, what: &str, error: &pem::Error) -> KeysError {
