@@ -1,5 +1,5 @@
 //! A site with TLS on all of its connections: kcat, unmodified, writes and reads with a certificate
-//! of the site, across the death of a leader; who has none, or one of another authority, is refused,
+//! of the site, across the death of a leader, at names that the nodes advertise; who has none, or one of another authority, is refused,
 //! and the node says why.
 
 use fulmar_tests::kcat::Kcat;
@@ -19,6 +19,16 @@ fn fulmar(arguments: &[&str]) -> Output {
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("the directories of tests have plain names")
+}
+
+/// Lets the nodes tell clients a name, which certificates and clients have to be right about.
+fn advertise_names(site: &Site) {
+    let config = fs::read_to_string(site.config()).expect("it was just written");
+    let named = config.lines().map(|line| match line.strip_prefix("kafka = \"127.0.0.1:") {
+        Some(port) => format!("{line}\nadvertised = \"localhost:{port}\n"),
+        None => format!("{line}\n"),
+    });
+    fs::write(site.config(), named.collect::<String>()).expect("the configuration");
 }
 
 /// The settings of a client: the authority that it trusts, and its own keys.
@@ -76,6 +86,7 @@ fn who_has_a_certificate_of_the_site_is_served_and_nobody_else() {
         return;
     }
     let mut site = Site::new("tls", CONFIG);
+    advertise_names(&site);
     let (keys, others) = (site.directory().join("keys"), site.directory().join("others"));
     for dir in [&keys, &others] {
         let config = site.config();

@@ -8,7 +8,7 @@
 
 use crate::connection::{Answer, Connection};
 use crate::error::{CallError, ConnectError, LeaderError};
-use crate::metadata::{LeaderEpoch, Metadata, TopicPartition};
+use crate::metadata::{LeaderEpoch, Metadata, Place, TopicPartition};
 use crate::settings::Settings;
 use fulmar_host::net::Network;
 use fulmar_host::time::{self, Duration, Instant};
@@ -16,7 +16,6 @@ use fulmar_types::{NodeId, Uuid};
 use fulmar_wire::{ErrorCode, MetadataRequest, MetadataRequestTopic, RequestMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The longest wait for one node's metadata, so that a silent node costs little.
@@ -52,14 +51,14 @@ struct State {
     /// Every topic that was ever asked for: they are refreshed together.
     wanted: BTreeSet<String>,
     refreshed: Option<Instant>,
-    slots: BTreeMap<SocketAddr, Slot>,
+    slots: BTreeMap<Place, Slot>,
     /// Where the next refresh begins.
     turn: usize,
 }
 
 struct Shared {
     network: Arc<dyn Network>,
-    bootstrap: Vec<SocketAddr>,
+    bootstrap: Vec<Place>,
     settings: Settings,
     state: Mutex<State>,
     refreshing: tokio::sync::Mutex<()>,
@@ -100,11 +99,15 @@ pub enum ControllerReason {
 }
 
 impl Cluster {
-    /// A site with these addresses to begin with. Nothing is connected yet.
-    pub fn new(network: Arc<dyn Network>, bootstrap: Vec<SocketAddr>, settings: Settings) -> Self {
+    /// A site with these places to begin with. Nothing is connected yet.
+    pub fn new<P: Into<Place>>(
+        network: Arc<dyn Network>,
+        bootstrap: Vec<P>,
+        settings: Settings,
+    ) -> Self {
         Self(Arc::new(Shared {
             network,
-            bootstrap,
+            bootstrap: bootstrap.into_iter().map(Into::into).collect(),
             settings,
             state: Mutex::default(),
             refreshing: tokio::sync::Mutex::new(()),
@@ -195,9 +198,9 @@ impl Cluster {
         };
         let patience = if request.topics.is_some() { METADATA_TIMEOUT } else { ALL_TOPICS_TIMEOUT };
         let mut last = CallError::NotSent;
-        for address in self.candidates(avoid) {
+        for place in self.candidates(avoid) {
             let until = deadline.min(time::now() + patience);
-            match self.call_address(address, &request, until).await {
+            match self.call_place(place, &request, until).await {
                 Ok(answer) => {
                     let mut state = self.state();
                     state.metadata.merge(answer);
@@ -213,34 +216,33 @@ impl Cluster {
         Err(last)
     }
 
-    /// Every address that is known, each time beginning with the next one, and the one to avoid
-    /// at the end.
-    fn candidates(&self, avoid: Option<NodeId>) -> Vec<SocketAddr> {
+    /// Every place that is known, each time beginning with the next one, and the one to avoid at
+    /// the end.
+    fn candidates(&self, avoid: Option<NodeId>) -> Vec<Place> {
         let mut state = self.state();
-        let nodes = state.metadata.nodes.keys().copied().collect::<Vec<_>>();
-        let numeric = nodes.iter().filter_map(|node| state.metadata.address(*node)?.ok());
-        let known = self.0.bootstrap.iter().copied().chain(numeric).collect::<BTreeSet<_>>();
+        let nodes = state.metadata.nodes.values().map(|advertised| Place::from(&**advertised));
+        let known = self.0.bootstrap.iter().cloned().chain(nodes).collect::<BTreeSet<_>>();
         let mut known = known.into_iter().collect::<Vec<_>>();
         if !known.is_empty() {
             let first = state.turn % known.len();
             known.rotate_left(first);
             state.turn = first + 1;
         }
-        let avoid = avoid.and_then(|node| state.metadata.address(node)?.ok());
-        known.sort_by_key(|address| Some(*address) == avoid);
+        let avoid = avoid.and_then(|node| state.metadata.place(node));
+        known.sort_by_key(|place| Some(place) == avoid.as_ref());
         known
     }
 
-    /// A connection to an address: the one that there is, or a new one.
+    /// A connection to a place: the one that there is, or a new one.
     ///
     /// # Errors
     /// If there is none by the deadline.
     pub async fn connection_to(
         &self,
-        address: SocketAddr,
+        place: Place,
         deadline: Instant,
     ) -> Result<Connection, CallError> {
-        let slot = Arc::clone(self.state().slots.entry(address).or_default());
+        let slot = Arc::clone(self.state().slots.entry(place.clone()).or_default());
         let connecting = async {
             let mut slot = slot.lock().await;
             if let Some(connection) = slot.as_ref().filter(|open| open.is_usable()) {
@@ -248,7 +250,7 @@ impl Cluster {
             }
             *slot = None;
             let network = self.0.network.as_ref();
-            let connection = Connection::open(network, address, &self.0.settings).await?;
+            let connection = Connection::open(network, place, &self.0.settings).await?;
             Ok(slot.insert(connection).clone())
         };
         let connected = time::timeout_at(deadline, connecting).await;
@@ -264,23 +266,21 @@ impl Cluster {
         node: NodeId,
         deadline: Instant,
     ) -> Result<Connection, CallError> {
-        let mut address = self.state().metadata.address(node);
-        if address.is_none() {
+        let mut place = self.state().metadata.place(node);
+        if place.is_none() {
             self.refresh(deadline).await?;
-            address = self.state().metadata.address(node);
+            place = self.state().metadata.place(node);
         }
-        let address = address.ok_or(CallError::UnknownNode(node))?;
-        let address = address.map_err(ConnectError::Address)?;
-        self.connection_to(address, deadline).await
+        self.connection_to(place.ok_or(CallError::UnknownNode(node))?, deadline).await
     }
 
-    async fn call_address<R: RequestMessage>(
+    async fn call_place<R: RequestMessage>(
         &self,
-        address: SocketAddr,
+        place: Place,
         request: &R,
         deadline: Instant,
     ) -> Result<R::Response, CallError> {
-        self.connection_to(address, deadline).await?.start(request, deadline).await?.await
+        self.connection_to(place, deadline).await?.start(request, deadline).await?.await
     }
 
     /// Sends a request to a node and waits for its answer. One attempt.

@@ -14,17 +14,18 @@
 //! Never: reconnect. That is the business of [`crate::Cluster`].
 
 use crate::error::{CallError, ConnectError};
+use crate::metadata::Place;
 use crate::settings::Settings;
 use bytes::{Bytes, BytesMut};
-use fulmar_host::net::{Network, ReadHalf, WriteHalf};
+use fulmar_host::net::{self as host, Network, ReadHalf, WriteHalf};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant, Sleep};
 use fulmar_wire::frame::{self, FrameSplitter};
 use fulmar_wire::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, Message, RequestMessage};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -155,9 +156,22 @@ async fn read_frame(
     }
 }
 
+async fn connect(network: &dyn Network, to: &Place) -> Result<host::Connection, ConnectError> {
+    let connected = match to {
+        Place::Address(address) => network.connect(*address).await,
+        Place::Name(name) => network.connect_to_name(name).await,
+    };
+    connected.map_err(|error| match to {
+        Place::Name(name) if error.kind() == io::ErrorKind::NotFound => {
+            ConnectError::Name(name.clone())
+        }
+        _ => ConnectError::Io(error.kind()),
+    })
+}
+
 struct Link {
     shared: Arc<Shared>,
-    address: SocketAddr,
+    place: Place,
     client_id: String,
     versions: ApiVersionsResponse,
     /// Reader and writer; they end with the link.
@@ -175,22 +189,21 @@ impl Connection {
     /// If there is no connection, or no handshake, within `settings.connect_timeout`.
     pub async fn open(
         network: &dyn Network,
-        address: SocketAddr,
+        place: Place,
         settings: &Settings,
     ) -> Result<Self, ConnectError> {
         let opening = async {
-            let connection = network.connect(address).await;
-            let connection = connection.map_err(|error| ConnectError::Io(error.kind()))?;
+            let connection = connect(network, &place).await?;
             let (mut reader, mut writer) = (connection.reader, connection.writer);
             let versions = handshake(&mut reader, &mut writer, settings).await?;
-            Ok(Self::start_tasks(address, settings, versions, (reader, writer)))
+            Ok(Self::start_tasks(place, settings, versions, (reader, writer)))
         };
         let opened = time::timeout(settings.connect_timeout, opening).await;
         opened.unwrap_or(Err(ConnectError::TimedOut))
     }
 
     fn start_tasks(
-        address: SocketAddr,
+        place: Place,
         settings: &Settings,
         versions: ApiVersionsResponse,
         (reader, writer): (ReadHalf, WriteHalf),
@@ -206,16 +219,16 @@ impl Connection {
         let writing = task::spawn_owned(async move { for_writer.write(writer).await });
         Self(Arc::new(Link {
             shared,
-            address,
+            place,
             client_id: settings.client_id.clone(),
             versions,
             tasks: Mutex::new(Some((reading, writing))),
         }))
     }
 
-    /// The address of the node.
-    pub fn address(&self) -> SocketAddr {
-        self.0.address
+    /// Where the node is.
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// Whether requests can still be sent. It may break the moment after.

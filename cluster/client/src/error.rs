@@ -25,9 +25,9 @@ pub enum ConnectError {
     /// The answer to ApiVersions is not one.
     #[error("the answer to the handshake is damaged: {0}")]
     Malformed(#[from] DecodeError),
-    /// The advertised address is not a numeric one. This client does not resolve names.
-    #[error("the advertised address {0} is not a number; this client does not resolve names")]
-    Address(String),
+    /// The name that the node advertises stands for no address.
+    #[error("{0} cannot be found: there is no such name, or nobody who knows it answers")]
+    Name(String),
 }
 
 /// Why a request has no answer.

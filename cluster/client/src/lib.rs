@@ -37,7 +37,7 @@ pub use connection::Connection;
 pub use consumer::{Consumer, ConsumerSettings, Start};
 pub use error::{CallError, ConnectError, LeaderError};
 pub use fetch::{FetchError, Fetched, ReadRecord};
-pub use metadata::{Metadata, TopicPartition};
+pub use metadata::{Metadata, Place, TopicPartition};
 pub use offsets::OffsetAt;
 pub use producer::{Acks, Outcome, Producer, ProducerSettings, SendError, WriteRecord};
 pub use settings::Settings;

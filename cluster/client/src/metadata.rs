@@ -67,6 +67,28 @@ pub struct TopicMetadata {
     pub partitions: BTreeMap<PartitionIndex, PartitionMetadata>,
 }
 
+/// Where a node can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// At this address.
+    Address(SocketAddr),
+    /// At an address of this name, `host:port`, which is looked up for each new connection: names
+    /// move.
+    Name(String),
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<&str> for Place {
+    fn from(advertised: &str) -> Self {
+        advertised.parse().map_or_else(|_| Self::Name(advertised.to_owned()), Self::Address)
+    }
+}
+
 /// What is known about the site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
@@ -101,10 +123,9 @@ fn partition(found: &MetadataResponsePartition) -> PartitionMetadata {
 }
 
 impl Metadata {
-    /// The address of a node, if it advertises a numeric one.
-    pub fn address(&self, node: NodeId) -> Option<Result<SocketAddr, String>> {
-        let advertised = self.nodes.get(&node)?;
-        Some(advertised.parse().map_err(|_| advertised.clone()))
+    /// Where a node says that it can be reached.
+    pub fn place(&self, node: NodeId) -> Option<Place> {
+        self.nodes.get(&node).map(|advertised| Place::from(&**advertised))
     }
 
     /// What is known about a partition.
@@ -209,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn advertised_addresses_are_numeric_or_refused() {
+    fn a_node_advertises_an_address_or_a_name() {
         let mut metadata = Metadata::default();
         metadata.merge(answer(1, 2, 7));
-        let address = metadata.address(NodeId(1)).expect("known").expect("numeric");
-        assert_eq!(address.to_string(), "127.0.0.1:9092");
+        let address = "127.0.0.1:9092".parse().expect("an address");
+        assert_eq!(metadata.place(NodeId(1)), Some(Place::Address(address)));
         metadata.nodes.insert(NodeId(2), "gateway:9092".to_owned());
-        assert_eq!(metadata.address(NodeId(2)), Some(Err("gateway:9092".to_owned())));
-        assert_eq!(metadata.address(NodeId(3)), None);
+        assert_eq!(metadata.place(NodeId(2)), Some(Place::Name("gateway:9092".to_owned())));
+        assert_eq!(metadata.place(NodeId(3)), None);
         let six = MetadataResponseBroker { host: "::1".to_owned(), port: 1, ..Default::default() };
         assert_eq!(advertised(&six), "[::1]:1");
     }

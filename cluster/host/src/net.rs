@@ -56,6 +56,16 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// If the other side refuses.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>>;
+
+    /// Connects to the first address of a name, `host:port`, that answers. Looking a name up may
+    /// take many seconds.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; `NotFound` if the name is not known, or whoever knows it does not
+    /// answer. A network that has no names knows none.
+    fn connect_to_name<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Connection>> {
+        Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
+    }
 }
 
 /// A listening socket. Dropping it stops the listening.

@@ -1,6 +1,6 @@
 //! Commands that start a site, as a shell sees them when something is wrong.
 
-use fulmar_client::{Cluster, Settings};
+use fulmar_client::{Cluster, Place, Settings};
 use fulmar_host::real::RealNetwork;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -163,7 +163,7 @@ fn a_node_that_comes_back_alone_knows_its_topics_and_its_site() {
     let address = format!("127.0.0.1:{}", base + 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let bootstrap = vec![address.parse().expect("an address")];
+        let bootstrap = vec![Place::from(&*address)];
         let site = Cluster::new(Arc::new(RealNetwork), bootstrap, Settings::default());
         for topic in ["first", "second"] {
             site.create_topic(topic, 1, Duration::from_secs(10)).await.expect("created");

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 pub use clock::RealClock;
 pub use disk::RealDisk;
-pub use net::{RealNetwork, look_up};
+pub use net::RealNetwork;
 pub use process::RealProcess;
 pub use trace::TracingObserver;
 

@@ -8,20 +8,25 @@
 use crate::BoxFuture;
 use crate::net::{BACKLOG, Connection, Listener, Network, PeerIdentity};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealNetwork;
 
-/// The addresses of `host:port`, where the host may be a name. It may block for many seconds, so it
-/// is for a command line that is being read, and not for a node.
-///
-/// # Errors
-/// If the name is not known, or whoever knows it does not answer.
-pub fn look_up(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
-    Ok(host_and_port.to_socket_addrs()?.collect())
+/// A new connection to the first address of `host:port` that answers, and that address.
+pub(super) async fn dial_name(host_and_port: &str) -> io::Result<(TcpStream, SocketAddr)> {
+    // The system's error has a kind of its own, which nobody could tell from others.
+    let addresses = tokio::net::lookup_host(host_and_port).await;
+    let mut last = io::ErrorKind::NotFound.into();
+    for address in addresses.map_err(|_| io::Error::from(io::ErrorKind::NotFound))? {
+        match dial(address).await {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// A new connection to an address.
@@ -45,6 +50,13 @@ impl Network for RealNetwork {
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async move { Ok(connection(dial(address).await?, address)) })
+    }
+
+    fn connect_to_name<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Connection>> {
+        Box::pin(async move {
+            let (stream, address) = dial_name(name).await?;
+            Ok(connection(stream, address))
+        })
     }
 }
 
@@ -148,6 +160,24 @@ mod tests {
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn a_name_leads_to_whoever_listens_there_or_is_not_found() {
+        block_on(async {
+            let mut listener = RealNetwork
+                .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+                .await
+                .expect("loopback has a free port");
+            let at = listener.local_address();
+            // The name may stand for an address of IPv6 too, where nobody listens.
+            let name = format!("localhost:{}", at.port());
+            let connected = RealNetwork.connect_to_name(&name).await.expect("somebody listens");
+            assert_eq!(connected.peer.address, at);
+            listener.accept().await.expect("it was called");
+            let unknown = RealNetwork.connect_to_name("no.such.name.invalid:1").await;
+            assert_eq!(unknown.map(|_| ()).expect_err("reserved").kind(), io::ErrorKind::NotFound);
+        });
     }
 
     #[test]

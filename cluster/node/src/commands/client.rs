@@ -1,16 +1,15 @@
 //! A client of a site, for the commands.
 
 use super::Stop;
-use fulmar_client::{Cluster, Settings};
+use fulmar_client::{Cluster, Place, Settings};
 use fulmar_host::Observer;
 use fulmar_host::net::Network;
 use fulmar_host::real::tls::keys::AUTHORITY_FILE;
 use fulmar_host::real::tls::{Asked, KeyFiles, KeysError, TlsNetwork};
-use fulmar_host::real::{RealNetwork, TracingObserver, look_up};
+use fulmar_host::real::{RealNetwork, TracingObserver};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
 use fulmar_types::config::{Config, KafkaTls, TlsConfig, certificate_name};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,8 +63,12 @@ pub fn unusable(error: KeysError) -> Stop {
     Stop::usage(format!("the keys cannot be used: {error}."))
 }
 
-/// A client of the site with these addresses.
-pub fn cluster(network: Arc<dyn Network>, bootstrap: Vec<SocketAddr>, name: &str) -> Cluster {
+/// A client of the site with nodes at these places.
+pub fn cluster<P: Into<Place>>(
+    network: Arc<dyn Network>,
+    bootstrap: Vec<P>,
+    name: &str,
+) -> Cluster {
     let settings = Settings {
         client_id: name.to_owned(),
         leader_check: Duration::from_millis(250),
@@ -74,26 +77,26 @@ pub fn cluster(network: Arc<dyn Network>, bootstrap: Vec<SocketAddr>, name: &str
     Cluster::new(network, bootstrap, settings)
 }
 
-/// Reads `127.0.0.1:9092,plant.example:9093`. Names are looked up, and may stand for several
-/// addresses.
+/// Reads `127.0.0.1:9092,plant.example:9093`.
 pub fn parse_bootstrap(text: &str) -> Result<Bootstrap, String> {
-    let mut addresses = Vec::new();
+    let mut places = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let has_port = part.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        if !has_port {
+        let host_and_port = part.rsplit_once(':');
+        if !host_and_port
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        {
             return Err(format!(
                 "`{part}` is no address; write host:port as in 127.0.0.1:9092, with commas between"
             ));
         }
-        addresses
-            .extend(look_up(part).map_err(|error| format!("`{part}` cannot be found: {error}"))?);
+        places.push(Place::from(part));
     }
-    Ok(Bootstrap(addresses))
+    Ok(Bootstrap(places))
 }
 
-/// The addresses to begin with.
+/// The nodes to begin with.
 #[derive(Clone, Debug)]
-pub struct Bootstrap(pub Vec<SocketAddr>);
+pub struct Bootstrap(pub Vec<Place>);
 
 /// Waits until the site takes entries into its log. Returns who leads. A node that was just
 /// started may still name the leader of its last life, so the metadata alone would not do.
@@ -130,13 +133,11 @@ mod tests {
     #[test]
     fn bootstrap_addresses_are_numbers_or_names() {
         let read = |text| parse_bootstrap(text).map(|bootstrap| bootstrap.0);
-        let numbers = read("127.0.0.1:9092, [::1]:9093").expect("two addresses");
-        assert_eq!(numbers.iter().map(SocketAddr::port).collect::<Vec<_>>(), [9092, 9093]);
-        let named = read("localhost:9092").expect("every machine has this name");
-        assert!(named.iter().all(|at| at.ip().is_loopback() && at.port() == 9092), "{named:?}");
-        for bad in ["", "localhost", "127.0.0.1:x", "127.0.0.1:9092,"] {
+        let two = read("127.0.0.1:9092, plant.example:9093").expect("an address and a name");
+        let number = Place::Address("127.0.0.1:9092".parse().expect("an address"));
+        assert_eq!(two, [number, Place::Name("plant.example:9093".to_owned())]);
+        for bad in ["", "localhost", "127.0.0.1:x", "127.0.0.1:9092,", ":9092"] {
             assert!(read(bad).expect_err(bad).contains("is no address"), "{bad}");
         }
-        assert!(read("no.such.name.invalid:1").expect_err("reserved").contains("cannot be found"));
     }
 }

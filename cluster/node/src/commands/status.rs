@@ -4,7 +4,7 @@ use super::client::{self, Bootstrap};
 use super::output::{count, grouped, say};
 use super::{Stop, client::parse_bootstrap};
 use clap::Args;
-use fulmar_client::{CallError, Cluster, ConnectError, Metadata, OffsetAt, TopicPartition};
+use fulmar_client::{Cluster, Metadata, OffsetAt, Place, TopicPartition};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::{ExitCode, NodeId, PartitionIndex};
 use std::collections::BTreeMap;
@@ -72,17 +72,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 /// Greets every node anew: the site names all of its nodes, those that are down included.
 async fn silent(cluster: &Cluster, metadata: &Metadata) -> Silent {
     let mut silent = Silent::new();
-    let addresses = metadata.nodes.keys().filter_map(|id| Some((*id, metadata.address(*id)?)));
-    for (id, address) in addresses {
-        let greeted = match address {
-            Ok(address) => {
-                let fresh = cluster.separate();
-                fresh.connection_to(address, time::now() + GREETING).await.map(drop)
-            }
-            Err(name) => Err(CallError::Connect(ConnectError::Address(name))),
-        };
+    for (id, advertised) in &metadata.nodes {
+        let place = Place::from(&**advertised);
+        let greeted = cluster.separate().connection_to(place, time::now() + GREETING).await;
         if let Err(error) = greeted {
-            silent.insert(id, error.to_string());
+            silent.insert(*id, error.to_string());
         }
     }
     silent
@@ -150,12 +144,19 @@ fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
             _ => format!("at least {}", count(records, "record")),
         };
         line(&mut text, format!("topic {name}: {partitions}, {records}"));
-        for ((_, partition), found) in of_topic {
-            let found = match found {
-                Ok((first, next)) => format!("{} to {}", grouped(*first), grouped(*next)),
-                Err(error) => error.clone(),
-            };
-            line(&mut text, format!("  {partition:>4}  {found}"));
+        // Where a leader is missing, the same is wrong with a hundred partitions.
+        let of_topic = of_topic.collect::<Vec<_>>();
+        for alike in of_topic.chunk_by(|a, b| a.1.is_err() && a.1 == b.1) {
+            let ((_, first), found) = alike[0];
+            let last = alike.last().map_or(first, |((_, last), _)| last);
+            match found {
+                Ok((from, next)) => {
+                    let offsets = format!("{} to {}", grouped(*from), grouped(*next));
+                    line(&mut text, format!("  {first:>4}  {offsets}"));
+                }
+                Err(error) if first == last => line(&mut text, format!("  {first:>4}  {error}")),
+                Err(error) => line(&mut text, format!("  all from {first} to {last}  {error}")),
+            }
         }
     }
     text

@@ -4,7 +4,7 @@ use super::halves;
 use super::keys::{KeyFiles, KeysError, anonymous};
 use super::reason::Reason;
 use crate::net::{Connection, Listener, Network, PeerIdentity};
-use crate::real::net::{Accepting, dial};
+use crate::real::net::{Accepting, dial, dial_name};
 use crate::task::{self, Owned};
 use crate::time::{self, Duration};
 use crate::{BoxFuture, Observer};
@@ -86,12 +86,33 @@ impl Network for TlsNetwork {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async move {
             let stream = dial(address).await?;
-            let connector = TlsConnector::from(self.client.clone());
-            let name = ServerName::from(address.ip());
-            let stream = connector.connect(name, stream).await;
-            let stream = stream.inspect_err(|error| tell(&self.observer, address, error))?;
-            connection(TlsStream::from(stream), address, &self.observer)
+            self.greet(ServerName::from(address.ip()), stream, address).await
         })
+    }
+
+    fn connect_to_name<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Connection>> {
+        Box::pin(async move {
+            let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+            let no_name = |error| io::Error::new(io::ErrorKind::NotFound, error);
+            let host = ServerName::try_from(host.to_owned()).map_err(no_name)?;
+            let (stream, address) = dial_name(name).await?;
+            self.greet(host, stream, address).await
+        })
+    }
+}
+
+impl TlsNetwork {
+    /// The handshake of one who connects; the certificate of the other side has to be for `name`.
+    async fn greet(
+        &self,
+        name: ServerName<'static>,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> io::Result<Connection> {
+        let connector = TlsConnector::from(self.client.clone());
+        let stream = connector.connect(name, stream).await;
+        let stream = stream.inspect_err(|error| tell(&self.observer, address, error))?;
+        connection(TlsStream::from(stream), address, &self.observer)
     }
 }
 

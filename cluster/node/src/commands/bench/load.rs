@@ -298,9 +298,9 @@ async fn connect(run: &Run, partition: usize) -> Result<Connection, Failure> {
     let of = &run.partitions[partition];
     let deadline = time::now() + TIMEOUT;
     let leader = run.cluster.leader(of, deadline).await.map_err(passing)?;
-    let address = leader.connection.address();
+    let place = leader.connection.place().clone();
     let network = client::plain();
-    let opened = Connection::open(network.as_ref(), address, run.cluster.settings()).await;
+    let opened = Connection::open(network.as_ref(), place, run.cluster.settings()).await;
     if opened.is_err() {
         run.cluster.forget_leader(of, leader.epoch);
         run.cluster.pause(3, deadline).await;
