@@ -480,6 +480,7 @@ pub(crate) fn peer_context(
         dial_timeout: settings.election_timeout_max * DIAL_PATIENCE,
         stall_timeout: settings.election_timeout_max * STALL_PATIENCE,
         refused_by: Mutex::default(),
+        unreachable: Mutex::default(),
         acquaintance: Mutex::new(life),
     }
 }

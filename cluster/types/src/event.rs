@@ -6,6 +6,7 @@
 //! does.
 
 use crate::{ExitCode, LogIndex, LogPosition, NodeId, Probe, Term};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 /// Why a node that is not part of a site yet refuses its peers: part of every first start.
@@ -179,6 +180,20 @@ pub enum Event {
         reason: &'static str,
         /// Whether it is the other side that does not trust this one.
         by_peer: bool,
+    },
+    /// A peer could not be reached for a while, and still cannot. Reported with each attempt.
+    PeerUnreachable {
+        /// The node.
+        peer: NodeId,
+        /// Where it should be.
+        address: SocketAddr,
+        /// What became of the attempt.
+        error: ErrorKind,
+    },
+    /// A peer that could not be reached answers again.
+    PeerReached {
+        /// The node.
+        peer: NodeId,
     },
     /// The node, whose directory was empty when the site existed already, has its vote back.
     Rejoined,

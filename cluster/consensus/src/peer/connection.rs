@@ -64,6 +64,14 @@ pub struct PeerContext {
     pub acquaintance: Mutex<Life>,
     /// The nodes that refuse this one as a stranger, and since when.
     pub(crate) refused_by: Mutex<BTreeMap<NodeId, Instant>>,
+    /// The nodes that cannot be reached.
+    pub(crate) unreachable: Mutex<BTreeMap<NodeId, Missed>>,
+}
+
+/// Attempts in a row to reach a node that came to nothing.
+pub(crate) struct Missed {
+    first: Instant,
+    latest: Instant,
 }
 
 impl PeerContext {
@@ -238,8 +246,13 @@ pub async fn dial(
             }
         }
     };
-    let outcome =
-        time::timeout(context.dial_timeout, attempt).await.map_err(|_| DialError::Timeout)?;
+    let outcome = time::timeout(context.dial_timeout, attempt).await;
+    let outcome = outcome.unwrap_or(Err(DialError::Timeout));
+    match &outcome {
+        Err(DialError::Timeout) => context.missed(to, address, io::ErrorKind::TimedOut),
+        Err(DialError::Io(error)) => context.missed(to, address, error.kind()),
+        Ok(_) | Err(DialError::Refused(_) | DialError::Unknown(_)) => context.reached(to),
+    }
     if let Some(answer) = answered {
         context.noted(to, answer).await;
     }
@@ -249,10 +262,44 @@ pub async fn dial(
     outcome
 }
 
+/// A node that cannot be reached for so long is worth a word: it has not just been started again.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+
 /// A node that all others have refused as a stranger for so long is one.
 const STRANGER_AFTER: Duration = Duration::from_secs(10);
 
 impl PeerContext {
+    /// Notes that a node could not be reached.
+    fn missed(&self, peer: NodeId, address: SocketAddr, error: io::ErrorKind) {
+        let now = time::now();
+        let first = {
+            let mut unreachable = self.unreachable();
+            let missed = unreachable.entry(peer).or_insert(Missed { first: now, latest: now });
+            // A follower seldom calls; what it missed last month says nothing.
+            if missed.latest.elapsed() >= UNREACHABLE_AFTER {
+                missed.first = now;
+            }
+            missed.latest = now;
+            missed.first
+        };
+        if first.elapsed() >= UNREACHABLE_AFTER {
+            self.host.report(Event::PeerUnreachable { peer, address, error });
+        }
+    }
+
+    /// Notes that a node was reached.
+    fn reached(&self, peer: NodeId) {
+        let missed = self.unreachable().remove(&peer);
+        let long = |missed: Missed| missed.latest - missed.first >= UNREACHABLE_AFTER;
+        if missed.is_some_and(long) {
+            self.host.report(Event::PeerReached { peer });
+        }
+    }
+
+    fn unreachable(&self) -> MutexGuard<'_, BTreeMap<NodeId, Missed>> {
+        self.unreachable.lock().expect("no holder of this lock panics")
+    }
+
     /// Notes how a node answered the handshake. Ends this process if all the others have refused it
     /// for a while because its directory is not the one that belongs here: it will never take part,
     /// and would stand in the way of clients until somebody looks.

@@ -43,7 +43,15 @@ impl TracingObserver {
         refused.insert((who, reason), now);
         true
     }
+
+    /// The next such refusal is to be logged again.
+    fn forget(&self, who: Refused, reason: &'static str) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&(who, reason));
+    }
 }
+
+/// Under which name a node that cannot be reached stands among the refusals.
+const UNREACHABLE: &str = "unreachable";
 
 impl Observer for TracingObserver {
     fn observe(&self, event: &Event) {
@@ -71,6 +79,16 @@ impl Observer for TracingObserver {
                         tracing::warn!(%address, reason, "the other side is not trusted");
                     }
                 }
+            }
+            Event::PeerUnreachable { peer, address, error } => {
+                if self.is_due(Refused::Node(Some(*peer)), UNREACHABLE) {
+                    tracing::warn!(%peer, %address, %error, "a node of the site cannot be reached");
+                }
+            }
+            // Whoever read that it could not be reached waits for this, at the same level.
+            Event::PeerReached { peer } => {
+                self.forget(Refused::Node(Some(*peer)), UNREACHABLE);
+                tracing::warn!(%peer, "the node can be reached again");
             }
             Event::Recovered { last, snapshot, cut_bytes } => {
                 tracing::info!(?last, ?snapshot, cut_bytes, "recovered");
