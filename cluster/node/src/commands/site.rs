@@ -31,7 +31,8 @@ pub struct Site {
     pub config: Config,
     /// How to be a client of it.
     pub network: Arc<dyn Network>,
-    config_path: PathBuf,
+    /// Its configuration file.
+    pub config_path: PathBuf,
     with_stats: bool,
     on_parent_death: OnParentDeath,
     nodes: Vec<ChildNode>,
@@ -197,7 +198,7 @@ impl Site {
         let deadline = time::now() + timeout;
         loop {
             let opened =
-                Connection::open(self.network.as_ref(), address, &Settings::default()).await;
+                Connection::open(self.network.as_ref(), address.into(), &Settings::default()).await;
             let error = match opened {
                 Ok(_) => return Ok(()),
                 Err(error) => error,

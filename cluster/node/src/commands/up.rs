@@ -12,7 +12,7 @@ use fulmar_host::time::{self, Duration};
 use fulmar_types::{ExitCode, NodeId};
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -119,6 +119,7 @@ async fn wait_until_serving(
 
 async fn look_after(site: &mut Site, ready: &Cell<bool>) -> ExitCode {
     let mut ended: Vec<NodeId> = Vec::new();
+    let config = site.config_path.clone();
     loop {
         let all = site.nodes().len();
         for node in site.nodes_mut() {
@@ -129,7 +130,7 @@ async fn look_after(site: &mut Site, ready: &Cell<bool>) -> ExitCode {
             ended.push(node.id);
             let left = all - ended.len();
             let words = node.last_words();
-            complain(ended_message(node.id, status, left, (ready.get(), &words)));
+            complain(ended_message((node.id, &config), status, left, (ready.get(), &words)));
         }
         if ended.len() == all {
             return ExitCode::Failed;
@@ -139,7 +140,7 @@ async fn look_after(site: &mut Site, ready: &Cell<bool>) -> ExitCode {
 }
 
 fn ended_message(
-    id: NodeId,
+    (id, config): (NodeId, &Path),
     status: ExitStatus,
     left: usize,
     (ready, log): (bool, &str),
@@ -148,13 +149,17 @@ fn ended_message(
     let site = match left {
         1 | 2 if !ready => "The site was not ready yet, and may need this node to become so.",
         2 => "The site goes on with the other two.",
-        1 => "One node is left; the site takes nothing more until a second one runs.",
-        _ => "No node is left.",
+        1 => {
+            "One node of this command is left; the site takes nothing more until a second one runs."
+        }
+        _ => "No node of this command is left.",
     };
     let log = if log.is_empty() { String::new() } else { format!("  It last said:\n{log}") };
     format!(
-        "node {id} {how}. {site} It is not started again by itself: stop with Ctrl-C, see to the \
-         cause, and run `fulmar up` again.\n{log}"
+        "node {id} {how}. {site} It is not started again by itself: see to the cause, then run \
+         `fulmar node --config {} --id {id}` beside this, or stop with Ctrl-C and run `fulmar up` \
+         again.\n{log}",
+        config.display()
     )
 }
 
@@ -166,10 +171,11 @@ mod tests {
     #[test]
     fn the_end_of_a_node_is_told() {
         let log = "    fulmar: the address 127.0.0.1:9092 is in use\n";
+        let config = Path::new("site/site.toml");
         let bind = ExitStatus::from_raw(i32::from(ExitCode::Bind.code()) << 8);
-        insta::assert_snapshot!(ended_message(NodeId(2), bind, 2, (true, log)));
-        insta::assert_snapshot!(ended_message(NodeId(1), bind, 2, (false, log)));
+        insta::assert_snapshot!(ended_message((NodeId(2), config), bind, 2, (true, log)));
+        insta::assert_snapshot!(ended_message((NodeId(1), config), bind, 2, (false, log)));
         let killed = ExitStatus::from_raw(libc::SIGKILL);
-        insta::assert_snapshot!(ended_message(NodeId(3), killed, 1, (true, "")));
+        insta::assert_snapshot!(ended_message((NodeId(3), config), killed, 1, (true, "")));
     }
 }
