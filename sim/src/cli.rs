@@ -283,7 +283,7 @@ mod simulate {
         }
         let wants_folder = arguments.report.is_none() || plant.is_none();
         if report.verdict != Verdict::Pass && wants_folder && !options.trace {
-            let folder = files::folder(&arguments.failures, name, arguments.seed, plant);
+            let folder = files::folder(&arguments.failures, name, report);
             if let Err(error) = leave(&folder, &finished, &options) {
                 tell(format_args!("fulmar-sim: {} cannot be written: {error}", folder.display()));
             } else if arguments.report.is_none() {

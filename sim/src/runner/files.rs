@@ -98,10 +98,17 @@ pub struct Failure<'a> {
     pub history: &'a str,
 }
 
-/// The folder for a run below `parent`.
-pub fn folder(parent: &Path, scenario: &Path, seed: u64, plant: Option<&str>) -> PathBuf {
-    let plant = plant.map_or_else(String::new, |plant| format!("-{plant}"));
-    parent.join(format!("{}{plant}-seed-{seed}", stem(scenario)))
+/// The folder for a run below `parent`. One that holds what came of another run, of other sources
+/// or another scenario of that name, stays: then it is the next number.
+pub fn folder(parent: &Path, scenario: &Path, run: &RunReport) -> PathBuf {
+    let plant = run.plant.as_ref().map_or_else(String::new, |plant| format!("-{plant}"));
+    let name = format!("{}{plant}-seed-{}", stem(scenario), run.seed);
+    let is_ours = |folder: &PathBuf| {
+        !folder.exists() || read_failure(folder).is_ok_and(|old| old.trace_hash == run.trace_hash)
+    };
+    let numbered = (2..).map(|number| parent.join(format!("{name}-{number}")));
+    let mut folders = std::iter::once(parent.join(&name)).chain(numbered);
+    folders.find(is_ours).expect("there is always another number")
 }
 
 /// Where the failure folders of each of these scenarios go: below `parent`, and where two files have
@@ -193,6 +200,27 @@ pub fn cpu_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Verdict;
+
+    #[test]
+    fn what_came_of_another_run_is_not_replaced() {
+        let parent = std::env::temp_dir().join(format!("fulmar-folders-{}", std::process::id()));
+        let run = |trace_hash: &str| RunReport {
+            seed: 3,
+            trace_hash: trace_hash.to_owned(),
+            ..RunReport::new("cuts", None, Verdict::Pass)
+        };
+        let leave = |run: &RunReport| {
+            let folder = folder(&parent, Path::new("fast/cuts.toml"), run);
+            let failure = Failure { report: run, scenario: "", history: "" };
+            write_failure(&folder, &failure).expect("written");
+            folder
+        };
+        let names = ["a", "b", "a", "c", "b"].map(|hash| leave(&run(hash)));
+        std::fs::remove_dir_all(&parent).expect("removed");
+        let wanted = ["", "-2", "", "-3", "-2"];
+        assert_eq!(names, wanted.map(|n| parent.join(format!("cuts-seed-3{n}"))));
+    }
 
     #[test]
     fn failures_of_two_files_with_one_name_lie_apart() {

@@ -51,7 +51,7 @@ pub use model::{Class, DrawnScenario, Phases, PlannedFault, Scenario, ScheduledF
 pub use net::{DrawnNet, Link, Net, NetShape, Place};
 pub use param::{Drawn, Kind, Stage, Written};
 pub use quantity::{ClockShift, Count, Mix, Probability, Quantity, Rate, Span};
-pub use resolve::{Links, Roles};
+pub use resolve::{Links, Roles, describe};
 pub use site::{KAFKA_PORT, address};
 pub use source::ScenarioError;
 pub use target::{

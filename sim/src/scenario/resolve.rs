@@ -103,6 +103,16 @@ fn product(from: &[Place], to: &[Place], direction: Direction) -> Links {
     links
 }
 
+/// Links as people read them, those that are there in both directions once.
+pub fn describe(links: &Links) -> String {
+    let is_both = |(from, to): &&(Place, Place)| links.contains(&(to.clone(), from.clone()));
+    let (both, one): (Vec<_>, Vec<_>) = links.iter().partition(is_both);
+    let both = both.into_iter().filter(|(from, to)| from < to);
+    let both = both.map(|(from, to)| format!("{from} <-> {to}"));
+    let one = one.into_iter().map(|(from, to)| format!("{from} -> {to}"));
+    both.chain(one).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +127,23 @@ mod tests {
 
     fn text(links: &Links) -> Vec<String> {
         links.iter().map(|(from, to)| format!("{from} -> {to}")).collect()
+    }
+
+    #[test]
+    fn links_are_described_once() {
+        let node = |id| Place::Node(NodeAddress { site: site("north"), node: NodeId(id) });
+        let clients = Place::Clients(site("north"));
+        let links = Links::from([
+            (node(2), node(1)),
+            (node(1), node(2)),
+            (clients.clone(), node(1)),
+            (node(1), node(3)),
+        ]);
+        assert_eq!(
+            describe(&links),
+            "node 1 of north <-> node 2 of north, node 1 of north -> node 3 of north, \
+             clients of north -> node 1 of north"
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::check::Harm;
 use crate::disk::{DiskOp, PathMatch};
 use crate::scenario::fault::{Others, RotPlace};
 use crate::scenario::{
-    Between, Direction, Drawn, Fault, FixedTrigger, NodeAddress, ScheduledFault, Target,
+    Between, Direction, Drawn, Fault, FixedTrigger, Links, NodeAddress, Place, ScheduledFault,
+    Target, describe,
 };
 use fulmar_types::Probe;
 use madsim::task::NodeId as Machine;
@@ -76,6 +77,12 @@ impl Chaos {
         self.sink().fault(fault.kind(), self.stage.machines.now_ns(), what);
     }
 
+    /// Says in the trace that a fault that took effect is over.
+    fn ended(&self, fault: &Fault<Drawn>, what: &str) {
+        let now_ns = self.stage.machines.now_ns();
+        self.sink().say(now_ns, || format!("fault {} is over: {what}", fault.kind()));
+    }
+
     async fn last(&self, time: Duration) {
         madsim::time::sleep(time).await;
     }
@@ -90,27 +97,27 @@ impl Chaos {
             }
             Fault::Pause(pause) => self.pause(fault, &pause.target, pause.lasts.0).await,
             Fault::Cut(cut) => {
-                let ways = self.ways(&cut.between, cut.direction);
-                self.cut(fault, &ways, cut.lasts.0).await;
+                let links = self.links(&cut.between, cut.direction);
+                self.cut(fault, &links, cut.lasts.0).await;
             }
             Fault::Isolate(isolate) => {
-                let ways = self.isolating(&isolate.target, isolate.others, isolate.direction);
-                self.cut(fault, &ways, isolate.lasts.0).await;
+                let links = self.isolating(&isolate.target, isolate.others, isolate.direction);
+                self.cut(fault, &links, isolate.lasts.0).await;
             }
             Fault::LatencySpike(spike) => {
-                let ways = self.ways(&spike.between, spike.direction);
+                let links = self.links(&spike.between, spike.direction);
                 let overlay = Overlay { delay: spike.by.0, loss_ppm: 0 };
-                self.overlay(fault, &ways, overlay, spike.lasts.0).await;
+                self.overlay(fault, &links, overlay, spike.lasts.0).await;
             }
             Fault::Loss(loss) => {
-                let ways = self.ways(&loss.between, loss.direction);
+                let links = self.links(&loss.between, loss.direction);
                 let overlay = Overlay { delay: Duration::ZERO, loss_ppm: loss.share.ppm() };
-                self.overlay(fault, &ways, overlay, loss.lasts.0).await;
+                self.overlay(fault, &links, overlay, loss.lasts.0).await;
             }
             Fault::Reset(reset) => self.reset(fault, &reset.between),
             Fault::Refuse(refuse) => {
-                let ways = self.ways(&refuse.between, refuse.direction);
-                self.refuse(fault, &ways, refuse.lasts.0).await;
+                let links = self.links(&refuse.between, refuse.direction);
+                self.refuse(fault, &links, refuse.lasts.0).await;
             }
             Fault::HalfOpen(half_open) => self.half_open(fault, &half_open.between),
             Fault::SlowDisk(slow) => {
@@ -183,16 +190,21 @@ impl Chaos {
         self.last(lasts).await;
         for (node, life) in paused {
             self.stage.resume(&node, life);
+            self.ended(fault, &node.to_string());
         }
     }
 
-    /// The directed ways between two ends.
-    fn ways(&self, between: &Between, direction: Direction) -> Vec<Way> {
-        self.stage.ways(&self.stage.with_roles(|roles| roles.links(between, direction)))
+    /// The directed links between two ends.
+    fn links(&self, between: &Between, direction: Direction) -> Links {
+        self.stage.with_roles(|roles| roles.links(between, direction))
     }
 
-    fn isolating(&self, target: &Target, others: Others, direction: Direction) -> Vec<Way> {
-        self.stage.ways(&self.stage.with_roles(|roles| roles.links_to(target, others, direction)))
+    fn isolating(&self, target: &Target, others: Others, direction: Direction) -> Links {
+        self.stage.with_roles(|roles| roles.links_to(target, others, direction))
+    }
+
+    fn ways(&self, links: &Links) -> Vec<Way> {
+        links.iter().map(|link| self.stage.way(link)).collect()
     }
 
     /// Whether some ways that were cut just now leave a leader with a peer that it can only send
@@ -213,61 +225,81 @@ impl Chaos {
         }
     }
 
-    async fn cut(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
+    async fn cut(&self, fault: &Fault<Drawn>, links: &Links, lasts: Duration) {
         let network = self.stage.machines.network();
-        let open = |(from, to): &Way| !network.is_cut(*from, *to);
-        let closed: Vec<Way> = ways.iter().copied().filter(open).collect();
-        for (from, to) in ways {
+        let open = |link: &&(Place, Place)| {
+            let (from, to) = self.stage.way(link);
+            !network.is_cut(from, to)
+        };
+        let closed: Links = links.iter().filter(open).cloned().collect();
+        let ways = self.ways(links);
+        for (from, to) in &ways {
             network.cut(*from, *to);
         }
         if !closed.is_empty() {
-            self.took_effect(fault, &format!("{} ways", closed.len()));
-            self.cut_leader_probe(&closed);
+            self.took_effect(fault, &describe(&closed));
+            self.cut_leader_probe(&self.ways(&closed));
         }
         self.last(lasts).await;
         if !self.is_over() {
-            for (from, to) in ways {
+            for (from, to) in &ways {
                 network.heal(*from, *to);
             }
+            self.ended(fault, &describe(links));
         }
     }
 
-    async fn overlay(&self, fault: &Fault<Drawn>, ways: &[Way], overlay: Overlay, lasts: Duration) {
+    async fn overlay(
+        &self,
+        fault: &Fault<Drawn>,
+        links: &Links,
+        overlay: Overlay,
+        lasts: Duration,
+    ) {
         let network = self.stage.machines.network();
-        let worse = |(from, to): &&Way| overlay.worsens(&network.link(*from, *to));
-        let worse = ways.iter().filter(worse).count();
-        if worse > 0 {
-            self.took_effect(fault, &format!("{worse} ways"));
+        let worse = |link: &&(Place, Place)| {
+            let (from, to) = self.stage.way(link);
+            overlay.worsens(&network.link(from, to))
+        };
+        let worse: Links = links.iter().filter(worse).cloned().collect();
+        if !worse.is_empty() {
+            self.took_effect(fault, &describe(&worse));
         }
-        self.stage.overlay(ways, overlay);
+        let ways = self.ways(links);
+        self.stage.overlay(&ways, overlay);
         self.last(lasts).await;
-        self.stage.lift(ways, overlay);
+        self.stage.lift(&ways, overlay);
+        if !worse.is_empty() {
+            self.ended(fault, &describe(&worse));
+        }
     }
 
     fn reset(&self, fault: &Fault<Drawn>, between: &Between) {
         let mut broken = 0;
-        for (from, to) in self.ways(between, Direction::Out) {
+        let links = self.links(between, Direction::Out);
+        for (from, to) in self.ways(&links) {
             broken += self.stage.machines.network().reset(from, to);
         }
         if broken > 0 {
-            self.took_effect(fault, &format!("{broken} ends"));
+            self.took_effect(fault, &format!("{broken} ends of {}", describe(&links)));
         }
     }
 
-    async fn refuse(&self, fault: &Fault<Drawn>, ways: &[Way], lasts: Duration) {
+    async fn refuse(&self, fault: &Fault<Drawn>, links: &Links, lasts: Duration) {
         let network = self.stage.machines.network();
+        let ways = self.ways(links);
         let turned_away = || ways.iter().map(|(from, to)| network.turned_away(*from, *to)).sum();
         let before: u64 = turned_away();
-        for (from, to) in ways {
+        for (from, to) in &ways {
             network.refuse(*from, *to);
         }
         self.last(lasts).await;
         let met = turned_away() - before;
         if met > 0 {
-            self.took_effect(fault, &format!("{met} connections"));
+            self.took_effect(fault, &format!("{met} connections, {}", describe(links)));
         }
         if !self.is_over() {
-            for (from, to) in ways {
+            for (from, to) in &ways {
                 network.allow(*from, *to);
             }
         }
@@ -275,11 +307,12 @@ impl Chaos {
 
     fn half_open(&self, fault: &Fault<Drawn>, between: &Between) {
         let mut forgotten = 0;
-        for (from, to) in self.ways(between, Direction::Out) {
+        let links = self.links(between, Direction::Out);
+        for (from, to) in self.ways(&links) {
             forgotten += self.stage.machines.network().forget(from, to);
         }
         if forgotten > 0 {
-            self.took_effect(fault, &format!("{forgotten} ends"));
+            self.took_effect(fault, &format!("{forgotten} ends of {}", describe(&links)));
         }
     }
 
@@ -300,6 +333,7 @@ impl Chaos {
         self.last(lasts).await;
         for node in &nodes {
             self.stage.fast_disk(node, by);
+            self.ended(fault, &node.to_string());
         }
     }
 
@@ -314,6 +348,7 @@ impl Chaos {
         self.last(lasts).await;
         for (node, capacity_bytes) in nodes.iter().zip(filled) {
             self.stage.free_disk(node, capacity_bytes);
+            self.ended(fault, &node.to_string());
         }
     }
 
@@ -366,6 +401,7 @@ impl Chaos {
         self.last(lasts).await;
         for node in &nodes {
             self.stage.machines.clocks().step_ms(self.stage.machine(node), -by_ms);
+            self.ended(fault, &node.to_string());
         }
     }
 

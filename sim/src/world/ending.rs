@@ -219,13 +219,19 @@ fn asked_for(
         }
         Check::SilenceAtMost(asked) => {
             let acked = acked_of(history, &asked.site, asked.topic.as_str());
-            let gaps = acked.windows(2).map(|pair| pair[1].0.0 - pair[0].0.0);
-            let longest = Duration::from_nanos(gaps.max().unwrap_or(0));
+            let gaps = acked.windows(2).map(|pair| (pair[1].0.0 - pair[0].0.0, pair[0].0.0));
+            let (longest_ns, from_ns) = gaps.max().unwrap_or_default();
+            let longest = Duration::from_nanos(longest_ns);
             (longest > asked.lasts.0).then(|| {
-                liveness(
-                    check.kind(),
-                    format!("no record for {} ms, {} allowed", longest.as_millis(), asked.lasts),
-                )
+                let text = format!(
+                    "no record of topic {} of {} acknowledged for {} ms from {} on, {} allowed",
+                    asked.topic,
+                    asked.site,
+                    longest.as_millis(),
+                    Time(from_ns),
+                    asked.lasts
+                );
+                liveness(check.kind(), text)
             })
         }
         Check::LeaderChangesAtLeast(asked) => {

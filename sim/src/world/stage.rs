@@ -11,7 +11,7 @@ use crate::disk::{DiskConfig, PowerLoss};
 use crate::machine::Machines;
 use crate::net::Link;
 use crate::scenario::{
-    DrawnScenario, KAFKA_PORT, Links, Mix, NodeAddress, Place, Roles, SiteName, Target, address,
+    DrawnScenario, KAFKA_PORT, Mix, NodeAddress, Place, Roles, SiteName, Target, address,
 };
 use crate::spread::Spread;
 use fulmar_types::config::Config;
@@ -262,13 +262,13 @@ impl Stage {
         self.with_roles(|roles| roles.nodes(target))
     }
 
-    /// The ways between machines that links stand for.
-    pub fn ways(&self, links: &Links) -> Vec<(Machine, Machine)> {
+    /// The way between machines that a link stands for.
+    pub fn way(&self, (from, to): &(Place, Place)) -> (Machine, Machine) {
         let machine = |place: &Place| match place {
             Place::Node(node) => self.machine(node),
             Place::Clients(site) | Place::Site(site) => self.client_machine(site),
         };
-        links.iter().map(|(from, to)| (machine(from), machine(to))).collect()
+        (machine(from), machine(to))
     }
 
     /// Whether a node is up.
