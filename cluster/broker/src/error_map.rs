@@ -37,6 +37,11 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         Refusal::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         Refusal::UnknownProducer => ErrorCode::UnknownProducerId,
         Refusal::InvalidBatch => ErrorCode::InvalidRecord,
+        Refusal::IsMirror => ErrorCode::PolicyViolation,
+        Refusal::UnknownLink
+        | Refusal::StaleLink { .. }
+        | Refusal::InvalidLink
+        | Refusal::NotAMirror => ErrorCode::InvalidRequest,
     }
 }
 

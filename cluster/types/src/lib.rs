@@ -11,6 +11,7 @@ pub mod event;
 pub mod exit;
 pub mod id;
 pub mod limits;
+pub mod link;
 pub mod plant;
 pub mod probe;
 pub mod units;

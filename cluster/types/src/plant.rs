@@ -89,6 +89,12 @@ plants! {
     FullLeaderStays = "full-leader-stays",
     /// Take entries without asking whether there is room for them on the disk.
     NoRoomCheck = "no-room-check",
+    /// Ship over a link what lies in the log and is not committed yet.
+    ShipUncommitted = "ship-uncommitted",
+    /// Compare a mirror with what a new leader has applied so far.
+    VerifyUnapplied = "verify-unapplied",
+    /// Take what comes over a link at whatever offset is next.
+    MirrorAtNext = "mirror-at-next",
 }
 
 impl Plant {

@@ -171,6 +171,11 @@ impl<'a> Reader<'a> {
         self.array().map(Uuid)
     }
 
+    /// How many bytes are left.
+    pub fn left(&self) -> usize {
+        self.0.len()
+    }
+
     /// Confirms that nothing is left.
     ///
     /// # Errors

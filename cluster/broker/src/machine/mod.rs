@@ -9,6 +9,12 @@
 //! | fences | 5 | `meta.rs` |
 //! | names of deleted topics | 6 | `deleted.rs` |
 //! | spans of records | 7 | `spans.rs` |
+//! | links | 8 | `links.rs` |
+//! | rules: where topics may go | 9 | `links.rs` |
+//! | mirrors | 10 | `mirrors.rs` |
+//! | progress of mirrors | 11 | `mirrors.rs` |
+//! | gaps of mirrors | 12 | `mirrors.rs` |
+//! | progress of peers | 13 | `links.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or
@@ -19,7 +25,10 @@
 pub mod batch;
 pub mod codec;
 pub mod deleted;
+pub mod links;
 pub mod meta;
+pub mod mirroring;
+pub mod mirrors;
 pub mod outcome;
 pub mod partitions;
 pub mod producers;
@@ -93,12 +102,20 @@ const META: u32 = 4;
 const FENCES: u32 = 5;
 const DELETED: u32 = 6;
 const SPANS: u32 = 7;
+const LINKS: u32 = 8;
+const RULES: u32 = 9;
+const MIRRORS: u32 = 10;
+const PROGRESS: u32 = 11;
+const GAPS: u32 = 12;
+const PEERS: u32 = 13;
 
 /// The version in which a section is written, and the only one that is read.
 const fn version_of(section: u32) -> u32 {
     match section {
         // With the age of the site, and by it.
         PRODUCERS | META => 2,
+        // With the chain.
+        SPANS => 2,
         _ => 1,
     }
 }
@@ -132,6 +149,12 @@ impl State {
             (FENCES, table_bytes(&self.fences)),
             (DELETED, table_bytes(&self.deleted)),
             (SPANS, table_bytes(&self.spans)),
+            (LINKS, table_bytes(&self.links)),
+            (RULES, table_bytes(&self.rules)),
+            (MIRRORS, table_bytes(&self.mirrors)),
+            (PROGRESS, table_bytes(&self.progress)),
+            (GAPS, table_bytes(&self.gaps)),
+            (PEERS, table_bytes(&self.peers)),
         ]
         .into_iter()
         .map(|(id, bytes)| Section { id, version: version_of(id), bytes })
@@ -145,7 +168,7 @@ impl State {
     pub fn restore(sections: &[Section]) -> Result<Self, RestoreError> {
         for section in sections {
             let (id, version) = (section.id, section.version);
-            if !(TOPICS..=SPANS).contains(&id) || version != version_of(id) {
+            if !(TOPICS..=PEERS).contains(&id) || version != version_of(id) {
                 return Err(RestoreError::Unknown { id, version });
             }
         }
@@ -157,6 +180,12 @@ impl State {
         state.fences = section(sections, FENCES, table_from)?;
         state.deleted = section(sections, DELETED, table_from)?;
         state.spans = section(sections, SPANS, table_from)?;
+        state.links = section(sections, LINKS, table_from)?;
+        state.rules = section(sections, RULES, table_from)?;
+        state.mirrors = section(sections, MIRRORS, table_from)?;
+        state.progress = section(sections, PROGRESS, table_from)?;
+        state.gaps = section(sections, GAPS, table_from)?;
+        state.peers = section(sections, PEERS, table_from)?;
         state.check_consistent().map_err(RestoreError::Inconsistent)?;
         Ok(state)
     }
@@ -179,7 +208,31 @@ impl State {
         if !self.producers.streams().all(|stream| self.partitions.get(&stream).is_some()) {
             return Err("a producer of a partition that is not there");
         }
+        self.check_mirrors()?;
         self.check_spans()
+    }
+
+    /// A mirror is a topic, and its partitions have their progress; nothing else has.
+    fn check_mirrors(&self) -> Result<(), &'static str> {
+        let mut streams = 0;
+        for mirror in self.mirrors.iter() {
+            let topic = self.topics.get(mirror.topic).ok_or("a mirror without its topic")?;
+            if topic.streams().any(|stream| self.progress.get(&stream).is_none()) {
+                return Err("a mirror without its progress");
+            }
+            streams += topic.partitions as usize;
+        }
+        if self.progress.len() != streams {
+            return Err("progress of a partition that is no mirror");
+        }
+        if self.gaps.iter().any(|gap| self.progress.get(&gap.stream).is_none()) {
+            return Err("a gap of a partition that is no mirror");
+        }
+        let is_there = |stream| self.partitions.get(stream).is_some();
+        if !self.peers.iter().all(|peer| is_there(&peer.stream)) {
+            return Err("a peer has a partition that is not there");
+        }
+        Ok(())
     }
 
     /// The spans of a partition follow one another, and end where it ends.

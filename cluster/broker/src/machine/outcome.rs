@@ -65,6 +65,15 @@ pub enum OperationResult {
     },
     /// The settings of a topic are what was asked for.
     TopicAltered,
+    /// A link or a rule is what was asked for.
+    LinkSet {
+        /// The number of the definition.
+        number: u64,
+    },
+    /// A mirror goes on behind a gap.
+    Skipped,
+    /// The progress of a peer was noted.
+    PeerNoted,
 }
 
 /// Why a unit had no effect.
@@ -127,6 +136,24 @@ pub enum Refusal {
         /// The next offset of the partition.
         next: Offset,
     },
+    /// There is no such link.
+    #[error("there is no such link")]
+    UnknownLink,
+    /// The link has another definition by now.
+    #[error("the link has the definition {number} by now, or is paused")]
+    StaleLink {
+        /// Its number.
+        number: u64,
+    },
+    /// A name, a text or a list is not what it may be, or another link leads to the site already.
+    #[error("this is not a possible link or rule")]
+    InvalidLink,
+    /// The topic is a mirror, which only its link writes to.
+    #[error("the topic is a mirror")]
+    IsMirror,
+    /// The topic is no mirror.
+    #[error("the topic is no mirror")]
+    NotAMirror,
 }
 
 /// The outcome of an entry: one result per unit.
@@ -218,6 +245,9 @@ impl OperationResult {
             Self::StartMoved { log_start } => put(out, 7, &[log_start.0]),
             Self::ProducersExpired { count } => put(out, 8, &[u64::from(count)]),
             Self::TopicAltered => put(out, 9, &[]),
+            Self::LinkSet { number } => put(out, 10, &[number]),
+            Self::Skipped => put(out, 11, &[]),
+            Self::PeerNoted => put(out, 12, &[]),
         }
     }
 
@@ -238,6 +268,9 @@ impl OperationResult {
             7 => Self::StartMoved { log_start: take_offset(input)? },
             8 => Self::ProducersExpired { count: take_u32(input)? },
             9 => Self::TopicAltered,
+            10 => Self::LinkSet { number: take_varint(input)? },
+            11 => Self::Skipped,
+            12 => Self::PeerNoted,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -260,6 +293,11 @@ impl Refusal {
             Self::InvalidBatch => put(out, 12, &[]),
             Self::OffsetOutOfRange { next } => put(out, 13, &[next.0]),
             Self::UnknownProducer => put(out, 14, &[]),
+            Self::UnknownLink => put(out, 15, &[]),
+            Self::StaleLink { number } => put(out, 16, &[number]),
+            Self::InvalidLink => put(out, 17, &[]),
+            Self::IsMirror => put(out, 18, &[]),
+            Self::NotAMirror => put(out, 19, &[]),
         }
     }
 
@@ -282,6 +320,11 @@ impl Refusal {
             12 => Self::InvalidBatch,
             13 => Self::OffsetOutOfRange { next: take_offset(input)? },
             14 => Self::UnknownProducer,
+            15 => Self::UnknownLink,
+            16 => Self::StaleLink { number: take_varint(input)? },
+            17 => Self::InvalidLink,
+            18 => Self::IsMirror,
+            19 => Self::NotAMirror,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -312,6 +355,9 @@ mod tests {
             OperationResult::StartMoved { log_start: Offset(0) },
             OperationResult::ProducersExpired { count: u32::MAX },
             OperationResult::TopicAltered,
+            OperationResult::LinkSet { number: 300 },
+            OperationResult::Skipped,
+            OperationResult::PeerNoted,
         ];
         let refusals = [
             Refusal::UnknownTopic,
@@ -328,6 +374,11 @@ mod tests {
             Refusal::InvalidBatch,
             Refusal::OffsetOutOfRange { next: Offset(5) },
             Refusal::UnknownProducer,
+            Refusal::UnknownLink,
+            Refusal::StaleLink { number: 4 },
+            Refusal::InvalidLink,
+            Refusal::IsMirror,
+            Refusal::NotAMirror,
         ];
         let mut results = vec![UnitResult::Done(done)];
         results.extend(refusals.map(UnitResult::Refused));

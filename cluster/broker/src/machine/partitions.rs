@@ -60,6 +60,17 @@ pub struct Appending<'a> {
     pub bytes: &'a [u8],
 }
 
+/// The hash chain behind a batch.
+pub fn chained(key: &[u8; 32], chain: &[u8; 16], base: Offset, batch: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(chain);
+    hasher.update(&base.0.to_le_bytes());
+    hasher.update(batch.get(CHAINED_FROM..).unwrap_or_default());
+    let mut after = [0; 16];
+    after.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    after
+}
+
 impl Partition {
     /// A partition without records.
     pub fn new(stream: StreamId, strict_producers_from: u64) -> Self {
@@ -83,11 +94,7 @@ impl Partition {
     /// Appends a batch at `base`, which is `next` unless a bug is planted.
     pub fn append(&mut self, base: Offset, chain_key: &[u8; 32], batch: &Appending<'_>) {
         assert!(batch.records > 0, "a batch has records");
-        let mut hasher = blake3::Hasher::new_keyed(chain_key);
-        hasher.update(&self.chain);
-        hasher.update(&base.0.to_le_bytes());
-        hasher.update(batch.bytes.get(CHAINED_FROM..).unwrap_or_default());
-        self.chain.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        self.chain = chained(chain_key, &self.chain, base, batch.bytes);
         let newest = self.epochs.last().map(|(term, _)| *term);
         assert!(newest.is_none_or(|term| term <= batch.term), "terms never go back");
         if newest != Some(batch.term) {
@@ -101,6 +108,15 @@ impl Partition {
             self.max_timestamp_offset = base;
         }
         self.next = base.plus(u64::from(batch.records));
+    }
+
+    /// Goes on at a later offset, with nothing before it that was not there yet.
+    pub fn skip_to(&mut self, to: Offset) {
+        assert!(to > self.next, "offsets never go back");
+        if self.log_start == self.next {
+            self.log_start = to;
+        }
+        self.next = to;
     }
 
     /// Moves the first offset that can be read. Returns whether anything moved.

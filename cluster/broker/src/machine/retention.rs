@@ -109,6 +109,7 @@ mod tests {
             bytes: *bytes,
             first_age_ms: 0,
             last_age_ms: *age,
+            chain: [0; 16],
         };
         each.iter().enumerate().map(span).collect()
     }
@@ -179,7 +180,7 @@ mod tests {
         ) -> (u64, u64) {
             self.age_ms += after_ms;
             let (first, age_ms) = (Offset(self.batches), self.age_ms);
-            let piece = Piece { first, records: 1, bytes, age_ms };
+            let piece = Piece { first, records: 1, bytes, age_ms, chain: [0; 16] };
             self.batches += 1;
             self.table.append(STREAM, &piece, retention.grain(spans_max), spans_max);
             if let Some(start) = retention.start(|| self.table.of_stream(STREAM), age_ms) {

@@ -37,7 +37,7 @@ pub fn spans_max(partitions: usize) -> usize {
 /// Neighbouring records of a partition.
 ///
 /// ```text
-/// stream u32 | first u64 | end u64 | bytes u64 | first age ms u64 | last age ms u64
+/// stream u32 | first u64 | end u64 | bytes u64 | first age ms u64 | last age ms u64 | chain [u8; 16]
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -53,6 +53,9 @@ pub struct Span {
     pub first_age_ms: u64,
     /// The same of the last batch.
     pub last_age_ms: u64,
+    /// The hash chain of the partition before the first batch: from here on it can be computed
+    /// again.
+    pub chain: [u8; 16],
 }
 
 impl Span {
@@ -91,12 +94,14 @@ pub struct Piece {
     pub bytes: u64,
     /// The age of the site.
     pub age_ms: u64,
+    /// The hash chain before it.
+    pub chain: [u8; 16],
 }
 
 impl Element for Span {
     type Key = (StreamId, Offset);
     const SEED: u64 = 7;
-    const BYTES_MIN: usize = 44;
+    const BYTES_MIN: usize = 60;
 
     fn key(&self) -> Self::Key {
         (self.stream, self.first)
@@ -109,6 +114,7 @@ impl Element for Span {
         out.u64(self.bytes);
         out.u64(self.first_age_ms);
         out.u64(self.last_age_ms);
+        out.raw(&self.chain);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
@@ -119,6 +125,7 @@ impl Element for Span {
             bytes: input.u64()?,
             first_age_ms: input.u64()?,
             last_age_ms: input.u64()?,
+            chain: input.array()?,
         };
         if span.first >= span.end || span.first_age_ms > span.last_age_ms {
             return Err(CodecError::Tag);
@@ -151,7 +158,8 @@ impl Table<Span> {
             None => {
                 let (first, bytes) = (piece.first, piece.bytes);
                 let (first_age_ms, last_age_ms) = (piece.age_ms, piece.age_ms);
-                self.put(Span { stream, first, end, bytes, first_age_ms, last_age_ms });
+                let chain = piece.chain;
+                self.put(Span { stream, first, end, bytes, first_age_ms, last_age_ms, chain });
                 while self.of_stream(stream).count() > most {
                     self.join_smallest(stream, grain);
                 }
@@ -169,6 +177,16 @@ impl Table<Span> {
         let (joined, newer) = smallest.expect("there are two neighbours");
         self.remove(&newer);
         self.put(joined);
+    }
+
+    /// Takes note that a partition goes on at an offset with nothing before it: the newest span
+    /// reaches up to there.
+    pub fn skip_to(&mut self, stream: StreamId, to: Offset) {
+        let last = self.of_stream(stream).next_back().copied();
+        if let Some(last) = last {
+            assert!(last.end <= to, "offsets never go back");
+            self.put(Span { end: to, ..last });
+        }
     }
 
     /// Forgets the spans that end at or before the new start of a partition.
@@ -196,12 +214,13 @@ mod tests {
     fn table(pieces: &[(u64, u64)]) -> Table<Span> {
         let mut table = Table::default();
         for other in [StreamId(3), StreamId(5)] {
-            let piece = Piece { first: Offset(0), records: 1, bytes: 1, age_ms: 0 };
+            let piece = Piece { first: Offset(0), records: 1, bytes: 1, age_ms: 0, chain: [0; 16] };
             table.append(other, &piece, GRAIN, 8);
         }
         for (at, (bytes, age_ms)) in pieces.iter().enumerate() {
             let first = Offset(2 * at as u64);
-            let piece = Piece { first, records: 2, bytes: *bytes, age_ms: *age_ms };
+            let chain = [at as u8; 16];
+            let piece = Piece { first, records: 2, bytes: *bytes, age_ms: *age_ms, chain };
             table.append(STREAM, &piece, GRAIN, 8);
         }
         table

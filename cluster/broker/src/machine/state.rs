@@ -10,7 +10,9 @@
 use super::Applied;
 use super::batch::BatchFacts;
 use super::deleted::DeletedName;
+use super::links::{Link, PeerProgress, Rule};
 use super::meta::{FenceMark, Meta};
+use super::mirrors::{Gap, Mirror, Progress};
 use super::outcome::{self, OperationResult, Refusal, UnitResult};
 use super::partitions::{Appending, Partition, Partitions};
 use super::producers::{Forgotten, Producers, Verdict};
@@ -40,6 +42,12 @@ pub struct State {
     pub(super) producers: Producers,
     pub(super) deleted: Table<DeletedName>,
     pub(super) spans: Table<Span>,
+    pub(super) links: Table<Link>,
+    pub(super) rules: Table<Rule>,
+    pub(super) mirrors: Table<Mirror>,
+    pub(super) progress: Table<Progress>,
+    pub(super) gaps: Table<Gap>,
+    pub(super) peers: Table<PeerProgress>,
     /// Used only by [`Plant::OffsetFromMemory`].
     memory: BTreeMap<StreamId, Offset>,
 }
@@ -54,13 +62,19 @@ impl Default for State {
             producers: Producers::default(),
             deleted: Table::default(),
             spans: Table::default(),
+            links: Table::default(),
+            rules: Table::default(),
+            mirrors: Table::default(),
+            progress: Table::default(),
+            gaps: Table::default(),
+            peers: Table::default(),
             memory: BTreeMap::new(),
         }
     }
 }
 
 /// What an entry brought about so far.
-struct Step {
+pub(super) struct Step {
     position: LogPosition,
     entry_ms: u64,
     age_ms: u64,
@@ -69,13 +83,33 @@ struct Step {
     moved_starts: Vec<(StreamId, Offset)>,
 }
 
+impl Step {
+    /// The number of what the entry defines.
+    pub(super) fn number(&self) -> u64 {
+        self.position.index.0
+    }
+
+    pub(super) fn entry_ms(&self) -> u64 {
+        self.entry_ms
+    }
+
+    pub(super) fn age_ms(&self) -> u64 {
+        self.age_ms
+    }
+
+    /// Tells the store that the first offset of a stream has moved.
+    pub(super) fn start_moved(&mut self, stream: StreamId, start: Offset) {
+        self.moved_starts.push((stream, start));
+    }
+}
+
 /// An append on its way through the checks.
-struct Append<'a> {
-    stream: StreamId,
-    chain_key: [u8; 32],
-    retention: Retention,
-    batch: &'a Batch,
-    facts: BatchFacts,
+pub(super) struct Append<'a> {
+    pub(super) stream: StreamId,
+    pub(super) chain_key: [u8; 32],
+    pub(super) retention: Retention,
+    pub(super) batch: &'a Batch,
+    pub(super) facts: BatchFacts,
 }
 
 fn check_configs(configs: &[(String, String)]) -> Result<(), Refusal> {
@@ -221,6 +255,12 @@ impl State {
         self.producers.begin();
         self.deleted.begin();
         self.spans.begin();
+        self.links.begin();
+        self.rules.begin();
+        self.mirrors.begin();
+        self.progress.begin();
+        self.gaps.begin();
+        self.peers.begin();
     }
 
     fn commit(&mut self) {
@@ -231,6 +271,12 @@ impl State {
         self.producers.commit();
         self.deleted.commit();
         self.spans.commit();
+        self.links.commit();
+        self.rules.commit();
+        self.mirrors.commit();
+        self.progress.commit();
+        self.gaps.commit();
+        self.peers.commit();
     }
 
     fn rollback(&mut self) {
@@ -241,10 +287,16 @@ impl State {
         self.producers.rollback();
         self.deleted.rollback(|_, _| ());
         self.spans.rollback(|_, _| ());
+        self.links.rollback(|_, _| ());
+        self.rules.rollback(|_, _| ());
+        self.mirrors.rollback(|_, _| ());
+        self.progress.rollback(|_, _| ());
+        self.gaps.rollback(|_, _| ());
+        self.peers.rollback(|_, _| ());
     }
 
     /// The topic and the stream of a partition.
-    fn stream(
+    pub(super) fn stream(
         &self,
         topic: TopicId,
         partition: PartitionIndex,
@@ -254,7 +306,7 @@ impl State {
         Ok((topic, stream))
     }
 
-    fn known(&self, stream: StreamId) -> &Partition {
+    pub(super) fn known(&self, stream: StreamId) -> &Partition {
         self.partitions.get(&stream).expect("every stream of a topic has a partition")
     }
 
@@ -271,6 +323,9 @@ impl State {
             Operation::DeleteTopic { topic } => self.delete_topic(step, topic),
             Operation::Append { topic, partition, batch } => {
                 let (topic, stream) = self.stream(topic, partition)?;
+                if self.mirrors.get(&topic.id).is_some() {
+                    return Err(Refusal::IsMirror);
+                }
                 let (chain_key, retention) = (topic.chain_key, topic.retention);
                 let facts = BatchFacts::read(batch.bytes(), step.entry_ms);
                 let facts = facts.ok_or(Refusal::InvalidBatch)?;
@@ -296,10 +351,11 @@ impl State {
                 let count = u32::try_from(forgotten.len()).expect("bounded by its limit");
                 Ok(OperationResult::ProducersExpired { count })
             }
+            Operation::Link(operation) => self.apply_link(step, operation),
         }
     }
 
-    fn create_topic(
+    pub(super) fn create_topic(
         &mut self,
         id: TopicId,
         name: String,
@@ -361,16 +417,25 @@ impl State {
             assert!(partition.is_some(), "every stream of a topic has a partition");
             self.producers.drop_stream(stream);
             self.spans.drop_stream(stream);
+            self.progress.remove(&stream);
+            self.gaps.drop_stream(stream);
+            self.peers.drop_stream(stream);
             step.dropped_streams.push(stream);
         }
+        self.mirrors.remove(&id);
         self.deleted.deleted(topic.name, &mut self.meta);
         Ok(OperationResult::TopicDeleted)
     }
 
-    fn append(&mut self, step: &mut Step, append: &Append<'_>) -> Result<OperationResult, Refusal> {
+    pub(super) fn append(
+        &mut self,
+        step: &mut Step,
+        append: &Append<'_>,
+    ) -> Result<OperationResult, Refusal> {
         let (stream, facts) = (append.stream, &append.facts);
         let partition = self.known(stream);
         let (next, strict_from) = (partition.next, partition.strict_producers_from);
+        let chain = partition.chain;
         if !partition.has_room(facts.records) {
             return Err(Refusal::OffsetOutOfRange { next });
         }
@@ -411,14 +476,7 @@ impl State {
             let forgotten = self.producers.remember(stream, sequenced, at, step.age_ms);
             self.note_forgotten(&forgotten);
         }
-        let piece = Piece {
-            first: base,
-            records: facts.records,
-            bytes: u64::from(append.batch.len()),
-            age_ms: step.age_ms,
-        };
-        let most = spans_max(self.topics.partition_count());
-        self.spans.append(stream, &piece, append.retention.grain(most), most);
+        self.span(append, base, step.age_ms, chain);
         step.rows.push(Row {
             stream,
             base_offset: base,
@@ -431,6 +489,14 @@ impl State {
             crc: append.batch.crc(),
         });
         Ok(OperationResult::Appended { base_offset: base })
+    }
+
+    /// Takes note of how much and how old a partition is with a batch. `chain` is what it was before.
+    fn span(&mut self, append: &Append<'_>, first: Offset, age_ms: u64, chain: [u8; 16]) {
+        let (records, bytes) = (append.facts.records, u64::from(append.batch.len()));
+        let piece = Piece { first, records, bytes, age_ms, chain };
+        let most = spans_max(self.topics.partition_count());
+        self.spans.append(append.stream, &piece, append.retention.grain(most), most);
     }
 
     /// The base offset of a batch: the next offset of the partition. With
@@ -495,6 +561,12 @@ impl State {
             producers,
             self.deleted.hash(),
             self.spans.hash(),
+            self.links.hash(),
+            self.rules.hash(),
+            self.mirrors.hash(),
+            self.progress.hash(),
+            self.gaps.hash(),
+            self.peers.hash(),
         ]
         .into_iter()
         .fold(0, u128::wrapping_add)

@@ -29,6 +29,7 @@
 //! Never: read a clock here, or change a byte of a record batch.
 
 mod builder;
+mod link;
 mod operation;
 mod unit;
 
@@ -36,6 +37,7 @@ mod unit;
 mod tests;
 
 pub use builder::{EntryBuilder, PushError, unit_bytes_max};
+pub use link::{LinkOperation, MirrorPlace, Tag};
 pub use operation::{Batch, Operation, Precondition};
 pub use unit::{Unit, UnitView, Units};
 

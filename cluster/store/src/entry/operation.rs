@@ -13,6 +13,7 @@
 //!              7 v1  expire producers  idle_ms u64
 //!              8 v1  alter topic       topic [u8; 16] | replaces u8 | changes u16
 //!                                      | (key text, 0 u8 | 1 u8, value text) per change
+//!           9 to 14                    links and mirrors, see `link.rs`
 //! text               len u16 | UTF-8
 //! ```
 //!
@@ -21,6 +22,7 @@
 //!
 //! Never: validate a batch here. What is stored is what the client sent.
 
+use super::link::{self, LinkOperation};
 use super::{EntryError, ITEM_HEADER_BYTES};
 use crate::reader::Reader;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -126,6 +128,8 @@ pub enum Operation {
         /// Settings and their new values; `None` for the default. A later change counts.
         changes: Vec<(String, Option<String>)>,
     },
+    /// Something about links and mirrors.
+    Link(LinkOperation),
 }
 
 /// The bytes of a record batch, and where they lie in the entry that they were decoded from.
@@ -217,8 +221,27 @@ impl Item {
         Reader::new(payload.get(self.body.clone()).unwrap_or_default())
     }
 
+    /// The operation is not known to this build.
+    pub(super) fn unknown(&self) -> EntryError {
+        let Self { kind, version, at, .. } = *self;
+        EntryError::UnknownOperation { kind, version, at }
+    }
+
+    /// What stands before a batch that takes the rest of the body, and the batch.
+    pub(super) fn before_batch<'a, T>(
+        &self,
+        payload: &'a Bytes,
+        read: impl FnOnce(&mut Reader<'a>) -> Option<T>,
+    ) -> Result<(T, Batch), EntryError> {
+        let mut reader = self.body(payload);
+        let before = read(&mut reader).ok_or_else(|| self.malformed("a batch"))?;
+        let start = self.body.start + reader.position();
+        let at = u32::try_from(start).map_err(|_| self.malformed("a batch below 4 GiB"))?;
+        Ok((before, Batch { bytes: payload.slice(start..self.body.end), at }))
+    }
+
     /// The body if `read` took all of it.
-    fn whole<'a, T>(
+    pub(super) fn whole<'a, T>(
         &self,
         payload: &'a [u8],
         what: &'static str,
@@ -229,13 +252,13 @@ impl Item {
     }
 }
 
-type Place = (TopicId, PartitionIndex);
+pub(super) type Place = (TopicId, PartitionIndex);
 
-fn read_topic(reader: &mut Reader<'_>) -> Option<TopicId> {
+pub(super) fn read_topic(reader: &mut Reader<'_>) -> Option<TopicId> {
     Some(TopicId(Uuid(reader.array()?)))
 }
 
-fn read_place(reader: &mut Reader<'_>) -> Option<Place> {
+pub(super) fn read_place(reader: &mut Reader<'_>) -> Option<Place> {
     Some((read_topic(reader)?, PartitionIndex(reader.u32()?)))
 }
 
@@ -243,7 +266,7 @@ fn read_offset(reader: &mut Reader<'_>) -> Option<(Place, Offset)> {
     Some((read_place(reader)?, Offset(reader.u64()?)))
 }
 
-fn read_text(reader: &mut Reader<'_>) -> Option<String> {
+pub(super) fn read_text(reader: &mut Reader<'_>) -> Option<String> {
     let len = usize::from(reader.u16()?);
     utf8(reader.take(len)?)
 }
@@ -252,24 +275,24 @@ fn utf8(bytes: &[u8]) -> Option<String> {
     std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 
-fn put_place(out: &mut BytesMut, topic: TopicId, partition: PartitionIndex) {
+pub(super) fn put_place(out: &mut BytesMut, topic: TopicId, partition: PartitionIndex) {
     out.put_slice(&topic.0.0);
     out.put_u32_le(partition.0);
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     let len = u16::try_from(text.len()).expect("the length of texts is checked before encoding");
     out.put_u16_le(len);
     out.put_slice(text.as_bytes());
 }
 
-const PLACE_BYTES: usize = 16 + 4;
+pub(super) const PLACE_BYTES: usize = 16 + 4;
 
-fn text_bytes(text: &str) -> usize {
+pub(super) fn text_bytes(text: &str) -> usize {
     2 + text.len()
 }
 
-fn fits_text(text: &str) -> bool {
+pub(super) fn fits_text(text: &str) -> bool {
     text.len() <= usize::from(u16::MAX)
 }
 
@@ -335,6 +358,7 @@ impl Operation {
             Self::AdvanceStart { .. } => ADVANCE_START,
             Self::ExpireProducers { .. } => EXPIRE_PRODUCERS,
             Self::AlterTopic { .. } => ALTER_TOPIC,
+            Self::Link(operation) => operation.kind(),
         }
     }
 
@@ -355,6 +379,7 @@ impl Operation {
                 };
                 16 + 1 + 2 + changes.iter().map(change).sum::<usize>()
             }
+            Self::Link(operation) => operation.body_len(),
         }
     }
 
@@ -377,6 +402,7 @@ impl Operation {
                 };
                 changes.len() <= usize::from(u16::MAX) && changes.iter().all(fits)
             }
+            Self::Link(operation) => operation.is_encodable(),
             _ => true,
         }
     }
@@ -418,6 +444,7 @@ impl Operation {
                     }
                 }
             }
+            Self::Link(operation) => operation.encode(out),
         }
     }
 
@@ -441,17 +468,16 @@ impl Operation {
                 Some(Self::ExpireProducers { idle_ms: reader.u64()? })
             }),
             (ALTER_TOPIC, VERSION_1) => item.whole(payload, "changes of a topic", read_alter_topic),
-            (kind, version) => Err(EntryError::UnknownOperation { kind, version, at: item.at }),
+            (kind @ link::SET_LINK..=link::PEER_HAS, VERSION_1) => {
+                LinkOperation::decode(payload, kind, item).map(Self::Link)
+            }
+            _ => Err(item.unknown()),
         }
     }
 }
 
 fn decode_append(payload: &Bytes, item: &Item) -> Result<Operation, EntryError> {
-    let mut reader = item.body(payload);
-    let (topic, partition) = read_place(&mut reader).ok_or_else(|| item.malformed("a batch"))?;
-    let start = item.body.start + reader.position();
-    let at = u32::try_from(start).map_err(|_| item.malformed("a batch below 4 GiB"))?;
-    let batch = Batch { bytes: payload.slice(start..item.body.end), at };
+    let ((topic, partition), batch) = item.before_batch(payload, read_place)?;
     Ok(Operation::Append { topic, partition, batch })
 }
 
@@ -482,7 +508,7 @@ fn read_alter_topic(reader: &mut Reader<'_>) -> Option<Operation> {
     Some(Operation::AlterTopic { topic, replaces, changes })
 }
 
-fn read_flag(reader: &mut Reader<'_>) -> Option<bool> {
+pub(super) fn read_flag(reader: &mut Reader<'_>) -> Option<bool> {
     match reader.u8()? {
         0 => Some(false),
         1 => Some(true),

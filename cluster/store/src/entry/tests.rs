@@ -3,6 +3,7 @@
 use super::*;
 use crate::mutation::{mutate, random};
 use fulmar_types::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+use fulmar_types::link::{GapReason, LinkDefinition};
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -72,6 +73,60 @@ fn any_operation() -> impl Strategy<Value = Operation> {
                 replaces,
                 changes
             }),
+        any_link_operation().prop_map(Operation::Link),
+    ]
+}
+
+fn any_place() -> impl Strategy<Value = MirrorPlace> {
+    (any::<u64>(), any_topic(), any::<u32>(), any::<u64>(), any::<[u8; 16]>()).prop_map(
+        |(link, topic, partition, offset, tag)| MirrorPlace {
+            link,
+            topic,
+            partition: PartitionIndex(partition),
+            offset: Offset(offset),
+            tag,
+        },
+    )
+}
+
+fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
+    let texts = || vec(".{0,6}", 0..3);
+    let definition = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts(), any::<bool>())
+        .prop_map(|(site, region, authority, dial, take, paused)| LinkDefinition {
+            site,
+            region,
+            authority,
+            dial,
+            take,
+            paused,
+        });
+    prop_oneof![
+        (".{0,9}", proptest::option::of(definition))
+            .prop_map(|(name, definition)| LinkOperation::SetLink { name, definition }),
+        (".{0,9}", texts()).prop_map(|(topic, regions)| LinkOperation::SetRule { topic, regions }),
+        ((any_topic(), any_topic(), any::<u32>()), texts(), vec((".{0,5}", ".{0,5}"), 0..3))
+            .prop_map(|((topic, origin, partitions), mut texts, configs)| {
+                texts.resize(3, "x".to_owned());
+                let [link, origin_name, name] = texts.try_into().expect("three");
+                LinkOperation::CreateMirror {
+                    topic,
+                    name,
+                    partitions,
+                    configs,
+                    link,
+                    origin,
+                    origin_name,
+                }
+            }),
+        (any_place(), vec(any::<u8>(), 0..50)).prop_map(|(place, batch)| {
+            LinkOperation::MirrorAppend { place, batch: Batch::new(batch.into()) }
+        }),
+        (any_place(), any::<u64>()).prop_map(|(place, to)| LinkOperation::MirrorSkip {
+            place,
+            to: Offset(to),
+            reason: GapReason::Expired,
+        }),
+        any_place().prop_map(|place| LinkOperation::PeerHas { place }),
     ]
 }
 
@@ -170,6 +225,91 @@ fn golden_bytes_of_the_other_operations() {
         "010076",
         "01006c",
         "00", // alter
+    ];
+    assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
+}
+
+/// One of each.
+fn link_operations() -> Vec<LinkOperation> {
+    let place = MirrorPlace {
+        link: 7,
+        topic: TOPIC,
+        partition: PartitionIndex(2),
+        offset: Offset(3),
+        tag: [0x44; 16],
+    };
+    let text = |text: &str| text.to_owned();
+    vec![
+        LinkOperation::SetLink {
+            name: text("l"),
+            definition: Some(LinkDefinition {
+                site: text("s"),
+                region: text("r"),
+                authority: vec![0xaa],
+                dial: vec![text("d")],
+                take: vec![text("*")],
+                paused: true,
+            }),
+        },
+        LinkOperation::SetLink { name: text("l"), definition: None },
+        LinkOperation::SetRule { topic: text("t"), regions: vec![text("r")] },
+        LinkOperation::CreateMirror {
+            topic: TOPIC,
+            name: text("s.t"),
+            partitions: 3,
+            configs: vec![(text("k"), text("v"))],
+            link: text("l"),
+            origin: TopicId(Uuid([0x22; 16])),
+            origin_name: text("t"),
+        },
+        LinkOperation::MirrorAppend { place, batch: Batch::new(Bytes::from_static(b"batch")) },
+        LinkOperation::MirrorSkip { place, to: Offset(5), reason: GapReason::Expired },
+        LinkOperation::PeerHas { place },
+    ]
+}
+
+#[test]
+fn golden_bytes_of_the_operations_about_links() {
+    let operations = link_operations();
+    let operations = operations.into_iter().map(Operation::Link).collect();
+    let bytes = build(EntryHeader::default(), &[Unit { preconditions: Vec::new(), operations }]);
+    let topic = "11".repeat(16);
+    let mirror_place =
+        ["0700000000000000", &topic, "02000000", "0300000000000000", &"44".repeat(16)].concat();
+    let expected = [
+        "090118000000",
+        "01006c",
+        "0101",
+        "010073",
+        "010072",
+        "0100aa",
+        "0100010064",
+        "010001002a", // set link
+        "090104000000",
+        "01006c",
+        "00", // remove link
+        "0a0108000000",
+        "010074",
+        "0100010072", // set rule
+        "0b0137000000",
+        &topic,
+        &"22".repeat(16),
+        "03000000",
+        "01006c",
+        "010074",
+        "0300732e74",
+        "0100",
+        "01006b",
+        "010076", // create mirror
+        "0c0139000000",
+        &mirror_place,
+        "6261746368", // mirror append
+        "0d013d000000",
+        &mirror_place,
+        "0500000000000000",
+        "01", // mirror skip
+        "0e0134000000",
+        &mirror_place, // peer has
     ];
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }

@@ -1,0 +1,264 @@
+//! What entries about links and mirrors do to the state.
+//!
+//! Invariants: as in `state.rs`; a batch reaches a mirror only under the definition of its link that
+//! stands when it is applied, and only at the offset that is next there.
+//!
+//! Never: let a client's batch into a mirror, or a mirror's progress move without its records.
+
+use super::batch::BatchFacts;
+use super::links::{Link, PeerProgress, Rule};
+use super::mirrors::{Gap, Mirror, Progress};
+use super::outcome::{OperationResult, Refusal};
+use super::state::{Append, State, Step};
+use super::topics::is_valid_name;
+use fulmar_store::StreamId;
+use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, Tag};
+use fulmar_types::link::{
+    GapReason, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition, RULE_REGIONS_MAX,
+};
+use fulmar_types::{Offset, Plant, TopicId};
+
+/// Rules of a site, at most.
+pub const RULES_MAX: usize = 4_096;
+
+/// The tag of a partition in which nothing was ever written.
+pub const NO_TAG: Tag = [0; 16];
+
+/// What a new mirror is to be.
+struct NewMirror {
+    topic: TopicId,
+    name: String,
+    partitions: u32,
+    configs: Vec<(String, String)>,
+    link: String,
+    origin: TopicId,
+    origin_name: String,
+}
+
+impl State {
+    /// The links, by name.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter()
+    }
+
+    /// A link.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.get(&name.to_owned())
+    }
+
+    /// The rules, by topic.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
+    /// Whether the records of a topic may go to a region. A topic without a rule goes nowhere.
+    pub fn may_go(&self, topic: &str, region: &str) -> bool {
+        let rule = self.rules.get(&topic.to_owned());
+        rule.is_some_and(|rule| rule.regions.iter().any(|known| known == region))
+    }
+
+    /// What a topic is a copy of, if it is one.
+    pub fn mirror(&self, topic: TopicId) -> Option<&Mirror> {
+        self.mirrors.get(&topic)
+    }
+
+    /// The origin's tag at the next offset of a mirrored partition.
+    pub fn tag(&self, stream: StreamId) -> Option<Tag> {
+        self.progress.get(&stream).map(|progress| progress.tag)
+    }
+
+    /// What a mirrored partition will never have, oldest first.
+    pub fn gaps(&self, stream: StreamId) -> impl Iterator<Item = &Gap> {
+        self.gaps.of_stream(stream)
+    }
+
+    /// How far the peer of a link has a partition of this site, as far as that was noted.
+    pub fn peer_progress(&self, link: &str, stream: StreamId) -> Option<&PeerProgress> {
+        self.peers.get(&(link.to_owned(), stream))
+    }
+
+    pub(super) fn apply_link(
+        &mut self,
+        step: &mut Step,
+        operation: LinkOperation,
+    ) -> Result<OperationResult, Refusal> {
+        match operation {
+            LinkOperation::SetLink { name, definition } => self.set_link(step, name, definition),
+            LinkOperation::SetRule { topic, regions } => self.set_rule(step, topic, regions),
+            LinkOperation::CreateMirror {
+                topic,
+                name,
+                partitions,
+                configs,
+                link,
+                origin,
+                origin_name,
+            } => self.create_mirror(NewMirror {
+                topic,
+                name,
+                partitions,
+                configs,
+                link,
+                origin,
+                origin_name,
+            }),
+            LinkOperation::MirrorAppend { place, batch } => {
+                self.mirror_append(step, &place, &batch)
+            }
+            LinkOperation::MirrorSkip { place, to, reason } => {
+                self.mirror_skip(step, &place, to, reason)
+            }
+            LinkOperation::PeerHas { place } => self.peer_has(step, &place),
+        }
+    }
+
+    fn set_link(
+        &mut self,
+        step: &Step,
+        name: String,
+        definition: Option<LinkDefinition>,
+    ) -> Result<OperationResult, Refusal> {
+        let known = self.links.get(&name);
+        let Some(definition) = definition else {
+            if known.is_none() {
+                return Err(Refusal::UnknownLink);
+            }
+            self.links.remove(&name);
+            self.peers.drop_link(&name);
+            return Ok(OperationResult::LinkSet { number: step.number() });
+        };
+        let is_other_site = known.is_some_and(|link| link.definition.site != definition.site);
+        let is_valid = is_valid_name(&name) && is_valid_name(&definition.site);
+        if !is_valid || !definition.is_within_limits() || is_other_site {
+            return Err(Refusal::InvalidLink);
+        }
+        // Two links to one site would bring the same topics twice.
+        let other = |link: &Link| link.name != name && link.definition.site == definition.site;
+        if self.links.iter().any(other) {
+            return Err(Refusal::InvalidLink);
+        }
+        if known.is_none() && self.links.len() >= LINKS_PER_SITE_MAX {
+            return Err(Refusal::LimitReached);
+        }
+        let number = step.number();
+        self.links.put(Link { name, number, definition });
+        Ok(OperationResult::LinkSet { number })
+    }
+
+    fn set_rule(
+        &mut self,
+        step: &Step,
+        topic: String,
+        regions: Vec<String>,
+    ) -> Result<OperationResult, Refusal> {
+        let is_short = |region: &String| (1..=LINK_TEXT_BYTES_MAX).contains(&region.len());
+        if !is_valid_name(&topic)
+            || regions.len() > RULE_REGIONS_MAX
+            || !regions.iter().all(is_short)
+        {
+            return Err(Refusal::InvalidLink);
+        }
+        if regions.is_empty() {
+            self.rules.remove(&topic);
+        } else if self.rules.len() >= RULES_MAX && self.rules.get(&topic).is_none() {
+            return Err(Refusal::LimitReached);
+        } else {
+            self.rules.put(Rule { topic, number: step.number(), regions });
+        }
+        Ok(OperationResult::LinkSet { number: step.number() })
+    }
+
+    fn create_mirror(&mut self, new: NewMirror) -> Result<OperationResult, Refusal> {
+        let link = self.links.get(&new.link).ok_or(Refusal::UnknownLink)?;
+        if link.definition.name_of(&new.origin_name) != new.name {
+            return Err(Refusal::InvalidTopicName);
+        }
+        let created = self.create_topic(new.topic, new.name, new.partitions, new.configs)?;
+        let topic = self.topics.get(new.topic).expect("it was just created");
+        for stream in topic.streams() {
+            let before = self.progress.put(Progress { stream, tag: NO_TAG });
+            assert!(before.is_none(), "a stream is handed out once");
+        }
+        let NewMirror { topic, origin, link, origin_name, .. } = new;
+        self.mirrors.put(Mirror { topic, origin, link, origin_name });
+        Ok(created)
+    }
+
+    /// The stream of a place in a mirror, if its link has the number that the sender knows and the
+    /// offset is next.
+    fn mirror_stream(&self, place: &MirrorPlace) -> Result<StreamId, Refusal> {
+        let stream = self.stream(place.topic, place.partition)?.1;
+        let mirror = self.mirrors.get(&place.topic).ok_or(Refusal::NotAMirror)?;
+        self.check_number(&mirror.link, place.link)?;
+        let next = self.known(stream).next;
+        if place.offset != next && !fulmar_host::planted(Plant::MirrorAtNext) {
+            return Err(Refusal::UnexpectedOffset { next });
+        }
+        Ok(stream)
+    }
+
+    fn check_number(&self, link: &String, number: u64) -> Result<(), Refusal> {
+        let link = self.links.get(link).ok_or(Refusal::UnknownLink)?;
+        if link.number != number || link.definition.paused {
+            return Err(Refusal::StaleLink { number: link.number });
+        }
+        Ok(())
+    }
+
+    fn mirror_append(
+        &mut self,
+        step: &mut Step,
+        place: &MirrorPlace,
+        batch: &Batch,
+    ) -> Result<OperationResult, Refusal> {
+        let stream = self.mirror_stream(place)?;
+        let topic = self.topics.get(place.topic).expect("it has a stream");
+        let (chain_key, retention) = (topic.chain_key, topic.retention);
+        let facts =
+            BatchFacts::read(batch.bytes(), step.entry_ms()).ok_or(Refusal::InvalidBatch)?;
+        // The origin has settled who wrote what; here the offset does.
+        let facts = BatchFacts { sequenced: None, ..facts };
+        let done = self.append(step, &Append { stream, chain_key, retention, batch, facts })?;
+        self.progress.put(Progress { stream, tag: place.tag });
+        Ok(done)
+    }
+
+    fn mirror_skip(
+        &mut self,
+        step: &mut Step,
+        place: &MirrorPlace,
+        to: Offset,
+        reason: GapReason,
+    ) -> Result<OperationResult, Refusal> {
+        let stream = self.mirror_stream(place)?;
+        if to <= place.offset || to.0 > i64::MAX as u64 {
+            return Err(Refusal::OffsetOutOfRange { next: place.offset });
+        }
+        let is_empty = self.known(stream).log_start == place.offset;
+        self.partitions.modify(&stream, |partition| partition.skip_to(to));
+        if is_empty {
+            // Nothing lies below the gap, so the partition begins behind it.
+            self.spans.advance_start(stream, to);
+            step.start_moved(stream, to);
+        } else {
+            self.spans.skip_to(stream, to);
+        }
+        self.progress.put(Progress { stream, tag: place.tag });
+        let (first, age_ms) = (place.offset, step.age_ms());
+        self.gaps.skipped(Gap { stream, first, end: to, reason, age_ms });
+        Ok(OperationResult::Skipped)
+    }
+
+    fn peer_has(&mut self, step: &Step, place: &MirrorPlace) -> Result<OperationResult, Refusal> {
+        let stream = self.stream(place.topic, place.partition)?.1;
+        let link = self.links.iter().find(|link| link.number == place.link);
+        let link = link.ok_or(Refusal::StaleLink { number: 0 })?.name.clone();
+        let next = self.known(stream).next;
+        if place.offset > next {
+            return Err(Refusal::OffsetOutOfRange { next });
+        }
+        let (offset, tag, age_ms) = (place.offset, place.tag, step.age_ms());
+        self.peers.put(PeerProgress { link, stream, offset, tag, age_ms });
+        Ok(OperationResult::PeerNoted)
+    }
+}

@@ -1,0 +1,204 @@
+//! Links, rules and mirrors.
+
+use super::*;
+use crate::machine::mirroring::NO_TAG;
+use fulmar_store::entry::{LinkOperation, MirrorPlace};
+use fulmar_types::link::{GapReason, LinkDefinition};
+
+fn link(site: &str, paused: bool) -> LinkDefinition {
+    let take = vec!["*".to_owned()];
+    LinkDefinition {
+        site: site.to_owned(),
+        region: "eu".to_owned(),
+        take,
+        paused,
+        ..Default::default()
+    }
+}
+
+fn set(name: &str, definition: Option<LinkDefinition>) -> Operation {
+    Operation::Link(LinkOperation::SetLink { name: name.to_owned(), definition })
+}
+
+pub(super) fn set_link(paused: Option<bool>) -> Operation {
+    set("north", paused.map(|paused| link("north", paused)))
+}
+
+pub(super) fn rule(n: u8, regions: &[&str]) -> Operation {
+    let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+    Operation::Link(LinkOperation::SetRule { topic: format!("topic-{n}"), regions })
+}
+
+pub(super) fn create_mirror(n: u8) -> Operation {
+    Operation::Link(LinkOperation::CreateMirror {
+        topic: topic_id(n),
+        name: format!("north.topic-{n}"),
+        partitions: 2,
+        configs: Vec::new(),
+        link: "north".to_owned(),
+        origin: topic_id(100 + n),
+        origin_name: format!("topic-{n}"),
+    })
+}
+
+pub(super) fn place(number: u64, n: u8, offset: u64, tag: u8) -> MirrorPlace {
+    MirrorPlace {
+        link: number,
+        topic: topic_id(n),
+        partition: PartitionIndex(0),
+        offset: Offset(offset),
+        tag: [tag; 16],
+    }
+}
+
+pub(super) fn mirror_append(place: MirrorPlace, bytes: Bytes) -> Operation {
+    Operation::Link(LinkOperation::MirrorAppend { place, batch: bytes.into() })
+}
+
+pub(super) fn skip(place: MirrorPlace, to: u64) -> Operation {
+    let (to, reason) = (Offset(to), GapReason::Expired);
+    Operation::Link(LinkOperation::MirrorSkip { place, to, reason })
+}
+
+pub(super) fn peer_has(place: MirrorPlace) -> Operation {
+    Operation::Link(LinkOperation::PeerHas { place })
+}
+
+fn number(site: &mut Site, operation: Operation) -> u64 {
+    match site.one(operation) {
+        Ok(OperationResult::LinkSet { number }) => number,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn records(n: i32) -> Bytes {
+    batch(7, 0, 5, n, 9)
+}
+
+#[test]
+fn a_link_has_one_definition_and_every_change_another_number() {
+    let mut site = Site::new();
+    let first = number(&mut site, set_link(Some(false)));
+    let second = number(&mut site, set_link(Some(true)));
+    assert!(second > first);
+    let known = site.state.link("north").expect("there");
+    assert_eq!((known.number, known.definition.paused), (second, true));
+    assert_eq!(site.one(set("north", Some(link("east", false)))), Err(Refusal::InvalidLink));
+    assert_eq!(site.one(set("again", Some(link("north", false)))), Err(Refusal::InvalidLink));
+    assert_eq!(site.one(set("a b", Some(link("west", false)))), Err(Refusal::InvalidLink));
+    assert_eq!(site.one(set("none", None)), Err(Refusal::UnknownLink));
+    number(&mut site, set("north", None));
+    assert!(site.state.link("north").is_none());
+}
+
+#[test]
+fn a_topic_goes_nowhere_without_a_rule() {
+    let mut site = Site::new();
+    assert!(!site.state.may_go("topic-1", "eu"));
+    number(&mut site, rule(1, &["eu", "us"]));
+    assert!(site.state.may_go("topic-1", "eu") && !site.state.may_go("topic-1", "asia"));
+    number(&mut site, rule(1, &["us"]));
+    assert!(!site.state.may_go("topic-1", "eu"));
+    number(&mut site, rule(1, &[]));
+    assert!(!site.state.may_go("topic-1", "us"));
+    assert_eq!(site.one(rule(1, &[""])), Err(Refusal::InvalidLink));
+}
+
+#[test]
+fn a_mirror_takes_what_its_link_brings_at_the_offset_that_is_next_and_nothing_else() {
+    let mut site = Site::new();
+    assert_eq!(site.one(create_mirror(1)), Err(Refusal::UnknownLink));
+    let link = number(&mut site, set_link(Some(false)));
+    assert_eq!(site.one(create_mirror(1)), Ok(OperationResult::TopicCreated));
+    let stream = StreamId(0);
+    assert_eq!(site.state.tag(stream), Some(NO_TAG));
+    assert_eq!(site.one(append(1, 0, records(1))), Err(Refusal::IsMirror));
+
+    assert_eq!(site.one(mirror_append(place(link, 1, 0, 1), records(3))), appended(0));
+    assert_eq!(site.state.tag(stream), Some([1; 16]));
+    let again = site.one(mirror_append(place(link, 1, 0, 1), records(3)));
+    assert_eq!(again, Err(Refusal::UnexpectedOffset { next: Offset(3) }));
+    let ahead = site.one(mirror_append(place(link, 1, 4, 2), records(3)));
+    assert_eq!(ahead, Err(Refusal::UnexpectedOffset { next: Offset(3) }));
+    let bad = site.one(mirror_append(place(link, 1, 3, 2), Bytes::from_static(b"bad")));
+    assert_eq!(bad, Err(Refusal::InvalidBatch));
+    assert_eq!(site.state.tag(stream), Some([1; 16]), "the tag belongs to the records");
+    assert_eq!(site.one(mirror_append(place(link, 1, 3, 2), records(1))), appended(3));
+
+    let newer = number(&mut site, set_link(Some(false)));
+    let stale = Err(Refusal::StaleLink { number: newer });
+    assert_eq!(site.one(mirror_append(place(link, 1, 4, 3), records(1))), stale);
+    assert_eq!(site.one(mirror_append(place(newer, 1, 4, 3), records(1))), appended(4));
+    number(&mut site, set_link(Some(true)));
+    assert!(site.one(mirror_append(place(newer, 1, 5, 3), records(1))).is_err(), "paused");
+
+    site.one(create(2, 1)).expect("created");
+    let plain = site.one(mirror_append(place(newer, 2, 0, 3), records(1)));
+    assert_eq!(plain, Err(Refusal::NotAMirror));
+}
+
+#[test]
+fn a_gap_is_kept_and_the_partition_goes_on_behind_it() {
+    let mut site = Site::new();
+    let link = number(&mut site, set_link(Some(false)));
+    site.one(create_mirror(1)).expect("created");
+    let stream = StreamId(0);
+    assert_eq!(site.one(skip(place(link, 1, 0, 1), 10)), Ok(OperationResult::Skipped));
+    let start = |site: &Site| site.state.partition(stream).expect("there").log_start.0;
+    assert_eq!(start(&site), 10, "nothing lies below");
+    assert_eq!(site.one(mirror_append(place(link, 1, 10, 2), records(2))), appended(10));
+    assert_eq!(site.one(skip(place(link, 1, 12, 3), 20)), Ok(OperationResult::Skipped));
+    assert_eq!(start(&site), 10);
+    let behind = site.one(skip(place(link, 1, 20, 3), 20));
+    assert_eq!(behind, Err(Refusal::OffsetOutOfRange { next: Offset(20) }));
+    assert_eq!(site.one(mirror_append(place(link, 1, 20, 4), records(1))), appended(20));
+    let gaps: Vec<_> = site.state.gaps(stream).map(|gap| (gap.first.0, gap.end.0)).collect();
+    assert_eq!(gaps, [(0, 10), (12, 20)]);
+    let again = State::restore(&site.state.snapshot()).expect("restores");
+    assert_eq!(again.hash(), site.state.hash());
+    site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
+    assert_eq!((site.state.gaps(stream).count(), site.state.tag(stream)), (0, None));
+    State::restore(&site.state.snapshot()).expect("nothing of it is left");
+}
+
+#[test]
+fn the_progress_of_a_peer_is_kept_until_link_or_topic_go() {
+    let mut site = Site::new();
+    let link = number(&mut site, set_link(Some(false)));
+    site.one(create(1, 1)).expect("created");
+    site.one(append(1, 0, batch(-1, -1, -1, 5, 1))).expect("appended");
+    assert_eq!(site.one(peer_has(place(link, 1, 3, 8))), Ok(OperationResult::PeerNoted));
+    let known = |site: &Site| {
+        site.state.peer_progress("north", StreamId(0)).map(|peer| (peer.offset.0, peer.tag[0]))
+    };
+    assert_eq!(known(&site), Some((3, 8)));
+    let ahead = site.one(peer_has(place(link, 1, 6, 8)));
+    assert_eq!(ahead, Err(Refusal::OffsetOutOfRange { next: Offset(5) }));
+    assert_eq!(site.one(peer_has(place(77, 1, 3, 8))), Err(Refusal::StaleLink { number: 0 }));
+    site.one(set_link(None)).expect("removed");
+    assert_eq!(known(&site), None);
+}
+
+#[test]
+fn the_chain_can_be_computed_from_the_start_of_any_span() {
+    let mut site = Site::new();
+    site.one(create(1, 1)).expect("created");
+    site.one(keep(1, &[("retention.bytes", Some("3000"))])).expect("altered");
+    let mut batches = Vec::new();
+    for at in 0..60 {
+        let bytes = batch(-1, -1, -1, 1 + at % 3, i64::from(at));
+        batches.push((site.state.partition(StreamId(0)).expect("there").next, bytes.clone()));
+        site.one(append(1, 0, bytes)).expect("appended");
+    }
+    let key = site.state.topics().by_name("topic-1").expect("there").chain_key;
+    let end = site.state.partition(StreamId(0)).expect("there").chain;
+    let spans: Vec<_> = site.state.spans(StreamId(0)).copied().collect();
+    assert!(spans.len() > 4, "{}", spans.len());
+    for span in spans {
+        let behind = batches.iter().filter(|(base, _)| *base >= span.first);
+        let rolled = behind.fold(span.chain, |chain, (base, bytes)| {
+            partitions::chained(&key, &chain, *base, bytes)
+        });
+        assert_eq!(rolled, end, "from {}", span.first);
+    }
+}

@@ -1,0 +1,326 @@
+//! Operations about links and mirrors, and how their bodies are written.
+//!
+//! ```text
+//! operation    9 v1  set link          name text | there u8 = 1 | paused u8 | site text
+//!                                      | region text | authority bytes | dials texts | topics texts
+//!                                      or name text | there u8 = 0
+//!             10 v1  set rule          topic text | regions texts
+//!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
+//!                                      | link text | origin name text | name text
+//!                                      | configs u16 | (key text, value text) per config
+//!             12 v1  mirror append     link u64 | topic [u8; 16] | partition u32 | offset u64
+//!                                      | tag [u8; 16] | the batch, to the end
+//!             13 v1  mirror skip       link u64 | topic [u8; 16] | partition u32 | offset u64
+//!                                      | tag [u8; 16] | to u64 | reason u8
+//!             14 v1  peer has          link u64 | topic [u8; 16] | partition u32 | offset u64
+//!                                      | tag [u8; 16]
+//! text                len u16 | UTF-8
+//! texts               count u16 | text per element
+//! bytes               len u16 | bytes
+//! ```
+//!
+//! `link` is the number of the definition under which the sender acts, so that nothing that was on
+//! its way takes effect when the link has another definition, or none.
+//!
+//! Invariants: as in `operation.rs`.
+
+use super::EntryError;
+use super::operation::{
+    Batch, Item, PLACE_BYTES, Place, fits_text, put_place, put_text, read_flag, read_place,
+    read_text, read_topic, text_bytes,
+};
+use crate::reader::Reader;
+use bytes::{BufMut, Bytes, BytesMut};
+use fulmar_types::Uuid;
+use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::{Offset, TopicId};
+
+pub(super) const SET_LINK: u8 = 9;
+pub(super) const SET_RULE: u8 = 10;
+pub(super) const CREATE_MIRROR: u8 = 11;
+pub(super) const MIRROR_APPEND: u8 = 12;
+pub(super) const MIRROR_SKIP: u8 = 13;
+pub(super) const PEER_HAS: u8 = 14;
+
+/// The hash chain of the origin up to an offset, as the origin tells it. Nobody else can compute it.
+pub type Tag = [u8; 16];
+
+/// Where in a mirror something goes, under which definition of its link, and what the origin's chain
+/// is behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MirrorPlace {
+    /// The number of the definition.
+    pub link: u64,
+    /// The topic on this site.
+    pub topic: TopicId,
+    /// Its partition.
+    pub partition: fulmar_types::PartitionIndex,
+    /// The offset, the same on both sites.
+    pub offset: Offset,
+    /// The origin's chain.
+    pub tag: Tag,
+}
+
+/// What a unit does about links and mirrors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOperation {
+    /// Defines a link anew, or removes it.
+    SetLink {
+        /// Its name.
+        name: String,
+        /// What it is from now on.
+        definition: Option<LinkDefinition>,
+    },
+    /// Says where the records of a topic may go.
+    SetRule {
+        /// The topic, by name: a rule may be there before it.
+        topic: String,
+        /// The regions; none takes the rule back.
+        regions: Vec<String>,
+    },
+    /// Creates the copy of a topic of another site.
+    CreateMirror {
+        /// Drawn by the leader.
+        topic: TopicId,
+        /// Its name here.
+        name: String,
+        /// How many partitions the topic has there.
+        partitions: u32,
+        /// Its settings there.
+        configs: Vec<(String, String)>,
+        /// The link that it comes over, by name.
+        link: String,
+        /// The topic at the other site.
+        origin: TopicId,
+        /// Its name there.
+        origin_name: String,
+    },
+    /// Appends a batch to a mirror. Its first record must have the offset that is next, and the tag
+    /// is the one behind its last record.
+    MirrorAppend {
+        /// Where.
+        place: MirrorPlace,
+        /// The batch as the origin stores it.
+        batch: Batch,
+    },
+    /// Notes that a mirror will never have the records from an offset, which must be next, to another.
+    MirrorSkip {
+        /// Where, and the tag behind what is missing.
+        place: MirrorPlace,
+        /// The offset behind the last missing record.
+        to: Offset,
+        /// Why.
+        reason: GapReason,
+    },
+    /// Notes how far the peer of a link has a topic of this site.
+    PeerHas {
+        /// Up to where, and the tag that it holds there.
+        place: MirrorPlace,
+    },
+}
+
+fn texts_bytes(texts: &[String]) -> usize {
+    2 + texts.iter().map(|text| text_bytes(text)).sum::<usize>()
+}
+
+fn fit_texts(texts: &[String]) -> bool {
+    texts.len() <= usize::from(u16::MAX) && texts.iter().all(|text| fits_text(text))
+}
+
+fn put_count(out: &mut BytesMut, count: usize) {
+    out.put_u16_le(u16::try_from(count).expect("lengths are checked before encoding"));
+}
+
+fn put_texts(out: &mut BytesMut, texts: &[String]) {
+    put_count(out, texts.len());
+    texts.iter().for_each(|text| put_text(out, text));
+}
+
+/// Each text takes two bytes at least, so the list grows no faster than what is really there.
+fn read_texts(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+    let count = reader.u16()?;
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        texts.push(read_text(reader)?);
+    }
+    Some(texts)
+}
+
+const MIRROR_PLACE_BYTES: usize = 8 + PLACE_BYTES + 8 + 16;
+
+fn put_mirror_place(out: &mut BytesMut, place: &MirrorPlace) {
+    out.put_u64_le(place.link);
+    put_place(out, place.topic, place.partition);
+    out.put_u64_le(place.offset.0);
+    out.put_slice(&place.tag);
+}
+
+fn read_mirror_place(reader: &mut Reader<'_>) -> Option<MirrorPlace> {
+    let link = reader.u64()?;
+    let (topic, partition): Place = read_place(reader)?;
+    let offset = Offset(reader.u64()?);
+    Some(MirrorPlace { link, topic, partition, offset, tag: reader.array()? })
+}
+
+impl LinkOperation {
+    pub(super) fn kind(&self) -> u8 {
+        match self {
+            Self::SetLink { .. } => SET_LINK,
+            Self::SetRule { .. } => SET_RULE,
+            Self::CreateMirror { .. } => CREATE_MIRROR,
+            Self::MirrorAppend { .. } => MIRROR_APPEND,
+            Self::MirrorSkip { .. } => MIRROR_SKIP,
+            Self::PeerHas { .. } => PEER_HAS,
+        }
+    }
+
+    pub(super) fn body_len(&self) -> usize {
+        match self {
+            Self::SetLink { name, definition } => {
+                let of = |link: &LinkDefinition| {
+                    let texts = texts_bytes(&link.dial) + texts_bytes(&link.take);
+                    1 + text_bytes(&link.site)
+                        + text_bytes(&link.region)
+                        + texts
+                        + 2
+                        + link.authority.len()
+                };
+                text_bytes(name) + 1 + definition.as_ref().map_or(0, of)
+            }
+            Self::SetRule { topic, regions } => text_bytes(topic) + texts_bytes(regions),
+            Self::CreateMirror { name, configs, link, origin_name, .. } => {
+                let pair = |(key, value): &(String, String)| text_bytes(key) + text_bytes(value);
+                let texts = text_bytes(link) + text_bytes(origin_name) + text_bytes(name);
+                16 + 16 + 4 + texts + 2 + configs.iter().map(pair).sum::<usize>()
+            }
+            Self::MirrorAppend { batch, .. } => MIRROR_PLACE_BYTES + batch.bytes().len(),
+            Self::MirrorSkip { .. } => MIRROR_PLACE_BYTES + 8 + 1,
+            Self::PeerHas { .. } => MIRROR_PLACE_BYTES,
+        }
+    }
+
+    pub(super) fn is_encodable(&self) -> bool {
+        match self {
+            Self::SetLink { name, definition } => {
+                let fits = |link: &LinkDefinition| {
+                    fits_text(&link.site)
+                        && fits_text(&link.region)
+                        && link.authority.len() <= usize::from(u16::MAX)
+                        && fit_texts(&link.dial)
+                        && fit_texts(&link.take)
+                };
+                fits_text(name) && definition.as_ref().is_none_or(fits)
+            }
+            Self::SetRule { topic, regions } => fits_text(topic) && fit_texts(regions),
+            Self::CreateMirror { name, configs, link, origin_name, .. } => {
+                [name, link, origin_name].into_iter().all(|text| fits_text(text))
+                    && configs.len() <= usize::from(u16::MAX)
+                    && configs.iter().all(|(key, value)| fits_text(key) && fits_text(value))
+            }
+            Self::MirrorAppend { .. } | Self::MirrorSkip { .. } | Self::PeerHas { .. } => true,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::SetLink { name, definition } => {
+                put_text(out, name);
+                out.put_u8(u8::from(definition.is_some()));
+                let Some(link) = definition else { return };
+                out.put_u8(u8::from(link.paused));
+                put_text(out, &link.site);
+                put_text(out, &link.region);
+                put_count(out, link.authority.len());
+                out.put_slice(&link.authority);
+                put_texts(out, &link.dial);
+                put_texts(out, &link.take);
+            }
+            Self::SetRule { topic, regions } => {
+                put_text(out, topic);
+                put_texts(out, regions);
+            }
+            Self::CreateMirror { topic, name, partitions, configs, link, origin, origin_name } => {
+                out.put_slice(&topic.0.0);
+                out.put_slice(&origin.0.0);
+                out.put_u32_le(*partitions);
+                [link, origin_name, name].into_iter().for_each(|text| put_text(out, text));
+                put_count(out, configs.len());
+                for (key, value) in configs {
+                    put_text(out, key);
+                    put_text(out, value);
+                }
+            }
+            Self::MirrorAppend { place, batch } => {
+                put_mirror_place(out, place);
+                out.put_slice(batch.bytes());
+            }
+            Self::MirrorSkip { place, to, reason } => {
+                put_mirror_place(out, place);
+                out.put_u64_le(to.0);
+                out.put_u8(reason.number());
+            }
+            Self::PeerHas { place } => put_mirror_place(out, place),
+        }
+    }
+
+    /// Reads the body of an operation of version 1.
+    pub(super) fn decode(payload: &Bytes, kind: u8, item: &Item) -> Result<Self, EntryError> {
+        match kind {
+            SET_LINK => item.whole(payload, "a link", read_set_link),
+            SET_RULE => item.whole(payload, "a rule", |reader| {
+                Some(Self::SetRule { topic: read_text(reader)?, regions: read_texts(reader)? })
+            }),
+            CREATE_MIRROR => item.whole(payload, "a new mirror", read_create_mirror),
+            MIRROR_APPEND => {
+                let (place, batch) = item.before_batch(payload, read_mirror_place)?;
+                Ok(Self::MirrorAppend { place, batch })
+            }
+            MIRROR_SKIP => item.whole(payload, "a gap", |reader| {
+                let place = read_mirror_place(reader)?;
+                let to = Offset(reader.u64()?);
+                Some(Self::MirrorSkip { place, to, reason: GapReason::from_number(reader.u8()?)? })
+            }),
+            PEER_HAS => item.whole(payload, "the progress of a peer", |reader| {
+                Some(Self::PeerHas { place: read_mirror_place(reader)? })
+            }),
+            _ => Err(item.unknown()),
+        }
+    }
+}
+
+fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
+    let name = read_text(reader)?;
+    if !read_flag(reader)? {
+        return Some(LinkOperation::SetLink { name, definition: None });
+    }
+    let paused = read_flag(reader)?;
+    let site = read_text(reader)?;
+    let region = read_text(reader)?;
+    let len = usize::from(reader.u16()?);
+    let authority = reader.take(len)?.to_vec();
+    let dial = read_texts(reader)?;
+    let take = read_texts(reader)?;
+    let definition = LinkDefinition { site, region, authority, dial, take, paused };
+    Some(LinkOperation::SetLink { name, definition: Some(definition) })
+}
+
+fn read_create_mirror(reader: &mut Reader<'_>) -> Option<LinkOperation> {
+    let topic = read_topic(reader)?;
+    let origin = TopicId(Uuid(reader.array()?));
+    let partitions = reader.u32()?;
+    let (link, origin_name, name) = (read_text(reader)?, read_text(reader)?, read_text(reader)?);
+    let count = reader.u16()?;
+    let mut configs = Vec::new();
+    for _ in 0..count {
+        configs.push((read_text(reader)?, read_text(reader)?));
+    }
+    Some(LinkOperation::CreateMirror {
+        topic,
+        name,
+        partitions,
+        configs,
+        link,
+        origin,
+        origin_name,
+    })
+}
