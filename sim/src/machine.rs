@@ -157,6 +157,7 @@ impl Machines {
         let network = Arc::new(self.shared.network.boot(machine));
         Host {
             peers: network.clone(),
+            links: network.clone(),
             network,
             disk: Arc::new(self.shared.disks.boot(machine)),
             clock: Arc::new(self.shared.clocks.clock(machine)),

@@ -66,6 +66,26 @@ impl Broker {
         broker
     }
 
+    /// The state machine of this node.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The Raft group of the site.
+    pub fn group(&self) -> &dyn GroupHandle {
+        self.group.as_ref()
+    }
+
+    /// The stored records.
+    pub fn records(&self) -> &dyn Records {
+        self.records.as_ref()
+    }
+
+    /// What puts units into the log.
+    pub fn proposer(&self) -> &Proposer {
+        &self.proposer
+    }
+
     /// The id of this node, as Kafka has it.
     pub fn node_id(&self) -> i32 {
         kafka_id(self.settings.node)

@@ -32,6 +32,7 @@ pub mod server;
 pub mod settings;
 pub mod site;
 pub mod stored;
+mod unapplied;
 mod upkeep;
 
 #[cfg(test)]

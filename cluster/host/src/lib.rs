@@ -49,6 +49,8 @@ pub struct Host {
     pub network: Arc<dyn net::Network>,
     /// Sockets for the other nodes of the site.
     pub peers: Arc<dyn net::Network>,
+    /// Sockets for other sites.
+    pub links: Arc<dyn net::Network>,
     /// Files.
     pub disk: Arc<dyn disk::Disk>,
     /// The wall clock.

@@ -6,7 +6,9 @@ use fulmar_broker::settings::SettingsError;
 use fulmar_broker::{Broker, BrokerSettings, Site, server::Server, stored::StoredRecords};
 use fulmar_consensus::{Group, GroupSettings, Leadership};
 use fulmar_host::Host;
+use fulmar_mirror::{LinkSettings, Links};
 use fulmar_types::config::Config;
+use fulmar_types::limits::batch_bytes_max;
 use fulmar_types::{Event, ExitCode, NodeId};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,9 +27,11 @@ pub enum StartError {
     /// The configuration does not fit this node.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The Kafka address cannot be listened on.
-    #[error("cannot listen for clients on {address}: {error}")]
+    /// An address cannot be listened on.
+    #[error("cannot listen for {whom} on {address}: {error}")]
     Bind {
+        /// Who would come there.
+        whom: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
@@ -52,6 +56,8 @@ pub struct RunningNode {
     node: NodeId,
     peers: Vec<NodeId>,
     server: Server,
+    /// Before the broker, whose group they use.
+    links: Links,
     _broker: Arc<Broker>,
 }
 
@@ -115,7 +121,7 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
     let own = config.node(node).ok_or(SettingsError::UnknownNode(node))?;
     let settings = group_settings(config, node)?;
     let address = own.kafka;
-    let cannot_bind = |error| StartError::Bind { address, error };
+    let cannot_bind = |error| StartError::Bind { whom: "clients", address, error };
     // Clients are let in at the end only. But an address that is not to be had is said before the
     // directory is touched, and before the other nodes count on this one for the first start.
     drop(host.network.listen(address).await.map_err(cannot_bind)?);
@@ -128,10 +134,21 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
         site,
         BrokerSettings::from_config(config, node, group.site())?,
     );
+    let links = LinkSettings {
+        site: config.site.clone(),
+        node,
+        listen: own.link,
+        batch_bytes_max: batch_bytes_max(config.log.segment_bytes.0),
+    };
+    let cannot_link = |error| {
+        let address = own.link.unwrap_or(address);
+        StartError::Bind { whom: "other sites", address, error }
+    };
+    let links = Links::start(host.clone(), broker.clone(), links).await.map_err(cannot_link)?;
     let server = Server::start(broker.clone()).await.map_err(cannot_bind)?;
     host.report(Event::Ready);
     let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();
-    Ok(RunningNode { group, node, peers, server, _broker: broker })
+    Ok(RunningNode { group, node, peers, server, links, _broker: broker })
 }
 
 impl RunningNode {
@@ -156,6 +173,7 @@ impl RunningNode {
             let changed = self.group.wait_leadership_change(seen);
             let _ = fulmar_host::time::timeout(HAND_OVER_PATIENCE, changed).await;
         }
+        drop(self.links);
         self.group.shutdown().await;
         let _ = self.group.store().close().await;
     }

@@ -66,6 +66,13 @@ pub struct NodeConfig {
     /// Where it listens for the other nodes.
     #[serde(deserialize_with = "address")]
     pub peer: SocketAddr,
+    /// Where it listens for other sites. Without it no other site can dial this node.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_if_any")]
+    pub link: Option<SocketAddr>,
+}
+
+fn address_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(from).map(Some)
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
@@ -348,7 +355,8 @@ impl Config {
             if !ids.insert(node.id) {
                 return Err(invalid("node.id", format!("{} is used twice", node.id)));
             }
-            for (key, address) in [("node.kafka", node.kafka), ("node.peer", node.peer)] {
+            let own = [("node.kafka", node.kafka), ("node.peer", node.peer)];
+            for (key, address) in own.into_iter().chain(node.link.map(|at| ("node.link", at))) {
                 if address.port() == 0 {
                     return Err(invalid(key, format!("{address} needs a port")));
                 }

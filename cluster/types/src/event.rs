@@ -5,7 +5,9 @@
 //! holds no reference to the code that reports it. Reporting an event never changes what the node
 //! does.
 
-use crate::{ExitCode, LogIndex, LogPosition, NodeId, Probe, Term};
+use crate::{
+    ExitCode, LogIndex, LogPosition, NodeId, Offset, PartitionIndex, Probe, Term, TopicId,
+};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
@@ -197,6 +199,34 @@ pub enum Event {
     },
     /// The node, whose directory was empty when the site existed already, has its vote back.
     Rejoined,
+    /// A link to another site carries records.
+    LinkUp {
+        /// Its name.
+        link: String,
+    },
+    /// It does not any more.
+    LinkDown {
+        /// Its name.
+        link: String,
+        /// The name of the reason.
+        reason: &'static str,
+    },
+    /// The other site of a link refused this one.
+    LinkRefused {
+        /// Its name.
+        link: String,
+        /// The name of the reason.
+        reason: &'static str,
+    },
+    /// A mirror and its origin differ before an offset: nothing more passes.
+    LinkForked {
+        /// The topic on this site.
+        topic: TopicId,
+        /// The partition.
+        partition: PartitionIndex,
+        /// Where the mirror is.
+        offset: Offset,
+    },
     /// A rare state was reached.
     Probe(Probe),
     /// A queue was measured; the simulator checks that it never exceeds its bound.

@@ -65,6 +65,12 @@ probes! {
     RecordsExpired = "records expired",
     /// Records that a leader proposed to let go had a longer retention by then, and stayed.
     ExpiryHeldBack = "expiry held back",
+    /// A link went on where an earlier session had left a mirror.
+    LinkResumed = "link resumed",
+    /// A link refused a mirror whose tag is not the one of the origin.
+    ForkRefused = "fork refused",
+    /// A mirror was told what it will never have.
+    GapMirrored = "gap mirrored",
 }
 
 impl Probe {

@@ -13,6 +13,7 @@
 mod applied_equal;
 mod election_safety;
 mod flushed_survives;
+mod forks_have_cause;
 mod full_disk_survived;
 mod leader_completeness;
 mod lease_alone;
@@ -127,6 +128,7 @@ impl Default for Checks {
                 Box::<queues_bounded::QueuesBounded>::default(),
                 Box::<full_disk_survived::FullDiskSurvived>::default(),
                 Box::<stops_have_cause::StopsHaveCause>::default(),
+                Box::<forks_have_cause::ForksHaveCause>::default(),
             ],
             violation: None,
         }

@@ -52,7 +52,7 @@ pub use net::{DrawnNet, Link, Net, NetShape, Place};
 pub use param::{Drawn, Kind, Stage, Written};
 pub use quantity::{ClockShift, Count, Mix, Probability, Quantity, Rate, Span};
 pub use resolve::{Links, Roles, describe};
-pub use site::{KAFKA_PORT, address};
+pub use site::{KAFKA_PORT, LINK_PORT, address};
 pub use source::ScenarioError;
 pub use target::{
     Between, BetweenOf, Direction, DirectionChoice, End, EndOf, NodeAddress, SiteName, Sites,

@@ -11,6 +11,7 @@
 use super::model::DrawnScenario;
 use super::overrides::lay_over;
 use super::target::SiteName;
+use super::workload::Workload;
 use fulmar_types::config::Config;
 use fulmar_types::units::HumanSize;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +19,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Where every node listens for clients.
 pub const KAFKA_PORT: u16 = 9092;
 const PEER_PORT: u16 = 9192;
+/// Where every node waits for other sites.
+pub const LINK_PORT: u16 = 9292;
 
 /// Small segments, so that a minute of a scenario seals, ships and recycles many of them.
 const SEGMENT_BYTES: u64 = 256 << 10;
@@ -34,6 +37,7 @@ impl DrawnScenario {
     /// # Errors
     /// If the overrides do not fit.
     pub fn site_config(&self, number: usize, site: &SiteName) -> Result<Config, String> {
+        let has_links = self.workloads.iter().any(|of| matches!(of, Workload::Mirror(_)));
         let mut nodes = String::new();
         for node in 1..=self.sites.node_count(site) {
             let ip = address(number, [0, u8::try_from(node).map_err(|_| "too many nodes")?]);
@@ -41,6 +45,9 @@ impl DrawnScenario {
                 "[[node]]\nid = {node}\ndata = \"/data\"\nkafka = \"{ip}:{KAFKA_PORT}\"\npeer = \
                  \"{ip}:{PEER_PORT}\"\n"
             ));
+            if has_links {
+                nodes.push_str(&format!("link = \"{ip}:{LINK_PORT}\"\n"));
+            }
         }
         let text = format!(
             "site = \"{site}\"\n[log]\nsegment_bytes = \"{}\"\n{nodes}",

@@ -88,6 +88,10 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
             within("topics_max", churn.topics_max, 1_000)?;
             within("partitions", churn.partitions, PARTITIONS_MAX)
         }
+        Workload::Mirror(mirror) if mirror.site == mirror.of => {
+            Err(Problem::new(fields.span_of("of"), "a mirror is of another site"))
+        }
+        Workload::Mirror(_) => Ok(()),
     }
 }
 
@@ -173,6 +177,7 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             Workload::ForeignIds(foreign) => {
                 produced(&foreign.site, &foreign.topic, value.span())?;
             }
+            Workload::Mirror(mirror) => produced(&mirror.of, &mirror.topic, value.span())?,
             Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
         }
     }

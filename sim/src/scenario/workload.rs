@@ -81,6 +81,18 @@ words! {
     }
 }
 
+words! {
+    /// Which side of a link dials the other one.
+    enum Dials, "side that dials" {
+        /// The site with the mirror.
+        Mirror = "mirror",
+        /// The site with the origin, as one behind an address translation has to.
+        Origin = "origin",
+        /// Both.
+        Both = "both",
+    }
+}
+
 kinds! {
     /// What a group of clients does.
     enum Workload, "workload";
@@ -187,5 +199,19 @@ kinds! {
         topics_max = "topics_max": Span<Count>, or Span::fixed(Count::of(10));
         /// Partitions of each.
         partitions = "partitions": Span<Count>, or Span::fixed(Count::of(1));
+    }
+    /// A topic of another site is copied to this one, over a link between the two that is laid down
+    /// with a rule that lets the topic go. A client reads from the copy, anywhere in it.
+    Mirror = "mirror" {
+        /// The site that has the copy.
+        site = "site": SiteName;
+        /// The site that has the origin.
+        of = "of": SiteName;
+        /// The topic there; a workload of this scenario produces to it.
+        topic = "topic": TopicName;
+        /// Which side dials.
+        dials = "dials": Dials, or Dials::Mirror;
+        /// Reads per second.
+        rate = "rate": Span<Rate>;
     }
 }

@@ -25,6 +25,7 @@ pub mod chaos;
 pub mod ending;
 mod foreign;
 mod limits;
+mod mirroring;
 mod reading;
 pub mod series;
 pub mod sink;

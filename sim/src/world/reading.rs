@@ -141,6 +141,14 @@ impl Reader<'_> {
         whole
     }
 
+    /// A whole log that stays out of the history.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub(super) async fn whole(&self, name: &PartitionName) -> Result<ReadBack, String> {
+        self.read_all(name).await.map_err(|unread| unread.text)
+    }
+
     fn name(&self, topic: &str, partition: PartitionIndex) -> PartitionName {
         PartitionName { site: self.site.as_str().to_owned(), topic: topic.to_owned(), partition }
     }

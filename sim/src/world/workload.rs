@@ -7,6 +7,7 @@
 //! Invariants: every record is unique, because its value names its producer and its number; an
 //! outcome that the client does not know is written down as unknown.
 
+use super::mirroring::{Mirrors, later};
 use super::reading::Reader;
 use super::series::Series;
 use super::stage::Stage;
@@ -14,6 +15,7 @@ use crate::history::{
     Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag, Time,
 };
 use crate::prng::Prng;
+use crate::report::Verdict;
 use crate::scenario::workload::{Acks, ListOffsets, ListTopics, Produce, TopicChurn};
 use crate::scenario::{Drawn, EventKind, SiteName, Workload};
 use bytes::Bytes;
@@ -63,6 +65,7 @@ pub struct Workloads {
     next_client: AtomicU32,
     /// By site and name, since several workloads may produce to one topic.
     series: BTreeMap<SiteTopic, Arc<Series>>,
+    mirrors: Mirrors,
 }
 
 /// More clients than any scenario has: each holds a permit while it works.
@@ -78,7 +81,9 @@ impl Workloads {
                 series.entry(key).or_insert_with(|| Arc::new(Series::new(produce)));
             }
         }
+        let mirrors = Mirrors::new(&stage.drawn.workloads);
         Self {
+            mirrors,
             stage,
             history,
             series,
@@ -108,6 +113,26 @@ impl Workloads {
                 madsim::time::sleep(Duration::from_millis(50)).await;
             }
         }
+        self.mirrors.lay_down(self).await;
+    }
+
+    /// What the run takes place on.
+    pub(super) fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// What the clients saw.
+    pub(super) fn history(&self) -> &Mutex<History> {
+        &self.history
+    }
+
+    /// Compares the mirrors with their origins, which have been read back.
+    pub(super) async fn compare_mirrors(&self, deadline_ns: u64) -> Option<Verdict> {
+        let origins = {
+            let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+            history.read_backs().clone()
+        };
+        self.mirrors.compare(self, &origins, later(deadline_ns, &self.stage)).await
     }
 
     async fn boot(&self, site: &SiteName) -> Host {
@@ -154,6 +179,7 @@ impl Workloads {
                 Workload::ListTopics(list) => (&list.site, list.clients.get()),
                 Workload::ForeignIds(foreign) => (&foreign.site, foreign.clients.get()),
                 Workload::TopicChurn(churn) => (&churn.site, 1),
+                Workload::Mirror(mirror) => (&mirror.site, 1),
             };
             for index in 0..clients.max(1) {
                 let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
@@ -224,6 +250,15 @@ impl Workloads {
                 self.on_client_machine(&site, client.foreign_ids(foreign, partitions));
             }
             Workload::TopicChurn(churn) => self.on_client_machine(&site, client.churn(churn)),
+            Workload::Mirror(mirror) => {
+                let of = (mirror.of.clone(), mirror.topic.as_str().to_owned());
+                let series = self.series.get(&of).expect("checked with the scenario");
+                let reading = self.mirrors.reading(&mirror, series.partitions);
+                let reading = reading(client.cluster, client.prng);
+                let stop = client.stop;
+                let stopped = move || stop.load(Ordering::Relaxed);
+                self.on_client_machine(&site, reading.run(stopped));
+            }
         }
     }
 

@@ -22,6 +22,7 @@ const STORE: &str = "fulmar-store";
 const CONSENSUS: &str = "fulmar-consensus";
 const CLIENT: &str = "fulmar-client";
 const BROKER: &str = "fulmar-broker";
+const MIRROR: &str = "fulmar-mirror";
 const NODE: &str = "fulmar-node";
 const SIM: &str = "fulmar-sim";
 
@@ -33,7 +34,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: CONSENSUS, may: &[STORE, WIRE, HOST, TYPES] },
     Layer { name: CLIENT, may: &[WIRE, HOST, TYPES] },
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
-    Layer { name: NODE, may: &[BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
+    Layer { name: MIRROR, may: &[BROKER, STORE, HOST, TYPES] },
+    Layer { name: NODE, may: &[MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES] },
     Layer { name: "fulmar-tests", may: &[SIM] },
     Layer { name: "fulmar-preload", may: &[] },
@@ -73,7 +75,7 @@ const FOREIGN: &[Foreign] = &[
     },
     Foreign {
         name: "tokio",
-        only: &[HOST, STORE, CONSENSUS, CLIENT, BROKER, NODE, SIM],
+        only: &[HOST, STORE, CONSENSUS, CLIENT, BROKER, MIRROR, NODE, SIM],
         dev: false,
         teach: "types and wire have no I/O",
     },

@@ -6,6 +6,7 @@
 
 use super::controller::{Failure, carry_out, deadline, refuse};
 use super::forward;
+use super::link_config;
 use super::topic_config::{self, SETTINGS};
 use crate::broker::Broker;
 use crate::error_map::Unanswered;
@@ -16,7 +17,7 @@ use fulmar_store::entry::{Operation, Unit};
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, CONFIG_DELETE,
     CONFIG_SET, ErrorCode, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    RESOURCE_TOPIC,
+    RESOURCE_LINK, RESOURCE_RULE, RESOURCE_TOPIC,
 };
 use std::collections::BTreeMap;
 
@@ -141,8 +142,22 @@ async fn alter(
     validate_only: bool,
     deadline: Instant,
 ) -> Result<(), Failure> {
-    if wish.resource_type != RESOURCE_TOPIC {
-        return refuse(ErrorCode::InvalidRequest, "only the settings of topics can be changed");
+    match wish.resource_type {
+        RESOURCE_TOPIC => {}
+        RESOURCE_LINK | RESOURCE_RULE if wish.replaces => {
+            let changes = wish.changes?;
+            let operation =
+                link_config::operation(wish.resource_type, wish.resource_name, &changes);
+            let operation = operation.or_else(|text| refuse(ErrorCode::InvalidConfig, text))?;
+            if validate_only {
+                return Ok(());
+            }
+            return carry_out(broker, Unit::of(Operation::Link(operation)), deadline).await;
+        }
+        _ => {
+            let text = "only the settings of topics can be changed, and links and rules replaced";
+            return refuse(ErrorCode::InvalidRequest, text);
+        }
     }
     let changes = checked(broker, wish.changes?)?;
     let leads = broker.prove_leadership().await;

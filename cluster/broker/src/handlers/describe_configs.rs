@@ -4,6 +4,7 @@
 //! Any node answers from what it has applied, as for Metadata.
 
 use super::catch_up::has_caught_up;
+use super::link_config;
 use super::topic_config::{SETTINGS, Setting};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;
@@ -11,7 +12,8 @@ use crate::settings::BrokerSettings;
 use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
-    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_TOPIC,
+    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_LINK, RESOURCE_RULE,
+    RESOURCE_TOPIC,
 };
 
 /// What a request wants to be told beside the values.
@@ -28,8 +30,15 @@ pub(super) async fn handle(
     let wanted =
         Wanted { synonyms: request.include_synonyms, documentation: request.include_documentation };
     let mut response = DescribeConfigsResponse::default();
+    let mut long = 0;
     for resource in request.resources {
-        let described = describe(broker, &resource, wanted).await;
+        long += usize::from(is_long(&resource));
+        let described = if long > LONG_MAX {
+            let text = format!("a request may ask for {LONG_MAX} links and rules");
+            Err((ErrorCode::InvalidRequest, text))
+        } else {
+            describe(broker, &resource, wanted).await
+        };
         let (error_code, error_message, configs) = match described {
             Ok(configs) => (ErrorCode::None, None, configs),
             Err((code, message)) => (code, Some(message), Vec::new()),
@@ -43,6 +52,13 @@ pub(super) async fn handle(
         });
     }
     response
+}
+
+/// Links and rules that one request may ask for: their settings may be hundreds of KiB each.
+const LONG_MAX: usize = 8;
+
+fn is_long(asked: &DescribeConfigsResource) -> bool {
+    matches!(asked.resource_type, RESOURCE_LINK | RESOURCE_RULE)
 }
 
 async fn describe(
@@ -60,6 +76,12 @@ async fn describe(
             } else {
                 Err((ErrorCode::InvalidRequest, format!("no node of the site has the id {name}")))
             };
+        }
+        kind @ (RESOURCE_LINK | RESOURCE_RULE) => {
+            let found = broker.site.read(|state| link_config::settings(state, kind, name));
+            let missing =
+                || (ErrorCode::ResourceNotFound, format!("there is nothing named {name}"));
+            return found.map(|found| found.into_iter().map(plain).collect()).ok_or_else(missing);
         }
         other => {
             let message = format!("settings of resources of type {other} are not served");
@@ -82,6 +104,16 @@ async fn describe(
         ErrorCode::LeaderNotAvailable
     };
     look().ok_or((code, "there is no such topic".to_owned()))
+}
+
+/// A setting that is as somebody has given it.
+fn plain((name, value): (String, String)) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult {
+        name,
+        value: Some(value),
+        config_source: CONFIG_SOURCE_TOPIC,
+        ..DescribeConfigsResourceResult::default()
+    }
 }
 
 fn settings_of(

@@ -22,9 +22,8 @@ use crate::limits::{
     FETCH_BYTES_MAX, FETCH_LOOK_PAUSE_MS, FETCH_ROOM_WAIT_MS_MAX, FETCH_WAIT_MS_MAX,
 };
 use crate::room::take;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use fulmar_host::time::{self, Instant};
-use fulmar_store::entry::{Entry, Operation};
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::{LogPosition, Offset, Plant};
 use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
@@ -342,34 +341,13 @@ async fn push_unapplied(
     from: Offset,
     records: &mut Records,
 ) -> Offset {
-    let term = broker.group.leadership().term;
     let read_to = end_of(records).unwrap_or(from);
     let mut next = high_watermark;
-    for payload in broker.records.unapplied(applied).await {
-        let Ok(entry) = Entry::decode(payload) else {
-            continue;
-        };
-        for unit in entry.units() {
-            for operation in unit.operations() {
-                let Operation::Append { topic, partition, batch } = operation else {
-                    continue;
-                };
-                let found = broker.site.read(|s| s.topics().get(topic)?.stream(partition));
-                let bytes: Bytes = batch.bytes().clone();
-                let Ok(header) = BatchHeader::read(&bytes) else {
-                    continue;
-                };
-                if found == Some(stream) {
-                    let count = u32::try_from(header.record_count).unwrap_or(0);
-                    let base_offset = next;
-                    next = next.plus(u64::from(count));
-                    // Nothing follows where the size of the answer cut short what is applied.
-                    if base_offset >= from && read_to >= high_watermark {
-                        let batch = StoredBatch { base_offset, term, records: count, bytes };
-                        push_placed(records, &batch);
-                    }
-                }
-            }
+    for batch in broker.unapplied(stream, applied, high_watermark).await {
+        next = batch.base_offset.plus(u64::from(batch.records));
+        // Nothing follows where the size of the answer cut short what is applied.
+        if batch.base_offset >= from && read_to >= high_watermark {
+            push_placed(records, &batch);
         }
     }
     next

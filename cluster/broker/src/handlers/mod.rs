@@ -17,6 +17,7 @@ mod describe_configs;
 mod fetch;
 mod forward;
 mod init_producer_id;
+mod link_config;
 mod list_offsets;
 mod metadata;
 mod partition;

@@ -125,6 +125,7 @@ pub(crate) fn host(network: Pipes, observer: Arc<dyn Observer>) -> Host {
     let network = Arc::new(network);
     Host {
         peers: network.clone(),
+        links: network.clone(),
         network,
         disk: Arc::new(NoDisk),
         clock: Arc::new(TestClock(time::now())),

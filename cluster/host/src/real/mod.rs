@@ -8,12 +8,13 @@
 //! | [`clock`], [`process`] | the wall clock and the end of the process |
 //! | [`trace`] | events as lines of the log |
 //!
-//! Invariant: everything that can block runs on the I/O threads of [`disk`], never on the runtime;
-//! but for [`look_up`], which is for a command line that is still being read.
+//! Invariant: everything that can block runs on the I/O threads of [`disk`] or of tokio (looking names
+//! up), never on the runtime.
 
 pub mod clock;
 pub mod disk;
 pub mod net;
+mod no_links;
 mod pool;
 pub mod process;
 pub mod tls;
@@ -38,6 +39,7 @@ impl Host {
         Ok(Self {
             network: Arc::new(RealNetwork),
             peers: Arc::new(RealNetwork),
+            links: Arc::new(no_links::NoLinks),
             disk: Arc::new(RealDisk::new()?),
             clock: Arc::new(RealClock),
             process: Arc::new(RealProcess),

@@ -44,6 +44,42 @@ impl TracingObserver {
         true
     }
 
+    /// Who does not come through to this node, or to whom it does not.
+    fn observe_others(&self, event: &Event) {
+        match event {
+            // Part of every first start, and over in a moment.
+            Event::PeerRefused { peer, reason: reason @ NO_SITE_YET } => {
+                tracing::debug!(?peer, reason, "peer refused");
+            }
+            Event::PeerRefused { peer, reason } if self.is_due(Refused::Node(*peer), reason) => {
+                tracing::warn!(?peer, reason, "peer refused");
+            }
+            Event::Distrusted { address, reason, by_peer } => {
+                let is_due = self.is_due(Refused::Address(address.ip(), *by_peer), reason);
+                match (is_due, by_peer) {
+                    (false, _) => {}
+                    (true, true) => {
+                        tracing::warn!(%address, reason, "the other side does not trust this node");
+                    }
+                    (true, false) => {
+                        tracing::warn!(%address, reason, "the other side is not trusted");
+                    }
+                }
+            }
+            Event::PeerUnreachable { peer, address, error }
+                if self.is_due(Refused::Node(Some(*peer)), UNREACHABLE) =>
+            {
+                tracing::warn!(%peer, %address, %error, "a node of the site cannot be reached");
+            }
+            // Whoever read that it could not be reached waits for this, at the same level.
+            Event::PeerReached { peer } => {
+                self.forget(Refused::Node(Some(*peer)), UNREACHABLE);
+                tracing::warn!(%peer, "the node can be reached again");
+            }
+            _ => {}
+        }
+    }
+
     /// The next such refusal is to be logged again.
     fn forget(&self, who: Refused, reason: &'static str) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&(who, reason));
@@ -59,37 +95,10 @@ impl Observer for TracingObserver {
             Event::Fatal { code, message } => {
                 tracing::error!(code = code.code(), "{message}");
             }
-            // Part of every first start, and over in a moment.
-            Event::PeerRefused { peer, reason: reason @ NO_SITE_YET } => {
-                tracing::debug!(?peer, reason, "peer refused");
-            }
-            Event::PeerRefused { peer, reason } => {
-                if self.is_due(Refused::Node(*peer), reason) {
-                    tracing::warn!(?peer, reason, "peer refused");
-                }
-            }
-            Event::Distrusted { address, reason, by_peer } => {
-                let is_due = self.is_due(Refused::Address(address.ip(), *by_peer), reason);
-                match (is_due, by_peer) {
-                    (false, _) => {}
-                    (true, true) => {
-                        tracing::warn!(%address, reason, "the other side does not trust this node");
-                    }
-                    (true, false) => {
-                        tracing::warn!(%address, reason, "the other side is not trusted");
-                    }
-                }
-            }
-            Event::PeerUnreachable { peer, address, error } => {
-                if self.is_due(Refused::Node(Some(*peer)), UNREACHABLE) {
-                    tracing::warn!(%peer, %address, %error, "a node of the site cannot be reached");
-                }
-            }
-            // Whoever read that it could not be reached waits for this, at the same level.
-            Event::PeerReached { peer } => {
-                self.forget(Refused::Node(Some(*peer)), UNREACHABLE);
-                tracing::warn!(%peer, "the node can be reached again");
-            }
+            Event::PeerRefused { .. }
+            | Event::Distrusted { .. }
+            | Event::PeerUnreachable { .. }
+            | Event::PeerReached { .. } => self.observe_others(event),
             Event::Recovered { last, snapshot, cut_bytes } => {
                 tracing::info!(?last, ?snapshot, cut_bytes, "recovered");
             }

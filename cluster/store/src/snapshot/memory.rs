@@ -71,6 +71,7 @@ impl Memory {
         Host {
             network: Arc::new(Nothing),
             peers: Arc::new(Nothing),
+            links: Arc::new(Nothing),
             disk: Arc::new(self.clone()),
             clock: Arc::new(Nothing),
             process: Arc::new(Nothing),

@@ -87,6 +87,7 @@ pub fn host(disk: &TestDisk) -> (Host, Arc<Seen>) {
     let host = Host {
         network: seen.clone(),
         peers: seen.clone(),
+        links: seen.clone(),
         disk: Arc::new(disk.clone()),
         clock: seen.clone(),
         process: seen.clone(),

@@ -6,6 +6,12 @@ use crate::message::message;
 /// A thing with settings is a topic (`ConfigResource.Type.TOPIC`).
 pub const RESOURCE_TOPIC: i8 = 2;
 
+/// A resource that Kafka does not have: a link to another site.
+pub const RESOURCE_LINK: i8 = 120;
+
+/// A resource that Kafka does not have: where the topic of this name may go.
+pub const RESOURCE_RULE: i8 = 121;
+
 /// A thing with settings is a broker (`ConfigResource.Type.BROKER`).
 pub const RESOURCE_BROKER: i8 = 4;
 

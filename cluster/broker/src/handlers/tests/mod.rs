@@ -35,6 +35,7 @@ macro_rules! ask {
 mod admin;
 mod configs;
 mod fetch;
+mod links;
 mod produce;
 
 async fn create(fixture: &Fixture, name: &str, partitions: i32) -> CreatableTopicResult {

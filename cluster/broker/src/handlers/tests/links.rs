@@ -1,0 +1,96 @@
+//! Links and rules, which come in and are told as things with settings.
+
+use super::*;
+use fulmar_wire::{RESOURCE_LINK, RESOURCE_RULE};
+
+async fn replace(
+    fixture: &Fixture,
+    (resource_type, name): (i8, &str),
+    settings: &[(&str, &str)],
+) -> (ErrorCode, Option<String>) {
+    let setting = |(name, value): &(&str, &str)| AlterableConfig {
+        name: (*name).to_owned(),
+        value: Some((*value).to_owned()),
+    };
+    let resource = AlterConfigsResource {
+        resource_type,
+        resource_name: name.to_owned(),
+        configs: settings.iter().map(setting).collect(),
+    };
+    let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
+    let answer = ask!(fixture, 2, AlterConfigs, request).responses.remove(0);
+    (answer.error_code, answer.error_message)
+}
+
+async fn told(fixture: &Fixture, resource_type: i8, names: &[&str]) -> DescribeConfigsResponse {
+    let resource = |name: &&str| DescribeConfigsResource {
+        resource_type,
+        resource_name: (*name).to_owned(),
+        configuration_keys: None,
+    };
+    let request = DescribeConfigsRequest {
+        resources: names.iter().map(resource).collect(),
+        include_synonyms: false,
+        include_documentation: false,
+    };
+    ask!(fixture, 4, DescribeConfigs, request)
+}
+
+fn settings(response: &DescribeConfigsResponse) -> Vec<(String, String)> {
+    let configs = response.results[0].configs.iter();
+    configs.map(|config| (config.name.clone(), config.value.clone().unwrap_or_default())).collect()
+}
+
+const NONE: (ErrorCode, Option<String>) = (ErrorCode::None, None);
+
+#[test]
+fn a_link_is_set_told_and_removed() {
+    run(async {
+        let fixture = Fixture::new();
+        let hub = (RESOURCE_LINK, "hub");
+        let wanted = [("site", "hub"), ("region", "eu"), ("dial", "a:1,b:2"), ("take", "orders")];
+        assert_eq!(replace(&fixture, hub, &wanted).await, NONE);
+        let there = settings(&told(&fixture, RESOURCE_LINK, &["hub"]).await);
+        for (name, value) in wanted {
+            assert!(there.contains(&(name.to_owned(), value.to_owned())), "{name} in {there:?}");
+        }
+        let (code, text) = replace(&fixture, hub, &[("sight", "hub")]).await;
+        assert_eq!(
+            (code, text.as_deref()),
+            (ErrorCode::InvalidConfig, Some("a link has no setting `sight`"))
+        );
+        let (code, _) = replace(&fixture, (RESOURCE_LINK, "again"), &wanted).await;
+        assert_eq!(code, ErrorCode::InvalidRequest, "two links to one site");
+        assert_eq!(replace(&fixture, hub, &[]).await, NONE);
+        let gone = told(&fixture, RESOURCE_LINK, &["hub"]).await;
+        assert_eq!(gone.results[0].error_code, ErrorCode::ResourceNotFound);
+    });
+}
+
+#[test]
+fn a_rule_is_set_told_and_taken_back() {
+    run(async {
+        let fixture = Fixture::new();
+        let orders = (RESOURCE_RULE, "orders");
+        let may_go = || fixture.broker.site.read(|state| state.may_go("orders", "eu"));
+        assert!(!may_go());
+        assert_eq!(replace(&fixture, orders, &[("regions", "us, eu")]).await, NONE);
+        assert!(may_go());
+        let there = settings(&told(&fixture, RESOURCE_RULE, &["orders"]).await);
+        assert_eq!(there, [("regions".to_owned(), "us,eu".to_owned())]);
+        let (code, _) = replace(&fixture, orders, &[("region", "eu")]).await;
+        assert_eq!(code, ErrorCode::InvalidConfig);
+        assert_eq!(replace(&fixture, orders, &[]).await, NONE);
+        assert!(!may_go());
+    });
+}
+
+#[test]
+fn a_request_cannot_ask_for_links_without_end() {
+    run(async {
+        let fixture = Fixture::new();
+        let answer = told(&fixture, RESOURCE_LINK, &["hub"; 9]).await;
+        let code = |at: usize| answer.results[at].error_code;
+        assert_eq!((code(7), code(8)), (ErrorCode::ResourceNotFound, ErrorCode::InvalidRequest));
+    });
+}

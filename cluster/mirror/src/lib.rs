@@ -1,0 +1,42 @@
+//! Links between sites: topics of one site copied to another, with their offsets.
+//!
+//! Each site has laid down its links ([`fulmar_types::link::LinkDefinition`]) and the rules by which
+//! its topics may leave. Whichever node leads a site carries its links: it dials where the definition
+//! names places, and waits to be dialled where it does not. On one connection records flow both ways:
+//!
+//! ```text
+//!  origin's leader                                   the other site's leader
+//!  rules, stored batches                             links, mirrors
+//!        |                                                 |
+//!     source.rs   -- offer: what may go to your region --> target.rs
+//!                 <-- take: partition, offset, tag --------
+//!                 -- batch: offset, tag, bytes ----------> proposes it with its offset and tag
+//!                 <-- has: offset, tag; room for more ----
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `message.rs` | what is said, and how it is written |
+//! | `frame.rs` | how a message lies in the byte stream |
+//! | `greeting.rs` | who is there |
+//! | `session.rs` | one connection, from the greeting to its end |
+//! | `source.rs` | the side that gives |
+//! | `target.rs` | the side that takes |
+//! | `links.rs` | which sessions there are to be |
+//!
+//! Invariants: a mirror is a prefix of its origin, apart from gaps that are noted; progress is the
+//! next offset of the mirror and is committed with the records; only what is committed is shipped,
+//! which in a site means flushed on a majority; a record of a topic goes to no region that no rule
+//! names, and what decides that is the rule that stands when it is written to the connection.
+//!
+//! Never: merge two histories. Where tags differ the partition stops and says so.
+
+mod frame;
+mod greeting;
+pub mod links;
+mod message;
+mod session;
+mod source;
+mod target;
+
+pub use links::{LinkSettings, Links};

@@ -1,0 +1,251 @@
+//! Which sessions there are to be: one for each link, on whichever node leads.
+//!
+//! Invariants: only a node that leads has sessions; of two connections for one link the newer stays,
+//! and while there is one nobody dials; a peer that cannot be reached is tried again for ever, after
+//! pauses that are bounded and differ.
+//!
+//! Never: keep anything here that has to outlive this process. What there is to know about a link
+//! stands in the log.
+
+use crate::greeting::{self, Greeted, GreetingError};
+use crate::message::Refusal;
+use crate::session;
+use fulmar_broker::Broker;
+use fulmar_broker::machine::links::Link;
+use fulmar_host::net::{Connection, Listener, Network};
+use fulmar_host::task::{self, Owned};
+use fulmar_host::time::{self, Duration};
+use fulmar_host::{Host, random};
+use fulmar_types::{Event, NodeId};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
+
+/// How often this node looks which links there are.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The first pause after an attempt in vain, and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long connecting to one place may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that have not been greeted yet, at one time.
+const GREETINGS_MAX: usize = 64;
+
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a node has to know for its links.
+#[derive(Clone, Debug)]
+pub struct LinkSettings {
+    /// The name of its site.
+    pub site: String,
+    /// The node.
+    pub node: NodeId,
+    /// Where it waits for other sites; nowhere if they need not dial it.
+    pub listen: Option<SocketAddr>,
+    /// The largest batch that the log of the site takes.
+    pub batch_bytes_max: usize,
+}
+
+/// What everything about the links of a node shares.
+pub(crate) struct Context {
+    pub(crate) host: Host,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) settings: LinkSettings,
+    /// The session of each link, with the number of the session.
+    sessions: Mutex<BTreeMap<String, (u64, Owned<()>)>>,
+    /// Who is dialled at the moment, by link and number of its definition.
+    dialling: Mutex<BTreeMap<String, (u64, Owned<()>)>>,
+    next_session: Mutex<u64>,
+}
+
+/// The links of a node. Dropping it ends all of them.
+pub struct Links {
+    context: Arc<Context>,
+    _tasks: Vec<Owned<()>>,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        // Their tasks hold the context, and the context holds them.
+        self.context.sessions().clear();
+        self.context.dialling().clear();
+    }
+}
+
+impl Links {
+    /// Begins to carry the links of a site.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn start(
+        host: Host,
+        broker: Arc<Broker>,
+        settings: LinkSettings,
+    ) -> io::Result<Self> {
+        let listener = match settings.listen {
+            Some(address) => Some(host.links.listen(address).await?),
+            None => None,
+        };
+        let context = Arc::new(Context {
+            host,
+            broker,
+            settings,
+            sessions: Mutex::default(),
+            dialling: Mutex::default(),
+            next_session: Mutex::default(),
+        });
+        let mut tasks = vec![task::spawn_owned(keep(Arc::clone(&context)))];
+        tasks.extend(
+            listener.map(|listener| task::spawn_owned(accept(Arc::clone(&context), listener))),
+        );
+        Ok(Self { context, _tasks: tasks })
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// Whether this node leads its site, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.broker.group().leadership().is_me
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Owned<()>)>> {
+        locked(&self.sessions)
+    }
+
+    fn dialling(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Owned<()>)>> {
+        locked(&self.dialling)
+    }
+
+    /// Begins a session, in place of the one that the link may have.
+    fn begin(self: &Arc<Self>, greeted: Greeted) {
+        let number = {
+            let mut next = locked(&self.next_session);
+            *next += 1;
+            *next
+        };
+        let name = greeted.link.name.clone();
+        self.host.report(Event::LinkUp { link: name.clone() });
+        let running = {
+            let (context, name) = (Arc::clone(self), name.clone());
+            task::spawn_owned(async move {
+                let why = session::run(Arc::clone(&context), greeted).await;
+                context.host.report(Event::LinkDown { link: name.clone(), reason: why.name() });
+                // Dropping one's own task from within only marks it.
+                context.ended(&name, number);
+            })
+        };
+        self.sessions().insert(name, (number, running));
+    }
+
+    fn ended(&self, name: &str, number: u64) {
+        let mut sessions = self.sessions();
+        if sessions.get(name).is_some_and(|(known, _)| *known == number) {
+            sessions.remove(name);
+        }
+    }
+}
+
+/// Sees to it that every link that has places to dial has a session, or is being dialled.
+async fn keep(context: Arc<Context>) {
+    loop {
+        if context.leads() {
+            let links = context.broker.site().read(|state| {
+                let dialled =
+                    |link: &&Link| !link.definition.paused && !link.definition.dial.is_empty();
+                state.links().filter(dialled).cloned().collect::<Vec<_>>()
+            });
+            let sessions: Vec<String> = context.sessions().keys().cloned().collect();
+            let mut dialling = context.dialling();
+            dialling.retain(|name, (number, _)| {
+                let is_wanted = |link: &Link| link.name == *name && link.number == *number;
+                links.iter().any(is_wanted) && !sessions.contains(name)
+            });
+            for link in links {
+                if !sessions.contains(&link.name) && !dialling.contains_key(&link.name) {
+                    let (name, number) = (link.name.clone(), link.number);
+                    let task = task::spawn_owned(dial(Arc::clone(&context), link));
+                    dialling.insert(name, (number, task));
+                }
+            }
+        } else {
+            context.dialling().clear();
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Dials one place after the other until the node there leads its site.
+async fn dial(context: Arc<Context>, link: Link) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        for place in &link.definition.dial {
+            match call(&context, link.clone(), place).await {
+                Ok(greeted) => return context.begin(greeted),
+                Err(GreetingError::Refused(reason)) => {
+                    // Two of three nodes do not lead: that is no trouble.
+                    if reason != Refusal::NotLeader {
+                        let (link, reason) = (link.name.clone(), reason.name());
+                        context.host.report(Event::LinkRefused { link, reason });
+                    }
+                }
+                Err(GreetingError::Io(error)) => {
+                    tracing::debug!(link = %link.name, %place, %error, "the other site does not answer");
+                }
+            }
+        }
+        let spread = random::random_u64() % 1_000;
+        time::sleep(pause / 2 + pause * u32::try_from(spread).unwrap_or(0) / 2_000).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn call(context: &Context, link: Link, place: &str) -> Result<Greeted, GreetingError> {
+    let connected = time::timeout(DIAL_TIMEOUT, connect(context.host.links.as_ref(), place)).await;
+    let connection = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    greeting::call(context, link, connection).await
+}
+
+async fn connect(network: &dyn Network, place: &str) -> io::Result<Connection> {
+    match place.parse::<SocketAddr>() {
+        Ok(address) => network.connect(address).await,
+        Err(_) => network.connect_to_name(place).await,
+    }
+}
+
+async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {
+    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&greetings).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok(connection) => {
+                let context = Arc::clone(&context);
+                task::spawn(async move {
+                    match greeting::answer(&context, connection).await {
+                        Ok(greeted) => context.begin(greeted),
+                        Err(GreetingError::Refused(reason)) => {
+                            tracing::debug!(reason = reason.name(), "another site was refused");
+                        }
+                        Err(GreetingError::Io(error)) => {
+                            tracing::debug!(%error, "a greeting came to nothing");
+                        }
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept another site");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What the two ends of a link say to each other.
+//!
+//! ```text
+//! kind  message    fields
+//!    1  hello      magic [u8; 4] | version u16 | site text | node u64 | to text
+//!    2  welcome    node u64
+//!    3  refused    reason u8
+//!    4  offer      topics u32 | per topic: id [u8; 16], name text, partitions u32,
+//!                  settings u32 of (key text, value text)
+//!    5  take       topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
+//!    6  batch      topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | the batch, to the end
+//!    7  gap        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | to u64 | reason u8
+//!    8  fork       topic [u8; 16] | partition u32 | offset u64
+//!    9  room       bytes u32
+//!   10  has        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
+//!   11  alive      nothing
+//! text             len u32, UTF-8
+//! ```
+//!
+//! Topics are named by the id that they have at their origin. All numbers are little-endian.
+//!
+//! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message.
+
+use bytes::Bytes;
+use fulmar_broker::machine::codec::{CodecError, Reader, Writer};
+use fulmar_store::entry::Tag;
+use fulmar_types::link::{GapReason, LINK_TEXT_BYTES_MAX};
+use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
+
+/// How a link begins.
+pub const MAGIC: [u8; 4] = *b"FLMK";
+
+/// The version of everything in this file.
+pub const VERSION: u16 = 1;
+
+/// The longest hello.
+pub const GREETING_BYTES_MAX: usize = 1_024;
+
+/// Topics of one offer, at most.
+pub const OFFERED_MAX: usize = 16_384;
+
+/// A partition of a topic at its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Part {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its partition.
+    pub partition: PartitionIndex,
+}
+
+/// A place in a partition, and the origin's tag there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The offset.
+    pub offset: Offset,
+    /// The hash chain of the origin before it.
+    pub tag: Tag,
+}
+
+/// Why a link was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another version of what is spoken here.
+    Version,
+    /// The node does not lead its site; another one may.
+    NotLeader,
+    /// The site has no link to the one that calls.
+    UnknownSite,
+    /// The one who calls wants another site.
+    OtherSite,
+    /// The link is paused.
+    Paused,
+}
+
+impl Refusal {
+    const ALL: [Self; 5] =
+        [Self::Version, Self::NotLeader, Self::UnknownSite, Self::OtherSite, Self::Paused];
+
+    /// Its name, for logs and `fulmar link status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Version => "other-version",
+            Self::NotLeader => "not-leader",
+            Self::UnknownSite => "unknown-site",
+            Self::OtherSite => "other-site",
+            Self::Paused => "paused",
+        }
+    }
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Version => 1,
+            Self::NotLeader => 2,
+            Self::UnknownSite => 3,
+            Self::OtherSite => 4,
+            Self::Paused => 5,
+        }
+    }
+}
+
+/// The first words of whoever dials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The version that is spoken.
+    pub version: u16,
+    /// The site that calls.
+    pub site: String,
+    /// Its node.
+    pub node: NodeId,
+    /// The site that is called.
+    pub to: String,
+}
+
+/// A topic that may go to the other site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// Its id.
+    pub topic: TopicId,
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Its settings.
+    pub configs: Vec<(String, String)>,
+}
+
+/// What is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Who dials.
+    Hello(Hello),
+    /// Come in.
+    Welcome {
+        /// The node that was reached.
+        node: NodeId,
+    },
+    /// No.
+    Refused(Refusal),
+    /// All topics that may go to the other site now. What is missing may not any more.
+    Offer(Vec<Offered>),
+    /// Asks for everything from a place on.
+    Take(Part, Mark),
+    /// A batch. The offset is that of its first record, the tag the one behind its last.
+    Batch(Part, Mark, Bytes),
+    /// Nothing more will come from the offset to another; the tag is the one there.
+    Gap {
+        /// The partition.
+        part: Part,
+        /// The first missing offset, and the tag behind the last.
+        mark: Mark,
+        /// The offset behind the last missing one.
+        to: Offset,
+        /// Why.
+        reason: GapReason,
+    },
+    /// What was asked for with [`Message::Take`] does not go on from what this site has.
+    Fork(Part, Offset),
+    /// So many bytes of batches more may be sent.
+    Room(u32),
+    /// Everything before a place is committed here.
+    Has(Part, Mark),
+    /// Nothing; but somebody is there.
+    Alive,
+}
+
+fn put_part(out: &mut Writer, part: &Part) {
+    out.uuid(part.topic.0);
+    out.u32(part.partition.0);
+}
+
+fn put_mark(out: &mut Writer, mark: &Mark) {
+    out.u64(mark.offset.0);
+    out.raw(&mark.tag);
+}
+
+fn part(input: &mut Reader<'_>) -> Result<Part, CodecError> {
+    Ok(Part { topic: TopicId(input.uuid()?), partition: PartitionIndex(input.u32()?) })
+}
+
+fn mark(input: &mut Reader<'_>) -> Result<Mark, CodecError> {
+    Ok(Mark { offset: Offset(input.u64()?), tag: input.array()? })
+}
+
+fn short_text(input: &mut Reader<'_>) -> Result<String, CodecError> {
+    let text = input.text()?;
+    if text.len() <= LINK_TEXT_BYTES_MAX { Ok(text) } else { Err(CodecError::Tag) }
+}
+
+impl Message {
+    /// Its number.
+    pub const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Welcome { .. } => 2,
+            Self::Refused(_) => 3,
+            Self::Offer(_) => 4,
+            Self::Take(..) => 5,
+            Self::Batch(..) => 6,
+            Self::Gap { .. } => 7,
+            Self::Fork(..) => 8,
+            Self::Room(_) => 9,
+            Self::Has(..) => 10,
+            Self::Alive => 11,
+        }
+    }
+
+    /// Its fields but for the bytes of a batch, which stand behind them.
+    pub fn encode(&self) -> (Bytes, Option<&Bytes>) {
+        let mut out = Writer::new();
+        let mut batch = None;
+        match self {
+            Self::Hello(hello) => {
+                out.raw(&MAGIC);
+                out.u16(hello.version);
+                out.text(&hello.site);
+                out.u64(hello.node.0);
+                out.text(&hello.to);
+            }
+            Self::Welcome { node } => out.u64(node.0),
+            Self::Refused(reason) => out.u8(reason.number()),
+            Self::Offer(topics) => {
+                out.count(topics.len());
+                topics.iter().for_each(|topic| put_offered(&mut out, topic));
+            }
+            Self::Take(part, mark) | Self::Has(part, mark) => {
+                put_part(&mut out, part);
+                put_mark(&mut out, mark);
+            }
+            Self::Batch(part, mark, bytes) => {
+                put_part(&mut out, part);
+                put_mark(&mut out, mark);
+                batch = Some(bytes);
+            }
+            Self::Gap { part, mark, to, reason } => {
+                put_part(&mut out, part);
+                put_mark(&mut out, mark);
+                out.u64(to.0);
+                out.u8(reason.number());
+            }
+            Self::Fork(part, offset) => {
+                put_part(&mut out, part);
+                out.u64(offset.0);
+            }
+            Self::Room(bytes) => out.u32(*bytes),
+            Self::Alive => {}
+        }
+        (out.finish(), batch)
+    }
+
+    /// Reads a message of a kind.
+    ///
+    /// # Errors
+    /// If the bytes are not one.
+    pub fn decode(kind: u8, bytes: &Bytes) -> Result<Self, CodecError> {
+        let mut input = Reader::new(bytes);
+        let message = match kind {
+            1 => Self::Hello(hello(&mut input)?),
+            2 => Self::Welcome { node: NodeId(input.u64()?) },
+            3 => {
+                let number = input.u8()?;
+                let reason = Refusal::ALL.into_iter().find(|reason| reason.number() == number);
+                Self::Refused(reason.ok_or(CodecError::Tag)?)
+            }
+            4 => Self::Offer(offer(&mut input)?),
+            5 => Self::Take(part(&mut input)?, mark(&mut input)?),
+            6 => {
+                let (part, mark) = (part(&mut input)?, mark(&mut input)?);
+                return Ok(Self::Batch(part, mark, bytes.slice(bytes.len() - input.left()..)));
+            }
+            7 => {
+                let (part, mark) = (part(&mut input)?, mark(&mut input)?);
+                let to = Offset(input.u64()?);
+                let reason = GapReason::from_number(input.u8()?).ok_or(CodecError::Tag)?;
+                Self::Gap { part, mark, to, reason }
+            }
+            8 => Self::Fork(part(&mut input)?, Offset(input.u64()?)),
+            9 => Self::Room(input.u32()?),
+            10 => Self::Has(part(&mut input)?, mark(&mut input)?),
+            11 => Self::Alive,
+            _ => return Err(CodecError::Tag),
+        };
+        input.end()?;
+        Ok(message)
+    }
+}
+
+fn hello(input: &mut Reader<'_>) -> Result<Hello, CodecError> {
+    if input.array::<4>()? != MAGIC {
+        return Err(CodecError::Tag);
+    }
+    Ok(Hello {
+        version: input.u16()?,
+        site: short_text(input)?,
+        node: NodeId(input.u64()?),
+        to: short_text(input)?,
+    })
+}
+
+fn put_offered(out: &mut Writer, topic: &Offered) {
+    out.uuid(topic.topic.0);
+    out.text(&topic.name);
+    out.u32(topic.partitions);
+    out.count(topic.configs.len());
+    for (key, value) in &topic.configs {
+        out.text(key);
+        out.text(value);
+    }
+}
+
+fn offer(input: &mut Reader<'_>) -> Result<Vec<Offered>, CodecError> {
+    let count = input.count(28)?;
+    if count > OFFERED_MAX {
+        return Err(CodecError::Tag);
+    }
+    let mut topics = Vec::with_capacity(count);
+    for _ in 0..count {
+        let topic = TopicId(input.uuid()?);
+        let name = input.text()?;
+        let partitions = input.u32()?;
+        let settings = input.count(8)?;
+        let pairs = (0..settings).map(|_| Ok((input.text()?, input.text()?)));
+        let configs = pairs.collect::<Result<Vec<_>, CodecError>>()?;
+        topics.push(Offered { topic, name, partitions, configs });
+    }
+    Ok(topics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_types::Uuid;
+    use proptest::prelude::*;
+
+    fn messages() -> Vec<Message> {
+        let part = Part { topic: TopicId(Uuid([1; 16])), partition: PartitionIndex(2) };
+        let mark = Mark { offset: Offset(3), tag: [4; 16] };
+        let (site, to) = ("plant-7".to_owned(), "hub".to_owned());
+        vec![
+            Message::Hello(Hello { version: VERSION, site, node: NodeId(2), to }),
+            Message::Welcome { node: NodeId(1) },
+            Message::Refused(Refusal::NotLeader),
+            Message::Offer(vec![Offered {
+                topic: part.topic,
+                name: "readings".to_owned(),
+                partitions: 4,
+                configs: vec![("retention.ms".to_owned(), "1000".to_owned())],
+            }]),
+            Message::Take(part, mark),
+            Message::Batch(part, mark, Bytes::from_static(b"bytes")),
+            Message::Gap { part, mark, to: Offset(9), reason: GapReason::Expired },
+            Message::Fork(part, Offset(8)),
+            Message::Room(70_000),
+            Message::Has(part, mark),
+            Message::Alive,
+        ]
+    }
+
+    fn whole(message: &Message) -> Bytes {
+        let (head, batch) = message.encode();
+        let mut bytes = head.to_vec();
+        bytes.extend_from_slice(batch.map_or(&[], |batch| &batch[..]));
+        bytes.into()
+    }
+
+    #[test]
+    fn every_message_reads_back_and_nothing_is_left_over() {
+        for message in messages() {
+            let bytes = whole(&message);
+            assert_eq!(Message::decode(message.kind(), &bytes), Ok(message.clone()));
+            if !matches!(message, Message::Batch(..)) {
+                let longer: Bytes = [&bytes[..], &[0]].concat().into();
+                assert!(Message::decode(message.kind(), &longer).is_err(), "{message:?}");
+            }
+            for end in 0..bytes.len().min(44) {
+                assert!(Message::decode(message.kind(), &bytes.slice(..end)).is_err());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(
+            kind in 0u8..13,
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            if let Ok(message) = Message::decode(kind, &bytes.clone().into()) {
+                prop_assert_eq!(whole(&message).to_vec(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_damaged_message_is_another_or_an_error(at in 0usize..11, byte in 0usize..200, by in 1u8..) {
+            let message = &messages()[at];
+            let mut bytes = whole(message).to_vec();
+            prop_assume!(!bytes.is_empty());
+            let place = byte % bytes.len();
+            bytes[place] ^= by;
+            if let Ok(other) = Message::decode(message.kind(), &bytes.clone().into()) {
+                prop_assert_eq!(whole(&other).to_vec(), bytes);
+            }
+        }
+    }
+}

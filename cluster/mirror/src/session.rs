@@ -1,0 +1,198 @@
+//! One connection between two sites, from the greeting to its end.
+//!
+//! ```text
+//! reader --> source: take, room, has      target: offer, batch, gap, fork
+//! writer <-- outbox <-- both
+//! ```
+//!
+//! Invariants: a session belongs to one term of this node's leadership and to one definition of the
+//! link, and ends with either; everything that it started ends with it; the other side may send no
+//! more bytes of batches than it was given room for; who says nothing for long is gone.
+//!
+//! Never: write a batch to the connection that the rules do not let go at that moment.
+
+use crate::frame::{self, Messages};
+use crate::greeting::Greeted;
+use crate::links::Context;
+use crate::message::{Message, Part};
+use crate::source::Source;
+use crate::target::Target;
+use fulmar_broker::machine::links::Link;
+use fulmar_host::net::WriteHalf;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::time::{self, Duration};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Somebody who has nothing to say says so this often.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
+
+/// Who has not been heard for this long is gone: a line may stall without breaking.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
+
+/// How often a session looks whether its link is still what it was.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Messages that wait to be written.
+const OUTBOX: usize = 8;
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The connection broke, was closed, or the other side has said nothing for long.
+    Lost,
+    /// The other side broke the rules of the protocol.
+    Protocol,
+    /// This node does not lead any more.
+    Deposed,
+    /// The link has another definition, or none.
+    Redefined,
+    /// A rule does not let a topic go any more that was being sent.
+    Withheld,
+    /// This site did not take what came, or may not have.
+    NotTaken,
+}
+
+impl Ended {
+    /// Its name, for logs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Protocol => "protocol",
+            Self::Deposed => "deposed",
+            Self::Redefined => "redefined",
+            Self::Withheld => "withheld",
+            Self::NotTaken => "not-taken",
+        }
+    }
+}
+
+/// What the parts of a session share.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) context: Arc<Context>,
+    pub(crate) link: Arc<Link>,
+    outbox: mpsc::Sender<Message>,
+    end: mpsc::Sender<Ended>,
+}
+
+impl Parts {
+    /// Has a message written. Waits while many wait already.
+    pub(crate) async fn send(&self, message: Message) {
+        // A session that has ended takes its parts along.
+        let _ = self.outbox.send(message).await;
+    }
+
+    /// Ends the session.
+    pub(crate) fn end(&self, why: Ended) {
+        // The first reason counts.
+        let _ = self.end.try_send(why);
+    }
+
+    /// Whether the records of a topic of this site may go to the other one now.
+    fn may_go(&self, part: &Part) -> bool {
+        let region = &self.link.definition.region;
+        self.context.broker.site().read(|state| {
+            let topic = state.topics().get(part.topic);
+            topic.is_some_and(|topic| state.may_go(&topic.name, region))
+        })
+    }
+}
+
+/// Runs a session to its end.
+pub(crate) async fn run(context: Arc<Context>, greeted: Greeted) -> Ended {
+    let Greeted { link, reader, writer } = greeted;
+    let (outbox, to_write) = mpsc::channel(OUTBOX);
+    let (end, mut ended) = mpsc::channel(1);
+    let parts = Parts { context, link: Arc::new(link), outbox, end };
+    let _writing: Owned<()> = {
+        let parts = parts.clone();
+        task::spawn_owned(async move {
+            let why = write(&parts, writer, to_write).await;
+            parts.end(why);
+        })
+    };
+    tokio::select! {
+        biased;
+        why = ended.recv() => why.unwrap_or(Ended::Lost),
+        why = stands(&parts) => why,
+        why = read(&parts, reader) => why,
+    }
+}
+
+/// Waits until this node does not lead in the same term any more, or the link is another one.
+async fn stands(parts: &Parts) -> Ended {
+    let seen = parts.context.broker.group().leadership();
+    loop {
+        let change = parts.context.broker.group().wait_leadership_change(seen);
+        if time::timeout(LOOK_EVERY, change).await.is_ok() || !seen.is_me {
+            return Ended::Deposed;
+        }
+        let is_same = parts.context.broker.site().read(|state| {
+            state.link(&parts.link.name).is_some_and(|link| link.number == parts.link.number)
+        });
+        if !is_same {
+            return Ended::Redefined;
+        }
+    }
+}
+
+async fn write(
+    parts: &Parts,
+    mut writer: WriteHalf,
+    mut to_write: mpsc::Receiver<Message>,
+) -> Ended {
+    loop {
+        let message = match to_write.try_recv() {
+            Ok(message) => message,
+            Err(_) => {
+                if frame::flush(&mut writer).await.is_err() {
+                    return Ended::Lost;
+                }
+                match time::timeout(ALIVE_EVERY, to_write.recv()).await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => return Ended::Lost,
+                    Err(time::Elapsed) => Message::Alive,
+                }
+            }
+        };
+        // The one place through which records leave the site.
+        if let Message::Batch(part, ..) = &message
+            && !parts.may_go(part)
+        {
+            return Ended::Withheld;
+        }
+        if frame::write(&mut writer, &message).await.is_err() {
+            return Ended::Lost;
+        }
+    }
+}
+
+async fn read(parts: &Parts, mut reader: Messages) -> Ended {
+    let mut source = Source::start(parts.clone());
+    let mut target = Target::start(parts.clone());
+    target.give_room().await;
+    loop {
+        let message = match time::timeout(SILENCE_MAX, reader.next()).await {
+            Ok(Ok(Some(message))) => message,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Ended::Protocol;
+            }
+            Ok(Ok(None) | Err(_)) | Err(time::Elapsed) => return Ended::Lost,
+        };
+        let in_order = match message {
+            Message::Take(part, mark) => source.take(part, mark),
+            Message::Room(bytes) => source.room(bytes),
+            Message::Has(part, mark) => source.has(part, mark),
+            Message::Offer(topics) => target.offered(topics),
+            Message::Batch(part, mark, bytes) => target.batch(part, mark, bytes),
+            Message::Gap { part, mark, to, reason } => target.gap(part, mark, to, reason),
+            Message::Fork(part, offset) => target.fork(part, offset),
+            Message::Alive => true,
+            Message::Hello(_) | Message::Welcome { .. } | Message::Refused(_) => false,
+        };
+        if !in_order {
+            return Ended::Protocol;
+        }
+    }
+}

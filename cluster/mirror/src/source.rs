@@ -1,0 +1,335 @@
+//! The side of a session that gives: what this site may let the other one have, from where it asks
+//! for it.
+//!
+//! Invariants: only what is applied here is shipped, which is committed; a partition is shipped from
+//! a place on only if the other side holds the tag that this site has there, or had there before the
+//! records had their time; the bytes on their way stay within the room that the other side gave.
+//!
+//! Never: ship what a rule does not let go. What decides is `session::write`; here it is only
+//! offered.
+
+use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
+use crate::session::{Ended, Parts};
+use fulmar_broker::machine::partitions::chained;
+use fulmar_broker::machine::state::State;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::time::{self, Duration};
+use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Tag, Unit};
+use fulmar_store::{StoredBatch, StreamId};
+use fulmar_types::link::GapReason;
+use fulmar_types::{Event, Offset, Plant, Probe};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// How often this side looks whether it offers something else.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the progress of the other side is noted in the log, if it has moved.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
+
+/// Bytes that are read for one partition at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// The most that the other side may have given room for at one time.
+const ROOM_BYTES_MAX: usize = 64 << 20;
+
+/// Partitions that are shipped in one session, at most.
+const PARTS_MAX: usize = 16_384;
+
+/// The giving side.
+pub(crate) struct Source {
+    parts: Parts,
+    room: Arc<Semaphore>,
+    shipping: BTreeMap<Part, Owned<()>>,
+    progress: Arc<Mutex<BTreeMap<Part, Mark>>>,
+    _offering: Owned<()>,
+    _noting: Owned<()>,
+}
+
+impl Source {
+    pub(crate) fn start(parts: Parts) -> Self {
+        let progress = Arc::new(Mutex::default());
+        let _offering = task::spawn_owned(offer(parts.clone()));
+        let _noting = task::spawn_owned(note(parts.clone(), Arc::clone(&progress)));
+        let room = Arc::new(Semaphore::new(0));
+        Self { parts, room, shipping: BTreeMap::new(), progress, _offering, _noting }
+    }
+
+    /// The other side asks for a partition. `false` if it may not.
+    pub(crate) fn take(&mut self, part: Part, mark: Mark) -> bool {
+        if self.shipping.len() >= PARTS_MAX && !self.shipping.contains_key(&part) {
+            return false;
+        }
+        let shipment = Shipment { parts: self.parts.clone(), room: Arc::clone(&self.room), part };
+        self.shipping.insert(part, task::spawn_owned(shipment.run(mark)));
+        true
+    }
+
+    /// The other side has room for more. `false` if it gives more than it may.
+    pub(crate) fn room(&mut self, bytes: u32) -> bool {
+        let fits = self.room.available_permits() + bytes as usize <= ROOM_BYTES_MAX;
+        if fits {
+            self.room.add_permits(bytes as usize);
+        }
+        fits
+    }
+
+    /// The other side has everything before a place.
+    pub(crate) fn has(&mut self, part: Part, mark: Mark) -> bool {
+        let is_known = self.shipping.contains_key(&part);
+        if is_known {
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(part, mark);
+        }
+        is_known
+    }
+}
+
+fn offers(state: &State, parts: &Parts) -> Vec<Offered> {
+    let link = &parts.link.definition;
+    // A copy goes back neither to where it came from, nor on to another site.
+    let may_go = |name: &str| state.may_go(name, &link.region);
+    let own = state.topics().iter().filter(|topic| state.mirror(topic.id).is_none());
+    let offered = own.filter(|topic| may_go(&topic.name)).map(|topic| Offered {
+        topic: topic.id,
+        name: topic.name.clone(),
+        partitions: topic.partitions,
+        configs: topic.configs.clone(),
+    });
+    offered.take(OFFERED_MAX).collect()
+}
+
+async fn offer(parts: Parts) {
+    let mut told = None;
+    loop {
+        let now = parts.context.broker.site().read(|state| offers(state, &parts));
+        if told.as_ref() != Some(&now) {
+            parts.send(Message::Offer(now.clone())).await;
+            told = Some(now);
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Notes in the log how far the other side has come, so that whoever leads next knows it.
+async fn note(parts: Parts, progress: Arc<Mutex<BTreeMap<Part, Mark>>>) {
+    loop {
+        time::sleep(NOTE_EVERY).await;
+        let moved = std::mem::take(&mut *progress.lock().unwrap_or_else(PoisonError::into_inner));
+        for (Part { topic, partition }, Mark { offset, tag }) in moved {
+            let place = MirrorPlace { link: parts.link.number, topic, partition, offset, tag };
+            let unit = Unit::of(Operation::Link(LinkOperation::PeerHas { place }));
+            let deadline = time::now() + NOTE_EVERY;
+            parts.context.broker.proposer().submit_silently(unit, deadline).await;
+        }
+    }
+}
+
+/// What a partition is like at one moment.
+struct Look {
+    stream: StreamId,
+    chain_key: [u8; 32],
+    log_start: Offset,
+    next: Offset,
+    /// The chain at `next`.
+    chain: Tag,
+    /// Where the chain is known at or before the offset in question, and what it is there.
+    known: Option<Mark>,
+    /// What the other side was known to hold.
+    noted: Option<Mark>,
+}
+
+/// Why a partition is not shipped.
+enum Stop {
+    /// It is not there any more.
+    Gone,
+    /// The other side does not hold what this side had there.
+    Fork,
+    /// The records cannot be read here.
+    Unreadable,
+    /// This node does not lead, or not yet.
+    Deposed,
+}
+
+/// One partition on its way.
+struct Shipment {
+    parts: Parts,
+    room: Arc<Semaphore>,
+    part: Part,
+}
+
+impl Shipment {
+    async fn run(self, from: Mark) {
+        match self.ship(from).await {
+            Stop::Gone => {}
+            Stop::Fork => {
+                let host = &self.parts.context.host;
+                host.report(Event::LinkForked {
+                    topic: self.part.topic,
+                    partition: self.part.partition,
+                    offset: from.offset,
+                });
+                host.probe(Probe::ForkRefused);
+                self.parts.send(Message::Fork(self.part, from.offset)).await;
+            }
+            Stop::Unreadable => self.parts.end(Ended::Lost),
+            Stop::Deposed => self.parts.end(Ended::Deposed),
+        }
+    }
+
+    /// Looks at the partition, with an eye on an offset.
+    fn look(&self, at: Offset) -> Result<Look, Stop> {
+        let Part { topic, partition } = self.part;
+        let link = &self.parts.link.name;
+        self.parts.context.broker.site().read(|state| {
+            let topic = state.topics().get(topic).ok_or(Stop::Gone)?;
+            let stream = topic.stream(partition).ok_or(Stop::Gone)?;
+            let known = state.partition(stream).ok_or(Stop::Gone)?;
+            let spans = state.spans(stream).rev().find(|span| span.first <= at);
+            let noted = state.peer_progress(link, stream);
+            Ok(Look {
+                stream,
+                chain_key: topic.chain_key,
+                log_start: known.log_start,
+                next: known.next,
+                chain: known.chain,
+                known: spans.map(|span| Mark { offset: span.first, tag: span.chain }),
+                noted: noted.map(|peer| Mark { offset: peer.offset, tag: peer.tag }),
+            })
+        })
+    }
+
+    async fn read(
+        &self,
+        stream: StreamId,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<StoredBatch>, Stop> {
+        let records = self.parts.context.broker.records();
+        records.read(stream, from..to, READ_BYTES).await.map_err(|_| Stop::Unreadable)
+    }
+
+    /// Whether this side had the tag at the offset, as far as it can still be known.
+    async fn verify(&self, mark: Mark) -> Result<(), Stop> {
+        let look = self.look(mark.offset)?;
+        if mark.offset > look.next {
+            return Err(Stop::Fork);
+        }
+        if mark.offset < look.log_start {
+            // What it was is gone; but how far the other side had come was noted.
+            let noted = look.noted.filter(|noted| noted.offset == mark.offset);
+            let differs = noted.is_some_and(|noted| noted.tag != mark.tag);
+            return if differs { Err(Stop::Fork) } else { Ok(()) };
+        }
+        let chain =
+            if mark.offset == look.next { look.chain } else { self.roll(&look, mark).await? };
+        if chain == mark.tag { Ok(()) } else { Err(Stop::Fork) }
+    }
+
+    /// The chain at the offset of a mark, computed from the last place before it where it is known.
+    async fn roll(&self, look: &Look, to: Mark) -> Result<Tag, Stop> {
+        let mut at = look.known.filter(|known| known.offset >= look.log_start).ok_or(Stop::Fork)?;
+        while at.offset < to.offset {
+            let batches = self.read(look.stream, at.offset, to.offset).await?;
+            if batches.is_empty() {
+                // No batch ends there, so the other side has it from somebody else.
+                return Err(Stop::Fork);
+            }
+            for batch in batches {
+                at = behind(&look.chain_key, at.tag, &batch);
+            }
+        }
+        Ok(at.tag)
+    }
+
+    async fn ship(&self, from: Mark) -> Stop {
+        // What an earlier leader had committed, and the other side may have, may not be applied here
+        // yet: the other side would seem to be ahead.
+        let is_planted = fulmar_host::planted(Plant::VerifyUnapplied);
+        if !is_planted && self.parts.context.broker.group().read_barrier().await.is_err() {
+            return Stop::Deposed;
+        }
+        if let Err(stop) = self.verify(from).await {
+            return stop;
+        }
+        if from.offset > Offset(0) {
+            self.parts.context.host.probe(Probe::LinkResumed);
+        }
+        let mut at = from;
+        loop {
+            match self.ship_some(at).await {
+                Ok(next) => at = next,
+                Err(stop) => return stop,
+            }
+        }
+    }
+
+    /// Ships what there is behind a place, or waits until there is something. Returns how far it came.
+    async fn ship_some(&self, at: Mark) -> Result<Mark, Stop> {
+        let look = self.look(at.offset)?;
+        if at.offset < look.log_start {
+            return self.skip_expired(at.offset, look.log_start).await;
+        }
+        let watch = self.parts.context.broker.site().watch(&[look.stream]);
+        let look = self.look(at.offset)?;
+        let batches = if fulmar_host::planted(Plant::ShipUncommitted) && at.offset >= look.next {
+            time::sleep(LOOK_EVERY / 100).await;
+            let broker = &self.parts.context.broker;
+            let mut batches =
+                broker.unapplied(look.stream, broker.group().applied(), look.next).await;
+            batches.retain(|batch| batch.base_offset >= at.offset);
+            batches
+        } else if at.offset == look.next {
+            watch.changed().await;
+            return Ok(at);
+        } else {
+            self.read(look.stream, at.offset, look.next).await?
+        };
+        let mut at = at;
+        for batch in batches {
+            if batch.base_offset != at.offset {
+                break;
+            }
+            at = self.send(&look.chain_key, at, batch).await;
+        }
+        Ok(at)
+    }
+
+    async fn skip_expired(&self, from: Offset, start: Offset) -> Result<Mark, Stop> {
+        let look = self.look(start)?;
+        if look.log_start != start {
+            return Ok(Mark { offset: from, tag: [0; 16] });
+        }
+        let tag = match look.known {
+            Some(known) if known.offset == start => known.tag,
+            _ if start == look.next => look.chain,
+            // Retention cuts between spans, so this does not happen; without the tag nothing could
+            // be told about what follows.
+            _ => return Err(Stop::Unreadable),
+        };
+        let mark = Mark { offset: from, tag };
+        let reason = GapReason::Expired;
+        self.parts.send(Message::Gap { part: self.part, mark, to: start, reason }).await;
+        Ok(Mark { offset: start, tag })
+    }
+
+    async fn send(&self, chain_key: &[u8; 32], at: Mark, batch: StoredBatch) -> Mark {
+        let behind = behind(chain_key, at.tag, &batch);
+        let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
+        // The session ends, and this with it, before the room is closed.
+        if let Ok(room) = self.room.acquire_many(bytes).await {
+            room.forget();
+        }
+        let mark = Mark { offset: batch.base_offset, tag: behind.tag };
+        self.parts.send(Message::Batch(self.part, mark, batch.bytes)).await;
+        behind
+    }
+}
+
+/// The place behind a batch.
+fn behind(chain_key: &[u8; 32], tag: Tag, batch: &StoredBatch) -> Mark {
+    Mark {
+        offset: batch.base_offset.plus(u64::from(batch.records)),
+        tag: chained(chain_key, &tag, batch.base_offset, &batch.bytes),
+    }
+}

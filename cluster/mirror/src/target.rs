@@ -1,0 +1,388 @@
+//! The side of a session that takes: mirrors of the topics that the other site offers and this one
+//! wants.
+//!
+//! Invariants: a batch is proposed with its offset and tag under the definition of the link that the
+//! session belongs to, so whatever became of an earlier proposal it takes effect once or never; the
+//! batches of a partition are proposed in their order; what the other side may have on its way is
+//! bounded, and more is given only when something is committed.
+//!
+//! Never: tell the other side that something is here before it is committed.
+
+use crate::message::{Mark, Message, Offered, Part};
+use crate::session::{Ended, Parts};
+use bytes::Bytes;
+use fulmar_broker::machine::mirroring::NO_TAG;
+use fulmar_broker::machine::outcome::{OperationResult, Refusal, UnitResult};
+use fulmar_broker::proposer::{Answer, Ticket};
+use fulmar_host::random;
+use fulmar_host::task::{self, Owned};
+use fulmar_host::time::{self, Duration};
+use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, Operation, Unit};
+use fulmar_types::link::GapReason;
+use fulmar_types::{Event, Offset, PartitionIndex, Probe, TopicId, Uuid};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Bytes of batches that the other side may have on their way, of all partitions together.
+const ROOM_BYTES: u32 = 8 << 20;
+
+/// How much must have become free before it is said.
+const ROOM_STEP_BYTES: u32 = ROOM_BYTES / 8;
+
+/// Batches of one partition that are being proposed at one time.
+const PROPOSED_MAX: usize = 64;
+
+/// How long a batch may wait for its place in the log.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a mirror that cannot be made is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// What came for a partition.
+struct Incoming {
+    /// What is proposed.
+    operation: LinkOperation,
+    /// Up to where the partition is when that is done.
+    behind: Mark,
+    /// The bytes of it that take room.
+    bytes: u32,
+}
+
+/// A partition that is taken: its mirror here, and who commits what comes.
+struct Taken {
+    topic: TopicId,
+    incoming: mpsc::UnboundedSender<Incoming>,
+    _committing: Owned<()>,
+}
+
+type Taking = Arc<Mutex<BTreeMap<Part, Taken>>>;
+
+/// Room that is to be given back to the other side, and what it has left.
+struct Room {
+    freed: u32,
+    given: u32,
+}
+
+/// The taking side.
+pub(crate) struct Target {
+    parts: Parts,
+    taking: Taking,
+    room: Arc<Mutex<Room>>,
+    offers: mpsc::UnboundedSender<Vec<Offered>>,
+    _taking_up: Owned<()>,
+}
+
+impl Target {
+    pub(crate) fn start(parts: Parts) -> Self {
+        let (offers, offered) = mpsc::unbounded_channel();
+        let taking = Taking::default();
+        let room = Arc::new(Mutex::new(Room { freed: 0, given: 0 }));
+        let taker =
+            Taker { parts: parts.clone(), taking: Arc::clone(&taking), room: Arc::clone(&room) };
+        let _taking_up = task::spawn_owned(taker.run(offered));
+        Self { parts, taking, room, offers, _taking_up }
+    }
+
+    /// Lets the other side send.
+    pub(crate) async fn give_room(&self) {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner).given = ROOM_BYTES;
+        self.parts.send(Message::Room(ROOM_BYTES)).await;
+    }
+
+    /// What the other side lets go, all of it.
+    pub(crate) fn offered(&mut self, topics: Vec<Offered>) -> bool {
+        self.offers.send(topics).is_ok()
+    }
+
+    /// A batch came. `false` if it may not.
+    pub(crate) fn batch(&mut self, part: Part, mark: Mark, bytes: Bytes) -> bool {
+        let Ok(len) = u32::try_from(bytes.len()) else { return false };
+        {
+            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(left) = room.given.checked_sub(len) else { return false };
+            room.given = left;
+        }
+        if bytes.len() > self.parts.context.settings.batch_bytes_max {
+            // The other site has larger segments. It would come again and again.
+            tracing::warn!(bytes = len, "a batch is larger than the segments of this site allow");
+            return false;
+        }
+        let Some(records) = records_of(&bytes) else { return false };
+        let behind = Mark { offset: mark.offset.plus(records), tag: mark.tag };
+        self.pass(part, behind, len, |place| LinkOperation::MirrorAppend {
+            place: MirrorPlace { offset: mark.offset, ..place },
+            batch: Batch::new(bytes),
+        })
+    }
+
+    /// Something will never come. `false` if it may not be said.
+    pub(crate) fn gap(&mut self, part: Part, mark: Mark, to: Offset, reason: GapReason) -> bool {
+        if to <= mark.offset {
+            return false;
+        }
+        self.parts.context.host.probe(Probe::GapMirrored);
+        let behind = Mark { offset: to, tag: mark.tag };
+        self.pass(part, behind, 0, |place| LinkOperation::MirrorSkip {
+            place: MirrorPlace { offset: mark.offset, ..place },
+            to,
+            reason,
+        })
+    }
+
+    /// Hands something on to the task of its partition.
+    fn pass(
+        &self,
+        part: Part,
+        behind: Mark,
+        bytes: u32,
+        operation: impl FnOnce(MirrorPlace) -> LinkOperation,
+    ) -> bool {
+        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was not asked for is not taken.
+        let Some(taken) = taking.get(&part) else { return false };
+        let place = MirrorPlace {
+            link: self.parts.link.number,
+            topic: taken.topic,
+            partition: part.partition,
+            offset: behind.offset,
+            tag: behind.tag,
+        };
+        let incoming = Incoming { operation: operation(place), behind, bytes };
+        taken.incoming.send(incoming).is_ok()
+    }
+
+    /// The other side does not have what this mirror has.
+    pub(crate) fn fork(&mut self, part: Part, offset: Offset) -> bool {
+        let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = taking.remove(&part) else { return false };
+        let (topic, partition) = (taken.topic, part.partition);
+        self.parts.context.host.report(Event::LinkForked { topic, partition, offset });
+        true
+    }
+}
+
+/// How many offsets a batch takes, if it is one.
+fn records_of(bytes: &Bytes) -> Option<u64> {
+    let facts = fulmar_broker::machine::batch::BatchFacts::read(bytes, 0)?;
+    Some(u64::from(facts.records))
+}
+
+/// Takes up what is offered.
+struct Taker {
+    parts: Parts,
+    taking: Taking,
+    room: Arc<Mutex<Room>>,
+}
+
+/// What there is for an offered topic on this site.
+enum Here {
+    /// Its mirror, with where each partition has come to.
+    Mirror(TopicId, Vec<Mark>),
+    /// Nothing yet.
+    Nothing,
+    /// A topic of the name that is no mirror of this one.
+    InTheWay,
+}
+
+impl Taker {
+    async fn run(self, mut offered: mpsc::UnboundedReceiver<Vec<Offered>>) {
+        while let Some(mut topics) = offered.recv().await {
+            // Only the newest counts.
+            while let Ok(newer) = offered.try_recv() {
+                topics = newer;
+            }
+            // What an earlier leader had committed may not be applied here yet.
+            if self.parts.context.broker.group().read_barrier().await.is_err() {
+                return self.parts.end(Ended::Deposed);
+            }
+            let wanted = |topic: &&Offered| self.parts.link.definition.takes(&topic.name);
+            for topic in topics.iter().filter(wanted) {
+                self.take_up(topic).await;
+            }
+        }
+    }
+
+    async fn take_up(&self, topic: &Offered) {
+        loop {
+            match self.here(topic) {
+                Here::Mirror(mirror, marks) => {
+                    for (partition, mark) in (0..).zip(marks) {
+                        self.take(topic.topic, mirror, PartitionIndex(partition), mark).await;
+                    }
+                    return;
+                }
+                Here::InTheWay => {
+                    tracing::warn!(topic = %topic.name, "another topic has the name of its mirror");
+                    return;
+                }
+                Here::Nothing => {
+                    if !self.create(topic).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn here(&self, topic: &Offered) -> Here {
+        let link = &self.parts.link;
+        self.parts.context.broker.site().read(|state| {
+            let Some(here) = state.topics().by_name(&link.definition.name_of(&topic.name)) else {
+                return Here::Nothing;
+            };
+            let is_ours = |mirror: &&fulmar_broker::machine::mirrors::Mirror| {
+                mirror.origin == topic.topic && mirror.link == link.name
+            };
+            if state.mirror(here.id).filter(is_ours).is_none() {
+                return Here::InTheWay;
+            }
+            let mark = |stream| Mark {
+                offset: state.partition(stream).map_or(Offset(0), |partition| partition.next),
+                tag: state.tag(stream).unwrap_or(NO_TAG),
+            };
+            Here::Mirror(here.id, here.streams().map(mark).collect())
+        })
+    }
+
+    /// Makes the mirror of a topic. `false` if there can be none.
+    async fn create(&self, topic: &Offered) -> bool {
+        let link = &self.parts.link;
+        let operation = LinkOperation::CreateMirror {
+            topic: TopicId(Uuid::from_random(random::random_16())),
+            name: link.definition.name_of(&topic.name),
+            partitions: topic.partitions,
+            configs: topic.configs.clone(),
+            link: link.name.clone(),
+            origin: topic.topic,
+            origin_name: topic.name.clone(),
+        };
+        match self
+            .parts
+            .context
+            .broker
+            .proposer()
+            .propose(Unit::of(Operation::Link(operation)))
+            .await
+        {
+            Answer::Done { result: UnitResult::Done(_), .. } => true,
+            Answer::Done { result: UnitResult::Refused(Refusal::TopicExists), .. } => true,
+            Answer::Done { result: UnitResult::Refused(refusal), .. } => {
+                tracing::warn!(topic = %topic.name, %refusal, "a topic cannot be mirrored");
+                false
+            }
+            Answer::NotDone | Answer::NoRoom | Answer::Unknown => {
+                time::sleep(AGAIN_AFTER).await;
+                true
+            }
+        }
+    }
+
+    async fn take(&self, origin: TopicId, topic: TopicId, partition: PartitionIndex, mark: Mark) {
+        let part = Part { topic: origin, partition };
+        {
+            let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+            if taking.contains_key(&part) {
+                return;
+            }
+            let (incoming, came) = mpsc::unbounded_channel();
+            let committer =
+                Committer { parts: self.parts.clone(), room: Arc::clone(&self.room), part };
+            let _committing = task::spawn_owned(committer.run(came));
+            taking.insert(part, Taken { topic, incoming, _committing });
+        }
+        self.parts.send(Message::Take(part, mark)).await;
+    }
+}
+
+/// Commits what comes for one partition.
+struct Committer {
+    parts: Parts,
+    room: Arc<Mutex<Room>>,
+    part: Part,
+}
+
+/// A proposal on its way.
+struct Proposed {
+    ticket: Ticket,
+    behind: Mark,
+    bytes: u32,
+}
+
+impl Committer {
+    async fn run(self, mut came: mpsc::UnboundedReceiver<Incoming>) {
+        let mut proposed: VecDeque<Proposed> = VecDeque::new();
+        loop {
+            match next(&mut proposed, &mut came).await {
+                Next::Answer(answer) => {
+                    let done = proposed.pop_front().expect("its ticket was answered");
+                    if !is_committed(&answer) {
+                        return self.parts.end(Ended::NotTaken);
+                    }
+                    self.committed(&done, proposed.is_empty()).await;
+                }
+                Next::Came(Incoming { operation, behind, bytes }) => {
+                    let unit = Unit::of(Operation::Link(operation));
+                    let deadline = time::now() + PROPOSE_TIMEOUT;
+                    let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;
+                    proposed.push_back(Proposed { ticket, behind, bytes });
+                }
+                Next::Over => return,
+            }
+        }
+    }
+
+    /// Tells the other side, now and then, how far this one is, and that there is room again.
+    async fn committed(&self, done: &Proposed, was_last: bool) {
+        let freed = {
+            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            room.freed += done.bytes;
+            let is_due = room.freed >= ROOM_STEP_BYTES;
+            let freed = if is_due { std::mem::take(&mut room.freed) } else { 0 };
+            room.given += freed;
+            freed
+        };
+        if freed > 0 {
+            self.parts.send(Message::Room(freed)).await;
+        }
+        if was_last || freed > 0 {
+            self.parts.send(Message::Has(self.part, done.behind)).await;
+        }
+    }
+}
+
+/// What is to be done next for a partition.
+enum Next {
+    /// The oldest proposal was answered.
+    Answer(Answer),
+    /// Something is to be proposed.
+    Came(Incoming),
+    /// The session is over.
+    Over,
+}
+
+async fn next(
+    proposed: &mut VecDeque<Proposed>,
+    came: &mut mpsc::UnboundedReceiver<Incoming>,
+) -> Next {
+    let has_place = proposed.len() < PROPOSED_MAX;
+    let answered = async {
+        match proposed.front_mut() {
+            Some(first) => (&mut first.ticket).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = answered => Next::Answer(answer),
+        incoming = came.recv(), if has_place => incoming.map_or(Next::Over, Next::Came),
+    }
+}
+
+fn is_committed(answer: &Answer) -> bool {
+    let Answer::Done { result: UnitResult::Done(results), .. } = answer else { return false };
+    let is_ours = |result: &OperationResult| {
+        matches!(result, OperationResult::Appended { .. } | OperationResult::Skipped)
+    };
+    results.iter().all(is_ours)
+}

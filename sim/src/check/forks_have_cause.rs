@@ -1,0 +1,55 @@
+//! A link says that a mirror and its origin have parted only if somebody has parted them: in no run
+//! is a site put back to an older copy of itself, so there is no fork (DESIGN of mirrors: two
+//! histories are never merged; here there is one).
+
+use super::{Check, Observation};
+use fulmar_types::{Event, Probe};
+
+/// Counts the links that went on, and takes no fork.
+#[derive(Default)]
+pub struct ForksHaveCause {
+    compared: u64,
+}
+
+impl Check for ForksHaveCause {
+    fn name(&self) -> &'static str {
+        "forks_have_cause"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
+        match seen.event {
+            Event::Probe(Probe::LinkResumed) => self.compared += 1,
+            Event::LinkForked { topic, partition, offset } => {
+                return Err(format!(
+                    "{}: partition {partition} of topic {topic} and its mirror are said to differ \
+                     before offset {offset}, and nobody has parted them",
+                    seen.at
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn compared(&self) -> u64 {
+        self.compared
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::run;
+    use super::*;
+    use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
+
+    #[test]
+    fn a_fork_that_nobody_made_is_reported() {
+        let mut check = ForksHaveCause::default();
+        let (topic, partition) = (TopicId(Uuid([1; 16])), PartitionIndex(2));
+        let forked = Event::LinkForked { topic, partition, offset: Offset(7) };
+        let text = run(&mut check, &[(1, Event::Probe(Probe::LinkResumed)), (2, forked)]);
+        let text = text.expect("nobody made it");
+        assert!(text.contains("node 2 of site 0") && text.contains("before offset 7"), "{text}");
+        assert_eq!(check.compared(), 1);
+    }
+}

@@ -1,0 +1,260 @@
+//! Links between the sites of a scenario: laid down before the clients begin, read from while the
+//! faults last, and compared at the end.
+//!
+//! Invariants checked here: whatever a mirror showed at an offset, at any time, is what its origin
+//! has there at the end (DESIGN of mirrors: one offset, one content on both sides); after everything
+//! has healed a mirror comes to have all that its origin has, with the same offsets.
+//!
+//! What was read from a mirror does not go into the history: nobody produced it there.
+
+use super::reading::Reader;
+use super::stage::Stage;
+use super::workload::{READ_TIMEOUT, Workloads, payload};
+use crate::history::{ClientId, PartitionName, Payload, ReadBack, Time};
+use crate::prng::Prng;
+use crate::report::Verdict;
+use crate::scenario::workload::{Dials, Mirror};
+use crate::scenario::{Drawn, LINK_PORT, SiteName, Workload};
+use fulmar_client::fetch::Fetch;
+use fulmar_client::{Cluster, Target, TopicPartition};
+use fulmar_types::link::LinkDefinition;
+use fulmar_types::{Offset, PartitionIndex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long one attempt to lay down a link may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// How often the harness looks whether a mirror has come to its end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A partition of a mirror: the site that has it, and the topic there.
+type Part = (SiteName, String, PartitionIndex);
+
+/// What clients saw in mirrors.
+type Seen = Arc<Mutex<BTreeMap<Part, BTreeMap<Offset, BTreeSet<Payload>>>>>;
+
+/// The mirrors of a run.
+#[derive(Default)]
+pub(super) struct Mirrors {
+    mirrors: Vec<Mirror<Drawn>>,
+    seen: Seen,
+}
+
+/// The region in which a site of a scenario lies.
+fn region(site: &SiteName) -> String {
+    format!("region-{site}")
+}
+
+fn topic_of(mirror: &Mirror<Drawn>) -> String {
+    format!("{}.{}", mirror.of, mirror.topic)
+}
+
+impl Mirrors {
+    pub(super) fn new(workloads: &[Workload<Drawn>]) -> Self {
+        let mirrors = workloads.iter().filter_map(|workload| match workload {
+            Workload::Mirror(mirror) => Some(mirror.clone()),
+            _ => None,
+        });
+        Self { mirrors: mirrors.collect(), seen: Seen::default() }
+    }
+
+    /// The links of all sites: of which site, to which other one, and what they are.
+    fn links(&self, stage: &Stage) -> BTreeMap<(SiteName, SiteName), LinkDefinition> {
+        let mut links: BTreeMap<(SiteName, SiteName), LinkDefinition> = BTreeMap::new();
+        for mirror in &self.mirrors {
+            let ends = [(&mirror.site, &mirror.of), (&mirror.of, &mirror.site)];
+            for (here, there) in ends {
+                let link = links.entry((here.clone(), there.clone())).or_default();
+                link.site = there.as_str().to_owned();
+                link.region = region(there);
+                let dials = match mirror.dials {
+                    Dials::Both => true,
+                    Dials::Mirror => here == &mirror.site,
+                    Dials::Origin => here == &mirror.of,
+                };
+                if dials && link.dial.is_empty() {
+                    let nodes = stage.bootstrap(there).into_iter();
+                    link.dial = nodes.map(|at| format!("{}:{LINK_PORT}", at.ip())).collect();
+                }
+            }
+            let link = links.get_mut(&(mirror.site.clone(), mirror.of.clone()));
+            link.expect("it was made above").take.push(mirror.topic.as_str().to_owned());
+        }
+        links
+    }
+
+    /// Lays down the links and the rules, on sites that are ready.
+    pub(super) async fn lay_down(&self, workloads: &Workloads) {
+        for ((here, there), link) in self.links(workloads.stage()) {
+            let cluster = workloads.cluster(&here);
+            while cluster.set_link(there.as_str(), Some(&link), LIMIT).await.is_err() {
+                madsim::time::sleep(LOOK).await;
+            }
+        }
+        let mut rules: BTreeMap<(&SiteName, &str), Vec<String>> = BTreeMap::new();
+        for mirror in &self.mirrors {
+            let key = (&mirror.of, mirror.topic.as_str());
+            rules.entry(key).or_default().push(region(&mirror.site));
+        }
+        for ((site, topic), regions) in rules {
+            let cluster = workloads.cluster(site);
+            while cluster.set_rule(topic, &regions, LIMIT).await.is_err() {
+                madsim::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// A client that reads from a mirror, anywhere in it.
+    pub(super) fn reading(
+        &self,
+        mirror: &Mirror<Drawn>,
+        partitions: u32,
+    ) -> impl FnOnce(Cluster, Prng) -> Reading {
+        let (site, topic) = (mirror.site.clone(), topic_of(mirror));
+        let (seen, interval) = (Arc::clone(&self.seen), mirror.rate.interval());
+        move |cluster, prng| Reading { site, topic, partitions, seen, interval, cluster, prng }
+    }
+
+    /// Waits until every mirror has come to the end of its origin, and compares them. The origins
+    /// have been read back.
+    pub(super) async fn compare(
+        &self,
+        workloads: &Workloads,
+        origins: &BTreeMap<PartitionName, ReadBack>,
+        deadline_ns: u64,
+    ) -> Option<Verdict> {
+        for mirror in &self.mirrors {
+            let of = |name: &&PartitionName| {
+                name.site == mirror.of.as_str() && name.topic == mirror.topic.as_str()
+            };
+            for name in origins.keys().filter(of) {
+                let part = (mirror.site.clone(), topic_of(mirror), name.partition);
+                let origin = &origins[name];
+                if let Some(text) = self.contradicts(&part, origin) {
+                    return Some(Verdict::Safety { check: "mirror_prefix".to_owned(), text });
+                }
+                if let Some(verdict) = self.whole(workloads, &part, origin, deadline_ns).await {
+                    return Some(verdict);
+                }
+            }
+        }
+        None
+    }
+
+    /// What a client saw in a mirror and the origin does not have there.
+    fn contradicts(&self, part: &Part, origin: &ReadBack) -> Option<String> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let records: BTreeMap<Offset, Payload> =
+            origin.records.iter().map(|record| (record.offset, record.payload)).collect();
+        for (offset, payloads) in seen.get(part)? {
+            for payload in payloads {
+                if records.get(offset) != Some(payload) {
+                    let has = records.get(offset).map_or("nothing".to_owned(), |p| p.to_string());
+                    let (site, topic, partition) = part;
+                    return Some(format!(
+                        "{topic}/{partition} at {site} showed {payload} at offset {offset}, where \
+                         its origin has {has}"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    async fn whole(
+        &self,
+        workloads: &Workloads,
+        (site, topic, partition): &Part,
+        origin: &ReadBack,
+        deadline_ns: u64,
+    ) -> Option<Verdict> {
+        let name = PartitionName {
+            site: site.as_str().to_owned(),
+            topic: topic.clone(),
+            partition: *partition,
+        };
+        let cluster = workloads.cluster(site);
+        let reader = Reader {
+            id: ClientId::LAST_READER,
+            site,
+            cluster: &cluster,
+            stage: workloads.stage(),
+            history: workloads.history(),
+        };
+        loop {
+            let read = reader.whole(&name).await;
+            if let Ok(mirror) = &read {
+                let differs = mirror.records.iter().zip(&origin.records).find(|(a, b)| a != b);
+                if let Some((here, there)) = differs {
+                    let text = format!(
+                        "{name} has {} at offset {}, its origin {} at {}",
+                        here.payload, here.offset, there.payload, there.offset
+                    );
+                    return Some(Verdict::Safety { check: "mirror_equal".to_owned(), text });
+                }
+                if mirror.records.len() > origin.records.len() {
+                    let text = format!("{name} goes on behind the end of its origin");
+                    return Some(Verdict::Safety { check: "mirror_equal".to_owned(), text });
+                }
+                if mirror.records.len() == origin.records.len() {
+                    return None;
+                }
+            }
+            if workloads.stage().machines.now_ns() > deadline_ns {
+                let got = match read {
+                    Ok(mirror) => format!("has {} of", mirror.records.len()),
+                    Err(text) => format!("cannot be read ({text}), of"),
+                };
+                let text = format!("{name} {got} {} records of its origin", origin.records.len());
+                return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
+            }
+            madsim::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A client of a mirror.
+pub(super) struct Reading {
+    site: SiteName,
+    topic: String,
+    partitions: u32,
+    seen: Seen,
+    interval: Duration,
+    cluster: Cluster,
+    prng: Prng,
+}
+
+impl Reading {
+    /// Reads until it is told to stop.
+    pub(super) async fn run(mut self, stopped: impl Fn() -> bool) {
+        let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
+        while !stopped() {
+            madsim::time::sleep(self.interval).await;
+            let number = u32::try_from(self.prng.below(u64::from(self.partitions))).unwrap_or(0);
+            let end = ends.get(&number).copied().unwrap_or_default();
+            let from = Offset(self.prng.between(0, end.get()));
+            let of = TopicPartition::new(&self.topic, PartitionIndex(number));
+            let fetch = Fetch { max_wait: Duration::ZERO, ..Fetch::new(of, from) };
+            let Ok(fetched) = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await else {
+                continue;
+            };
+            ends.insert(number, fetched.high_watermark);
+            let part = (self.site.clone(), self.topic.clone(), PartitionIndex(number));
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = seen.entry(part).or_default();
+            // Damage is found when everything is read back.
+            for record in fetched.records().unwrap_or_default() {
+                let payload = payload(record.key.as_deref(), record.value.as_deref());
+                seen.entry(record.offset).or_default().insert(payload);
+            }
+        }
+    }
+}
+
+/// The moment by which something that follows on others must have happened.
+pub(super) fn later(deadline_ns: u64, stage: &Stage) -> u64 {
+    let more = u64::try_from(stage.drawn.run.heal_within.0.as_nanos()).unwrap_or(u64::MAX / 2);
+    deadline_ns.max(Time(stage.machines.now_ns()).0.saturating_add(more))
+}
