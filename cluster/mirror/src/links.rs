@@ -1,8 +1,9 @@
 //! Which sessions there are to be: one for each link, on whichever node leads.
 //!
-//! Invariants: only a node that leads has sessions; of two connections for one link the newer stays,
-//! and while there is one nobody dials; a peer that cannot be reached is tried again for ever, after
-//! pauses that are bounded and differ.
+//! Invariants: only a node that leads has sessions; a link has one, and while it has one nobody dials;
+//! of two connections the newer stays, but if both sides have dialled, on both sides the one of the
+//! site whose name comes first; a peer that cannot be reached is tried again for ever, after pauses
+//! that are bounded and differ.
 //!
 //! Never: keep anything here that has to outlive this process. What there is to know about a link
 //! stands in the log.
@@ -57,11 +58,19 @@ pub(crate) struct Context {
     pub(crate) host: Host,
     pub(crate) broker: Arc<Broker>,
     pub(crate) settings: LinkSettings,
-    /// The session of each link, with the number of the session.
-    sessions: Mutex<BTreeMap<String, (u64, Owned<()>)>>,
+    /// The session of each link.
+    sessions: Mutex<BTreeMap<String, Session>>,
     /// Who is dialled at the moment, by link and number of its definition.
     dialling: Mutex<BTreeMap<String, (u64, Owned<()>)>>,
     next_session: Mutex<u64>,
+}
+
+/// A session of a link.
+struct Session {
+    number: u64,
+    /// Whether the site dialled whose name comes first.
+    is_of_first: bool,
+    _running: Owned<()>,
 }
 
 /// The links of a node. Dropping it ends all of them.
@@ -118,7 +127,7 @@ impl Context {
         self.broker.group().leadership().is_me
     }
 
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, (u64, Owned<()>)>> {
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, Session>> {
         locked(&self.sessions)
     }
 
@@ -126,8 +135,14 @@ impl Context {
         locked(&self.dialling)
     }
 
-    /// Begins a session, in place of the one that the link may have.
-    fn begin(self: &Arc<Self>, greeted: Greeted) {
+    /// Begins a session, in place of the one that the link may have; unless that one is to stay.
+    fn begin(self: &Arc<Self>, greeted: Greeted, is_dialled: bool) {
+        // Two sites that dial each other at one time would each give up what the other one keeps.
+        let is_of_first = is_dialled == (self.settings.site < greeted.link.definition.site);
+        let stays = |session: &Session| session.is_of_first && !is_of_first;
+        if self.sessions().get(&greeted.link.name).is_some_and(stays) {
+            return;
+        }
         let number = {
             let mut next = locked(&self.next_session);
             *next += 1;
@@ -135,7 +150,7 @@ impl Context {
         };
         let name = greeted.link.name.clone();
         self.host.report(Event::LinkUp { link: name.clone() });
-        let running = {
+        let _running = {
             let (context, name) = (Arc::clone(self), name.clone());
             task::spawn_owned(async move {
                 let why = session::run(Arc::clone(&context), greeted).await;
@@ -144,12 +159,12 @@ impl Context {
                 context.ended(&name, number);
             })
         };
-        self.sessions().insert(name, (number, running));
+        self.sessions().insert(name, Session { number, is_of_first, _running });
     }
 
     fn ended(&self, name: &str, number: u64) {
         let mut sessions = self.sessions();
-        if sessions.get(name).is_some_and(|(known, _)| *known == number) {
+        if sessions.get(name).is_some_and(|session| session.number == number) {
             sessions.remove(name);
         }
     }
@@ -190,7 +205,13 @@ async fn dial(context: Arc<Context>, link: Link) {
     loop {
         for place in &link.definition.dial {
             match call(&context, link.clone(), place).await {
-                Ok(greeted) => return context.begin(greeted),
+                Ok(greeted) => {
+                    context.begin(greeted, true);
+                    // The session may be over before anybody has looked at it. This drops the task
+                    // that says so, which has nothing more to do.
+                    context.dialling().remove(&link.name);
+                    return;
+                }
                 Err(GreetingError::Refused(reason)) => {
                     // Two of three nodes do not lead: that is no trouble.
                     if reason != Refusal::NotLeader {
@@ -231,7 +252,7 @@ async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {
                 let context = Arc::clone(&context);
                 task::spawn(async move {
                     match greeting::answer(&context, connection).await {
-                        Ok(greeted) => context.begin(greeted),
+                        Ok(greeted) => context.begin(greeted, false),
                         Err(GreetingError::Refused(reason)) => {
                             tracing::debug!(reason = reason.name(), "another site was refused");
                         }

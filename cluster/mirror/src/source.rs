@@ -300,6 +300,11 @@ impl Shipment {
         if look.log_start != start {
             return Ok(Mark { offset: from, tag: [0; 16] });
         }
+        if fulmar_host::planted(Plant::GapTooWide) {
+            let (mark, reason) = (Mark { offset: from, tag: look.chain }, GapReason::Expired);
+            self.parts.send(Message::Gap { part: self.part, mark, to: look.next, reason }).await;
+            return Ok(Mark { offset: look.next, tag: look.chain });
+        }
         let tag = match look.known {
             Some(known) if known.offset == start => known.tag,
             _ if start == look.next => look.chain,

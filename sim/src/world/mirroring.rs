@@ -2,15 +2,16 @@
 //! faults last, and compared at the end.
 //!
 //! Invariants checked here: whatever a mirror showed at an offset, at any time, is what its origin
-//! has there at the end (DESIGN of mirrors: one offset, one content on both sides); after everything
-//! has healed a mirror comes to have all that its origin has, with the same offsets.
+//! has there at the end, or had there before that expired (DESIGN of mirrors: one offset, one content
+//! on both sides); after everything has healed a mirror comes to the end of its origin, and lacks
+//! nothing that the origin still has to keep.
 //!
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
 use super::reading::Reader;
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
-use crate::history::{ClientId, PartitionName, Payload, ReadBack, Time};
+use crate::history::{ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
 use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::{Dials, Mirror};
@@ -119,23 +120,14 @@ impl Mirrors {
 
     /// Waits until every mirror has come to the end of its origin, and compares them. The origins
     /// have been read back.
-    pub(super) async fn compare(
-        &self,
-        workloads: &Workloads,
-        origins: &BTreeMap<PartitionName, ReadBack>,
-        deadline_ns: u64,
-    ) -> Option<Verdict> {
+    pub(super) async fn compare(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
         for mirror in &self.mirrors {
-            let of = |name: &&PartitionName| {
-                name.site == mirror.of.as_str() && name.topic == mirror.topic.as_str()
-            };
-            for name in origins.keys().filter(of) {
-                let part = (mirror.site.clone(), topic_of(mirror), name.partition);
-                let origin = &origins[name];
-                if let Some(text) = self.contradicts(&part, origin) {
+            for (partition, origin) in origins(workloads.history(), mirror) {
+                let part = (mirror.site.clone(), topic_of(mirror), partition);
+                if let Some(text) = self.contradicts(&part, &origin) {
                     return Some(Verdict::Safety { check: "mirror_prefix".to_owned(), text });
                 }
-                if let Some(verdict) = self.whole(workloads, &part, origin, deadline_ns).await {
+                if let Some(verdict) = whole(workloads, &part, &origin, deadline_ns).await {
                     return Some(verdict);
                 }
             }
@@ -143,76 +135,128 @@ impl Mirrors {
         None
     }
 
-    /// What a client saw in a mirror and the origin does not have there.
-    fn contradicts(&self, part: &Part, origin: &ReadBack) -> Option<String> {
+    /// What a client saw in a mirror and the origin never had there.
+    fn contradicts(&self, part: &Part, origin: &Origin) -> Option<String> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let records: BTreeMap<Offset, Payload> =
-            origin.records.iter().map(|record| (record.offset, record.payload)).collect();
         for (offset, payloads) in seen.get(part)? {
             for payload in payloads {
-                if records.get(offset) != Some(payload) {
-                    let has = records.get(offset).map_or("nothing".to_owned(), |p| p.to_string());
+                if let Some(text) = origin.contradicts(*offset, *payload) {
                     let (site, topic, partition) = part;
-                    return Some(format!(
-                        "{topic}/{partition} at {site} showed {payload} at offset {offset}, where \
-                         its origin has {has}"
-                    ));
+                    return Some(format!("{topic}/{partition} at {site} showed {text}"));
                 }
             }
         }
         None
     }
+}
 
-    async fn whole(
-        &self,
-        workloads: &Workloads,
-        (site, topic, partition): &Part,
-        origin: &ReadBack,
-        deadline_ns: u64,
-    ) -> Option<Verdict> {
-        let name = PartitionName {
-            site: site.as_str().to_owned(),
-            topic: topic.clone(),
-            partition: *partition,
+/// What an origin has, and what it had.
+struct Origin {
+    read: ReadBack,
+    /// What is known of every offset, that of records included whose time is over.
+    ever: BTreeMap<Offset, Payload>,
+    /// When the producer was told of it.
+    acked: BTreeMap<Offset, Time>,
+    /// How long records are kept, if not for good.
+    kept: Option<Kept>,
+}
+
+impl Origin {
+    /// What is wrong with a record at an offset. Of one that has expired since, and whose producer
+    /// was never told where it is, nothing is known.
+    fn contradicts(&self, offset: Offset, payload: Payload) -> Option<String> {
+        let known = self.ever.get(&offset);
+        let has = match known {
+            Some(known) if *known == payload => return None,
+            None if offset < self.read.start => return None,
+            Some(known) => known.to_string(),
+            None => "nothing".to_owned(),
         };
-        let cluster = workloads.cluster(site);
-        let reader = Reader {
-            id: ClientId::LAST_READER,
-            site,
-            cluster: &cluster,
-            stage: workloads.stage(),
-            history: workloads.history(),
-        };
-        loop {
-            let read = reader.whole(&name).await;
-            if let Ok(mirror) = &read {
-                let differs = mirror.records.iter().zip(&origin.records).find(|(a, b)| a != b);
-                if let Some((here, there)) = differs {
-                    let text = format!(
-                        "{name} has {} at offset {}, its origin {} at {}",
-                        here.payload, here.offset, there.payload, there.offset
-                    );
-                    return Some(Verdict::Safety { check: "mirror_equal".to_owned(), text });
-                }
-                if mirror.records.len() > origin.records.len() {
-                    let text = format!("{name} goes on behind the end of its origin");
-                    return Some(Verdict::Safety { check: "mirror_equal".to_owned(), text });
-                }
-                if mirror.records.len() == origin.records.len() {
-                    return None;
-                }
+        Some(format!("{payload} at offset {offset}, where its origin has {has}"))
+    }
+}
+
+/// The partitions of the origin of a mirror.
+fn origins(history: &Mutex<History>, mirror: &Mirror<Drawn>) -> Vec<(PartitionIndex, Origin)> {
+    let history = history.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_of = |name: &PartitionName| {
+        name.site == mirror.of.as_str() && name.topic == mirror.topic.as_str()
+    };
+    let mut found = Vec::new();
+    for (name, read) in history.read_backs().iter().filter(|(name, _)| is_of(name)) {
+        let acked = history.operations().iter().filter(|of| of.partition == *name);
+        let (mut ever, mut told) = (BTreeMap::new(), BTreeMap::new());
+        for operation in acked {
+            let Some((batch, base)) = operation.acked() else { continue };
+            for (offset, payload) in (base.get()..).map(Offset).zip(&batch.payloads) {
+                ever.insert(offset, *payload);
+                told.insert(offset, operation.returned.unwrap_or(Time::END));
             }
-            if workloads.stage().machines.now_ns() > deadline_ns {
-                let got = match read {
-                    Ok(mirror) => format!("has {} of", mirror.records.len()),
-                    Err(text) => format!("cannot be read ({text}), of"),
-                };
-                let text = format!("{name} {got} {} records of its origin", origin.records.len());
-                return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
+        }
+        ever.extend(read.records.iter().map(|record| (record.offset, record.payload)));
+        let kept = history.kept().get(name).copied();
+        found.push((name.partition, Origin { read: read.clone(), ever, acked: told, kept }));
+    }
+    found
+}
+
+/// Reads a mirror until it has come to the end of its origin, and compares the two.
+async fn whole(
+    workloads: &Workloads,
+    (site, topic, partition): &Part,
+    origin: &Origin,
+    deadline_ns: u64,
+) -> Option<Verdict> {
+    let (site_name, partition) = (site.as_str().to_owned(), *partition);
+    let name = PartitionName { site: site_name, topic: topic.clone(), partition };
+    let cluster = workloads.cluster(site);
+    let reader = Reader {
+        id: ClientId::LAST_READER,
+        site,
+        cluster: &cluster,
+        stage: workloads.stage(),
+        history: workloads.history(),
+    };
+    loop {
+        let read = reader.whole(&name).await;
+        if let Ok(mirror) = &read {
+            if let Some(text) = differs(mirror, origin) {
+                let text = format!("{name} {text}");
+                return Some(Verdict::Safety { check: "mirror_equal".to_owned(), text });
             }
-            madsim::time::sleep(LOOK).await;
+            if mirror.end() >= origin.read.end() {
+                return None;
+            }
+        }
+        if workloads.stage().machines.now_ns() > deadline_ns {
+            let at = read.map_or_else(|text| text, |mirror| format!("it ends at {}", mirror.end()));
+            let text = format!("{name} has not come to offset {}: {at}", origin.read.end());
+            return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
+        }
+        madsim::time::sleep(LOOK).await;
+    }
+}
+
+/// How a mirror differs from its origin, apart from where it ends. It may lack what has had its time
+/// since somebody was told of it: the mirror has it later, and so keeps it longer.
+fn differs(mirror: &ReadBack, origin: &Origin) -> Option<String> {
+    for record in &mirror.records {
+        if let Some(text) = origin.contradicts(record.offset, record.payload) {
+            return Some(format!("has {text}"));
         }
     }
+    let has: BTreeSet<Offset> = mirror.records.iter().map(|record| record.offset).collect();
+    let has_its_time = |offset: &Offset| match origin.kept {
+        None => true,
+        Some(Kept { for_ns: Some(ns), bytes: None }) => {
+            origin.acked.get(offset).is_some_and(|told| told.0.saturating_add(ns) > mirror.at.0)
+        }
+        Some(_) => false,
+    };
+    let there = origin.read.records.iter().filter(|record| record.offset < mirror.end());
+    let mut there = there.filter(|record| has_its_time(&record.offset));
+    let missing = there.find(|record| !has.contains(&record.offset))?;
+    Some(format!("lacks offset {}, which its origin still has", missing.offset))
 }
 
 /// A client of a mirror.

@@ -103,7 +103,7 @@ impl Reader<'_> {
     pub(super) async fn read_topic(&self, topic: &str, partitions: u32) -> Result<(), String> {
         for partition in (0..partitions).map(PartitionIndex) {
             let name = self.name(topic, partition);
-            match self.read_all(&name).await {
+            match self.read_all(&name, self.may_expire(&name)).await {
                 Ok(read) => self.keep(name, read),
                 Err(unread) => {
                     if unread.cause == Cause::Damaged {
@@ -124,7 +124,7 @@ impl Reader<'_> {
         let mut whole = Ok(());
         for partition in (0..partitions).map(PartitionIndex) {
             let name = self.name(topic, partition);
-            let unread = match self.read_all(&name).await {
+            let unread = match self.read_all(&name, self.may_expire(&name)).await {
                 Ok(read) => {
                     self.keep(name, read);
                     continue;
@@ -141,12 +141,12 @@ impl Reader<'_> {
         whole
     }
 
-    /// A whole log that stays out of the history.
+    /// A whole log that stays out of the history. It may begin later and later.
     ///
     /// # Errors
     /// Why it could not be read.
     pub(super) async fn whole(&self, name: &PartitionName) -> Result<ReadBack, String> {
-        self.read_all(name).await.map_err(|unread| unread.text)
+        self.read_all(name, true).await.map_err(|unread| unread.text)
     }
 
     fn name(&self, topic: &str, partition: PartitionIndex) -> PartitionName {
@@ -173,11 +173,11 @@ impl Reader<'_> {
         history.read(id, now, ReadOutcome::Damaged(unread.text.clone()));
     }
 
-    async fn read_all(&self, name: &PartitionName) -> Result<ReadBack, Unread> {
+    async fn read_all(&self, name: &PartitionName, may_expire: bool) -> Result<ReadBack, Unread> {
         let mut whole = Whole::default();
         loop {
             let of = TopicPartition::new(&name.topic, name.partition);
-            if self.may_expire(name) && whole.vain > 0 {
+            if may_expire && whole.vain > 0 {
                 let asked =
                     self.cluster.list_offset(Target::Leader, &of, OffsetAt::Earliest, READ_TIMEOUT);
                 let start = asked.await.ok().and_then(|found| found.offset);

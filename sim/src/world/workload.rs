@@ -128,11 +128,7 @@ impl Workloads {
 
     /// Compares the mirrors with their origins, which have been read back.
     pub(super) async fn compare_mirrors(&self, deadline_ns: u64) -> Option<Verdict> {
-        let origins = {
-            let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-            history.read_backs().clone()
-        };
-        self.mirrors.compare(self, &origins, later(deadline_ns, &self.stage)).await
+        self.mirrors.compare(self, later(deadline_ns, &self.stage)).await
     }
 
     async fn boot(&self, site: &SiteName) -> Host {
