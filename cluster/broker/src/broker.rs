@@ -5,6 +5,7 @@
 
 use crate::answers::AnswerRoom;
 use crate::group::{GroupHandle, Records};
+use crate::handlers;
 use crate::limits::{
     FETCH_BYTES_IN_FLIGHT_MAX, METADATA_BYTES_IN_FLIGHT_MAX, WAITING_FETCH_BYTES_MAX,
 };
@@ -84,6 +85,14 @@ impl Broker {
     /// What puts units into the log.
     pub fn proposer(&self) -> &Proposer {
         &self.proposer
+    }
+
+    /// Those settings of a topic that this site honours as they are.
+    pub fn honoured(&self, settings: &[(String, String)]) -> Vec<(String, String)> {
+        let is_honoured = |(name, value): &&(String, String)| {
+            handlers::topic_config::check(&self.settings, name, value).is_ok()
+        };
+        settings.iter().filter(is_honoured).cloned().collect()
     }
 
     /// The id of this node, as Kafka has it.

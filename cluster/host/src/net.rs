@@ -57,6 +57,11 @@ pub trait Network: Send + Sync {
     /// If the other side refuses.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>>;
 
+    /// Whether there is such a network at all.
+    fn is_there(&self) -> bool {
+        true
+    }
+
     /// Connects to the first address of a name, `host:port`, that answers. Looking a name up may
     /// take many seconds.
     ///

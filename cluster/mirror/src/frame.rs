@@ -11,11 +11,12 @@
 //! `length` counts everything behind itself.
 //!
 //! Invariant: nothing is reserved for bytes that were only announced, and a frame is never longer
-//! than an entry with one batch can be.
+//! than a message between two nodes may be (16 MiB).
 
 use crate::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fulmar_host::net::{ReadHalf, WriteHalf};
+use fulmar_host::time::{self, Duration};
 use fulmar_types::limits::PEER_FRAME_BYTES_MAX;
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,17 +77,20 @@ impl Messages {
         self.bytes_max = PEER_FRAME_BYTES_MAX;
     }
 
-    /// The next message; `None` if the other side has closed the connection between two.
+    /// The next message; `None` if the other side has closed the connection between two. It may take
+    /// long to come over a slow line, but not without a byte for `silence_max`.
     ///
     /// # Errors
-    /// If the connection broke, or what came is no message.
-    pub async fn next(&mut self) -> io::Result<Option<Message>> {
+    /// If the connection broke or nothing came for so long, or what came is no message.
+    pub async fn next(&mut self, silence_max: Duration) -> io::Result<Option<Message>> {
         loop {
             if let Some(message) = self.cut()? {
                 return Ok(Some(message));
             }
             self.buffer.reserve(READ_BYTES);
-            if self.reader.read_buf(&mut self.buffer).await? == 0 {
+            let read = time::timeout(silence_max, self.reader.read_buf(&mut self.buffer)).await;
+            let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            if read == 0 {
                 let between = self.buffer.is_empty();
                 return if between { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }

@@ -1,7 +1,8 @@
 //! Who is there: the first words on a connection between two sites.
 //!
-//! Invariants: whoever listens knows the other site by the definition of a link and by nothing that
-//! the other says of itself; every refusal has a name, on both sides.
+//! Invariants: what is known of the other site, its region above all, is what the definition of the link
+//! says; every refusal has a name, on both sides. Which link it is, is told by the name that the
+//! other side gives itself: on a network where nobody proves anything everybody is who he says.
 
 use crate::frame::{self, Messages};
 use crate::links::Context;
@@ -64,7 +65,7 @@ pub(crate) async fn call(
         };
         frame::write(&mut writer, &Message::Hello(hello)).await?;
         frame::flush(&mut writer).await?;
-        match reader.next().await? {
+        match reader.next(GREETING_TIMEOUT).await? {
             Some(Message::Welcome { .. }) => {
                 reader.trust();
                 Ok(Greeted { link, reader, writer })
@@ -84,8 +85,10 @@ pub(crate) async fn answer(
     in_time(async {
         let mut writer = connection.writer;
         let mut reader = Messages::new(connection.reader, GREETING_BYTES_MAX);
-        let Some(Message::Hello(hello)) = reader.next().await? else { return Err(unexpected()) };
-        let judged = judge(context, &hello);
+        let Some(Message::Hello(hello)) = reader.next(GREETING_TIMEOUT).await? else {
+            return Err(unexpected());
+        };
+        let judged = judge(context, &hello).await;
         let answer = match &judged {
             Ok(_) => Message::Welcome { node: context.settings.node },
             Err(reason) => Message::Refused(*reason),
@@ -99,14 +102,14 @@ pub(crate) async fn answer(
     .await
 }
 
-fn judge(context: &Context, hello: &Hello) -> Result<Link, Refusal> {
+async fn judge(context: &Context, hello: &Hello) -> Result<Link, Refusal> {
     if hello.version != VERSION {
         return Err(Refusal::Version);
     }
     if hello.to != context.settings.site {
         return Err(Refusal::OtherSite);
     }
-    if !context.leads() {
+    if !context.leads().await {
         return Err(Refusal::NotLeader);
     }
     let of_site = |link: &&Link| link.definition.site == hello.site;

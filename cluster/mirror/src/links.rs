@@ -15,12 +15,13 @@ use fulmar_broker::Broker;
 use fulmar_broker::machine::links::Link;
 use fulmar_host::net::{Connection, Listener, Network};
 use fulmar_host::task::{self, Owned};
-use fulmar_host::time::{self, Duration};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{Host, random};
 use fulmar_types::{Event, NodeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -30,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The first pause after an attempt in vain, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A session that was shorter than this is not followed by another one at once.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// How long connecting to one place may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +64,10 @@ pub(crate) struct Context {
     pub(crate) settings: LinkSettings,
     /// The session of each link.
     sessions: Mutex<BTreeMap<String, Session>>,
+    /// Links whose last session was short, and until when nobody dials.
+    resting: Mutex<BTreeMap<String, Instant>>,
+    /// Nothing begins any more.
+    is_closed: AtomicBool,
     /// Who is dialled at the moment, by link and number of its definition.
     dialling: Mutex<BTreeMap<String, (u64, Owned<()>)>>,
     next_session: Mutex<u64>,
@@ -68,6 +76,7 @@ pub(crate) struct Context {
 /// A session of a link.
 struct Session {
     number: u64,
+    since: Instant,
     /// Whether the site dialled whose name comes first.
     is_of_first: bool,
     _running: Owned<()>,
@@ -82,6 +91,7 @@ pub struct Links {
 impl Drop for Links {
     fn drop(&mut self) {
         // Their tasks hold the context, and the context holds them.
+        self.context.is_closed.store(true, Ordering::Relaxed);
         self.context.sessions().clear();
         self.context.dialling().clear();
     }
@@ -106,6 +116,8 @@ impl Links {
             broker,
             settings,
             sessions: Mutex::default(),
+            resting: Mutex::default(),
+            is_closed: AtomicBool::new(false),
             dialling: Mutex::default(),
             next_session: Mutex::default(),
         });
@@ -122,9 +134,10 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Context {
-    /// Whether this node leads its site, as far as it knows.
-    pub(crate) fn leads(&self) -> bool {
-        self.broker.group().leadership().is_me
+    /// Whether this node leads its site now: one that was cut off from the others may believe it for
+    /// long. Everything that was committed before is applied here then.
+    pub(crate) async fn leads(&self) -> bool {
+        self.broker.group().read_barrier().await.is_ok()
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, Session>> {
@@ -140,7 +153,8 @@ impl Context {
         // Two sites that dial each other at one time would each give up what the other one keeps.
         let is_of_first = is_dialled == (self.settings.site < greeted.link.definition.site);
         let stays = |session: &Session| session.is_of_first && !is_of_first;
-        if self.sessions().get(&greeted.link.name).is_some_and(stays) {
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
+        if is_closed || self.sessions().get(&greeted.link.name).is_some_and(stays) {
             return;
         }
         let number = {
@@ -159,13 +173,24 @@ impl Context {
                 context.ended(&name, number);
             })
         };
-        self.sessions().insert(name, Session { number, is_of_first, _running });
+        let session = Session { number, since: time::now(), is_of_first, _running };
+        let replaced = self.sessions().insert(name.clone(), session);
+        if replaced.is_some() {
+            self.host.report(Event::LinkDown { link: name, reason: "replaced" });
+        }
     }
 
     fn ended(&self, name: &str, number: u64) {
         let mut sessions = self.sessions();
-        if sessions.get(name).is_some_and(|session| session.number == number) {
-            sessions.remove(name);
+        let is_it = |session: &&Session| session.number == number;
+        let Some(since) = sessions.get(name).filter(is_it).map(|session| session.since) else {
+            return;
+        };
+        sessions.remove(name);
+        if since.elapsed() < SHORT {
+            // What ended it may end the next one as well.
+            let rest = PAUSE_MIN + PAUSE_MIN * spread() / 500;
+            locked(&self.resting).insert(name.to_owned(), time::now() + rest);
         }
     }
 }
@@ -173,7 +198,7 @@ impl Context {
 /// Sees to it that every link that has places to dial has a session, or is being dialled.
 async fn keep(context: Arc<Context>) {
     loop {
-        if context.leads() {
+        if context.broker.group().leadership().is_me {
             let links = context.broker.site().read(|state| {
                 let dialled =
                     |link: &&Link| !link.definition.paused && !link.definition.dial.is_empty();
@@ -185,8 +210,11 @@ async fn keep(context: Arc<Context>) {
                 let is_wanted = |link: &Link| link.name == *name && link.number == *number;
                 links.iter().any(is_wanted) && !sessions.contains(name)
             });
+            let mut resting = locked(&context.resting);
+            resting.retain(|_, until| *until > time::now());
             for link in links {
-                if !sessions.contains(&link.name) && !dialling.contains_key(&link.name) {
+                let is_idle = !sessions.contains(&link.name) && !resting.contains_key(&link.name);
+                if is_idle && !dialling.contains_key(&link.name) {
                     let (name, number) = (link.name.clone(), link.number);
                     let task = task::spawn_owned(dial(Arc::clone(&context), link));
                     dialling.insert(name, (number, task));
@@ -203,7 +231,11 @@ async fn keep(context: Arc<Context>) {
 async fn dial(context: Arc<Context>, link: Link) {
     let mut pause = PAUSE_MIN;
     loop {
-        for place in &link.definition.dial {
+        let mut places = link.definition.dial.iter();
+        // Who cannot prove that he leads leaves the link to somebody who can.
+        while context.leads().await
+            && let Some(place) = places.next()
+        {
             match call(&context, link.clone(), place).await {
                 Ok(greeted) => {
                     context.begin(greeted, true);
@@ -224,10 +256,14 @@ async fn dial(context: Arc<Context>, link: Link) {
                 }
             }
         }
-        let spread = random::random_u64() % 1_000;
-        time::sleep(pause / 2 + pause * u32::try_from(spread).unwrap_or(0) / 2_000).await;
+        time::sleep(pause / 2 + pause * spread() / 2_000).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// From 0 to 999, so that pauses differ.
+fn spread() -> u32 {
+    u32::try_from(random::random_u64() % 1_000).unwrap_or(0)
 }
 
 async fn call(context: &Context, link: Link, place: &str) -> Result<Greeted, GreetingError> {

@@ -23,6 +23,7 @@
 
 use bytes::Bytes;
 use fulmar_broker::machine::codec::{CodecError, Reader, Writer};
+use fulmar_broker::machine::topics::TOPIC_CONFIGS_MAX;
 use fulmar_store::entry::Tag;
 use fulmar_types::link::{GapReason, LINK_TEXT_BYTES_MAX};
 use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
@@ -318,6 +319,9 @@ fn offer(input: &mut Reader<'_>) -> Result<Vec<Offered>, CodecError> {
         let name = input.text()?;
         let partitions = input.u32()?;
         let settings = input.count(8)?;
+        if settings > TOPIC_CONFIGS_MAX {
+            return Err(CodecError::Tag);
+        }
         let pairs = (0..settings).map(|_| Ok((input.text()?, input.text()?)));
         let configs = pairs.collect::<Result<Vec<_>, CodecError>>()?;
         topics.push(Offered { topic, name, partitions, configs });

@@ -14,13 +14,15 @@
 use crate::frame::{self, Messages};
 use crate::greeting::Greeted;
 use crate::links::Context;
-use crate::message::{Message, Part};
+use crate::message::Message;
 use crate::source::Source;
 use crate::target::Target;
 use fulmar_broker::machine::links::Link;
+use fulmar_broker::machine::state::State;
 use fulmar_host::net::WriteHalf;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
+use fulmar_types::{Plant, TopicId};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -32,6 +34,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 /// How often a session looks whether its link is still what it was.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often it proves that this node still leads: one that was cut off from the other nodes of its
+/// site, and not from the other site, would hold on to the link.
+const PROVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Messages that wait to be written.
 const OUTBOX: usize = 8;
@@ -89,13 +95,22 @@ impl Parts {
         let _ = self.end.try_send(why);
     }
 
-    /// Whether the records of a topic of this site may go to the other one now.
-    fn may_go(&self, part: &Part) -> bool {
-        let region = &self.link.definition.region;
-        self.context.broker.site().read(|state| {
-            let topic = state.topics().get(part.topic);
-            topic.is_some_and(|topic| state.may_go(&topic.name, region))
-        })
+    /// Whether the records of a topic of this site may go to the other one now: by the rule, and by
+    /// the definition of the link, that stand at this moment.
+    pub(crate) fn may_go(&self, topic: TopicId) -> bool {
+        self.context.broker.site().read(|state| self.lets_go(state, topic))
+    }
+
+    /// The same in a state.
+    pub(crate) fn lets_go(&self, state: &State, topic: TopicId) -> bool {
+        if fulmar_host::planted(Plant::ShipWithoutRule) {
+            return true;
+        }
+        let link = state.link(&self.link.name).filter(|link| link.number == self.link.number);
+        let Some(link) = link.filter(|link| !link.definition.paused) else { return false };
+        // A copy goes back neither to where it came from, nor on to another site.
+        let topic = state.topics().get(topic).filter(|topic| state.mirror(topic.id).is_none());
+        topic.is_some_and(|topic| state.may_go(&topic.name, &link.definition.region))
     }
 }
 
@@ -123,10 +138,17 @@ pub(crate) async fn run(context: Arc<Context>, greeted: Greeted) -> Ended {
 /// Waits until this node does not lead in the same term any more, or the link is another one.
 async fn stands(parts: &Parts) -> Ended {
     let seen = parts.context.broker.group().leadership();
+    let mut proved = time::now();
     loop {
         let change = parts.context.broker.group().wait_leadership_change(seen);
         if time::timeout(LOOK_EVERY, change).await.is_ok() || !seen.is_me {
             return Ended::Deposed;
+        }
+        if proved.elapsed() >= PROVE_EVERY {
+            if !parts.context.leads().await {
+                return Ended::Deposed;
+            }
+            proved = time::now();
         }
         let is_same = parts.context.broker.site().read(|state| {
             state.link(&parts.link.name).is_some_and(|link| link.number == parts.link.number)
@@ -157,8 +179,8 @@ async fn write(
             }
         };
         // The one place through which records leave the site.
-        if let Message::Batch(part, ..) = &message
-            && !parts.may_go(part)
+        if let Message::Batch(part, ..) | Message::Gap { part, .. } = &message
+            && !parts.may_go(part.topic)
         {
             return Ended::Withheld;
         }
@@ -173,14 +195,16 @@ async fn read(parts: &Parts, mut reader: Messages) -> Ended {
     let mut target = Target::start(parts.clone());
     target.give_room().await;
     loop {
-        let message = match time::timeout(SILENCE_MAX, reader.next()).await {
-            Ok(Ok(Some(message))) => message,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+        let message = match reader.next(SILENCE_MAX).await {
+            Ok(Some(message)) => message,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 return Ended::Protocol;
             }
-            Ok(Ok(None) | Err(_)) | Err(time::Elapsed) => return Ended::Lost,
+            Ok(None) | Err(_) => return Ended::Lost,
         };
         let in_order = match message {
+            // The rules have changed since it was offered.
+            Message::Take(part, _) if !parts.may_go(part.topic) => return Ended::Withheld,
             Message::Take(part, mark) => source.take(part, mark),
             Message::Room(bytes) => source.room(bytes),
             Message::Has(part, mark) => source.has(part, mark),

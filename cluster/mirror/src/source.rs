@@ -10,6 +10,7 @@
 
 use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
 use crate::session::{Ended, Parts};
+use crate::target::GAP_BYTES;
 use fulmar_broker::machine::partitions::chained;
 use fulmar_broker::machine::state::State;
 use fulmar_host::task::{self, Owned};
@@ -18,7 +19,7 @@ use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Tag, Unit};
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::link::GapReason;
 use fulmar_types::{Event, Offset, Plant, Probe};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -37,11 +38,20 @@ const ROOM_BYTES_MAX: usize = 64 << 20;
 /// Partitions that are shipped in one session, at most.
 const PARTS_MAX: usize = 16_384;
 
+/// Reads of one session that are under way or wait for room, at most.
+const READS_MAX: usize = 8;
+
+/// The places behind what was sent and is not known to be committed there, by partition. Their number
+/// is bounded by the room.
+type Sent = Arc<Mutex<BTreeMap<Part, VecDeque<Mark>>>>;
+
 /// The giving side.
 pub(crate) struct Source {
     parts: Parts,
     room: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
     shipping: BTreeMap<Part, Owned<()>>,
+    sent: Sent,
     progress: Arc<Mutex<BTreeMap<Part, Mark>>>,
     _offering: Owned<()>,
     _noting: Owned<()>,
@@ -53,7 +63,9 @@ impl Source {
         let _offering = task::spawn_owned(offer(parts.clone()));
         let _noting = task::spawn_owned(note(parts.clone(), Arc::clone(&progress)));
         let room = Arc::new(Semaphore::new(0));
-        Self { parts, room, shipping: BTreeMap::new(), progress, _offering, _noting }
+        let reading = Arc::new(Semaphore::new(READS_MAX));
+        let (shipping, sent) = (BTreeMap::new(), Sent::default());
+        Self { parts, room, reading, shipping, sent, progress, _offering, _noting }
     }
 
     /// The other side asks for a partition. `false` if it may not.
@@ -61,7 +73,14 @@ impl Source {
         if self.shipping.len() >= PARTS_MAX && !self.shipping.contains_key(&part) {
             return false;
         }
-        let shipment = Shipment { parts: self.parts.clone(), room: Arc::clone(&self.room), part };
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
+        let shipment = Shipment {
+            parts: self.parts.clone(),
+            room: Arc::clone(&self.room),
+            reading: Arc::clone(&self.reading),
+            sent: Arc::clone(&self.sent),
+            part,
+        };
         self.shipping.insert(part, task::spawn_owned(shipment.run(mark)));
         true
     }
@@ -75,22 +94,25 @@ impl Source {
         fits
     }
 
-    /// The other side has everything before a place.
+    /// The other side has everything before a place. `false` if this side has not sent that: what is
+    /// noted of the other side is what this side knows to be so.
     pub(crate) fn has(&mut self, part: Part, mark: Mark) -> bool {
-        let is_known = self.shipping.contains_key(&part);
-        if is_known {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sent) = sent.get_mut(&part) else { return false };
+        while sent.front().is_some_and(|first| first.offset < mark.offset) {
+            sent.pop_front();
+        }
+        let is_sent = sent.front() == Some(&mark);
+        if is_sent {
             self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(part, mark);
         }
-        is_known
+        is_sent
     }
 }
 
 fn offers(state: &State, parts: &Parts) -> Vec<Offered> {
-    let link = &parts.link.definition;
-    // A copy goes back neither to where it came from, nor on to another site.
-    let may_go = |name: &str| state.may_go(name, &link.region);
-    let own = state.topics().iter().filter(|topic| state.mirror(topic.id).is_none());
-    let offered = own.filter(|topic| may_go(&topic.name)).map(|topic| Offered {
+    let may_go = state.topics().iter().filter(|topic| parts.lets_go(state, topic.id));
+    let offered = may_go.map(|topic| Offered {
         topic: topic.id,
         name: topic.name.clone(),
         partitions: topic.partitions,
@@ -145,6 +167,8 @@ enum Stop {
     Gone,
     /// The other side does not hold what this side had there.
     Fork,
+    /// The start moved meanwhile.
+    Again,
     /// The records cannot be read here.
     Unreadable,
     /// This node does not lead, or not yet.
@@ -155,13 +179,15 @@ enum Stop {
 struct Shipment {
     parts: Parts,
     room: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
+    sent: Sent,
     part: Part,
 }
 
 impl Shipment {
     async fn run(self, from: Mark) {
         match self.ship(from).await {
-            Stop::Gone => {}
+            Stop::Gone | Stop::Again => {}
             Stop::Fork => {
                 let host = &self.parts.context.host;
                 host.report(Event::LinkForked {
@@ -209,6 +235,12 @@ impl Shipment {
         records.read(stream, from..to, READ_BYTES).await.map_err(|_| Stop::Unreadable)
     }
 
+    /// As [`Self::verify`], a few at a time.
+    async fn verified(&self, mark: Mark) -> Result<(), Stop> {
+        let _slot = self.reading.acquire().await;
+        self.verify(mark).await
+    }
+
     /// Whether this side had the tag at the offset, as far as it can still be known.
     async fn verify(&self, mark: Mark) -> Result<(), Stop> {
         let look = self.look(mark.offset)?;
@@ -228,9 +260,15 @@ impl Shipment {
 
     /// The chain at the offset of a mark, computed from the last place before it where it is known.
     async fn roll(&self, look: &Look, to: Mark) -> Result<Tag, Stop> {
-        let mut at = look.known.filter(|known| known.offset >= look.log_start).ok_or(Stop::Fork)?;
+        let mut at =
+            look.known.filter(|known| known.offset >= look.log_start).ok_or(Stop::Again)?;
         while at.offset < to.offset {
             let batches = self.read(look.stream, at.offset, to.offset).await?;
+            let is_next = batches.first().is_some_and(|batch| batch.base_offset == at.offset);
+            if !is_next && self.look(at.offset)?.log_start > at.offset {
+                // They expired meanwhile.
+                return Err(Stop::Again);
+            }
             if batches.is_empty() {
                 // No batch ends there, so the other side has it from somebody else.
                 return Err(Stop::Fork);
@@ -249,8 +287,11 @@ impl Shipment {
         if !is_planted && self.parts.context.broker.group().read_barrier().await.is_err() {
             return Stop::Deposed;
         }
-        if let Err(stop) = self.verify(from).await {
-            return stop;
+        while let Err(stop) = self.verified(from).await {
+            match stop {
+                Stop::Again => time::sleep(LOOK_EVERY).await,
+                stop => return stop,
+            }
         }
         if from.offset > Offset(0) {
             self.parts.context.host.probe(Probe::LinkResumed);
@@ -259,6 +300,7 @@ impl Shipment {
         loop {
             match self.ship_some(at).await {
                 Ok(next) => at = next,
+                Err(Stop::Again) => time::sleep(LOOK_EVERY).await,
                 Err(stop) => return stop,
             }
         }
@@ -272,6 +314,12 @@ impl Shipment {
         }
         let watch = self.parts.context.broker.site().watch(&[look.stream]);
         let look = self.look(at.offset)?;
+        if at.offset == look.next && !fulmar_host::planted(Plant::ShipUncommitted) {
+            watch.changed().await;
+            return Ok(at);
+        }
+        // What is read waits here for room.
+        let _slot = self.reading.acquire().await;
         let batches = if fulmar_host::planted(Plant::ShipUncommitted) && at.offset >= look.next {
             time::sleep(LOOK_EVERY / 100).await;
             let broker = &self.parts.context.broker;
@@ -279,9 +327,6 @@ impl Shipment {
                 broker.unapplied(look.stream, broker.group().applied(), look.next).await;
             batches.retain(|batch| batch.base_offset >= at.offset);
             batches
-        } else if at.offset == look.next {
-            watch.changed().await;
-            return Ok(at);
         } else {
             self.read(look.stream, at.offset, look.next).await?
         };
@@ -295,37 +340,51 @@ impl Shipment {
         Ok(at)
     }
 
+    async fn take_room(&self, bytes: u32) {
+        // The session ends, and this with it, before the room is closed.
+        if let Ok(room) = self.room.acquire_many(bytes).await {
+            room.forget();
+        }
+    }
+
+    fn note_sent(&self, behind: Mark) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.entry(self.part).or_default().push_back(behind);
+    }
+
     async fn skip_expired(&self, from: Offset, start: Offset) -> Result<Mark, Stop> {
         let look = self.look(start)?;
         if look.log_start != start {
-            return Ok(Mark { offset: from, tag: [0; 16] });
+            return Err(Stop::Again);
         }
         if fulmar_host::planted(Plant::GapTooWide) {
             let (mark, reason) = (Mark { offset: from, tag: look.chain }, GapReason::Expired);
+            let behind = Mark { offset: look.next, ..mark };
+            self.take_room(GAP_BYTES).await;
+            self.note_sent(behind);
             self.parts.send(Message::Gap { part: self.part, mark, to: look.next, reason }).await;
-            return Ok(Mark { offset: look.next, tag: look.chain });
+            return Ok(behind);
         }
         let tag = match look.known {
             Some(known) if known.offset == start => known.tag,
             _ if start == look.next => look.chain,
-            // Retention cuts between spans, so this does not happen; without the tag nothing could
-            // be told about what follows.
-            _ => return Err(Stop::Unreadable),
+            // The start is always that of a span; it has moved since.
+            _ => return Err(Stop::Again),
         };
-        let mark = Mark { offset: from, tag };
-        let reason = GapReason::Expired;
+        let behind = Mark { offset: start, tag };
+        self.take_room(GAP_BYTES).await;
+        self.note_sent(behind);
+        let (mark, reason) = (Mark { offset: from, tag }, GapReason::Expired);
         self.parts.send(Message::Gap { part: self.part, mark, to: start, reason }).await;
-        Ok(Mark { offset: start, tag })
+        Ok(behind)
     }
 
     async fn send(&self, chain_key: &[u8; 32], at: Mark, batch: StoredBatch) -> Mark {
         let behind = behind(chain_key, at.tag, &batch);
         let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
-        // The session ends, and this with it, before the room is closed.
-        if let Ok(room) = self.room.acquire_many(bytes).await {
-            room.forget();
-        }
+        self.take_room(bytes).await;
         let mark = Mark { offset: batch.base_offset, tag: behind.tag };
+        self.note_sent(behind);
         self.parts.send(Message::Batch(self.part, mark, batch.bytes)).await;
         behind
     }

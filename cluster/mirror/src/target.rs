@@ -20,15 +20,18 @@ use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, Operation, Unit};
 use fulmar_types::link::GapReason;
 use fulmar_types::{Event, Offset, PartitionIndex, Probe, TopicId, Uuid};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Bytes of batches that the other side may have on their way, of all partitions together.
 const ROOM_BYTES: u32 = 8 << 20;
 
 /// How much must have become free before it is said.
 const ROOM_STEP_BYTES: u32 = ROOM_BYTES / 8;
+
+/// The room that a gap takes, on both sides.
+pub(crate) const GAP_BYTES: u32 = 256;
 
 /// Batches of one partition that are being proposed at one time.
 const PROPOSED_MAX: usize = 64;
@@ -69,19 +72,21 @@ pub(crate) struct Target {
     parts: Parts,
     taking: Taking,
     room: Arc<Mutex<Room>>,
-    offers: mpsc::UnboundedSender<Vec<Offered>>,
+    offers: watch::Sender<Option<Vec<Offered>>>,
+    /// Partitions that are not taken any more in this session.
+    stopped: BTreeSet<Part>,
     _taking_up: Owned<()>,
 }
 
 impl Target {
     pub(crate) fn start(parts: Parts) -> Self {
-        let (offers, offered) = mpsc::unbounded_channel();
+        let (offers, offered) = watch::channel(None);
         let taking = Taking::default();
         let room = Arc::new(Mutex::new(Room { freed: 0, given: 0 }));
         let taker =
             Taker { parts: parts.clone(), taking: Arc::clone(&taking), room: Arc::clone(&room) };
         let _taking_up = task::spawn_owned(taker.run(offered));
-        Self { parts, taking, room, offers, _taking_up }
+        Self { parts, taking, room, offers, stopped: BTreeSet::new(), _taking_up }
     }
 
     /// Lets the other side send.
@@ -92,7 +97,8 @@ impl Target {
 
     /// What the other side lets go, all of it.
     pub(crate) fn offered(&mut self, topics: Vec<Offered>) -> bool {
-        self.offers.send(topics).is_ok()
+        // Only the newest counts.
+        self.offers.send(Some(topics)).is_ok()
     }
 
     /// A batch came. `false` if it may not.
@@ -103,11 +109,18 @@ impl Target {
             let Some(left) = room.given.checked_sub(len) else { return false };
             room.given = left;
         }
-        if bytes.len() > self.parts.context.settings.batch_bytes_max {
-            // The other site has larger segments. It would come again and again.
-            tracing::warn!(bytes = len, "a batch is larger than the segments of this site allow");
-            return false;
-        }
+        let bytes_max = self.parts.context.settings.batch_bytes_max;
+        let valid = fulmar_wire::batch::Batch::from_producer(bytes, bytes_max);
+        let bytes = match valid {
+            Ok(batch) => batch.into_bytes(),
+            Err(error) => {
+                // It would come again and again: the others are not to suffer from it.
+                tracing::warn!(?part, offset = %mark.offset, %error, "a batch cannot be taken");
+                self.taking.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
+                self.stopped.insert(part);
+                return true;
+            }
+        };
         let Some(records) = records_of(&bytes) else { return false };
         let behind = Mark { offset: mark.offset.plus(records), tag: mark.tag };
         self.pass(part, behind, len, |place| LinkOperation::MirrorAppend {
@@ -121,9 +134,14 @@ impl Target {
         if to <= mark.offset {
             return false;
         }
+        {
+            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(left) = room.given.checked_sub(GAP_BYTES) else { return false };
+            room.given = left;
+        }
         self.parts.context.host.probe(Probe::GapMirrored);
         let behind = Mark { offset: to, tag: mark.tag };
-        self.pass(part, behind, 0, |place| LinkOperation::MirrorSkip {
+        self.pass(part, behind, GAP_BYTES, |place| LinkOperation::MirrorSkip {
             place: MirrorPlace { offset: mark.offset, ..place },
             to,
             reason,
@@ -139,8 +157,8 @@ impl Target {
         operation: impl FnOnce(MirrorPlace) -> LinkOperation,
     ) -> bool {
         let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was not asked for is not taken.
-        let Some(taken) = taking.get(&part) else { return false };
+        // What was not asked for is not taken; what was given up may still come for a while.
+        let Some(taken) = taking.get(&part) else { return self.stopped.contains(&part) };
         let place = MirrorPlace {
             link: self.parts.link.number,
             topic: taken.topic,
@@ -186,14 +204,11 @@ enum Here {
 }
 
 impl Taker {
-    async fn run(self, mut offered: mpsc::UnboundedReceiver<Vec<Offered>>) {
-        while let Some(mut topics) = offered.recv().await {
-            // Only the newest counts.
-            while let Ok(newer) = offered.try_recv() {
-                topics = newer;
-            }
+    async fn run(self, mut offered: watch::Receiver<Option<Vec<Offered>>>) {
+        while offered.changed().await.is_ok() {
+            let topics = offered.borrow_and_update().clone().unwrap_or_default();
             // What an earlier leader had committed may not be applied here yet.
-            if self.parts.context.broker.group().read_barrier().await.is_err() {
+            if !self.parts.context.leads().await {
                 return self.parts.end(Ended::Deposed);
             }
             let wanted = |topic: &&Offered| self.parts.link.definition.takes(&topic.name);
@@ -252,19 +267,16 @@ impl Taker {
             topic: TopicId(Uuid::from_random(random::random_16())),
             name: link.definition.name_of(&topic.name),
             partitions: topic.partitions,
-            configs: topic.configs.clone(),
+            configs: self.parts.context.broker.honoured(&topic.configs),
             link: link.name.clone(),
             origin: topic.topic,
             origin_name: topic.name.clone(),
         };
-        match self
-            .parts
-            .context
-            .broker
-            .proposer()
-            .propose(Unit::of(Operation::Link(operation)))
-            .await
-        {
+        let (unit, deadline) =
+            (Unit::of(Operation::Link(operation)), time::now() + PROPOSE_TIMEOUT);
+        let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;
+        let answer = time::timeout_at(deadline, ticket).await.unwrap_or(Answer::Unknown);
+        match answer {
             Answer::Done { result: UnitResult::Done(_), .. } => true,
             Answer::Done { result: UnitResult::Refused(Refusal::TopicExists), .. } => true,
             Answer::Done { result: UnitResult::Refused(refusal), .. } => {

@@ -1,7 +1,7 @@
 //! What a site has laid down about another one that it exchanges topics with.
 //!
-//! Invariants: a definition comes from an operator of this site and from nobody else; in particular
-//! the region of the peer is what stands here, whatever the peer says of itself.
+//! Invariant: a definition comes from a client of this site and never from the peer; in particular the
+//! region of the peer is what stands here, whatever the peer says of itself.
 
 use std::fmt;
 

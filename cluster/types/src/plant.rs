@@ -91,6 +91,8 @@ plants! {
     NoRoomCheck = "no-room-check",
     /// Ship over a link what lies in the log and is not committed yet.
     ShipUncommitted = "ship-uncommitted",
+    /// Ship without asking the rules.
+    ShipWithoutRule = "ship-without-rule",
     /// Tell a mirror that all there is has expired, where the oldest has.
     GapTooWide = "gap-too-wide",
     /// Compare a mirror with what a new leader has applied so far.

@@ -245,7 +245,9 @@ impl Chaos {
             for (from, to) in &ways {
                 network.heal(*from, *to);
             }
-            self.ended(fault, &describe(links));
+            if !closed.is_empty() {
+                self.ended(fault, &describe(&closed));
+            }
         }
     }
 

@@ -4,7 +4,8 @@
 //! Invariants checked here: whatever a mirror showed at an offset, at any time, is what its origin
 //! has there at the end, or had there before that expired (DESIGN of mirrors: one offset, one content
 //! on both sides); after everything has healed a mirror comes to the end of its origin, and lacks
-//! nothing that the origin still has to keep.
+//! nothing that the origin still has to keep; a topic without a rule is at no other site, although the
+//! links take everything.
 //!
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
@@ -18,7 +19,7 @@ use crate::scenario::workload::{Dials, Mirror};
 use crate::scenario::{Drawn, LINK_PORT, SiteName, Workload};
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, Target, TopicPartition};
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{EVERY_TOPIC, LinkDefinition};
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,8 +81,9 @@ impl Mirrors {
                     link.dial = nodes.map(|at| format!("{}:{LINK_PORT}", at.ip())).collect();
                 }
             }
+            // What is not to come is kept back by the rules alone.
             let link = links.get_mut(&(mirror.site.clone(), mirror.of.clone()));
-            link.expect("it was made above").take.push(mirror.topic.as_str().to_owned());
+            link.expect("it was made above").take = vec![EVERY_TOPIC.to_owned()];
         }
         links
     }
@@ -121,6 +123,9 @@ impl Mirrors {
     /// Waits until every mirror has come to the end of its origin, and compares them. The origins
     /// have been read back.
     pub(super) async fn compare(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
+        if let Some(text) = self.came_without_rule(workloads).await {
+            return Some(Verdict::Safety { check: "mirror_rule".to_owned(), text });
+        }
         for mirror in &self.mirrors {
             for (partition, origin) in origins(workloads.history(), mirror) {
                 let part = (mirror.site.clone(), topic_of(mirror), partition);
@@ -130,6 +135,28 @@ impl Mirrors {
                 if let Some(verdict) = whole(workloads, &part, &origin, deadline_ns).await {
                     return Some(verdict);
                 }
+            }
+        }
+        None
+    }
+
+    /// A topic that came over a link, and no rule lets go. The topics are known on a site that has
+    /// healed; one that does not answer is found by what follows.
+    async fn came_without_rule(&self, workloads: &Workloads) -> Option<String> {
+        let let_go: BTreeSet<(SiteName, String)> =
+            self.mirrors.iter().map(|mirror| (mirror.site.clone(), topic_of(mirror))).collect();
+        for mirror in &self.mirrors {
+            let from = format!("{}.", mirror.of);
+            let Ok(known) = workloads.cluster(&mirror.site).refresh_all(LIMIT).await else {
+                continue;
+            };
+            let mut came = known.topics.keys().filter(|topic| topic.starts_with(&from));
+            let stranger = came.find(|t| !let_go.contains(&(mirror.site.clone(), (*t).clone())));
+            if let Some(topic) = stranger {
+                return Some(format!(
+                    "{topic} is at {}, and no rule lets it go there",
+                    mirror.site
+                ));
             }
         }
         None

@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: CONSENSUS, may: &[STORE, WIRE, HOST, TYPES] },
     Layer { name: CLIENT, may: &[WIRE, HOST, TYPES] },
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
-    Layer { name: MIRROR, may: &[BROKER, STORE, HOST, TYPES] },
+    Layer { name: MIRROR, may: &[BROKER, STORE, WIRE, HOST, TYPES] },
     Layer { name: NODE, may: &[MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES] },
     Layer { name: "fulmar-tests", may: &[SIM] },

@@ -145,6 +145,10 @@ async fn alter(
     match wish.resource_type {
         RESOURCE_TOPIC => {}
         RESOURCE_LINK | RESOURCE_RULE if wish.replaces => {
+            if !broker.host.links.is_there() {
+                let text = "links between sites are not served on real machines yet";
+                return refuse(ErrorCode::InvalidRequest, text);
+            }
             let changes = wish.changes?;
             let operation =
                 link_config::operation(wish.resource_type, wish.resource_name, &changes);

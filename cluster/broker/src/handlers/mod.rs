@@ -22,7 +22,7 @@ mod list_offsets;
 mod metadata;
 mod partition;
 mod produce;
-mod topic_config;
+pub(crate) mod topic_config;
 
 #[cfg(test)]
 mod tests;

@@ -94,7 +94,7 @@ pub(super) fn max_message_bytes(topic: &Topic) -> Option<usize> {
 }
 
 /// Whether a setting is honoured, and if not, why.
-pub(super) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(), String> {
+pub(crate) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(), String> {
     let only = |allowed: &[&str]| {
         if allowed.contains(&value) {
             Ok(())

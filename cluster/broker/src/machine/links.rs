@@ -1,10 +1,9 @@
 //! Links to other sites, where topics may go, and how far the peers have them.
 //!
 //! Invariants: a definition has a number of its own, the index of the entry that made it, and what
-//! acts under an earlier number has no effect; a topic goes to no region that no rule names; what is
-//! known of a peer's progress never goes back while the peer shows the right tag.
+//! acts under an earlier number has no effect; a topic goes to no region that no rule names.
 //!
-//! Never: take anything about a peer from the peer.
+//! Never: take what a peer is from the peer.
 
 use super::codec::{CodecError, Reader, Writer};
 use super::table::{Element, Table};

@@ -62,6 +62,12 @@ impl State {
         self.mirrors.get(&topic)
     }
 
+    /// The partitions of mirrors.
+    #[cfg(test)]
+    pub(super) fn mirrored(&self) -> impl Iterator<Item = StreamId> {
+        self.progress.iter().map(|progress| progress.stream)
+    }
+
     /// The origin's tag at the next offset of a mirrored partition.
     pub fn tag(&self, stream: StreamId) -> Option<Tag> {
         self.progress.get(&stream).map(|progress| progress.tag)

@@ -536,7 +536,7 @@ impl State {
         }
         let allowed = retention.start(|| self.spans(stream), step.age_ms).unwrap_or_default();
         let is_unchecked = fulmar_host::planted(Plant::AdvanceUnchecked);
-        let start = if is_unchecked { offset } else { offset.min(allowed) };
+        let start = if is_unchecked { offset } else { self.floor(stream, offset.min(allowed)) };
         let moved = self
             .partitions
             .modify(&stream, |partition| (partition.advance_start(start), partition.log_start));
@@ -546,6 +546,13 @@ impl State {
             step.moved_starts.push((stream, log_start));
         }
         Ok(OperationResult::StartMoved { log_start })
+    }
+
+    /// The last place up to an offset where a span of a partition ends: what goes goes in spans, so that
+    /// the chain is known where the rest begins.
+    fn floor(&self, stream: StreamId, offset: Offset) -> Offset {
+        let ends = self.spans(stream).map(|span| span.end).take_while(|end| *end <= offset);
+        ends.last().unwrap_or_default()
     }
 
     /// The hash of the whole state.

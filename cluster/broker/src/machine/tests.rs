@@ -6,9 +6,12 @@ use super::producers::ProducerId;
 use super::*;
 use bytes::Bytes;
 use fulmar_store::StreamId;
-use fulmar_store::entry::{Entry, EntryBuilder, EntryHeader, Operation, Precondition, Unit};
+use fulmar_store::entry::{
+    Entry, EntryBuilder, EntryHeader, LinkOperation, Operation, Precondition, Unit,
+};
 use fulmar_types::{LogIndex, LogPosition, Offset, PartitionIndex, Term, TopicId, Uuid};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 mod mirrors;
 mod settings;
@@ -242,11 +245,14 @@ fn preconditions_hold_or_the_unit_is_refused() {
 fn the_start_moves_forward_only_and_within_the_partition() {
     let mut site = Site::new();
     site.one(create(1, 1)).expect("created");
-    site.one(append(1, 0, batch(-1, -1, -1, 10, 5))).expect("appended");
+    // Each batch is a span of its own.
     site.one(keep(1, &[("retention.bytes", Some("0"))])).expect("altered");
+    for records in [3, 2, 5] {
+        site.one(append(1, 0, batch(-1, -1, -1, records, 5))).expect("appended");
+    }
     let to = |offset| advance(1, 0, offset);
     let applied = site.entry(vec![Unit::of(to(4)), Unit::of(to(2))]);
-    assert_eq!(applied.moved_starts, [(StreamId(0), Offset(4))]);
+    assert_eq!(applied.moved_starts, [(StreamId(0), Offset(3))], "what goes goes in spans");
     let out = Err(Refusal::OffsetOutOfRange { next: Offset(10) });
     assert_eq!(site.one(to(11)), out);
     assert_eq!(site.one(to(10)), Ok(OperationResult::StartMoved { log_start: Offset(10) }));
@@ -309,14 +315,16 @@ fn a_producer_older_than_a_deleted_topic_of_the_name_may_go_on_with_its_numbers(
 fn sections_that_do_not_belong_together_are_refused() {
     let mut site = Site::new();
     site.one(create(1, 1)).expect("created");
+    site.one(mirrors::set_link(Some(false))).expect("set");
+    site.one(mirrors::create_mirror(2)).expect("created");
     let sections = site.state.snapshot();
     let empty = State::default().snapshot();
     for at in 0..sections.len() {
         let mut mixed = sections.clone();
         mixed[at] = empty[at].clone();
-        // Without topics, partitions or numbers the state is not a possible one; without the rest it
-        // is, since there is no record and no mirror.
-        let possible = !matches!(mixed[at].id, TOPICS | PARTITIONS | META);
+        // Without topics, partitions, numbers, or either half of a mirror the state is not a possible
+        // one; without the rest it is, since there is no record.
+        let possible = !matches!(mixed[at].id, TOPICS | PARTITIONS | META | MIRRORS | PROGRESS);
         assert_eq!(State::restore(&mixed).is_ok(), possible, "section {}", mixed[at].id);
         mixed.remove(at);
         let missing = State::restore(&mixed).expect_err("missing");
@@ -340,10 +348,40 @@ fn setting() -> impl Strategy<Value = (String, Option<String>)> {
     ]
 }
 
+/// What a place of a random history means in a state: `link` is how far off the number of the link is,
+/// `offset` how far off the next offset.
+fn resolved(state: &State, mut unit: Unit) -> Unit {
+    let number = state.link("north").map_or(0, |link| link.number);
+    for operation in &mut unit.operations {
+        let Operation::Link(
+            LinkOperation::MirrorAppend { place, .. }
+            | LinkOperation::MirrorSkip { place, .. }
+            | LinkOperation::PeerHas { place },
+        ) = operation
+        else {
+            continue;
+        };
+        let topic = state.topics().get(place.topic);
+        let known = topic.and_then(|topic| state.partition(topic.stream(place.partition)?));
+        place.link += number;
+        place.offset.0 += known.map_or(0, |known| known.next.0);
+        let at = place.offset;
+        if let Operation::Link(LinkOperation::MirrorSkip { to, .. }) = operation {
+            to.0 += at.0;
+        }
+    }
+    unit
+}
+
+/// Mostly none.
+fn off() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => Just(0u64), 1 => 1u64..4]
+}
+
 /// A step about a link, a rule or one of two mirrors.
 fn mirroring() -> impl Strategy<Value = Operation> {
     let place = || {
-        (0u64..6, 0u8..2, 0u64..8, any::<u8>())
+        (off(), 0u8..2, off(), any::<u8>())
             .prop_map(|(number, n, offset, tag)| mirrors::place(number, 10 + n, offset, tag))
     };
     prop_oneof![
@@ -403,6 +441,29 @@ fn unit() -> impl Strategy<Value = Unit> {
         .prop_map(|(preconditions, operations)| Unit { preconditions, operations })
 }
 
+/// The histories below do what they are there for.
+#[test]
+fn random_histories_fill_mirrors() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut site = Site::with_producers();
+    let mut seen = std::collections::BTreeMap::<&str, usize>::new();
+    for _ in 0..3_000 {
+        let step = mirroring().new_tree(&mut runner).expect("a step").current();
+        let unit = resolved(&site.state, Unit::of(step));
+        let UnitResult::Done(results) = site.unit(unit) else { continue };
+        for result in results {
+            let what = match result {
+                OperationResult::Appended { .. } => "appended",
+                OperationResult::Skipped => "skipped",
+                OperationResult::PeerNoted => "noted",
+                _ => continue,
+            };
+            *seen.entry(what).or_default() += 1;
+        }
+    }
+    assert!(seen.len() == 3 && seen.values().all(|times| *times >= 5), "{seen:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -422,6 +483,8 @@ proptest! {
                 site.term += term_step / 2;
                 site.wall_ms = wall_ms;
             }
+            let units: Vec<Unit> =
+                units.into_iter().map(|unit| resolved(&one.state, unit)).collect();
             let applied = one.entry(units.clone());
             prop_assert_eq!(applied, other.entry(units));
             if restore {
@@ -438,6 +501,7 @@ proptest! {
     fn a_refused_unit_leaves_no_trace(units in proptest::collection::vec(unit(), 1..60)) {
         let mut site = Site::with_producers();
         for unit in units {
+            let unit = resolved(&site.state, unit);
             let before = site.state.snapshot();
             if let UnitResult::Refused(_) = site.unit(unit) {
                 let after = site.state.snapshot();
@@ -458,7 +522,8 @@ proptest! {
         for (operation, ms) in operations {
             site.wall_ms += ms;
             let before = site.state.clone();
-            for (stream, start) in site.entry(vec![Unit::of(operation)]).moved_starts {
+            let unit = resolved(&before, Unit::of(operation));
+            for (stream, start) in site.entry(vec![unit]).moved_starts {
                 // A mirror that has nothing begins behind its first gap.
                 let is_empty = |known: &partitions::Partition| known.log_start == known.next;
                 if before.tag(stream).is_some() && before.partition(stream).is_some_and(is_empty) {
@@ -481,10 +546,14 @@ proptest! {
         let mut site = Site::with_producers();
         let mut next = std::collections::BTreeMap::<StreamId, u64>::new();
         for unit in units {
+            let unit = resolved(&site.state, unit);
+            let mirrors: Vec<StreamId> = site.state.mirrored().collect();
             for row in site.entry(vec![unit]).rows {
                 let end = next.entry(row.stream).or_default();
                 // Mirrors have gaps.
-                if site.state.tag(row.stream).is_none() {
+                let is_mirror =
+                    mirrors.contains(&row.stream) || site.state.tag(row.stream).is_some();
+                if !is_mirror {
                     prop_assert_eq!(row.base_offset.0, *end);
                 }
                 prop_assert!(row.base_offset.0 >= *end);

@@ -22,6 +22,10 @@ impl Network for NoLinks {
         refused()
     }
 
+    fn is_there(&self) -> bool {
+        false
+    }
+
     fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
         refused()
     }

@@ -103,7 +103,7 @@ pub enum Operation {
         request: Uuid,
     },
     /// Moves the first offset of a partition that can be read, as far as the retention of its topic
-    /// allows where this is applied.
+    /// allows where this is applied, and in spans.
     AdvanceStart {
         /// The topic.
         topic: TopicId,

@@ -315,6 +315,17 @@ fn golden_bytes_of_the_operations_about_links() {
 }
 
 #[test]
+fn what_brings_batches_leaves_the_reserve_alone() {
+    let has_records =
+        |operation: &LinkOperation| Unit::of(Operation::Link(operation.clone())).has_records();
+    let bring = link_operations().into_iter().filter(has_records);
+    let bring: Vec<LinkOperation> = bring.collect();
+    assert!(matches!(bring[..], [LinkOperation::MirrorAppend { .. }]), "{bring:?}");
+    assert!(Unit::of(append(0, b"batch")).has_records());
+    assert!(!Unit::of(Operation::DeleteTopic { topic: TOPIC }).has_records());
+}
+
+#[test]
 fn a_batch_says_where_it_lies() {
     let units = [
         Unit { preconditions: Vec::new(), operations: vec![append(0, b"one"), append(1, b"two")] },

@@ -3,6 +3,7 @@
 //! Invariants: a [`UnitView`] exists only over bytes that [`super::Entry::decode`] has checked, or
 //! is being checked by it; iterating over it copies no batch.
 
+use super::link::LinkOperation;
 use super::operation::Item;
 use super::{ENTRY_HEADER_BYTES, EntryError, Operation, Precondition, UNIT_HEADER_BYTES};
 use crate::reader::Reader;
@@ -34,7 +35,17 @@ impl Unit {
 
     /// Whether it brings record batches, and not only changes of a few bytes.
     pub fn has_records(&self) -> bool {
-        self.operations.iter().any(|operation| matches!(operation, Operation::Append { .. }))
+        self.operations.iter().any(|operation| match operation {
+            Operation::Append { .. } | Operation::Link(LinkOperation::MirrorAppend { .. }) => true,
+            Operation::Noop
+            | Operation::CreateTopic { .. }
+            | Operation::DeleteTopic { .. }
+            | Operation::InitProducer { .. }
+            | Operation::AdvanceStart { .. }
+            | Operation::ExpireProducers { .. }
+            | Operation::AlterTopic { .. }
+            | Operation::Link(_) => false,
+        })
     }
 
     /// Whether it has an operation, and every count and text of it can be written down.
