@@ -155,6 +155,9 @@ impl Tail {
             let adopted =
                 adopt_all(read.file.as_ref(), &mut read.scanned.segment, self.segment_bytes);
             adopted.await.map_err(DiskError::with("write", &read.path))?;
+            let end = read.scanned.segment.end();
+            let tail = read.file.read(block_of(end), (end - block_of(end)) as usize).await;
+            read.scanned.tail = tail.map_err(DiskError::with("read", &read.path))?;
         }
         let mut drop: Vec<LogIndex> = std::mem::take(&mut self.dropped);
         drop.reverse();
