@@ -18,8 +18,8 @@
 //! Invariants: between two entries the age grows by no more than the time between their proposals,
 //! whoever proposed them, so nothing is ever taken for older than it is. To that end the first entry
 //! of a term decides, also where a node would be ahead of it; a leader that has not applied what
-//! came before its term adds no time, and does not add it later either: it goes on from the first age
-//! that it gave in its term.
+//! came before its term adds no time, and does not add it later either: within its term it goes on
+//! from the first age that it gave, as fast as time does and no faster.
 
 use crate::site::Site;
 use fulmar_host::time::{self, Instant};
@@ -65,15 +65,15 @@ impl AgeClock {
     }
 
     fn at_ms(&mut self, term: Term, applied_ms: u64, at: Instant) -> u64 {
+        // Within a term it goes on as fast as time does. What the own entries tell is late by as much
+        // as it took to flush them: to follow that would make up later for a disk that was slow.
+        if let Some(gave) = self.gave.filter(|gave| gave.term == term) {
+            return gave.goes_on(at);
+        }
         let told = self.told.filter(|_| self.term == term);
         let age_ms = told.map_or(applied_ms, |told| told.goes_on(at).max(applied_ms));
-        match self.gave.filter(|gave| gave.term == term) {
-            Some(gave) => age_ms.min(gave.goes_on(at)),
-            None => {
-                self.gave = Some(Told { age_ms, term, at });
-                age_ms
-            }
-        }
+        self.gave = Some(Told { age_ms, term, at });
+        age_ms
     }
 
     /// The site was so old when an entry of this term was proposed.
@@ -134,6 +134,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_disk_of_the_leader_is_not_made_up_for() {
+        let start = time::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        let mut clock = AgeClock::default();
+        clock.pass(Term(1));
+        // Entries come back after a second each at first, and then at once. The records of the third
+        // would be older than they are if the first ones had been counted late.
+        let gave =
+            [(0, 1_000), (1_000, 2_000), (2_000, 2_001), (3_000, 3_001)].map(|(at, back)| {
+                let age_ms = clock.at_ms(Term(1), 0, ms(at));
+                clock.learn_at(Term(1), age_ms, ms(back));
+                age_ms
+            });
+        assert_eq!(gave, [0, 1_000, 2_000, 3_000]);
+    }
+
+    #[test]
     fn a_leader_that_has_not_caught_up_adds_no_time_and_does_not_make_up_for_it() {
         let start = time::now();
         let s = |s| start + Duration::from_secs(s);
@@ -145,7 +162,7 @@ mod tests {
         clock.pass(Term(2));
         assert_eq!(clock.at_ms(Term(2), 9_000, s(6)), 10_000);
         clock.learn_at(Term(2), 9_000, s(7));
-        assert_eq!(clock.at_ms(Term(2), 9_000, s(8)), 10_000);
+        assert_eq!(clock.at_ms(Term(2), 9_000, s(8)), 12_000, "three seconds after the first");
         // One that has caught up before it is asked knows of the time before.
         clock.pass(Term(3));
         assert_eq!(clock.at_ms(Term(3), 9_000, s(9)), 11_000);

@@ -283,8 +283,7 @@ impl Shipment {
     async fn ship(&self, from: Mark) -> Stop {
         // What an earlier leader had committed, and the other side may have, may not be applied here
         // yet: the other side would seem to be ahead.
-        let is_planted = fulmar_host::planted(Plant::VerifyUnapplied);
-        if !is_planted && self.parts.context.broker.group().read_barrier().await.is_err() {
+        if self.parts.context.broker.group().read_barrier().await.is_err() {
             return Stop::Deposed;
         }
         while let Err(stop) = self.verified(from).await {

@@ -95,10 +95,9 @@ plants! {
     ShipWithoutRule = "ship-without-rule",
     /// Tell a mirror that all there is has expired, where the oldest has.
     GapTooWide = "gap-too-wide",
-    /// Compare a mirror with what a new leader has applied so far.
-    VerifyUnapplied = "verify-unapplied",
-    /// Take what comes over a link at whatever offset is next.
-    MirrorAtNext = "mirror-at-next",
+    /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever
+    /// offset is next.
+    ProgressInMemory = "progress-in-memory",
 }
 
 impl Plant {

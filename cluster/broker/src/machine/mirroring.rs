@@ -197,7 +197,7 @@ impl State {
         let mirror = self.mirrors.get(&place.topic).ok_or(Refusal::NotAMirror)?;
         self.check_number(&mirror.link, place.link)?;
         let next = self.known(stream).next;
-        if place.offset != next && !fulmar_host::planted(Plant::MirrorAtNext) {
+        if place.offset != next && !fulmar_host::planted(Plant::ProgressInMemory) {
             return Err(Refusal::UnexpectedOffset { next });
         }
         Ok(stream)
