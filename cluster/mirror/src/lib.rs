@@ -40,3 +40,10 @@ mod source;
 mod target;
 
 pub use links::{LinkSettings, Links};
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What is kept under a lock. No holder of one leaves anything half done.
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}

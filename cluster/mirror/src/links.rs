@@ -9,6 +9,7 @@
 //! stands in the log.
 
 use crate::greeting::{self, Greeted, GreetingError};
+use crate::locked;
 use crate::message::Refusal;
 use crate::session;
 use fulmar_broker::Broker;
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 /// How often this node looks which links there are.
@@ -127,10 +128,6 @@ impl Links {
         );
         Ok(Self { context, _tasks: tasks })
     }
-}
-
-fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Context {

@@ -95,6 +95,11 @@ impl Parts {
         let _ = self.end.try_send(why);
     }
 
+    /// The link, if it still has the definition under which the session began.
+    fn definition<'s>(&self, state: &'s State) -> Option<&'s Link> {
+        state.link(&self.link.name).filter(|link| link.number == self.link.number)
+    }
+
     /// Whether the records of a topic of this site may go to the other one now: by the rule, and by
     /// the definition of the link, that stand at this moment.
     pub(crate) fn may_go(&self, topic: TopicId) -> bool {
@@ -106,8 +111,8 @@ impl Parts {
         if fulmar_host::planted(Plant::ShipWithoutRule) {
             return true;
         }
-        let link = state.link(&self.link.name).filter(|link| link.number == self.link.number);
-        let Some(link) = link.filter(|link| !link.definition.paused) else { return false };
+        let link = self.definition(state).filter(|link| !link.definition.paused);
+        let Some(link) = link else { return false };
         // A copy goes back neither to where it came from, nor on to another site.
         let topic = state.topics().get(topic).filter(|topic| state.mirror(topic.id).is_none());
         topic.is_some_and(|topic| state.may_go(&topic.name, &link.definition.region))
@@ -150,9 +155,7 @@ async fn stands(parts: &Parts) -> Ended {
             }
             proved = time::now();
         }
-        let is_same = parts.context.broker.site().read(|state| {
-            state.link(&parts.link.name).is_some_and(|link| link.number == parts.link.number)
-        });
+        let is_same = parts.context.broker.site().read(|state| parts.definition(state).is_some());
         if !is_same {
             return Ended::Redefined;
         }

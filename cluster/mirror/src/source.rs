@@ -8,6 +8,7 @@
 //! Never: ship what a rule does not let go. What decides is `session::write`; here it is only
 //! offered.
 
+use crate::locked;
 use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
 use crate::session::{Ended, Parts};
 use crate::target::GAP_BYTES;
@@ -20,7 +21,7 @@ use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::link::GapReason;
 use fulmar_types::{Event, Offset, Plant, Probe};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// How often this side looks whether it offers something else.
@@ -73,7 +74,7 @@ impl Source {
         if self.shipping.len() >= PARTS_MAX && !self.shipping.contains_key(&part) {
             return false;
         }
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
+        locked(&self.sent).remove(&part);
         let shipment = Shipment {
             parts: self.parts.clone(),
             room: Arc::clone(&self.room),
@@ -97,14 +98,14 @@ impl Source {
     /// The other side has everything before a place. `false` if this side has not sent that: what is
     /// noted of the other side is what this side knows to be so.
     pub(crate) fn has(&mut self, part: Part, mark: Mark) -> bool {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = locked(&self.sent);
         let Some(sent) = sent.get_mut(&part) else { return false };
         while sent.front().is_some_and(|first| first.offset < mark.offset) {
             sent.pop_front();
         }
         let is_sent = sent.front() == Some(&mark);
         if is_sent {
-            self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(part, mark);
+            locked(&self.progress).insert(part, mark);
         }
         is_sent
     }
@@ -137,7 +138,7 @@ async fn offer(parts: Parts) {
 async fn note(parts: Parts, progress: Arc<Mutex<BTreeMap<Part, Mark>>>) {
     loop {
         time::sleep(NOTE_EVERY).await;
-        let moved = std::mem::take(&mut *progress.lock().unwrap_or_else(PoisonError::into_inner));
+        let moved = std::mem::take(&mut *locked(&progress));
         for (Part { topic, partition }, Mark { offset, tag }) in moved {
             let place = MirrorPlace { link: parts.link.number, topic, partition, offset, tag };
             let unit = Unit::of(Operation::Link(LinkOperation::PeerHas { place }));
@@ -339,16 +340,14 @@ impl Shipment {
         Ok(at)
     }
 
-    async fn take_room(&self, bytes: u32) {
+    /// Sends what takes so many bytes of room, once there are as many, and notes the place behind it.
+    async fn post(&self, message: Message, bytes: u32, behind: Mark) {
         // The session ends, and this with it, before the room is closed.
         if let Ok(room) = self.room.acquire_many(bytes).await {
             room.forget();
         }
-    }
-
-    fn note_sent(&self, behind: Mark) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.entry(self.part).or_default().push_back(behind);
+        locked(&self.sent).entry(self.part).or_default().push_back(behind);
+        self.parts.send(message).await;
     }
 
     async fn skip_expired(&self, from: Offset, start: Offset) -> Result<Mark, Stop> {
@@ -356,35 +355,25 @@ impl Shipment {
         if look.log_start != start {
             return Err(Stop::Again);
         }
-        if fulmar_host::planted(Plant::GapTooWide) {
-            let (mark, reason) = (Mark { offset: from, tag: look.chain }, GapReason::Expired);
-            let behind = Mark { offset: look.next, ..mark };
-            self.take_room(GAP_BYTES).await;
-            self.note_sent(behind);
-            self.parts.send(Message::Gap { part: self.part, mark, to: look.next, reason }).await;
-            return Ok(behind);
-        }
-        let tag = match look.known {
-            Some(known) if known.offset == start => known.tag,
-            _ if start == look.next => look.chain,
+        let end = Mark { offset: look.next, tag: look.chain };
+        let behind = match look.known {
+            _ if fulmar_host::planted(Plant::GapTooWide) => end,
+            Some(known) if known.offset == start => known,
+            _ if start == look.next => end,
             // The start is always that of a span; it has moved since.
             _ => return Err(Stop::Again),
         };
-        let behind = Mark { offset: start, tag };
-        self.take_room(GAP_BYTES).await;
-        self.note_sent(behind);
-        let (mark, reason) = (Mark { offset: from, tag }, GapReason::Expired);
-        self.parts.send(Message::Gap { part: self.part, mark, to: start, reason }).await;
+        let (mark, reason) = (Mark { offset: from, tag: behind.tag }, GapReason::Expired);
+        let gap = Message::Gap { part: self.part, mark, to: behind.offset, reason };
+        self.post(gap, GAP_BYTES, behind).await;
         Ok(behind)
     }
 
     async fn send(&self, chain_key: &[u8; 32], at: Mark, batch: StoredBatch) -> Mark {
         let behind = behind(chain_key, at.tag, &batch);
         let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
-        self.take_room(bytes).await;
         let mark = Mark { offset: batch.base_offset, tag: behind.tag };
-        self.note_sent(behind);
-        self.parts.send(Message::Batch(self.part, mark, batch.bytes)).await;
+        self.post(Message::Batch(self.part, mark, batch.bytes), bytes, behind).await;
         behind
     }
 }

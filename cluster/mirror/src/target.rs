@@ -8,6 +8,7 @@
 //!
 //! Never: tell the other side that something is here before it is committed.
 
+use crate::locked;
 use crate::message::{Mark, Message, Offered, Part};
 use crate::session::{Ended, Parts};
 use bytes::Bytes;
@@ -17,11 +18,11 @@ use fulmar_broker::proposer::{Answer, Ticket};
 use fulmar_host::random;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
-use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, Operation, Unit};
+use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, Operation, Unit};
 use fulmar_types::link::GapReason;
 use fulmar_types::{Event, Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 
 /// Bytes of batches that the other side may have on their way, of all partitions together.
@@ -67,6 +68,15 @@ struct Room {
     given: u32,
 }
 
+impl Room {
+    /// The other side has used so many bytes. `false` if it had not been given as many.
+    fn take(&mut self, bytes: u32) -> bool {
+        let left = self.given.checked_sub(bytes);
+        self.given = left.unwrap_or(self.given);
+        left.is_some()
+    }
+}
+
 /// The taking side.
 pub(crate) struct Target {
     parts: Parts,
@@ -91,7 +101,7 @@ impl Target {
 
     /// Lets the other side send.
     pub(crate) async fn give_room(&self) {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner).given = ROOM_BYTES;
+        locked(&self.room).given = ROOM_BYTES;
         self.parts.send(Message::Room(ROOM_BYTES)).await;
     }
 
@@ -104,10 +114,8 @@ impl Target {
     /// A batch came. `false` if it may not.
     pub(crate) fn batch(&mut self, part: Part, mark: Mark, bytes: Bytes) -> bool {
         let Ok(len) = u32::try_from(bytes.len()) else { return false };
-        {
-            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(left) = room.given.checked_sub(len) else { return false };
-            room.given = left;
+        if !locked(&self.room).take(len) {
+            return false;
         }
         let bytes_max = self.parts.context.settings.batch_bytes_max;
         let valid = fulmar_wire::batch::Batch::from_producer(bytes, bytes_max);
@@ -116,7 +124,7 @@ impl Target {
             Err(error) => {
                 // It would come again and again: the others are not to suffer from it.
                 tracing::warn!(?part, offset = %mark.offset, %error, "a batch cannot be taken");
-                self.taking.lock().unwrap_or_else(PoisonError::into_inner).remove(&part);
+                locked(&self.taking).remove(&part);
                 self.stopped.insert(part);
                 return true;
             }
@@ -131,13 +139,8 @@ impl Target {
 
     /// Something will never come. `false` if it may not be said.
     pub(crate) fn gap(&mut self, part: Part, mark: Mark, to: Offset, reason: GapReason) -> bool {
-        if to <= mark.offset {
+        if to <= mark.offset || !locked(&self.room).take(GAP_BYTES) {
             return false;
-        }
-        {
-            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(left) = room.given.checked_sub(GAP_BYTES) else { return false };
-            room.given = left;
         }
         self.parts.context.host.probe(Probe::GapMirrored);
         let behind = Mark { offset: to, tag: mark.tag };
@@ -156,7 +159,7 @@ impl Target {
         bytes: u32,
         operation: impl FnOnce(MirrorPlace) -> LinkOperation,
     ) -> bool {
-        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let taking = locked(&self.taking);
         // What was not asked for is not taken; what was given up may still come for a while.
         let Some(taken) = taking.get(&part) else { return self.stopped.contains(&part) };
         let place = MirrorPlace {
@@ -172,7 +175,7 @@ impl Target {
 
     /// The other side does not have what this mirror has.
     pub(crate) fn fork(&mut self, part: Part, offset: Offset) -> bool {
-        let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taking = locked(&self.taking);
         let Some(taken) = taking.remove(&part) else { return false };
         let (topic, partition) = (taken.topic, part.partition);
         self.parts.context.host.report(Event::LinkForked { topic, partition, offset });
@@ -266,7 +269,7 @@ impl Taker {
     /// Makes the mirror of a topic. `false` if there can be none.
     async fn create(&self, topic: &Offered) -> bool {
         let link = &self.parts.link;
-        let operation = LinkOperation::CreateMirror {
+        let new = NewMirror {
             topic: TopicId(Uuid::from_random(random::random_16())),
             name: link.definition.name_of(&topic.name),
             partitions: topic.partitions,
@@ -275,8 +278,8 @@ impl Taker {
             origin: topic.topic,
             origin_name: topic.name.clone(),
         };
-        let (unit, deadline) =
-            (Unit::of(Operation::Link(operation)), time::now() + PROPOSE_TIMEOUT);
+        let unit = Unit::of(Operation::Link(LinkOperation::CreateMirror(new)));
+        let deadline = time::now() + PROPOSE_TIMEOUT;
         let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;
         let answer = time::timeout_at(deadline, ticket).await.unwrap_or(Answer::Unknown);
         match answer {
@@ -296,7 +299,7 @@ impl Taker {
     async fn take(&self, origin: TopicId, topic: TopicId, partition: PartitionIndex, mark: Mark) {
         let part = Part { topic: origin, partition };
         {
-            let mut taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taking = locked(&self.taking);
             if taking.contains_key(&part) {
                 return;
             }
@@ -350,7 +353,7 @@ impl Committer {
     /// Tells the other side, now and then, how far this one is, and that there is room again.
     async fn committed(&self, done: &Proposed, was_last: bool) {
         let freed = {
-            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut room = locked(&self.room);
             room.freed += done.bytes;
             let is_due = room.freed >= ROOM_STEP_BYTES;
             let freed = if is_due { std::mem::take(&mut room.freed) } else { 0 };

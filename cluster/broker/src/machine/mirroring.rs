@@ -12,7 +12,7 @@ use super::outcome::{OperationResult, Refusal};
 use super::state::{Append, State, Step};
 use super::topics::is_valid_name;
 use fulmar_store::StreamId;
-use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, Tag};
+use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, Tag};
 use fulmar_types::link::{
     GapReason, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition, RULE_REGIONS_MAX,
 };
@@ -23,17 +23,6 @@ pub const RULES_MAX: usize = 4_096;
 
 /// The tag of a partition in which nothing was ever written.
 pub const NO_TAG: Tag = [0; 16];
-
-/// What a new mirror is to be.
-struct NewMirror {
-    topic: TopicId,
-    name: String,
-    partitions: u32,
-    configs: Vec<(String, String)>,
-    link: String,
-    origin: TopicId,
-    origin_name: String,
-}
 
 impl State {
     /// The links, by name.
@@ -91,23 +80,7 @@ impl State {
         match operation {
             LinkOperation::SetLink { name, definition } => self.set_link(step, name, definition),
             LinkOperation::SetRule { topic, regions } => self.set_rule(step, topic, regions),
-            LinkOperation::CreateMirror {
-                topic,
-                name,
-                partitions,
-                configs,
-                link,
-                origin,
-                origin_name,
-            } => self.create_mirror(NewMirror {
-                topic,
-                name,
-                partitions,
-                configs,
-                link,
-                origin,
-                origin_name,
-            }),
+            LinkOperation::CreateMirror(new) => self.create_mirror(new),
             LinkOperation::MirrorAppend { place, batch } => {
                 self.mirror_append(step, &place, &batch)
             }

@@ -61,6 +61,25 @@ pub struct MirrorPlace {
     pub tag: Tag,
 }
 
+/// The copy of a topic of another site that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMirror {
+    /// Drawn by the leader.
+    pub topic: TopicId,
+    /// Its name here.
+    pub name: String,
+    /// How many partitions the topic has there.
+    pub partitions: u32,
+    /// Its settings there.
+    pub configs: Vec<(String, String)>,
+    /// The link that it comes over, by name.
+    pub link: String,
+    /// The topic at the other site.
+    pub origin: TopicId,
+    /// Its name there.
+    pub origin_name: String,
+}
+
 /// What a unit does about links and mirrors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkOperation {
@@ -79,22 +98,7 @@ pub enum LinkOperation {
         regions: Vec<String>,
     },
     /// Creates the copy of a topic of another site.
-    CreateMirror {
-        /// Drawn by the leader.
-        topic: TopicId,
-        /// Its name here.
-        name: String,
-        /// How many partitions the topic has there.
-        partitions: u32,
-        /// Its settings there.
-        configs: Vec<(String, String)>,
-        /// The link that it comes over, by name.
-        link: String,
-        /// The topic at the other site.
-        origin: TopicId,
-        /// Its name there.
-        origin_name: String,
-    },
+    CreateMirror(NewMirror),
     /// Appends a batch to a mirror. Its first record must have the offset that is next, and the tag
     /// is the one behind its last record.
     MirrorAppend {
@@ -167,7 +171,7 @@ impl LinkOperation {
         match self {
             Self::SetLink { .. } => SET_LINK,
             Self::SetRule { .. } => SET_RULE,
-            Self::CreateMirror { .. } => CREATE_MIRROR,
+            Self::CreateMirror(_) => CREATE_MIRROR,
             Self::MirrorAppend { .. } => MIRROR_APPEND,
             Self::MirrorSkip { .. } => MIRROR_SKIP,
             Self::PeerHas { .. } => PEER_HAS,
@@ -188,7 +192,7 @@ impl LinkOperation {
                 text_bytes(name) + 1 + definition.as_ref().map_or(0, of)
             }
             Self::SetRule { topic, regions } => text_bytes(topic) + texts_bytes(regions),
-            Self::CreateMirror { name, configs, link, origin_name, .. } => {
+            Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 let pair = |(key, value): &(String, String)| text_bytes(key) + text_bytes(value);
                 let texts = text_bytes(link) + text_bytes(origin_name) + text_bytes(name);
                 16 + 16 + 4 + texts + 2 + configs.iter().map(pair).sum::<usize>()
@@ -212,7 +216,7 @@ impl LinkOperation {
                 fits_text(name) && definition.as_ref().is_none_or(fits)
             }
             Self::SetRule { topic, regions } => fits_text(topic) && fit_texts(regions),
-            Self::CreateMirror { name, configs, link, origin_name, .. } => {
+            Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 [name, link, origin_name].into_iter().all(|text| fits_text(text))
                     && configs.len() <= usize::from(u16::MAX)
                     && configs.iter().all(|(key, value)| fits_text(key) && fits_text(value))
@@ -239,13 +243,14 @@ impl LinkOperation {
                 put_text(out, topic);
                 put_texts(out, regions);
             }
-            Self::CreateMirror { topic, name, partitions, configs, link, origin, origin_name } => {
-                out.put_slice(&topic.0.0);
-                out.put_slice(&origin.0.0);
-                out.put_u32_le(*partitions);
-                [link, origin_name, name].into_iter().for_each(|text| put_text(out, text));
-                put_count(out, configs.len());
-                for (key, value) in configs {
+            Self::CreateMirror(new) => {
+                out.put_slice(&new.topic.0.0);
+                out.put_slice(&new.origin.0.0);
+                out.put_u32_le(new.partitions);
+                let texts = [&new.link, &new.origin_name, &new.name];
+                texts.into_iter().for_each(|text| put_text(out, text));
+                put_count(out, new.configs.len());
+                for (key, value) in &new.configs {
                     put_text(out, key);
                     put_text(out, value);
                 }
@@ -314,13 +319,6 @@ fn read_create_mirror(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     for _ in 0..count {
         configs.push((read_text(reader)?, read_text(reader)?));
     }
-    Some(LinkOperation::CreateMirror {
-        topic,
-        name,
-        partitions,
-        configs,
-        link,
-        origin,
-        origin_name,
-    })
+    let new = NewMirror { topic, name, partitions, configs, link, origin, origin_name };
+    Some(LinkOperation::CreateMirror(new))
 }

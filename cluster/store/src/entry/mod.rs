@@ -37,7 +37,7 @@ mod unit;
 mod tests;
 
 pub use builder::{EntryBuilder, PushError, unit_bytes_max};
-pub use link::{LinkOperation, MirrorPlace, Tag};
+pub use link::{LinkOperation, MirrorPlace, NewMirror, Tag};
 pub use operation::{Batch, Operation, Precondition};
 pub use unit::{Unit, UnitView, Units};
 

@@ -108,7 +108,7 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
             .prop_map(|((topic, origin, partitions), mut texts, configs)| {
                 texts.resize(3, "x".to_owned());
                 let [link, origin_name, name] = texts.try_into().expect("three");
-                LinkOperation::CreateMirror {
+                LinkOperation::CreateMirror(NewMirror {
                     topic,
                     name,
                     partitions,
@@ -116,7 +116,7 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
                     link,
                     origin,
                     origin_name,
-                }
+                })
             }),
         (any_place(), vec(any::<u8>(), 0..50)).prop_map(|(place, batch)| {
             LinkOperation::MirrorAppend { place, batch: Batch::new(batch.into()) }
@@ -253,7 +253,7 @@ fn link_operations() -> Vec<LinkOperation> {
         },
         LinkOperation::SetLink { name: text("l"), definition: None },
         LinkOperation::SetRule { topic: text("t"), regions: vec![text("r")] },
-        LinkOperation::CreateMirror {
+        LinkOperation::CreateMirror(NewMirror {
             topic: TOPIC,
             name: text("s.t"),
             partitions: 3,
@@ -261,7 +261,7 @@ fn link_operations() -> Vec<LinkOperation> {
             link: text("l"),
             origin: TopicId(Uuid([0x22; 16])),
             origin_name: text("t"),
-        },
+        }),
         LinkOperation::MirrorAppend { place, batch: Batch::new(Bytes::from_static(b"batch")) },
         LinkOperation::MirrorSkip { place, to: Offset(5), reason: GapReason::Expired },
         LinkOperation::PeerHas { place },

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::machine::mirroring::NO_TAG;
-use fulmar_store::entry::{LinkOperation, MirrorPlace};
+use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
 use fulmar_types::link::{GapReason, LinkDefinition};
 
 fn link(site: &str, paused: bool) -> LinkDefinition {
@@ -30,7 +30,7 @@ pub(super) fn rule(n: u8, regions: &[&str]) -> Operation {
 }
 
 pub(super) fn create_mirror(n: u8) -> Operation {
-    Operation::Link(LinkOperation::CreateMirror {
+    Operation::Link(LinkOperation::CreateMirror(NewMirror {
         topic: topic_id(n),
         name: format!("north.topic-{n}"),
         partitions: 2,
@@ -38,7 +38,7 @@ pub(super) fn create_mirror(n: u8) -> Operation {
         link: "north".to_owned(),
         origin: topic_id(100 + n),
         origin_name: format!("topic-{n}"),
-    })
+    }))
 }
 
 pub(super) fn place(number: u64, n: u8, offset: u64, tag: u8) -> MirrorPlace {
