@@ -19,7 +19,9 @@
 //! whoever proposed them, so nothing is ever taken for older than it is. To that end the first entry
 //! of a term decides, also where a node would be ahead of it; a leader that has not applied what
 //! came before its term adds no time, and does not add it later either: within its term it goes on
-//! from the first age that it gave, as fast as time does and no faster.
+//! from the first age that it gave, as fast as time does and no faster. Until that comes past the
+//! oldest age that was ever given, the site stands still, and so does whoever follows: a node goes on
+//! from what the entries of the term say, never from the age that they leave the site at.
 
 use crate::site::Site;
 use fulmar_host::time::{self, Instant};
@@ -76,9 +78,14 @@ impl AgeClock {
         age_ms
     }
 
-    /// The site was so old when an entry of this term was proposed.
-    pub(crate) fn learn(&mut self, term: Term, age_ms: u64) {
-        self.learn_at(term, age_ms, time::now());
+    /// An entry of this term was applied that says this of the age.
+    pub(crate) fn learn(&mut self, term: Term, said_ms: u64) {
+        self.learn_at(term, said_ms, time::now());
+    }
+
+    /// A snapshot took the place of the state: the site was so old at its last entry, of this term.
+    pub(crate) fn restored(&mut self, term: Term, age_ms: u64) {
+        self.restored_at(term, age_ms, time::now());
     }
 
     /// An entry of this term was applied that says nothing of it.
@@ -86,14 +93,21 @@ impl AgeClock {
         self.term = term;
     }
 
-    fn learn_at(&mut self, term: Term, age_ms: u64, at: Instant) {
+    fn restored_at(&mut self, term: Term, age_ms: u64, at: Instant) {
+        self.term = term;
+        // That may be more than the leader of this term says: its next entry decides (none is of
+        // term 0, in which a site is founded).
+        self.told = Some(Told { age_ms, term: Term(0), at });
+    }
+
+    fn learn_at(&mut self, term: Term, said_ms: u64, at: Instant) {
         self.term = term;
         let is_ahead = |told: &Told| {
             let same_term = told.term == term || planted(Plant::AgeRunsAhead);
-            same_term && told.goes_on(at) >= age_ms
+            same_term && told.goes_on(at) >= said_ms
         };
         if !self.told.as_ref().is_some_and(is_ahead) {
-            self.told = Some(Told { age_ms, term, at });
+            self.told = Some(Told { age_ms: said_ms, term, at });
         }
     }
 }
@@ -101,6 +115,7 @@ impl AgeClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::time::Duration;
 
     fn on_from(clock: &AgeClock, at: Instant) -> u64 {
@@ -166,5 +181,121 @@ mod tests {
         // One that has caught up before it is asked knows of the time before.
         clock.pass(Term(3));
         assert_eq!(clock.at_ms(Term(3), 9_000, s(9)), 11_000);
+    }
+
+    /// What may happen to three nodes that share a log.
+    #[derive(Clone, Debug)]
+    enum Happens {
+        Wait(u64),
+        Apply(usize, usize),
+        Elect(usize),
+        Propose,
+        Restore(usize, usize),
+        Restart(usize),
+    }
+
+    fn happens() -> impl Strategy<Value = Happens> {
+        prop_oneof![
+            4 => (1_u64..100).prop_map(Happens::Wait),
+            4 => (0..3_usize, 1..4_usize).prop_map(|(node, count)| Happens::Apply(node, count)),
+            1 => (0..3_usize).prop_map(Happens::Elect),
+            6 => Just(Happens::Propose),
+            3 => (0..3_usize, 0..3_usize).prop_map(|(node, from)| Happens::Restore(node, from)),
+            1 => (0..3_usize).prop_map(Happens::Restart),
+        ]
+    }
+
+    /// Nodes that hear late of what the log says, and the log.
+    struct Nodes {
+        start: Instant,
+        now_ms: u64,
+        term: Term,
+        leader: usize,
+        /// The term, and what the entry says of the age.
+        log: Vec<(Term, Option<u64>)>,
+        /// The clock, how many entries were applied, and how old the site is by them.
+        nodes: [(AgeClock, usize, u64); 3],
+        /// When the last age was given, and what it came to.
+        last: (u64, u64),
+    }
+
+    impl Nodes {
+        fn at(&self) -> Instant {
+            self.start + Duration::from_millis(self.now_ms)
+        }
+
+        fn apply(&mut self, node: usize, count: usize) {
+            let at = self.at();
+            let (clock, applied, age_ms) = &mut self.nodes[node];
+            for (term, said_ms) in self.log.iter().skip(*applied).take(count) {
+                *applied += 1;
+                match said_ms {
+                    Some(said_ms) => {
+                        *age_ms = (*age_ms).max(*said_ms);
+                        clock.learn_at(*term, *said_ms, at);
+                    }
+                    None => clock.pass(*term),
+                }
+            }
+        }
+
+        fn propose(&mut self) -> Result<(), TestCaseError> {
+            let at = self.at();
+            let (clock, _, applied_ms) = &mut self.nodes[self.leader];
+            let said_ms = clock.at_ms(self.term, *applied_ms, at);
+            self.log.push((self.term, Some(said_ms)));
+            let age_ms = self.log.iter().filter_map(|(_, said)| *said).max().unwrap_or_default();
+            let (grown_ms, passed_ms) = (age_ms - self.last.1, self.now_ms - self.last.0);
+            prop_assert!(grown_ms <= passed_ms, "{grown_ms} ms in {passed_ms} ms: {:?}", self.log);
+            self.last = (self.now_ms, age_ms);
+            Ok(())
+        }
+
+        fn happens(&mut self, what: &Happens) -> Result<(), TestCaseError> {
+            match *what {
+                Happens::Wait(ms) => self.now_ms += ms,
+                Happens::Apply(node, count) => self.apply(node, count),
+                Happens::Propose => return self.propose(),
+                Happens::Elect(node) => {
+                    (self.term, self.leader) = (Term(self.term.0 + 1), node);
+                    self.log.push((self.term, None));
+                }
+                Happens::Restore(node, from) => {
+                    let (_, applied, age_ms) = self.nodes[from];
+                    if applied > self.nodes[node].1 {
+                        let term = self.log[applied - 1].0;
+                        self.nodes[node].0.restored_at(term, age_ms, self.at());
+                        (self.nodes[node].1, self.nodes[node].2) = (applied, age_ms);
+                    }
+                }
+                Happens::Restart(node) => {
+                    self.nodes[node] = Default::default();
+                    if node == self.leader {
+                        return self.happens(&Happens::Elect((node + 1) % 3));
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_entry_makes_the_site_older_than_time_does(
+            steps in prop::collection::vec(happens(), 1..120)
+        ) {
+            let mut nodes = Nodes {
+                start: time::now(),
+                now_ms: 0,
+                term: Term(1),
+                leader: 0,
+                log: vec![(Term(1), None)],
+                nodes: Default::default(),
+                last: (0, 0),
+            };
+            for step in &steps {
+                nodes.happens(step)?;
+            }
+        }
     }
 }

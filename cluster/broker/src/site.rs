@@ -51,7 +51,7 @@ impl Machine for SiteMachine {
     fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, ApplyError> {
         let entry = Entry::decode(payload.clone()).map_err(|error| refused(position, &error))?;
         let applied = self.state.apply(position, &entry);
-        self.age.learn(position.term, self.state.age_ms());
+        self.age.learn(position.term, entry.header().age_ms);
         let appended = applied.rows.iter().map(|row| row.stream);
         let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
         for stream in appended.chain(moved).chain(applied.dropped_streams.iter().copied()) {
@@ -78,7 +78,7 @@ impl Machine for SiteMachine {
             | machine::RestoreError::Inconsistent(_) => RestoreError::Malformed(error.to_string()),
         })?;
         self.state.replace(state);
-        self.age.learn(position.term, self.state.age_ms());
+        self.age.restored(position.term, self.state.age_ms());
         self.wake_all();
         Ok(())
     }
