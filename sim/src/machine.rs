@@ -17,7 +17,7 @@
 
 use crate::clock::Clocks;
 use crate::disk::{DiskSim, Trouble};
-use crate::net::NetSim;
+use crate::net::{NetSim, Papers, SimLinks};
 use crate::trace::TraceSink;
 use fulmar_host::process::Process;
 use fulmar_host::time::{self, Duration};
@@ -148,6 +148,11 @@ impl Machines {
         self.shared.network.attach(machine, address);
     }
 
+    /// Gives a machine what it proves itself with between sites.
+    pub fn give_papers(&self, machine: NodeId, papers: Papers) {
+        self.shared.network.give_papers(machine, papers);
+    }
+
     /// The host for a process that starts on a machine. To be called by the first task of the
     /// machine (inside its `async` block: before that, madsim has not announced it to the plugins).
     pub fn boot(&self, machine: NodeId) -> Host {
@@ -157,7 +162,7 @@ impl Machines {
         let network = Arc::new(self.shared.network.boot(machine));
         Host {
             peers: network.clone(),
-            links: network.clone(),
+            links: Arc::new(SimLinks(network.clone())),
             network,
             disk: Arc::new(self.shared.disks.boot(machine)),
             clock: Arc::new(self.shared.clocks.clock(machine)),

@@ -1,6 +1,6 @@
 //! Real nodes on loopback.
 //!
-//! Invariants: one site at a time per process, because the tests measure what they wait for; every
+//! Invariants: one site, or one pair, at a time per process, because the tests measure what they wait for; every
 //! node is dead when its site is dropped; the directory of a failed test stays, and its path is
 //! printed.
 //!
@@ -84,6 +84,7 @@ pub enum How {
 struct Node {
     id: i32,
     kafka: SocketAddr,
+    link: SocketAddr,
     power_cut: PowerCut,
     running: Option<Running>,
 }
@@ -97,7 +98,9 @@ struct Running {
 /// Three nodes.
 pub struct Site {
     nodes: Vec<Node>,
-    scratch: Scratch,
+    directory: PathBuf,
+    /// `None` for one that lies in the directory of another.
+    scratch: Option<Scratch>,
 }
 
 impl Site {
@@ -107,45 +110,74 @@ impl Site {
     /// If its files cannot be written.
     pub fn new(name: &str, extra: &str) -> Self {
         let scratch = Scratch::new(name);
-        let ports = free_ports(2 * NODES.len());
+        let mut site = Self::prepare(&scratch.path, name, extra, false);
+        site.scratch = Some(scratch);
+        site
+    }
+
+    /// Prepares two sites whose nodes listen for each other. The second lies in the directory of the
+    /// first, and has to be dropped before it.
+    ///
+    /// # Panics
+    /// If their files cannot be written.
+    pub fn pair(names: [&str; 2], extra: &str) -> [Self; 2] {
+        let scratch = Scratch::new(names[0]);
+        let within = scratch.path.join(names[1]);
+        fs::create_dir_all(&within).expect("a directory in a temporary one");
+        let mut first = Self::prepare(&scratch.path, names[0], extra, true);
+        first.scratch = Some(scratch);
+        [first, Self::prepare(&within, names[1], extra, true)]
+    }
+
+    fn prepare(directory: &Path, name: &str, extra: &str, has_links: bool) -> Self {
+        let ports = free_ports(3 * NODES.len());
         let mut config = format!("site = \"{name}\"\n");
         let mut nodes = Vec::new();
-        for (id, ports) in NODES.into_iter().zip(ports.chunks(2)) {
-            let data = scratch.path.join(format!("node-{id}"));
+        for (id, ports) in NODES.into_iter().zip(ports.chunks(3)) {
+            let data = directory.join(format!("node-{id}"));
             config.push_str(&format!(
                 "\n[[node]]\nid = {id}\ndata = \"{}\"\nkafka = \"{}\"\npeer = \"{}\"\n",
                 data.display(),
                 ports[0],
                 ports[1]
             ));
-            let side = scratch.path.join(format!("node-{id}.undo"));
+            if has_links {
+                config.push_str(&format!("link = \"{}\"\n", ports[2]));
+            }
+            let side = directory.join(format!("node-{id}.undo"));
             let power_cut = PowerCut::new(&data, &side).expect("directories for a node");
-            nodes.push(Node { id, kafka: ports[0], power_cut, running: None });
+            nodes.push(Node { id, kafka: ports[0], link: ports[2], power_cut, running: None });
         }
         config.push_str(extra);
-        let site = Self { nodes, scratch };
+        let site = Self { nodes, directory: directory.to_owned(), scratch: None };
         fs::write(site.config(), config).expect("the configuration");
         site
     }
 
+    /// Where its nodes listen for another site, as a link takes them.
+    pub fn links(&self) -> String {
+        let addresses: Vec<String> = self.nodes.iter().map(|node| node.link.to_string()).collect();
+        addresses.join(",")
+    }
+
     /// The configuration of the site.
     pub fn config(&self) -> PathBuf {
-        self.scratch.path.join("site.toml")
+        self.directory.join("site.toml")
     }
 
     /// The directory of the site: configuration, data, logs.
     pub fn directory(&self) -> &Path {
-        &self.scratch.path
+        &self.directory
     }
 
     /// Where the trace of a node is: one file per thread, with this prefix.
     pub fn trace_prefix(&self, id: i32) -> PathBuf {
-        self.scratch.path.join(format!("strace-{id}"))
+        self.directory.join(format!("strace-{id}"))
     }
 
     /// Where a node keeps its data.
     pub fn data(&self, id: i32) -> PathBuf {
-        self.scratch.path.join(format!("node-{id}"))
+        self.directory.join(format!("node-{id}"))
     }
 
     /// The Kafka addresses, as clients take them.
@@ -166,7 +198,7 @@ impl Site {
     pub fn start(&mut self, id: i32, how: How) {
         let log = match how {
             How::FullLog => PathBuf::from("/dev/full"),
-            _ => self.scratch.path.join(format!("node-{id}.log")),
+            _ => self.directory.join(format!("node-{id}.log")),
         };
         let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
         let mut command = match how {
@@ -332,6 +364,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.kill_all();
+        drop(self.scratch.take());
     }
 }
 

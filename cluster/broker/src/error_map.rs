@@ -41,6 +41,9 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         Refusal::UnknownLink
         | Refusal::StaleLink { .. }
         | Refusal::InvalidLink
+        | Refusal::SiteTaken
+        | Refusal::LinkOfOtherSite
+        | Refusal::Changed
         | Refusal::NotAMirror => ErrorCode::InvalidRequest,
     }
 }

@@ -4,17 +4,18 @@
 //! and "no such topic" may be the trace of our own first attempt; the errors say so, and the caller decides.
 
 use crate::cluster::{Cluster, ControllerReason};
+use crate::links::DescribeError;
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
-use fulmar_types::link::LinkDefinition;
 use fulmar_wire::{
-    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
-    CONFIG_DELETE, CONFIG_SET, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse, ErrorCode,
-    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource,
-    IncrementalAlterConfigsResponse, IncrementalAlterableConfig, InitProducerIdRequest,
-    RESOURCE_LINK, RESOURCE_RULE, RESOURCE_TOPIC,
+    CONFIG_DELETE, CONFIG_SET, CONFIG_SOURCE_TOPIC, CreatableTopic, CreatableTopicConfig,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicState, DeleteTopicsRequest,
+    DeleteTopicsResponse, ErrorCode, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource, IncrementalAlterConfigsResponse, IncrementalAlterableConfig,
+    InitProducerIdRequest, RESOURCE_TOPIC,
 };
+
+use std::collections::BTreeMap;
 
 /// Why a topic was not created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,65 +126,26 @@ fn alter_code(answer: &IncrementalAlterConfigsResponse) -> ErrorCode {
 }
 
 impl Cluster {
-    /// Defines a link anew, or removes it.
+    /// The settings that a topic was given; those that it has by default are not among them.
     ///
     /// # Errors
-    /// Why that was not done, or that nobody knows.
-    pub async fn set_link(
+    /// Why they are not known.
+    pub async fn topic_settings(
         &self,
         name: &str,
-        definition: Option<&LinkDefinition>,
         timeout: Duration,
-    ) -> Result<(), AlterTopicError> {
-        let settings = definition.map(LinkDefinition::settings).unwrap_or_default();
-        self.replace_settings((RESOURCE_LINK, name), settings, timeout).await
-    }
-
-    /// Lets a topic go to some regions and to no others.
-    ///
-    /// # Errors
-    /// Why that was not done, or that nobody knows.
-    pub async fn set_rule(
-        &self,
-        topic: &str,
-        regions: &[String],
-        timeout: Duration,
-    ) -> Result<(), AlterTopicError> {
-        let settings = match regions {
-            [] => Vec::new(),
-            some => vec![("regions".to_owned(), some.join(","))],
-        };
-        self.replace_settings((RESOURCE_RULE, topic), settings, timeout).await
-    }
-
-    async fn replace_settings(
-        &self,
-        (resource_type, name): (i8, &str),
-        settings: Vec<(String, String)>,
-        timeout: Duration,
-    ) -> Result<(), AlterTopicError> {
-        let setting = |(name, value)| AlterableConfig { name, value: Some(value) };
-        let resource = AlterConfigsResource {
-            resource_type,
-            resource_name: name.to_owned(),
-            configs: settings.into_iter().map(setting).collect(),
-        };
-        let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let code = |answer: &AlterConfigsResponse| {
-            answer.responses.first().map_or(ErrorCode::UnknownServerError, |of| of.error_code)
-        };
-        let asked = self.ask_controller(&request, code, time::now() + timeout);
-        let answer = asked.await.map_err(|error| match error.may_have_happened {
-            true => AlterTopicError::Unknown(error.reason),
-            false => AlterTopicError::NotDone(error.reason),
-        })?;
-        match code(&answer) {
-            ErrorCode::None => Ok(()),
-            code => {
-                let result = answer.responses.into_iter().next().unwrap_or_default();
-                Err(AlterTopicError::Refused { code, message: result.error_message })
+    ) -> Result<BTreeMap<String, String>, DescribeError> {
+        let found = self.describe(RESOURCE_TOPIC, vec![name.to_owned()], timeout).await?;
+        let mut settings = BTreeMap::new();
+        for result in found {
+            if result.error_code != ErrorCode::None {
+                return Err(DescribeError::Refused(result.error_code));
             }
+            let given = result.configs.into_iter();
+            let given = given.filter(|setting| setting.config_source == CONFIG_SOURCE_TOPIC);
+            settings.extend(given.map(|of| (of.name, of.value.unwrap_or_default())));
         }
+        Ok(settings)
     }
 
     /// Changes settings of a topic, given as names and values; without a value a setting gets its

@@ -152,7 +152,7 @@ impl Network for Fake {
             task::spawn(async move { fake.serve(node, theirs).await });
             let (reader, writer) = tokio::io::split(ours);
             Ok(Connection {
-                peer: PeerIdentity { address: to, names: None },
+                peer: PeerIdentity::unproved(to),
                 reader: Box::new(reader),
                 writer: Box::new(writer),
             })

@@ -7,7 +7,7 @@
 //! | [`cluster`] | the site: metadata, who leads, connections by node, when to try again |
 //! | [`producer`] | batches in order, one outcome each |
 //! | [`consumer`] | reading by assignment |
-//! | [`admin`] | topics and offsets |
+//! | [`admin`], [`links`] | topics and producer ids; links to other sites and their rules |
 //! | [`fetch`], [`offsets`] | single requests, to the leader or to a node of the caller's choice |
 //!
 //! Invariants: a write whose outcome is not known is [`Outcome::Unknown`] and is never guessed;
@@ -22,6 +22,7 @@ pub mod connection;
 pub mod consumer;
 pub mod error;
 pub mod fetch;
+pub mod links;
 pub mod metadata;
 pub mod offsets;
 pub mod producer;
@@ -37,6 +38,7 @@ pub use connection::Connection;
 pub use consumer::{Consumer, ConsumerSettings, Start};
 pub use error::{CallError, ConnectError, LeaderError};
 pub use fetch::{FetchError, Fetched, ReadRecord};
+pub use links::{DescribeError, LaidDown};
 pub use metadata::{Metadata, Place, TopicPartition};
 pub use offsets::OffsetAt;
 pub use producer::{Acks, Outcome, Producer, ProducerSettings, SendError, WriteRecord};

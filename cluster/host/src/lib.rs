@@ -29,7 +29,9 @@ pub mod real;
 pub mod task;
 pub mod time;
 
+mod no_links;
 mod plant;
+pub use no_links::NoLinks;
 pub use plant::planted;
 #[cfg(madsim)]
 pub use plant::{clear_plants, plant};
@@ -50,7 +52,7 @@ pub struct Host {
     /// Sockets for the other nodes of the site.
     pub peers: Arc<dyn net::Network>,
     /// Sockets for other sites.
-    pub links: Arc<dyn net::Network>,
+    pub links: Arc<dyn net::LinkNetwork>,
     /// Files.
     pub disk: Arc<dyn disk::Disk>,
     /// The wall clock.

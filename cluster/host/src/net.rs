@@ -3,7 +3,8 @@
 //! Invariants: both halves of a connection fail once it is reset; a half that was shut down reads
 //! as end of stream on the other side. `connect` and `accept` return who the peer is; whether that
 //! is proved, and whether what is said is encrypted, is a property of the [`Network`] that a caller
-//! was given, so that no caller can forget it.
+//! was given, so that no caller can forget it. Between sites it is the caller who knows whom to
+//! trust, and a [`LinkNetwork`] that tells him whether he may.
 //!
 //! Never: assume that a write which returned has arrived, or that it has left before a flush.
 
@@ -28,8 +29,63 @@ pub type WriteHalf = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 pub struct PeerIdentity {
     /// Its address.
     pub address: SocketAddr,
-    /// The names that its certificate proves; `None` where nobody proves anything.
+    /// The names in its certificate; `None` where nobody shows any. A [`Network`] has proved them; on
+    /// a connection between sites they count once [`LinkNetwork::judge`] has.
     pub names: Option<Vec<String>>,
+    /// The certificates that it showed, its own first, where somebody else is to judge them.
+    pub shown: Vec<Vec<u8>>,
+}
+
+impl PeerIdentity {
+    /// Somebody of whom nothing is known but the address.
+    pub const fn unproved(address: SocketAddr) -> Self {
+        Self { address, names: None, shown: Vec::new() }
+    }
+}
+
+/// Why somebody's certificate does not prove who he is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Distrust {
+    /// Another authority signed it than the one that is trusted.
+    OtherAuthority,
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// It is for another use than to be a node.
+    OtherUse,
+    /// It is another node's, or another site's.
+    OtherNode,
+    /// He showed none.
+    Missing,
+    /// It is none, or one that is not understood.
+    Malformed,
+}
+
+impl Distrust {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::OtherAuthority,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::OtherUse,
+        Self::OtherNode,
+        Self::Missing,
+        Self::Malformed,
+    ];
+
+    /// Its name, as it stands in the log and in the runbook.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OtherAuthority => "certificate-of-another-authority",
+            Self::Expired => "certificate-expired",
+            Self::NotYetValid => "certificate-not-yet-valid",
+            Self::OtherUse => "certificate-for-another-use",
+            Self::OtherNode => "certificate-of-another-node",
+            Self::Missing => "certificate-missing",
+            Self::Malformed => "certificate-malformed",
+        }
+    }
 }
 
 /// An established connection.
@@ -57,11 +113,6 @@ pub trait Network: Send + Sync {
     /// If the other side refuses.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>>;
 
-    /// Whether there is such a network at all.
-    fn is_there(&self) -> bool {
-        true
-    }
-
     /// Connects to the first address of a name, `host:port`, that answers. Looking a name up may
     /// take many seconds.
     ///
@@ -71,6 +122,23 @@ pub trait Network: Send + Sync {
     fn connect_to_name<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Connection>> {
         Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
     }
+}
+
+/// The network between sites. Whom a connection belongs to is known only when he has said which site
+/// he is of, so whoever has asked him judges what he showed.
+pub trait LinkNetwork: Network {
+    /// Whether the certificates of authorities, one behind the other, can be pinned here.
+    ///
+    /// # Errors
+    /// For people: why they cannot, or why this machine has no links at all.
+    fn check_authority(&self, authority: &[u8]) -> Result<(), String>;
+
+    /// Whether one of these authorities vouches for what the other side showed, now, and for a node.
+    /// Its names count from then on.
+    ///
+    /// # Errors
+    /// Why not.
+    fn judge(&self, peer: &PeerIdentity, authority: &[u8]) -> Result<(), Distrust>;
 }
 
 /// A listening socket. Dropping it stops the listening.

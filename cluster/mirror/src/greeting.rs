@@ -1,15 +1,29 @@
 //! Who is there: the first words on a connection between two sites.
 //!
-//! Invariants: what is known of the other site, its region above all, is what the definition of the link
-//! says; every refusal has a name, on both sides. Which link it is, is told by the name that the
-//! other side gives itself: on a network where nobody proves anything everybody is who he says.
+//! ```text
+//! who dials                                   who is dialled
+//! judges what the other side shows
+//!      -- hello: which site, which node, to whom -->
+//!                                             finds the link to that site, judges what was shown
+//!      <-- welcome: which node --
+//! compares it with what was shown
+//! ```
+//!
+//! Invariants: the other site is who the link pins: the authority in its definition vouches for what
+//! the other side shows, which is for the node that it says it is, of the site that the link leads to.
+//! What else is known of it, its region above all, is what the definition says. Every refusal has a
+//! name, on both sides.
+//!
+//! Never: tell somebody more than whether he is refused before he has been judged.
 
 use crate::frame::{self, Messages};
 use crate::links::Context;
 use crate::message::{GREETING_BYTES_MAX, Hello, Message, Refusal, VERSION};
 use fulmar_broker::machine::links::Link;
-use fulmar_host::net::{Connection, WriteHalf};
+use fulmar_host::net::{Connection, Distrust, PeerIdentity, WriteHalf};
 use fulmar_host::time::{self, Duration};
+use fulmar_types::config::certificate_name;
+use fulmar_types::{Event, NodeId, Plant, Probe};
 use std::io;
 use thiserror::Error;
 
@@ -22,9 +36,12 @@ pub(crate) enum GreetingError {
     /// Nobody answered, or the connection broke.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// One side refused the other.
-    #[error("refused: {}", .0.name())]
+    /// The other side refused this one.
+    #[error("refused by the other side: {}", .0.name())]
     Refused(Refusal),
+    /// This side refused the other.
+    #[error("refused: {}", .0.name())]
+    Refuses(Refusal),
 }
 
 /// A connection on which both sides know each other.
@@ -48,6 +65,36 @@ async fn in_time<T>(
     greeted.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
+/// Whether somebody is that node of the site that a link leads to: the pinned authority vouches for
+/// what he shows, and that is for this node. Without a node, only the first.
+fn judged(
+    context: &Context,
+    link: &Link,
+    peer: &PeerIdentity,
+    node: Option<NodeId>,
+) -> Result<(), Refusal> {
+    if fulmar_host::planted(Plant::TakeAnybody) {
+        return Ok(());
+    }
+    let judged = context.host.links.judge(peer, &link.definition.authority);
+    judged.map_err(Refusal::Distrusted)?;
+    let Some(node) = node else { return Ok(()) };
+    let name = certificate_name(&link.definition.site, node);
+    let is_it = peer.names.as_ref().is_some_and(|names| names.contains(&name));
+    if is_it { Ok(()) } else { Err(Refusal::Distrusted(Distrust::OtherNode)) }
+}
+
+/// Tells the other side that it is refused.
+async fn refuse(writer: &mut WriteHalf, reason: Refusal) -> GreetingError {
+    let told = async {
+        frame::write(writer, &Message::Refused(reason)).await?;
+        frame::flush(writer).await
+    };
+    // Whether it hears of it or not.
+    let _ = told.await;
+    GreetingError::Refuses(reason)
+}
+
 /// Greets the other side of a link that this side has dialled.
 pub(crate) async fn call(
     context: &Context,
@@ -55,8 +102,11 @@ pub(crate) async fn call(
     connection: Connection,
 ) -> Result<Greeted, GreetingError> {
     in_time(async {
-        let mut writer = connection.writer;
-        let mut reader = Messages::new(connection.reader, GREETING_BYTES_MAX);
+        let Connection { peer, reader, mut writer } = connection;
+        let mut reader = Messages::new(reader, GREETING_BYTES_MAX);
+        if let Err(reason) = judged(context, &link, &peer, None) {
+            return Err(refuse(&mut writer, reason).await);
+        }
         let hello = Hello {
             version: VERSION,
             site: context.settings.site.clone(),
@@ -66,7 +116,10 @@ pub(crate) async fn call(
         frame::write(&mut writer, &Message::Hello(hello)).await?;
         frame::flush(&mut writer).await?;
         match reader.next(GREETING_TIMEOUT).await? {
-            Some(Message::Welcome { .. }) => {
+            Some(Message::Welcome { node }) => {
+                if let Err(reason) = judged(context, &link, &peer, Some(node)) {
+                    return Err(refuse(&mut writer, reason).await);
+                }
                 reader.trust();
                 Ok(Greeted { link, reader, writer })
             }
@@ -83,26 +136,41 @@ pub(crate) async fn answer(
     connection: Connection,
 ) -> Result<Greeted, GreetingError> {
     in_time(async {
-        let mut writer = connection.writer;
-        let mut reader = Messages::new(connection.reader, GREETING_BYTES_MAX);
-        let Some(Message::Hello(hello)) = reader.next(GREETING_TIMEOUT).await? else {
-            return Err(unexpected());
+        let Connection { peer, reader, mut writer } = connection;
+        let mut reader = Messages::new(reader, GREETING_BYTES_MAX);
+        let hello = match reader.next(GREETING_TIMEOUT).await? {
+            Some(Message::Hello(hello)) => hello,
+            Some(Message::Refused(refusal)) => {
+                let (address, reason) = (peer.address, refusal.name());
+                context.host.report(Event::Distrusted { address, reason, by_peer: true });
+                return Err(GreetingError::Refused(refusal));
+            }
+            _ => return Err(unexpected()),
         };
-        let judged = judge(context, &hello).await;
-        let answer = match &judged {
-            Ok(_) => Message::Welcome { node: context.settings.node },
-            Err(reason) => Message::Refused(*reason),
+        let link = match judge(context, &hello, &peer).await {
+            Ok(link) => link,
+            Err(reason) => {
+                if matches!(reason, Refusal::Distrusted(_)) {
+                    context.host.probe(Probe::StrangerRefused);
+                }
+                // Two of three nodes do not lead: that is no trouble.
+                if reason != Refusal::NotLeader {
+                    let (address, site) = (peer.address, hello.site);
+                    let reason = reason.name();
+                    context.host.report(Event::SiteRefused { address, site, reason });
+                }
+                return Err(refuse(&mut writer, reason).await);
+            }
         };
-        frame::write(&mut writer, &answer).await?;
+        frame::write(&mut writer, &Message::Welcome { node: context.settings.node }).await?;
         frame::flush(&mut writer).await?;
-        let link = judged.map_err(GreetingError::Refused)?;
         reader.trust();
         Ok(Greeted { link, reader, writer })
     })
     .await
 }
 
-async fn judge(context: &Context, hello: &Hello) -> Result<Link, Refusal> {
+async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<Link, Refusal> {
     if hello.version != VERSION {
         return Err(Refusal::Version);
     }
@@ -115,5 +183,6 @@ async fn judge(context: &Context, hello: &Hello) -> Result<Link, Refusal> {
     let of_site = |link: &&Link| link.definition.site == hello.site;
     let link = context.broker.site().read(|state| state.links().find(of_site).cloned());
     let link = link.ok_or(Refusal::UnknownSite)?;
+    judged(context, &link, peer, Some(hello.node))?;
     if link.definition.paused { Err(Refusal::Paused) } else { Ok(link) }
 }

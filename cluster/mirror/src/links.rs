@@ -36,6 +36,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A session that was shorter than this is not followed by another one at once.
 const SHORT: Duration = Duration::from_secs(2);
 
+/// A site that nobody could reach for so long is said to be unreachable.
+const SILENT: Duration = Duration::from_secs(5);
+
 /// How long connecting to one place may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -226,36 +229,56 @@ async fn keep(context: Arc<Context>) {
 
 /// Dials one place after the other until the node there leads its site.
 async fn dial(context: Arc<Context>, link: Link) {
-    let mut pause = PAUSE_MIN;
+    let (mut pause, begun) = (PAUSE_MIN, time::now());
     loop {
-        let mut places = link.definition.dial.iter();
-        // Who cannot prove that he leads leaves the link to somebody who can.
-        while context.leads().await
-            && let Some(place) = places.next()
-        {
-            match call(&context, link.clone(), place).await {
-                Ok(greeted) => {
-                    context.begin(greeted, true);
-                    // The session may be over before anybody has looked at it. This drops the task
-                    // that says so, which has nothing more to do.
-                    context.dialling().remove(&link.name);
-                    return;
-                }
-                Err(GreetingError::Refused(reason)) => {
-                    // Two of three nodes do not lead: that is no trouble.
-                    if reason != Refusal::NotLeader {
-                        let (link, reason) = (link.name.clone(), reason.name());
-                        context.host.report(Event::LinkRefused { link, reason });
-                    }
-                }
-                Err(GreetingError::Io(error)) => {
-                    tracing::debug!(link = %link.name, %place, %error, "the other site does not answer");
-                }
+        match dial_each(&context, &link).await {
+            Ok(greeted) => {
+                context.begin(greeted, true);
+                // The session may be over before anybody has looked at it. This drops the task
+                // that says so, which has nothing more to do.
+                context.dialling().remove(&link.name);
+                return;
             }
+            Err(Some(error)) if begun.elapsed() > SILENT => {
+                context.host.report(Event::LinkUnreachable { link: link.name.clone(), error });
+            }
+            Err(_) => {}
         }
         time::sleep(pause / 2 + pause * spread() / 2_000).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// Dials every place of a link once.
+///
+/// # Errors
+/// What became of the last attempt if nobody answered at all. `None` if somebody did who is not the
+/// leader, or was refused, or if this node does not lead.
+async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Option<io::ErrorKind>> {
+    let (mut silence, mut answered) = (None, false);
+    for place in &link.definition.dial {
+        // Who cannot prove that he leads leaves the link to somebody who can.
+        if !context.leads().await {
+            return Err(None);
+        }
+        let (reason, by_peer) = match call(context, link.clone(), place).await {
+            Ok(greeted) => return Ok(greeted),
+            Err(GreetingError::Io(error)) => {
+                tracing::debug!(link = %link.name, %place, %error, "the other site does not answer");
+                silence = Some(error.kind());
+                continue;
+            }
+            Err(GreetingError::Refused(reason)) => (reason, true),
+            Err(GreetingError::Refuses(reason)) => (reason, false),
+        };
+        answered = true;
+        // Two of three nodes do not lead: that is no trouble.
+        if reason != Refusal::NotLeader {
+            let (link, reason) = (link.name.clone(), reason.name());
+            context.host.report(Event::LinkRefused { link, reason, by_peer });
+        }
+    }
+    Err(silence.filter(|_| !answered))
 }
 
 /// From 0 to 999, so that pauses differ.
@@ -286,12 +309,8 @@ async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {
                 task::spawn(async move {
                     match greeting::answer(&context, connection).await {
                         Ok(greeted) => context.begin(greeted, false),
-                        Err(GreetingError::Refused(reason)) => {
-                            tracing::debug!(reason = reason.name(), "another site was refused");
-                        }
-                        Err(GreetingError::Io(error)) => {
-                            tracing::debug!(%error, "a greeting came to nothing");
-                        }
+                        // Who was refused, and why, has been reported.
+                        Err(error) => tracing::debug!(%error, "a greeting came to nothing"),
                     }
                     drop(permit);
                 });

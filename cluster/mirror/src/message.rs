@@ -24,6 +24,7 @@
 use bytes::Bytes;
 use fulmar_broker::machine::codec::{CodecError, Reader, Writer};
 use fulmar_broker::machine::topics::TOPIC_CONFIGS_MAX;
+use fulmar_host::net::Distrust;
 use fulmar_store::entry::Tag;
 use fulmar_types::link::{GapReason, LINK_TEXT_BYTES_MAX};
 use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
@@ -71,13 +72,18 @@ pub enum Refusal {
     OtherSite,
     /// The link is paused.
     Paused,
+    /// What the other side showed does not prove that it is who it says.
+    Distrusted(Distrust),
 }
 
 impl Refusal {
-    const ALL: [Self; 5] =
-        [Self::Version, Self::NotLeader, Self::UnknownSite, Self::OtherSite, Self::Paused];
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Version, Self::NotLeader, Self::UnknownSite, Self::OtherSite, Self::Paused]
+            .into_iter()
+            .chain(Distrust::ALL.map(Self::Distrusted))
+    }
 
-    /// Its name, for logs and `fulmar link status`.
+    /// Its name, for logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Version => "other-version",
@@ -85,6 +91,7 @@ impl Refusal {
             Self::UnknownSite => "unknown-site",
             Self::OtherSite => "other-site",
             Self::Paused => "paused",
+            Self::Distrusted(distrust) => distrust.name(),
         }
     }
 
@@ -95,6 +102,13 @@ impl Refusal {
             Self::UnknownSite => 3,
             Self::OtherSite => 4,
             Self::Paused => 5,
+            Self::Distrusted(Distrust::OtherAuthority) => 6,
+            Self::Distrusted(Distrust::Expired) => 7,
+            Self::Distrusted(Distrust::NotYetValid) => 8,
+            Self::Distrusted(Distrust::OtherUse) => 9,
+            Self::Distrusted(Distrust::OtherNode) => 10,
+            Self::Distrusted(Distrust::Missing) => 11,
+            Self::Distrusted(Distrust::Malformed) => 12,
         }
     }
 }
@@ -259,7 +273,7 @@ impl Message {
             2 => Self::Welcome { node: NodeId(input.u64()?) },
             3 => {
                 let number = input.u8()?;
-                let reason = Refusal::ALL.into_iter().find(|reason| reason.number() == number);
+                let reason = Refusal::all().find(|reason| reason.number() == number);
                 Self::Refused(reason.ok_or(CodecError::Tag)?)
             }
             4 => Self::Offer(offer(&mut input)?),

@@ -211,10 +211,28 @@ pub enum Event {
         /// The name of the reason.
         reason: &'static str,
     },
-    /// The other site of a link refused this one.
+    /// This site dialled the other one of a link, and one of the two refused the other.
     LinkRefused {
         /// Its name.
         link: String,
+        /// The name of the reason.
+        reason: &'static str,
+        /// Whether it was the other site that refused this one.
+        by_peer: bool,
+    },
+    /// No place that a link names for the other site could be reached. Reported with each round.
+    LinkUnreachable {
+        /// Its name.
+        link: String,
+        /// What became of the last attempt.
+        error: ErrorKind,
+    },
+    /// Somebody dialled this site, and was refused.
+    SiteRefused {
+        /// Where he is.
+        address: SocketAddr,
+        /// The site that he says he is of.
+        site: String,
         /// The name of the reason.
         reason: &'static str,
     },

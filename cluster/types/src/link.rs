@@ -23,6 +23,9 @@ pub const LINK_AUTHORITY_BYTES_MAX: usize = 8 << 10;
 /// Regions that a rule names, at most.
 pub const RULE_REGIONS_MAX: usize = 64;
 
+/// Among the settings of a link or a rule: the number of its definition.
+pub const NUMBER: &str = "number";
+
 /// A link takes every topic that its peer offers.
 pub const EVERY_TOPIC: &str = "*";
 

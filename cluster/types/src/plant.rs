@@ -93,6 +93,8 @@ plants! {
     ShipUncommitted = "ship-uncommitted",
     /// Ship without asking the rules.
     ShipWithoutRule = "ship-without-rule",
+    /// A link believes everybody who says that he is the other site.
+    TakeAnybody = "take-anybody",
     /// Tell a mirror that all there is has expired, where the oldest has.
     GapTooWide = "gap-too-wide",
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever

@@ -67,6 +67,8 @@ probes! {
     ExpiryHeldBack = "expiry held back",
     /// A link went on where an earlier session had left a mirror.
     LinkResumed = "link resumed",
+    /// Somebody said that he is of another site, and could not prove it.
+    StrangerRefused = "stranger refused",
     /// A link refused a mirror whose tag is not the one of the origin.
     ForkRefused = "fork refused",
     /// A mirror was told what it will never have.

@@ -20,6 +20,7 @@
 //! Arrivals are made by the pump, a task of the harness, which survives every machine.
 
 mod link;
+mod papers;
 mod socket;
 mod state;
 mod tcp;
@@ -28,6 +29,7 @@ mod tcp;
 mod tests;
 
 pub use link::Link;
+pub use papers::{Papers, SimLinks};
 pub use socket::SimNetwork;
 pub use state::NetCounts;
 
@@ -141,6 +143,11 @@ impl NetSim {
                 addresses.push(address);
             }
         });
+    }
+
+    /// Gives a machine what it proves itself with between sites.
+    pub fn give_papers(&self, machine: NodeId, papers: Papers) {
+        self.shared.with(|state, _| state.papers.insert(machine, papers));
     }
 
     /// The machine with this address.

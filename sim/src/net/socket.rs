@@ -107,7 +107,7 @@ impl Drop for Opening<'_> {
 
 fn connection(shared: &Arc<Shared>, id: EndId, address: SocketAddr) -> Connection {
     Connection {
-        peer: PeerIdentity { address, names: None },
+        peer: PeerIdentity::unproved(address),
         reader: Box::new(SimReader { shared: Arc::clone(shared), id }),
         writer: Box::new(SimWriter { shared: Arc::clone(shared), id }),
     }

@@ -15,6 +15,7 @@
 //! because its sender lost power before it could send it again.
 
 use super::link::Link;
+use super::papers::Papers;
 use super::tcp::{Body, End, EndId};
 use crate::prng::Prng;
 use crate::trace::{Kind, NoTrace, Record, TraceSink};
@@ -134,6 +135,7 @@ pub struct State {
     pub(super) turned_away: BTreeMap<Way, u64>,
     pub(super) machines: BTreeMap<NodeId, Machine>,
     pub(super) owners: BTreeMap<IpAddr, NodeId>,
+    pub(super) papers: BTreeMap<NodeId, Papers>,
     pub(super) listeners: BTreeMap<(NodeId, SocketAddr), ListenerState>,
     pub(super) ends: BTreeMap<EndId, End>,
     /// Ends that their machine has forgotten without telling anybody.
@@ -163,6 +165,7 @@ impl State {
             turned_away: BTreeMap::new(),
             machines: BTreeMap::new(),
             owners: BTreeMap::new(),
+            papers: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ends: BTreeMap::new(),
             forgotten: BTreeSet::new(),

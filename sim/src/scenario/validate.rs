@@ -91,7 +91,7 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         Workload::Mirror(mirror) if mirror.site == mirror.of => {
             Err(Problem::new(fields.span_of("of"), "a mirror is of another site"))
         }
-        Workload::Mirror(_) => Ok(()),
+        Workload::Mirror(_) | Workload::Stranger(_) => Ok(()),
     }
 }
 
@@ -178,6 +178,21 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
                 produced(&foreign.site, &foreign.topic, value.span())?;
             }
             Workload::Mirror(mirror) => produced(&mirror.of, &mirror.topic, value.span())?,
+            Workload::Stranger(stranger) => {
+                let links = |of: &Workload<Written>| match of {
+                    Workload::Mirror(mirror) => {
+                        let (site, of) = (&mirror.site, &mirror.of);
+                        [(site, of), (of, site)].contains(&(&stranger.site, &stranger.claims))
+                    }
+                    _ => false,
+                };
+                if !scenario.workloads.iter().any(links) {
+                    let (site, claims) = (&stranger.site, &stranger.claims);
+                    let message = format!("there is no link between `{site}` and `{claims}`");
+                    return Err(Problem::new(value.span(), message)
+                        .help("add a workload of kind `mirror` between the two"));
+                }
+            }
             Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
         }
     }

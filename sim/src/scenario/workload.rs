@@ -214,4 +214,15 @@ kinds! {
         /// Reads per second.
         rate = "rate": Span<Rate>;
     }
+
+    /// Somebody dials a site, says that he is of another one that it has a link to, and shows papers
+    /// that do not prove it. He must never be welcomed.
+    Stranger = "stranger" {
+        /// The site that he dials.
+        site = "site": SiteName;
+        /// The site that he says he is of.
+        claims = "claims": SiteName;
+        /// Attempts per second.
+        rate = "rate": Span<Rate>;
+    }
 }

@@ -13,6 +13,7 @@ use super::reading::Reader;
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
 use crate::history::{ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
+use crate::net::Papers;
 use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::{Dials, Mirror};
@@ -71,6 +72,7 @@ impl Mirrors {
                 let link = links.entry((here.clone(), there.clone())).or_default();
                 link.site = there.as_str().to_owned();
                 link.region = region(there);
+                link.authority = Papers::authority_of(there.as_str());
                 let dials = match mirror.dials {
                     Dials::Both => true,
                     Dials::Mirror => here == &mirror.site,
@@ -92,7 +94,7 @@ impl Mirrors {
     pub(super) async fn lay_down(&self, workloads: &Workloads) {
         for ((here, there), link) in self.links(workloads.stage()) {
             let cluster = workloads.cluster(&here);
-            while cluster.set_link(there.as_str(), Some(&link), LIMIT).await.is_err() {
+            while cluster.set_link(there.as_str(), None, Some(&link), LIMIT).await.is_err() {
                 madsim::time::sleep(LOOK).await;
             }
         }
@@ -103,7 +105,7 @@ impl Mirrors {
         }
         for ((site, topic), regions) in rules {
             let cluster = workloads.cluster(site);
-            while cluster.set_rule(topic, &regions, LIMIT).await.is_err() {
+            while cluster.set_rule(topic, None, &regions, LIMIT).await.is_err() {
                 madsim::time::sleep(LOOK).await;
             }
         }

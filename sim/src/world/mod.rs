@@ -30,6 +30,7 @@ mod reading;
 pub mod series;
 pub mod sink;
 pub mod stage;
+mod stranger;
 pub mod workload;
 
 use crate::history::History;

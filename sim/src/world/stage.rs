@@ -9,12 +9,12 @@ use super::sink::Sink;
 use crate::check::SiteNode;
 use crate::disk::{DiskConfig, PowerLoss};
 use crate::machine::Machines;
-use crate::net::Link;
+use crate::net::{Link, Papers};
 use crate::scenario::{
     DrawnScenario, KAFKA_PORT, Mix, NodeAddress, Place, Roles, SiteName, Target, address,
 };
 use crate::spread::Spread;
-use fulmar_types::config::Config;
+use fulmar_types::config::{Config, certificate_name};
 use fulmar_types::units::HumanDuration;
 use fulmar_types::{ExitCode, NodeId};
 use madsim::runtime::Handle;
@@ -196,6 +196,12 @@ impl Stage {
             })
             .build();
         self.machines.attach(built.id(), ip);
+        let papers = Papers {
+            authority: Papers::authority_of(site.as_str()),
+            name: certificate_name(site.as_str(), node),
+            flaw: None,
+        };
+        self.machines.give_papers(built.id(), papers);
         let site_number = u16::try_from(number).expect("few sites");
         self.sink.introduce(built.id(), SiteNode { site: site_number, node });
         self.nodes.insert(address, built.id());

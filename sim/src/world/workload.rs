@@ -11,6 +11,7 @@ use super::mirroring::{Mirrors, later};
 use super::reading::Reader;
 use super::series::Series;
 use super::stage::Stage;
+use super::stranger::{Knocking, Welcomed};
 use crate::history::{
     Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag, Time,
 };
@@ -66,6 +67,7 @@ pub struct Workloads {
     /// By site and name, since several workloads may produce to one topic.
     series: BTreeMap<SiteTopic, Arc<Series>>,
     mirrors: Mirrors,
+    welcomed: Welcomed,
 }
 
 /// More clients than any scenario has: each holds a permit while it works.
@@ -84,6 +86,7 @@ impl Workloads {
         let mirrors = Mirrors::new(&stage.drawn.workloads);
         Self {
             mirrors,
+            welcomed: Welcomed::default(),
             stage,
             history,
             series,
@@ -126,8 +129,12 @@ impl Workloads {
         &self.history
     }
 
-    /// Compares the mirrors with their origins, which have been read back.
+    /// Whether no stranger was welcomed; then compares the mirrors with their origins, which have been
+    /// read back.
     pub(super) async fn compare_mirrors(&self, deadline_ns: u64) -> Option<Verdict> {
+        if let Some(verdict) = self.welcomed.verdict() {
+            return Some(verdict);
+        }
         self.mirrors.compare(self, later(deadline_ns, &self.stage)).await
     }
 
@@ -153,15 +160,19 @@ impl Workloads {
         addresses.map(|address| self.cluster_of(site, vec![address])).collect()
     }
 
-    fn cluster_of(&self, site: &SiteName, bootstrap: Vec<SocketAddr>) -> Cluster {
+    fn host(&self, site: &SiteName) -> Host {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = hosts.get(site).expect("the client machines are booted first");
+        hosts.get(site).expect("the client machines are booted first").clone()
+    }
+
+    fn cluster_of(&self, site: &SiteName, bootstrap: Vec<SocketAddr>) -> Cluster {
+        let host = self.host(site);
         let settings = Settings {
             client_id: "sim".to_owned(),
             request_timeout: Duration::from_secs(3),
             ..Settings::default()
         };
-        Cluster::new(host.network.clone(), bootstrap, settings)
+        Cluster::new(host.network, bootstrap, settings)
     }
 
     /// Starts all clients.
@@ -176,6 +187,7 @@ impl Workloads {
                 Workload::ForeignIds(foreign) => (&foreign.site, foreign.clients.get()),
                 Workload::TopicChurn(churn) => (&churn.site, 1),
                 Workload::Mirror(mirror) => (&mirror.site, 1),
+                Workload::Stranger(stranger) => (&stranger.site, 1),
             };
             for index in 0..clients.max(1) {
                 let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
@@ -254,6 +266,20 @@ impl Workloads {
                 let stop = client.stop;
                 let stopped = move || stop.load(Ordering::Relaxed);
                 self.on_client_machine(&site, reading.run(stopped));
+            }
+            Workload::Stranger(stranger) => {
+                let (machines, machine) =
+                    (self.stage.machines.clone(), self.stage.client_machine(&site));
+                let knocking = Knocking {
+                    network: self.host(&site).links,
+                    doors: self.stage.bootstrap(&site).iter().map(SocketAddr::ip).collect(),
+                    stranger,
+                    prng: client.prng,
+                    welcomed: self.welcomed.clone(),
+                    show: move |papers| machines.give_papers(machine, papers),
+                };
+                let stop = client.stop;
+                self.on_client_machine(&site, knocking.run(move || stop.load(Ordering::Relaxed)));
             }
         }
     }

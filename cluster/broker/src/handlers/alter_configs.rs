@@ -13,7 +13,7 @@ use crate::error_map::Unanswered;
 use crate::machine::outcome::Refusal;
 use crate::machine::topics::TOPIC_CONFIGS_MAX;
 use fulmar_host::time::Instant;
-use fulmar_store::entry::{Operation, Unit};
+use fulmar_store::entry::{LinkOperation, Operation, Unit};
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, CONFIG_DELETE,
     CONFIG_SET, ErrorCode, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
@@ -145,14 +145,16 @@ async fn alter(
     match wish.resource_type {
         RESOURCE_TOPIC => {}
         RESOURCE_LINK | RESOURCE_RULE if wish.replaces => {
-            if !broker.host.links.is_there() {
-                let text = "links between sites are not served on real machines yet";
-                return refuse(ErrorCode::InvalidRequest, text);
-            }
             let changes = wish.changes?;
             let operation =
                 link_config::operation(wish.resource_type, wish.resource_name, &changes);
-            let operation = operation.or_else(|text| refuse(ErrorCode::InvalidConfig, text))?;
+            let checked = operation.and_then(|operation| {
+                if let LinkOperation::SetLink { definition: Some(link), .. } = &operation {
+                    broker.host.links.check_authority(&link.authority)?;
+                }
+                Ok(operation)
+            });
+            let operation = checked.or_else(|text| refuse(ErrorCode::InvalidConfig, text))?;
             if validate_only {
                 return Ok(());
             }

@@ -32,6 +32,10 @@ pub(super) async fn handle(
     let mut response = DescribeConfigsResponse::default();
     let mut long = 0;
     for resource in request.resources {
+        if is_long(&resource) && resource.resource_name.is_empty() {
+            response.results.extend(all_of(broker, resource.resource_type).await);
+            continue;
+        }
         long += usize::from(is_long(&resource));
         let described = if long > LONG_MAX {
             let text = format!("a request may ask for {LONG_MAX} links and rules");
@@ -52,6 +56,21 @@ pub(super) async fn handle(
         });
     }
     response
+}
+
+/// All links or rules, by name only.
+async fn all_of(broker: &Broker, resource_type: i8) -> Vec<DescribeConfigsResult> {
+    let result = |resource_name, error_code| DescribeConfigsResult {
+        error_code,
+        resource_type,
+        resource_name,
+        ..DescribeConfigsResult::default()
+    };
+    if !has_caught_up(broker).await {
+        return vec![result(String::new(), ErrorCode::LeaderNotAvailable)];
+    }
+    let names = broker.site.read(|state| link_config::names(state, resource_type));
+    names.into_iter().map(|name| result(name, ErrorCode::None)).collect()
 }
 
 /// Links and rules that one request may ask for: their settings may be hundreds of KiB each.

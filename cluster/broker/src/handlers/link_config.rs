@@ -1,15 +1,19 @@
 //! Links and rules as things with settings: what AlterConfigs replaces and DescribeConfigs tells of
 //! them. Kafka has no such things, and no requests for them.
+//!
+//! Whoever asks is told the number of the definition among the settings. Whoever sends it back with a
+//! change has the change refused if there was another one meanwhile; the number 0 stands for a link or
+//! a rule that is not there yet.
 
 use crate::machine::state::State;
 use fulmar_store::entry::LinkOperation;
-use fulmar_types::link::{LinkDefinition, list};
-use fulmar_wire::{RESOURCE_LINK, RESOURCE_RULE};
+use fulmar_types::link::{LinkDefinition, NUMBER, list};
+use fulmar_wire::RESOURCE_LINK;
 
 /// The one setting of a rule: the regions that may have the topic, with commas between.
 const REGIONS: &str = "regions";
 
-/// What replaces all settings of a link or a rule; without any it is removed.
+/// What replaces all settings of a link or a rule; without any but the number it is removed.
 ///
 /// # Errors
 /// For people.
@@ -19,19 +23,24 @@ pub(super) fn operation(
     settings: &[(String, Option<String>)],
 ) -> Result<LinkOperation, String> {
     let given = settings.iter().filter_map(|(name, value)| Some((&**name, value.as_deref()?)));
-    let given: Vec<(&str, &str)> = given.collect();
+    let (numbers, given): (Vec<_>, Vec<_>) = given.partition(|(name, _)| *name == NUMBER);
+    let number = |(_, text): &(&str, &str)| {
+        text.parse().map_err(|_| format!("`{NUMBER}` is a number, and not `{text}`"))
+    };
+    let expected = numbers.first().map(number).transpose()?;
     if resource_type == RESOURCE_LINK {
         let definition = match &given[..] {
             [] => None,
             some => Some(LinkDefinition::from_settings(some.iter().copied())?),
         };
-        return Ok(LinkOperation::SetLink { name, definition });
+        return Ok(LinkOperation::SetLink { name, expected, definition });
     }
-    match &given[..] {
-        [] => Ok(LinkOperation::SetRule { topic: name, regions: Vec::new() }),
-        [(REGIONS, regions)] => Ok(LinkOperation::SetRule { topic: name, regions: list(regions) }),
-        _ => Err(format!("a rule has one setting, `{REGIONS}`")),
-    }
+    let regions = match &given[..] {
+        [] => Vec::new(),
+        [(REGIONS, regions)] => list(regions),
+        _ => return Err(format!("a rule has one setting, `{REGIONS}`")),
+    };
+    Ok(LinkOperation::SetRule { topic: name, expected, regions })
 }
 
 /// The settings of a link or a rule, if there is one of the name.
@@ -40,12 +49,21 @@ pub(super) fn settings(
     resource_type: i8,
     name: &str,
 ) -> Option<Vec<(String, String)>> {
-    match resource_type {
-        RESOURCE_LINK => state.link(name).map(|link| link.definition.settings()),
-        RESOURCE_RULE => {
+    let (number, mut settings) = match resource_type {
+        RESOURCE_LINK => state.link(name).map(|link| (link.number, link.definition.settings()))?,
+        _ => {
             let rule = state.rules().find(|rule| rule.topic == name)?;
-            Some(vec![(REGIONS.to_owned(), rule.regions.join(","))])
+            (rule.number, vec![(REGIONS.to_owned(), rule.regions.join(","))])
         }
-        _ => None,
+    };
+    settings.push((NUMBER.to_owned(), number.to_string()));
+    Some(settings)
+}
+
+/// The names of all links, or of all topics with a rule.
+pub(super) fn names(state: &State, resource_type: i8) -> Vec<String> {
+    match resource_type {
+        RESOURCE_LINK => state.links().map(|link| link.name.clone()).collect(),
+        _ => state.rules().map(|rule| rule.topic.clone()).collect(),
     }
 }

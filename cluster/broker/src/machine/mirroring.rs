@@ -24,6 +24,14 @@ pub const RULES_MAX: usize = 4_096;
 /// The tag of a partition in which nothing was ever written.
 pub const NO_TAG: Tag = [0; 16];
 
+/// Whether a link or a rule is still the one that somebody has looked at.
+fn check_expected(expected: Option<u64>, number: Option<u64>) -> Result<(), Refusal> {
+    match expected {
+        Some(expected) if expected != number.unwrap_or(0) => Err(Refusal::Changed),
+        _ => Ok(()),
+    }
+}
+
 impl State {
     /// The links, by name.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
@@ -78,8 +86,16 @@ impl State {
         operation: LinkOperation,
     ) -> Result<OperationResult, Refusal> {
         match operation {
-            LinkOperation::SetLink { name, definition } => self.set_link(step, name, definition),
-            LinkOperation::SetRule { topic, regions } => self.set_rule(step, topic, regions),
+            LinkOperation::SetLink { name, expected, definition } => {
+                let number = self.links.get(&name).map(|link| link.number);
+                check_expected(expected, number)?;
+                self.set_link(step, name, definition)
+            }
+            LinkOperation::SetRule { topic, expected, regions } => {
+                let number = self.rules.get(&topic).map(|rule| rule.number);
+                check_expected(expected, number)?;
+                self.set_rule(step, topic, regions)
+            }
             LinkOperation::CreateMirror(new) => self.create_mirror(new),
             LinkOperation::MirrorAppend { place, batch } => {
                 self.mirror_append(step, &place, &batch)
@@ -108,13 +124,15 @@ impl State {
         };
         let is_other_site = known.is_some_and(|link| link.definition.site != definition.site);
         let is_valid = is_valid_name(&name) && is_valid_name(&definition.site);
-        if !is_valid || !definition.is_within_limits() || is_other_site {
+        if !is_valid || !definition.is_within_limits() {
             return Err(Refusal::InvalidLink);
         }
-        // Two links to one site would bring the same topics twice.
+        if is_other_site {
+            return Err(Refusal::LinkOfOtherSite);
+        }
         let other = |link: &Link| link.name != name && link.definition.site == definition.site;
         if self.links.iter().any(other) {
-            return Err(Refusal::InvalidLink);
+            return Err(Refusal::SiteTaken);
         }
         if known.is_none() && self.links.len() >= LINKS_PER_SITE_MAX {
             return Err(Refusal::LimitReached);

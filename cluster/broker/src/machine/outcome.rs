@@ -145,8 +145,8 @@ pub enum Refusal {
         /// Its number.
         number: u64,
     },
-    /// A name, a text or a list is not what it may be, or another link leads to the site already.
-    #[error("this is not a possible link or rule")]
+    /// A name, a text or a list is not what it may be.
+    #[error("a name, an address or a list in it is empty, too long, or not what it may be")]
     InvalidLink,
     /// The topic is a mirror, which only its link writes to.
     #[error("the topic is a mirror")]
@@ -154,6 +154,15 @@ pub enum Refusal {
     /// The topic is no mirror.
     #[error("the topic is no mirror")]
     NotAMirror,
+    /// Two links to one site would bring the same topics twice.
+    #[error("another link leads to this site already")]
+    SiteTaken,
+    /// A link stays with its site.
+    #[error("the link leads to another site; remove it first")]
+    LinkOfOtherSite,
+    /// The link or the rule is not what whoever changes it has seen.
+    #[error("it has been changed meanwhile; look at it again")]
+    Changed,
 }
 
 /// The outcome of an entry: one result per unit.
@@ -298,6 +307,9 @@ impl Refusal {
             Self::InvalidLink => put(out, 17, &[]),
             Self::IsMirror => put(out, 18, &[]),
             Self::NotAMirror => put(out, 19, &[]),
+            Self::SiteTaken => put(out, 20, &[]),
+            Self::LinkOfOtherSite => put(out, 21, &[]),
+            Self::Changed => put(out, 22, &[]),
         }
     }
 
@@ -325,6 +337,9 @@ impl Refusal {
             17 => Self::InvalidLink,
             18 => Self::IsMirror,
             19 => Self::NotAMirror,
+            20 => Self::SiteTaken,
+            21 => Self::LinkOfOtherSite,
+            22 => Self::Changed,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -379,6 +394,9 @@ mod tests {
             Refusal::InvalidLink,
             Refusal::IsMirror,
             Refusal::NotAMirror,
+            Refusal::SiteTaken,
+            Refusal::LinkOfOtherSite,
+            Refusal::Changed,
         ];
         let mut results = vec![UnitResult::Done(done)];
         results.extend(refusals.map(UnitResult::Refused));

@@ -2,7 +2,7 @@
 
 use fulmar_host::clock::Clock;
 use fulmar_host::disk::{DirectoryLock, Disk, File, Listed, Open};
-use fulmar_host::net::{Connection, Listener, Network, PeerIdentity};
+use fulmar_host::net::{Connection, Distrust, LinkNetwork, Listener, Network, PeerIdentity};
 use fulmar_host::process::Process;
 use fulmar_host::time::{self, Instant};
 use fulmar_host::{BoxFuture, Host, Observer};
@@ -28,7 +28,7 @@ struct PipeListener {
 
 fn half(pipe: tokio::io::DuplexStream, address: SocketAddr) -> Connection {
     let (reader, writer) = tokio::io::split(pipe);
-    let peer = PeerIdentity { address, names: None };
+    let peer = PeerIdentity::unproved(address);
     Connection { peer, reader: Box::new(reader), writer: Box::new(writer) }
 }
 
@@ -53,6 +53,16 @@ impl Network for Pipes {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let connection = if accepted { Ok(half(here, address)) } else { Err(refused()) };
         Box::pin(std::future::ready(connection))
+    }
+}
+
+impl LinkNetwork for Pipes {
+    fn check_authority(&self, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn judge(&self, _: &PeerIdentity, _: &[u8]) -> Result<(), Distrust> {
+        Err(Distrust::Missing)
     }
 }
 

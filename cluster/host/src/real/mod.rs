@@ -14,13 +14,12 @@
 pub mod clock;
 pub mod disk;
 pub mod net;
-mod no_links;
 mod pool;
 pub mod process;
 pub mod tls;
 pub mod trace;
 
-use crate::{Host, Observer};
+use crate::{Host, NoLinks, Observer};
 use std::io;
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ impl Host {
         Ok(Self {
             network: Arc::new(RealNetwork),
             peers: Arc::new(RealNetwork),
-            links: Arc::new(no_links::NoLinks),
+            links: Arc::new(NoLinks),
             disk: Arc::new(RealDisk::new()?),
             clock: Arc::new(RealClock),
             process: Arc::new(RealProcess),

@@ -64,7 +64,7 @@ impl Network for RealNetwork {
 fn connection(stream: TcpStream, address: SocketAddr) -> Connection {
     let (reader, writer) = stream.into_split();
     Connection {
-        peer: PeerIdentity { address, names: None },
+        peer: PeerIdentity::unproved(address),
         reader: Box::new(reader),
         writer: Box::new(writer),
     }

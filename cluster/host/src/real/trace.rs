@@ -20,12 +20,14 @@ pub struct TracingObserver {
 }
 
 /// Who is refused, or refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Refused {
     /// A peer names itself, but a site has few numbers.
     Node(Option<NodeId>),
     /// Whoever is at an address; the port is another one each time. And whether he refuses this node.
     Address(IpAddr, bool),
+    /// The other site of a link. And whether it refuses this one.
+    Link(String, bool),
 }
 
 /// How many refusals are told apart; beyond that strangers are making names up.
@@ -37,10 +39,11 @@ impl TracingObserver {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let now = time::now();
         refused.retain(|_, logged| now.saturating_duration_since(*logged) < REFUSED_AGAIN);
-        if refused.len() >= REFUSED_MAX || refused.contains_key(&(who, reason)) {
+        let refusal = (who, reason);
+        if refused.len() >= REFUSED_MAX || refused.contains_key(&refusal) {
             return false;
         }
-        refused.insert((who, reason), now);
+        refused.insert(refusal, now);
         true
     }
 
@@ -80,9 +83,54 @@ impl TracingObserver {
         }
     }
 
+    /// What becomes of the links to other sites. What a stranger says of himself is printed as code.
+    fn observe_links(&self, event: &Event) {
+        match event {
+            Event::LinkUp { link } if self.forget_link(link) => {
+                tracing::warn!(link, "the link is up again");
+            }
+            Event::LinkUp { link } => tracing::info!(link, "the link is up"),
+            Event::LinkDown { link, reason } => tracing::info!(link, reason, "the link is down"),
+            Event::LinkUnreachable { link, error }
+                if self.is_due(Refused::Link(link.clone(), false), UNREACHABLE) =>
+            {
+                tracing::warn!(link, %error, "the other site of the link cannot be reached");
+            }
+            Event::LinkRefused { link, reason, by_peer }
+                if self.is_due(Refused::Link(link.clone(), *by_peer), reason) =>
+            {
+                if *by_peer {
+                    tracing::warn!(link, reason, "the other site of the link refuses this one");
+                } else {
+                    tracing::warn!(link, reason, "the other site of the link is refused");
+                }
+            }
+            Event::SiteRefused { address, site, reason }
+                if self.is_due(Refused::Address(address.ip(), false), reason) =>
+            {
+                tracing::warn!(%address, ?site, reason, "a site that dialled is refused");
+            }
+            Event::LinkForked { topic, partition, offset } => {
+                tracing::error!(
+                    %topic, %partition, %offset,
+                    "a mirror and its origin differ: nothing more is copied"
+                );
+            }
+            _ => {}
+        }
+    }
+
     /// The next such refusal is to be logged again.
     fn forget(&self, who: Refused, reason: &'static str) {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&(who, reason));
+    }
+
+    /// The next trouble with a link is to be logged again. Whether any was.
+    fn forget_link(&self, link: &str) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = refused.len();
+        refused.retain(|(who, _), _| !matches!(who, Refused::Link(name, _) if name == link));
+        refused.len() < before
     }
 }
 
@@ -99,6 +147,12 @@ impl Observer for TracingObserver {
             | Event::Distrusted { .. }
             | Event::PeerUnreachable { .. }
             | Event::PeerReached { .. } => self.observe_others(event),
+            Event::LinkUp { .. }
+            | Event::LinkDown { .. }
+            | Event::LinkRefused { .. }
+            | Event::LinkUnreachable { .. }
+            | Event::SiteRefused { .. }
+            | Event::LinkForked { .. } => self.observe_links(event),
             Event::Recovered { last, snapshot, cut_bytes } => {
                 tracing::info!(?last, ?snapshot, cut_bytes, "recovered");
             }

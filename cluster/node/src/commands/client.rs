@@ -1,6 +1,7 @@
 //! A client of a site, for the commands.
 
 use super::Stop;
+use clap::Args;
 use fulmar_client::{Cluster, Place, Settings};
 use fulmar_host::Observer;
 use fulmar_host::net::Network;
@@ -10,8 +11,35 @@ use fulmar_host::real::{RealNetwork, TracingObserver};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
 use fulmar_types::config::{Config, KafkaTls, TlsConfig, certificate_name};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How to reach a site.
+#[derive(Clone, Debug, Args)]
+pub struct Reaching {
+    /// The addresses of some of its nodes for Kafka clients, with commas between.
+    #[arg(long, value_name = "HOST:PORT,...", value_parser = parse_bootstrap)]
+    bootstrap: Bootstrap,
+    /// For a site that speaks TLS with its clients: a directory with the certificate of its
+    /// authority, `authority.crt`.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// For a site that asks its clients who they are: whose keys, `NAME.crt` and `NAME.key` in the
+    /// same directory.
+    #[arg(long = "as", value_name = "NAME", requires = "keys")]
+    identity: Option<String>,
+}
+
+impl Reaching {
+    /// A client of the site that calls itself so.
+    pub fn cluster(self, client: &str) -> Result<Cluster, Stop> {
+        let network = match &self.keys {
+            Some(keys) => network_with(keys, self.identity.as_deref())?,
+            None => plain(),
+        };
+        Ok(cluster(network, self.bootstrap.0, client))
+    }
+}
 
 /// The network of this machine, for a site without TLS.
 pub fn plain() -> Arc<dyn Network> {

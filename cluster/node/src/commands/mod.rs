@@ -6,6 +6,7 @@
 //! | [`rejoin`] | the way back for a node that lost its directory |
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
+//! | [`mod@apply`], [`link`], [`rule`] | what a site is to be: links to other sites, rules, topics |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
 //! | [`mod@bench`] | how fast, and at what cost |
 //! | [`site`], [`child`] | nodes as child processes |
@@ -14,6 +15,7 @@
 //! Invariant: a command ends with a code of the table and, if it failed, one message in plain
 //! sentences that says what to do.
 
+mod apply;
 mod bench;
 mod child;
 mod client;
@@ -22,9 +24,11 @@ mod counters;
 mod demo;
 mod exit_text;
 mod keys;
+mod link;
 mod node;
 pub mod output;
 mod rejoin;
+mod rule;
 mod site;
 mod stats;
 mod status;
@@ -48,6 +52,9 @@ enum Command {
     Keys(keys::Options),
     Up(up::Options),
     Status(status::Options),
+    Apply(apply::Options),
+    Link(link::Options),
+    Rule(rule::Options),
     Demo(demo::Options),
     Bench(bench::Options),
     #[command(hide = true)]
@@ -86,6 +93,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Stop> {
         Command::Keys(options) => keys::run(options),
         Command::Up(options) => up::run(options).await,
         Command::Status(options) => status::run(options).await,
+        Command::Apply(options) => apply::run(options).await,
+        Command::Link(options) => link::run(options).await,
+        Command::Rule(options) => rule::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Bench(options) => bench::run(options).await,
         Command::DemoVerify(options) => demo::verify(options).await,

@@ -1,11 +1,11 @@
 //! `fulmar node`: one node, until it is told to stop.
 
-use super::client::{keys_of, with_keys};
+use super::client::{keys_of, unusable, with_keys};
 use super::output::say;
 use super::stats::{self, CountingObserver};
 use super::{Stop, config_file};
 use clap::Args;
-use fulmar_host::real::tls::Asked;
+use fulmar_host::real::tls::{Asked, TlsLinks};
 use fulmar_host::{Host, task};
 use fulmar_types::config::{Config, KafkaTls};
 use fulmar_types::limits::CLIENT_CONNECTIONS_MAX;
@@ -58,7 +58,8 @@ fn raise_open_files() -> Result<(), Stop> {
     Ok(())
 }
 
-/// Puts TLS on the connections that the configuration wants it on.
+/// Puts TLS on the connections that the configuration wants it on. Those to other sites always have
+/// it: without keys there are none.
 fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
     let Some(tls) = &config.tls else { return Ok(host) };
     let keys = keys_of(config, tls, id)?;
@@ -69,7 +70,8 @@ fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
         KafkaTls::Server => network(Asked::Nothing)?,
         KafkaTls::Mutual => network(Asked::Certificate)?,
     };
-    Ok(Host { peers, network, ..host })
+    let links = TlsLinks::with_keys(&keys, host.observer.clone()).map_err(unusable)?;
+    Ok(Host { peers, network, links: Arc::new(links), ..host })
 }
 
 /// Runs the node.

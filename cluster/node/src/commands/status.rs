@@ -1,15 +1,14 @@
 //! `fulmar status`: who leads, which nodes answer, and what is in the topics.
 
-use super::client::{self, Bootstrap};
+use super::Stop;
+use super::client::Reaching;
 use super::output::{count, grouped, say};
-use super::{Stop, client::parse_bootstrap};
 use clap::Args;
 use fulmar_client::{Cluster, Metadata, OffsetAt, Place, TopicPartition};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::{ExitCode, NodeId, PartitionIndex};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
 
 /// How long each question may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,17 +22,8 @@ const GREETING: Duration = Duration::from_secs(2);
 /// Show who leads a site, which nodes answer, and the offsets of its topics.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// The addresses of some of its nodes, with commas between.
-    #[arg(long, value_name = "HOST:PORT,...", value_parser = parse_bootstrap)]
-    bootstrap: Bootstrap,
-    /// For a site that speaks TLS with its clients: a directory with the certificate of its
-    /// authority, `authority.crt`.
-    #[arg(long, value_name = "DIR")]
-    keys: Option<PathBuf>,
-    /// For a site that asks its clients who they are: whose keys, `NAME.crt` and `NAME.key` in the
-    /// same directory.
-    #[arg(long = "as", value_name = "NAME", requires = "keys")]
-    name: Option<String>,
+    #[command(flatten)]
+    reaching: Reaching,
 }
 
 /// The first and the next offset of each partition, or why they are not known.
@@ -44,11 +34,7 @@ type Silent = BTreeMap<NodeId, String>;
 
 /// Asks and prints.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
-    let network = match &options.keys {
-        Some(keys) => client::network_with(keys, options.name.as_deref())?,
-        None => client::plain(),
-    };
-    let cluster = client::cluster(network, options.bootstrap.0, "fulmar-status");
+    let cluster = options.reaching.cluster("fulmar-status")?;
     let metadata = cluster.refresh_all(TIMEOUT).await.map_err(|error| {
         Stop::failed(format!(
             "no node of the site answers: {error}. Check --bootstrap, and that the nodes run; at the \

@@ -1,10 +1,11 @@
 //! Operations about links and mirrors, and how their bodies are written.
 //!
 //! ```text
-//! operation    9 v1  set link          name text | there u8 = 1 | paused u8 | site text
-//!                                      | region text | authority bytes | dials texts | topics texts
-//!                                      or name text | there u8 = 0
-//!             10 v1  set rule          topic text | regions texts
+//! operation    9 v1  set link          name text | expected u64 | there u8 = 1 | paused u8
+//!                                      | site text | region text | authority bytes
+//!                                      | dials texts | topics texts
+//!                                      or name text | expected u64 | there u8 = 0
+//!             10 v1  set rule          topic text | expected u64 | regions texts
 //!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
 //!                                      | link text | origin name text | name text
 //!                                      | configs u16 | (key text, value text) per config
@@ -20,7 +21,9 @@
 //! ```
 //!
 //! `link` is the number of the definition under which the sender acts, so that nothing that was on
-//! its way takes effect when the link has another definition, or none.
+//! its way takes effect when the link has another definition, or none. `expected` is the number that a
+//! link or a rule has had when its change was thought out: 0 if there was none, 2^64 - 1 if that does
+//! not matter.
 //!
 //! Invariants: as in `operation.rs`.
 
@@ -41,6 +44,9 @@ pub(super) const CREATE_MIRROR: u8 = 11;
 pub(super) const MIRROR_APPEND: u8 = 12;
 pub(super) const MIRROR_SKIP: u8 = 13;
 pub(super) const PEER_HAS: u8 = 14;
+
+/// What stands for a number that does not matter: no entry has this index.
+const WHATEVER: u64 = u64::MAX;
 
 /// The hash chain of the origin up to an offset, as the origin tells it. Nobody else can compute it.
 pub type Tag = [u8; 16];
@@ -87,6 +93,8 @@ pub enum LinkOperation {
     SetLink {
         /// Its name.
         name: String,
+        /// The number that it must have, 0 if there must be none; `None` if that does not matter.
+        expected: Option<u64>,
         /// What it is from now on.
         definition: Option<LinkDefinition>,
     },
@@ -94,6 +102,8 @@ pub enum LinkOperation {
     SetRule {
         /// The topic, by name: a rule may be there before it.
         topic: String,
+        /// As for a link.
+        expected: Option<u64>,
         /// The regions; none takes the rule back.
         regions: Vec<String>,
     },
@@ -180,7 +190,7 @@ impl LinkOperation {
 
     pub(super) fn body_len(&self) -> usize {
         match self {
-            Self::SetLink { name, definition } => {
+            Self::SetLink { name, definition, .. } => {
                 let of = |link: &LinkDefinition| {
                     let texts = texts_bytes(&link.dial) + texts_bytes(&link.take);
                     1 + text_bytes(&link.site)
@@ -189,9 +199,9 @@ impl LinkOperation {
                         + 2
                         + link.authority.len()
                 };
-                text_bytes(name) + 1 + definition.as_ref().map_or(0, of)
+                text_bytes(name) + 8 + 1 + definition.as_ref().map_or(0, of)
             }
-            Self::SetRule { topic, regions } => text_bytes(topic) + texts_bytes(regions),
+            Self::SetRule { topic, regions, .. } => text_bytes(topic) + 8 + texts_bytes(regions),
             Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 let pair = |(key, value): &(String, String)| text_bytes(key) + text_bytes(value);
                 let texts = text_bytes(link) + text_bytes(origin_name) + text_bytes(name);
@@ -205,7 +215,7 @@ impl LinkOperation {
 
     pub(super) fn is_encodable(&self) -> bool {
         match self {
-            Self::SetLink { name, definition } => {
+            Self::SetLink { name, definition, .. } => {
                 let fits = |link: &LinkDefinition| {
                     fits_text(&link.site)
                         && fits_text(&link.region)
@@ -215,7 +225,7 @@ impl LinkOperation {
                 };
                 fits_text(name) && definition.as_ref().is_none_or(fits)
             }
-            Self::SetRule { topic, regions } => fits_text(topic) && fit_texts(regions),
+            Self::SetRule { topic, regions, .. } => fits_text(topic) && fit_texts(regions),
             Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 [name, link, origin_name].into_iter().all(|text| fits_text(text))
                     && configs.len() <= usize::from(u16::MAX)
@@ -227,8 +237,9 @@ impl LinkOperation {
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
         match self {
-            Self::SetLink { name, definition } => {
+            Self::SetLink { name, expected, definition } => {
                 put_text(out, name);
+                out.put_u64_le(expected.unwrap_or(WHATEVER));
                 out.put_u8(u8::from(definition.is_some()));
                 let Some(link) = definition else { return };
                 out.put_u8(u8::from(link.paused));
@@ -239,8 +250,9 @@ impl LinkOperation {
                 put_texts(out, &link.dial);
                 put_texts(out, &link.take);
             }
-            Self::SetRule { topic, regions } => {
+            Self::SetRule { topic, expected, regions } => {
                 put_text(out, topic);
+                out.put_u64_le(expected.unwrap_or(WHATEVER));
                 put_texts(out, regions);
             }
             Self::CreateMirror(new) => {
@@ -273,7 +285,8 @@ impl LinkOperation {
         match kind {
             SET_LINK => item.whole(payload, "a link", read_set_link),
             SET_RULE => item.whole(payload, "a rule", |reader| {
-                Some(Self::SetRule { topic: read_text(reader)?, regions: read_texts(reader)? })
+                let (topic, expected) = (read_text(reader)?, read_expected(reader)?);
+                Some(Self::SetRule { topic, expected, regions: read_texts(reader)? })
             }),
             CREATE_MIRROR => item.whole(payload, "a new mirror", read_create_mirror),
             MIRROR_APPEND => {
@@ -293,10 +306,15 @@ impl LinkOperation {
     }
 }
 
+fn read_expected(reader: &mut Reader<'_>) -> Option<Option<u64>> {
+    let number = reader.u64()?;
+    Some((number != WHATEVER).then_some(number))
+}
+
 fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
-    let name = read_text(reader)?;
+    let (name, expected) = (read_text(reader)?, read_expected(reader)?);
     if !read_flag(reader)? {
-        return Some(LinkOperation::SetLink { name, definition: None });
+        return Some(LinkOperation::SetLink { name, expected, definition: None });
     }
     let paused = read_flag(reader)?;
     let site = read_text(reader)?;
@@ -306,7 +324,7 @@ fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     let dial = read_texts(reader)?;
     let take = read_texts(reader)?;
     let definition = LinkDefinition { site, region, authority, dial, take, paused };
-    Some(LinkOperation::SetLink { name, definition: Some(definition) })
+    Some(LinkOperation::SetLink { name, expected, definition: Some(definition) })
 }
 
 fn read_create_mirror(reader: &mut Reader<'_>) -> Option<LinkOperation> {

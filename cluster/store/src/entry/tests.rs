@@ -91,6 +91,7 @@ fn any_place() -> impl Strategy<Value = MirrorPlace> {
 
 fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
     let texts = || vec(".{0,6}", 0..3);
+    let expected = || proptest::option::of(0..u64::MAX);
     let definition = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts(), any::<bool>())
         .prop_map(|(site, region, authority, dial, take, paused)| LinkDefinition {
             site,
@@ -101,9 +102,12 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
             paused,
         });
     prop_oneof![
-        (".{0,9}", proptest::option::of(definition))
-            .prop_map(|(name, definition)| LinkOperation::SetLink { name, definition }),
-        (".{0,9}", texts()).prop_map(|(topic, regions)| LinkOperation::SetRule { topic, regions }),
+        (".{0,9}", expected(), proptest::option::of(definition)).prop_map(
+            |(name, expected, definition)| LinkOperation::SetLink { name, expected, definition }
+        ),
+        (".{0,9}", expected(), texts()).prop_map(|(topic, expected, regions)| {
+            LinkOperation::SetRule { topic, expected, regions }
+        }),
         ((any_topic(), any_topic(), any::<u32>()), texts(), vec((".{0,5}", ".{0,5}"), 0..3))
             .prop_map(|((topic, origin, partitions), mut texts, configs)| {
                 texts.resize(3, "x".to_owned());
@@ -242,6 +246,7 @@ fn link_operations() -> Vec<LinkOperation> {
     vec![
         LinkOperation::SetLink {
             name: text("l"),
+            expected: Some(5),
             definition: Some(LinkDefinition {
                 site: text("s"),
                 region: text("r"),
@@ -251,8 +256,8 @@ fn link_operations() -> Vec<LinkOperation> {
                 paused: true,
             }),
         },
-        LinkOperation::SetLink { name: text("l"), definition: None },
-        LinkOperation::SetRule { topic: text("t"), regions: vec![text("r")] },
+        LinkOperation::SetLink { name: text("l"), expected: None, definition: None },
+        LinkOperation::SetRule { topic: text("t"), expected: Some(0), regions: vec![text("r")] },
         LinkOperation::CreateMirror(NewMirror {
             topic: TOPIC,
             name: text("s.t"),
@@ -277,19 +282,22 @@ fn golden_bytes_of_the_operations_about_links() {
     let mirror_place =
         ["0700000000000000", &topic, "02000000", "0300000000000000", &"44".repeat(16)].concat();
     let expected = [
-        "090118000000",
+        "090120000000",
         "01006c",
+        "0500000000000000",
         "0101",
         "010073",
         "010072",
         "0100aa",
         "0100010064",
         "010001002a", // set link
-        "090104000000",
+        "09010c000000",
         "01006c",
+        &"ff".repeat(8),
         "00", // remove link
-        "0a0108000000",
+        "0a0110000000",
         "010074",
+        "0000000000000000",
         "0100010072", // set rule
         "0b0137000000",
         &topic,

@@ -4,7 +4,7 @@ use fulmar_host::clock::Clock;
 use fulmar_host::disk::{DirectoryLock, Disk, File, Flush, Listed, Open, Write};
 use fulmar_host::net::{Connection, Listener, Network};
 use fulmar_host::process::Process;
-use fulmar_host::{BoxFuture, Host, Observer};
+use fulmar_host::{BoxFuture, Host, NoLinks, Observer};
 use fulmar_types::{Event, ExitCode};
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -71,7 +71,7 @@ impl Memory {
         Host {
             network: Arc::new(Nothing),
             peers: Arc::new(Nothing),
-            links: Arc::new(Nothing),
+            links: Arc::new(NoLinks),
             disk: Arc::new(self.clone()),
             clock: Arc::new(Nothing),
             process: Arc::new(Nothing),

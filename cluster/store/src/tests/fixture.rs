@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fulmar_host::clock::Clock;
 use fulmar_host::net::{Connection, Listener, Network};
 use fulmar_host::process::Process;
-use fulmar_host::{BoxFuture, Host, Observer};
+use fulmar_host::{BoxFuture, Host, NoLinks, Observer};
 use fulmar_types::{
     Event, ExitCode, Incarnation, LogIndex, LogPosition, NodeId, Offset, Probe, SiteId, Term, Uuid,
 };
@@ -87,7 +87,7 @@ pub fn host(disk: &TestDisk) -> (Host, Arc<Seen>) {
     let host = Host {
         network: seen.clone(),
         peers: seen.clone(),
-        links: seen.clone(),
+        links: Arc::new(NoLinks),
         disk: Arc::new(disk.clone()),
         clock: seen.clone(),
         process: seen.clone(),

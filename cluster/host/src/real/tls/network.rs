@@ -43,6 +43,8 @@ pub struct TlsNetwork {
     /// `None` for one that only connects.
     server: Option<Arc<ServerConfig>>,
     observer: Arc<dyn Observer>,
+    /// What the other side shows is judged by somebody else.
+    is_judged_later: bool,
 }
 
 impl TlsNetwork {
@@ -56,7 +58,21 @@ impl TlsNetwork {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, KeysError> {
         let server = keys.server(asked == Asked::Certificate)?;
-        Ok(Self { client: Arc::new(keys.client()?), server: Some(Arc::new(server)), observer })
+        Ok(Self {
+            client: Arc::new(keys.client()?),
+            server: Some(Arc::new(server)),
+            observer,
+            is_judged_later: false,
+        })
+    }
+
+    /// One that hands on what the other side shows.
+    pub(super) fn for_links(
+        (client, server): (ClientConfig, ServerConfig),
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let (client, server) = (Arc::new(client), Some(Arc::new(server)));
+        Self { client, server, observer, is_judged_later: true }
     }
 
     /// The network of a client that proves nothing and trusts the nodes of one authority.
@@ -64,7 +80,8 @@ impl TlsNetwork {
     /// # Errors
     /// If the file holds no authority.
     pub fn trusting(authority: &Path, observer: Arc<dyn Observer>) -> Result<Self, KeysError> {
-        Ok(Self { client: Arc::new(anonymous(authority)?), server: None, observer })
+        let client = Arc::new(anonymous(authority)?);
+        Ok(Self { client, server: None, observer, is_judged_later: false })
     }
 }
 
@@ -78,6 +95,7 @@ impl Network for TlsNetwork {
             let greeter = Greeter {
                 acceptor: TlsAcceptor::from(server.clone()),
                 observer: self.observer.clone(),
+                is_judged_later: self.is_judged_later,
             };
             Ok(Box::new(TlsListener::on(address, greeter)?) as Box<dyn Listener>)
         })
@@ -112,7 +130,7 @@ impl TlsNetwork {
         let connector = TlsConnector::from(self.client.clone());
         let stream = connector.connect(name, stream).await;
         let stream = stream.inspect_err(|error| tell(&self.observer, address, error))?;
-        connection(TlsStream::from(stream), address, &self.observer)
+        connection(TlsStream::from(stream), address, &self.observer, self.is_judged_later)
     }
 }
 
@@ -128,15 +146,16 @@ fn connection(
     stream: TlsStream<TcpStream>,
     address: SocketAddr,
     observer: &Arc<dyn Observer>,
+    is_judged_later: bool,
 ) -> io::Result<Connection> {
     let (_, session) = stream.get_ref();
-    let names = match session.peer_certificates() {
-        Some([certificate, ..]) => Some(names_of(certificate)?),
-        _ => None,
-    };
+    let certificates = session.peer_certificates().unwrap_or_default();
+    let names = certificates.first().map(names_of).transpose()?;
+    let shown = if is_judged_later { certificates } else { &[] };
+    let shown = shown.iter().map(|certificate| certificate.to_vec()).collect();
     let (reader, writer) = halves::split(stream, address, observer.clone());
     Ok(Connection {
-        peer: PeerIdentity { address, names },
+        peer: PeerIdentity { address, names, shown },
         reader: Box::new(reader),
         writer: Box::new(writer),
     })
@@ -154,13 +173,14 @@ pub(super) fn names_of(certificate: &CertificateDer<'_>) -> io::Result<Vec<Strin
 struct Greeter {
     acceptor: TlsAcceptor,
     observer: Arc<dyn Observer>,
+    is_judged_later: bool,
 }
 
 impl Greeter {
     async fn greet(&self, stream: TcpStream, address: SocketAddr) -> Option<Connection> {
         let greeted = time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await.ok()?;
         let stream = greeted.inspect_err(|error| tell(&self.observer, address, error)).ok()?;
-        connection(TlsStream::from(stream), address, &self.observer).ok()
+        connection(TlsStream::from(stream), address, &self.observer, self.is_judged_later).ok()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Who is let in, who is not, and what both sides say about it.
 
-use super::keys::AUTHORITY_FILE;
-use super::{Asked, KeyFiles, KeysError, TlsNetwork};
-use crate::net::{Connection, Network};
+use super::keys::{AUTHORITY_FILE, authority_of};
+use super::{Asked, KeyFiles, KeysError, TlsLinks, TlsNetwork};
+use crate::net::{Connection, Distrust, LinkNetwork, Network, PeerIdentity};
 use crate::real::{RealNetwork, TracingObserver};
 use crate::task::block_on;
 use crate::time::{Duration, sleep, timeout};
@@ -269,6 +269,78 @@ fn a_caller_who_says_nothing_holds_up_nobody() {
         assert!(connected.is_ok() && accepted.is_ok_and(|accepted| accepted.is_ok()));
         drop(silent);
     });
+}
+
+/// A side of links between sites, and whom it would pin.
+struct Site {
+    dir: Directory,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Site {
+    fn new(name: &str) -> Self {
+        let dir = directory(name);
+        let issuer = authority(&dir.0);
+        Self { dir, issuer }
+    }
+
+    fn links(&self, params: &CertificateParams) -> Arc<TlsLinks> {
+        sign(&self.dir.0, &self.issuer, params);
+        let keys = KeyFiles::named(&self.dir.0, "node-1").expect("keys");
+        Arc::new(TlsLinks::with_keys(&keys, Arc::new(Said::default())).expect("they fit"))
+    }
+
+    fn authority(&self) -> Vec<u8> {
+        authority_of(&self.dir.0.join(AUTHORITY_FILE)).expect("there is one")
+    }
+}
+
+#[test]
+fn between_sites_everybody_is_judged_by_the_authority_that_is_asked_for() {
+    let (north, south, other) = (Site::new("north"), Site::new("south"), Site::new("other"));
+    let ours = north.links(&params());
+    let both = [other.authority(), south.authority()].concat();
+    assert_eq!(ours.check_authority(&both), Ok(()));
+    // What the side that dialled is taken for, and what the side that listens is.
+    let judged = |theirs: Arc<TlsLinks>, authority: &[u8]| {
+        let side = |network: Arc<dyn Network>| Side { network, said: Arc::default() };
+        let (near, far) = block_on(async {
+            let (server, client) = (side(ours.clone()), side(theirs.clone()));
+            meet(&server, &client).await.expect("the handshake refuses nobody with a key")
+        });
+        let names = Some(vec!["node-1.north".to_owned(), "box.example".to_owned()]);
+        assert_eq!((&near.peer.names, near.peer.shown.len()), (&names, 1));
+        assert_eq!(theirs.judge(&near.peer, &north.authority()), Ok(()));
+        ours.judge(&far.peer, authority)
+    };
+    assert_eq!(judged(south.links(&params()), &south.authority()), Ok(()));
+    assert_eq!(judged(south.links(&params()), &both), Ok(()), "while the authority changes");
+    let refused = |change: fn(&mut CertificateParams)| {
+        let mut params = params();
+        change(&mut params);
+        judged(south.links(&params), &south.authority()).expect_err("refused")
+    };
+    assert_eq!(refused(|p| p.not_after = date_time_ymd(2000, 1, 1)), Distrust::Expired);
+    assert_eq!(refused(|p| p.not_before = date_time_ymd(3000, 1, 1)), Distrust::NotYetValid);
+    // A Kafka client of the other site is not a node of it, whatever name it has.
+    let of_client = refused(|p| p.extended_key_usages = vec![Use::ClientAuth]);
+    assert_eq!(of_client, Distrust::OtherUse);
+    let stranger = || other.links(&params());
+    assert_eq!(judged(stranger(), &south.authority()), Err(Distrust::OtherAuthority));
+    for nobody in [&[][..], &[0x30, 0x01, 0], b"south"] {
+        assert_eq!(judged(stranger(), nobody), Err(Distrust::OtherAuthority));
+    }
+    let unproved = PeerIdentity::unproved(any());
+    assert_eq!(ours.judge(&unproved, &south.authority()), Err(Distrust::Missing));
+}
+
+#[test]
+fn between_sites_nobody_gets_in_without_a_certificate() {
+    let north = Site::new("bare");
+    let ours = Side { network: north.links(&params()), said: Arc::default() };
+    for bare in [Side::plain(), Side::without_keys(&north.dir.0)] {
+        assert!(block_on(meet(&ours, &bare)).is_none());
+    }
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! Asking a site what it is, and changing it.
+
+use super::super::Stop;
+use super::file::Topic;
+use super::plan::{Change, Known};
+use fulmar_client::Cluster;
+use fulmar_client::admin::AlterTopicError;
+use fulmar_host::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+/// How long a question or a change may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+fn unknown(what: &str, error: impl Display) -> Stop {
+    Stop::failed(format!("the {what} of the site are not known: {error}."))
+}
+
+/// What a site is, and how it has these topics.
+pub async fn known(cluster: &Cluster, topics: &BTreeMap<String, Topic>) -> Result<Known, Stop> {
+    let links = cluster.links(TIMEOUT).await.map_err(|error| unknown("links", error))?;
+    let rules = cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))?;
+    let mut known = Known { links, rules, topics: BTreeMap::new() };
+    if topics.is_empty() {
+        return Ok(known);
+    }
+    let metadata = cluster.refresh_all(TIMEOUT).await;
+    let metadata = metadata.map_err(|error| unknown("topics", error))?;
+    for name in topics.keys() {
+        let Some(of) = metadata.topics.get(name) else { continue };
+        let settings = cluster.topic_settings(name, TIMEOUT).await;
+        let settings = settings.map_err(|error| unknown("topics", error))?;
+        let partitions = u32::try_from(of.partitions.len()).unwrap_or(u32::MAX);
+        known.topics.insert(name.clone(), Topic { partitions, settings });
+    }
+    Ok(known)
+}
+
+/// Makes a change.
+pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
+    let altered = match change {
+        Change::NewTopic { name, topic } => {
+            let settings: Vec<(String, String)> =
+                topic.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let created = cluster.create_topic_with(name, topic.partitions, &settings, TIMEOUT);
+            return match created.await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Stop::failed(format!("topic {name}: {error}."))),
+            };
+        }
+        Change::TopicSettings { name, changed } => {
+            let changed: Vec<(String, Option<String>)> =
+                changed.iter().map(|(key, (_, after))| (key.clone(), after.clone())).collect();
+            let altered = cluster.alter_topic(name, &changed, TIMEOUT).await;
+            altered.map_err(|error| (format!("topic {name}"), error))
+        }
+        Change::Rule { topic, before, after } => {
+            let number = before.as_ref().map_or(0, |before| before.number);
+            let set = cluster.set_rule(topic, Some(number), after, TIMEOUT).await;
+            set.map_err(|error| (format!("rule {topic}"), error))
+        }
+        Change::Link { name, before, after } => {
+            let number = before.as_ref().map_or(0, |before| before.number);
+            let set = cluster.set_link(name, Some(number), after.as_ref(), TIMEOUT).await;
+            set.map_err(|error| (format!("link {name}"), error))
+        }
+    };
+    let Err((what, error)) = altered else { return Ok(()) };
+    // An attempt without an answer may have done it, and the one after it have been refused for that.
+    if is_done(cluster, change).await {
+        return Ok(());
+    }
+    let text = match &error {
+        AlterTopicError::Refused { message: Some(message), .. } => message.clone(),
+        error => error.to_string(),
+    };
+    Err(Stop::failed(format!("{what}: {text}.")))
+}
+
+async fn is_done(cluster: &Cluster, change: &Change) -> bool {
+    match change {
+        Change::Link { name, after, .. } => cluster
+            .links(TIMEOUT)
+            .await
+            .is_ok_and(|links| links.get(name).map(|link| &link.is) == after.as_ref()),
+        Change::Rule { topic, after, .. } => cluster.rules(TIMEOUT).await.is_ok_and(|rules| {
+            rules.get(topic).map(|rule| &*rule.is).unwrap_or_default() == after.as_slice()
+        }),
+        Change::NewTopic { .. } | Change::TopicSettings { .. } => false,
+    }
+}

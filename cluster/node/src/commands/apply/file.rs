@@ -1,0 +1,134 @@
+//! What may stand in the file of `fulmar apply`.
+
+use super::super::Stop;
+use fulmar_host::real::tls::keys::authority_of;
+use fulmar_types::link::LinkDefinition;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    link: Vec<WrittenLink>,
+    #[serde(default)]
+    rule: Vec<WrittenRule>,
+    #[serde(default)]
+    topic: Vec<WrittenTopic>,
+}
+
+/// A link to another site.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLink {
+    name: String,
+    /// The name of the site, if it is not that of the link.
+    site: Option<String>,
+    region: String,
+    /// The certificate of the site's authority; relative to the file.
+    authority: PathBuf,
+    #[serde(default)]
+    dial: Vec<String>,
+    #[serde(default)]
+    take: Vec<String>,
+    #[serde(default)]
+    paused: bool,
+}
+
+/// Where a topic may go.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    topic: String,
+    regions: Vec<String>,
+}
+
+/// A topic.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTopic {
+    name: String,
+    partitions: u32,
+    /// All that differ from the defaults, as in Kafka.
+    #[serde(default)]
+    settings: BTreeMap<String, String>,
+}
+
+/// A topic as it is to be, or as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// How many partitions.
+    pub partitions: u32,
+    /// The settings that were given.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What a site is to be.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Its links, by name.
+    pub links: BTreeMap<String, LinkDefinition>,
+    /// The regions that topics may go to.
+    pub rules: BTreeMap<String, Vec<String>>,
+    /// Its topics.
+    pub topics: BTreeMap<String, Topic>,
+}
+
+/// The authority in a file, as a link pins it.
+pub fn authority(file: &Path) -> Result<Vec<u8>, Stop> {
+    authority_of(file).map_err(|error| {
+        Stop::usage(format!("the authority of the other site cannot be read: {error}."))
+    })
+}
+
+/// Reads a file.
+pub fn read(path: &Path) -> Result<Wanted, Stop> {
+    let shown = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|error| Stop::usage(format!("cannot read {shown}: {error}.")))?;
+    let written: Written = toml::from_str(&text)
+        .map_err(|error| Stop::usage(format!("{shown} is not valid.\n{error}")))?;
+    let beside = path.parent().unwrap_or(Path::new("."));
+    let twice = |what: &str, name: &str| {
+        Stop::usage(format!("{shown} is not valid: there are two tables for the {what} {name}."))
+    };
+    let mut wanted = Wanted::default();
+    for link in written.link {
+        let definition = LinkDefinition {
+            site: link.site.unwrap_or_else(|| link.name.clone()),
+            region: link.region,
+            authority: authority(&beside.join(link.authority))?,
+            dial: link.dial,
+            take: link.take,
+            paused: link.paused,
+        };
+        if wanted.links.insert(link.name.clone(), definition).is_some() {
+            return Err(twice("link", &link.name));
+        }
+    }
+    for rule in written.rule {
+        if rule.regions.is_empty() {
+            return Err(Stop::usage(format!(
+                "{shown} is not valid: the rule of the topic {} names no region. Leave it out, and \
+                 the topic goes nowhere.",
+                rule.topic
+            )));
+        }
+        // In which order they are written says nothing.
+        let regions: BTreeSet<String> = rule.regions.into_iter().collect();
+        let regions = regions.into_iter().collect();
+        if wanted.rules.insert(rule.topic.clone(), regions).is_some() {
+            return Err(twice("rule of the topic", &rule.topic));
+        }
+    }
+    for topic in written.topic {
+        let is = Topic { partitions: topic.partitions, settings: topic.settings };
+        if wanted.topics.insert(topic.name.clone(), is).is_some() {
+            return Err(twice("topic", &topic.name));
+        }
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,100 @@
+//! `fulmar apply`: a site becomes what a file says, and the difference is shown first.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`file`] | what may stand in the file |
+//! | [`plan`] | what differs, in words and as changes |
+//! | [`carry`] | asking the site, and changing it |
+//!
+//! Invariants: what the file does not name stays, unless `--prune` was given, and then only links and
+//! rules go, never topics; a change takes effect only on what was shown.
+
+pub mod carry;
+mod file;
+pub mod plan;
+
+pub use file::authority;
+
+use super::client::Reaching;
+use super::output::{count, say};
+use super::{Stop, output};
+use clap::Args;
+use fulmar_types::ExitCode;
+use plan::{Change, Known};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+/// Make a site what a file says: its links to other sites, its rules, its topics.
+///
+/// The difference is shown first. What the file does not name stays as it is.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// The file, in TOML: tables `[[link]]`, `[[rule]]` and `[[topic]]`.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    reaching: Reaching,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// Only show the difference. Ends with 1 if there is one.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Also remove the links and rules that the file does not name. Topics are never removed.
+    #[arg(long)]
+    prune: bool,
+}
+
+/// Shows the difference, asks, and makes it go away.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    let wanted = file::read(&options.file)?;
+    let cluster = options.reaching.cluster("fulmar-apply")?;
+    let known = carry::known(&cluster, &wanted.topics).await?;
+    let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
+    say(render(&changes, &wanted, &known).trim_end());
+    if changes.is_empty() {
+        return Ok(ExitCode::Ok);
+    }
+    if options.dry_run {
+        return Ok(ExitCode::Failed);
+    }
+    if !options.yes && !agreed(changes.len())? {
+        say("nothing was changed");
+        return Ok(ExitCode::Failed);
+    }
+    for (done, change) in changes.iter().enumerate() {
+        carry::out(&cluster, change).await.map_err(|stop| Stop {
+            message: format!("after {} of {}: {}", done, changes.len(), stop.message),
+            ..stop
+        })?;
+    }
+    say(format!("done: {}", count(changes.len() as u64, "change")));
+    Ok(ExitCode::Ok)
+}
+
+fn render(changes: &[Change], wanted: &file::Wanted, known: &Known) -> String {
+    let mut text: String = changes.iter().map(|change| format!("{change}\n")).collect();
+    let others = plan::unnamed(wanted, known);
+    if changes.is_empty() {
+        text += "the site is as the file says\n";
+    }
+    if !others.is_empty() {
+        text += &format!("not in the file, and left as it is: {}\n", others.join(", "));
+    }
+    text
+}
+
+/// Asks whoever sits at the terminal.
+fn agreed(changes: usize) -> Result<bool, Stop> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Stop::usage("nobody can be asked here; say --yes to make these changes."));
+    }
+    let question = format!("make {}? [y/N] ", count(changes as u64, "change"));
+    let mut out = std::io::stderr().lock();
+    let asked = write!(out, "{question}").and_then(|()| out.flush());
+    let mut answer = String::new();
+    let read = asked.and_then(|()| std::io::stdin().read_line(&mut answer));
+    read.map_err(|error| Stop::failed(format!("the terminal does not answer: {error}.")))?;
+    output::note("");
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

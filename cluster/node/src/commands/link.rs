@@ -1,0 +1,168 @@
+//! `fulmar link`: the links of a site to other ones.
+//!
+//! Invariant: a change takes effect only on the link that was looked at; somebody else's change in
+//! between is not undone.
+
+use super::apply::authority;
+use super::apply::carry::{self, out};
+use super::apply::plan::{Change, settings_of};
+use super::client::Reaching;
+use super::output::say;
+use super::{Stop, client};
+use clap::{Args, Subcommand};
+use fulmar_client::{Cluster, LaidDown};
+use fulmar_types::ExitCode;
+use fulmar_types::link::LinkDefinition;
+use std::path::PathBuf;
+
+/// The links of a site to other sites: what they are, and whether anything passes.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Link this site to another one. The other site needs a link to this one as well.
+    Create(Create),
+    /// Name the links of a site.
+    List(Of),
+    /// Show what a link is.
+    Describe(Named),
+    /// Let nothing pass over a link for now.
+    Pause(Named),
+    /// Let a paused link go on.
+    Resume(Named),
+    /// Remove a link. The copies that it brought stay, and end where they are.
+    Delete(Named),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Of {
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Named {
+    /// The name of the link.
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Create {
+    /// What the link is called on this site.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The name of the other site, as in its site.toml, if it is not that of the link.
+    #[arg(long, value_name = "SITE")]
+    site: Option<String>,
+    /// Where the other site lies: what rules speak of.
+    #[arg(long, value_name = "REGION")]
+    region: String,
+    /// The certificate of the other site's authority (its `authority.crt`), by which its nodes prove
+    /// who they are.
+    #[arg(long, value_name = "FILE")]
+    authority: PathBuf,
+    /// Where its nodes listen for other sites, with commas between. Left out, it has to dial this one.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    dial: Vec<String>,
+    /// The topics of the other site that are copied to this one, with commas between; `*` for all.
+    #[arg(long, value_name = "TOPIC,...", value_delimiter = ',')]
+    take: Vec<String>,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+const CLIENT: &str = "fulmar-link";
+
+/// Does what it is asked.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    match options.command {
+        Command::Create(create) => {
+            for place in &create.dial {
+                client::parse_bootstrap(place).map_err(Stop::usage)?;
+            }
+            let cluster = create.reaching.cluster(CLIENT)?;
+            let after = LinkDefinition {
+                site: create.site.unwrap_or_else(|| create.name.clone()),
+                region: create.region,
+                authority: authority(&create.authority)?,
+                dial: create.dial,
+                take: create.take,
+                paused: false,
+            };
+            let there = links(&cluster).await?;
+            if there.contains_key(&create.name) {
+                return Err(Stop::usage(format!(
+                    "there is a link {} already; remove it first, or change it with `fulmar apply`.",
+                    create.name
+                )));
+            }
+            change(&cluster, Change::Link { name: create.name, before: None, after: Some(after) })
+                .await
+        }
+        Command::List(of) => {
+            let links = links(&of.reaching.cluster(CLIENT)?).await?;
+            if links.is_empty() {
+                say("no links");
+            }
+            for (name, LaidDown { is: link, .. }) in links {
+                let paused = if link.paused { ", paused" } else { "" };
+                say(format!(
+                    "link {name}: to site {} in region {}{paused}",
+                    link.site, link.region
+                ));
+            }
+            Ok(ExitCode::Ok)
+        }
+        Command::Describe(of) => {
+            let link = link(&of.reaching.cluster(CLIENT)?, &of.name).await?.is;
+            say(format!("link {}", of.name));
+            for (key, value) in settings_of(&link) {
+                say(format!("    {key:<9}  {value}"));
+            }
+            Ok(ExitCode::Ok)
+        }
+        Command::Pause(of) => set_paused(of, true).await,
+        Command::Resume(of) => set_paused(of, false).await,
+        Command::Delete(of) => {
+            let cluster = of.reaching.cluster(CLIENT)?;
+            let before = Some(Box::new(link(&cluster, &of.name).await?));
+            change(&cluster, Change::Link { name: of.name, before, after: None }).await
+        }
+    }
+}
+
+async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
+    let cluster = of.reaching.cluster(CLIENT)?;
+    let before = link(&cluster, &of.name).await?;
+    if before.is.paused == paused {
+        let is = if paused { "is paused already" } else { "is not paused" };
+        say(format!("the link {} {is}", of.name));
+        return Ok(ExitCode::Ok);
+    }
+    let after = Some(LinkDefinition { paused, ..before.is.clone() });
+    change(&cluster, Change::Link { name: of.name, before: Some(Box::new(before)), after }).await
+}
+
+async fn change(cluster: &Cluster, change: Change) -> Result<ExitCode, Stop> {
+    out(cluster, &change).await?;
+    say(&change);
+    Ok(ExitCode::Ok)
+}
+
+type Links = std::collections::BTreeMap<String, LaidDown<LinkDefinition>>;
+
+async fn links(cluster: &Cluster) -> Result<Links, Stop> {
+    Ok(carry::known(cluster, &Default::default()).await?.links)
+}
+
+async fn link(cluster: &Cluster, name: &str) -> Result<LaidDown<LinkDefinition>, Stop> {
+    let none = || Stop::usage(format!("there is no link {name}; `fulmar link list` names them."));
+    links(cluster).await?.remove(name).ok_or_else(none)
+}

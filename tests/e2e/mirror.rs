@@ -1,0 +1,143 @@
+//! Two sites of three real nodes with a link between them, over TLS: kcat, unmodified, writes at one and
+//! reads at the other while leaders of both die and all nodes of one; then the authority that the
+//! link pins is another one, nothing passes, and both sides say why.
+
+use fulmar_tests::kcat::{Kcat, lines};
+use fulmar_tests::site::{How, NODES, Site, binary, eventually};
+use fulmar_tests::tools;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Partitions of the topic.
+const PARTITIONS: i32 = 3;
+
+/// Runs a command of `fulmar` and returns what it printed.
+fn fulmar(arguments: &[&str]) -> String {
+    let output = Command::new(binary()).args(arguments).output().expect("the binary was built");
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "fulmar {}: {out}{error}", arguments.join(" "));
+    out.into_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the directories of tests have plain names")
+}
+
+fn keys(site: &Site, directory: &str) -> PathBuf {
+    let keys = site.directory().join(directory);
+    fulmar(&["keys", "--config", text(&site.config()), "--dir", text(&keys)]);
+    keys.join("authority.crt")
+}
+
+/// Everything that a consumer sees of a partition: offset, timestamp, key, headers, value.
+fn seen(site: &Site, topic: &str, partition: i32) -> Vec<String> {
+    let partition = partition.to_string();
+    let format = "%o %T %k %h %s\n";
+    let arguments =
+        ["-C", "-t", topic, "-p", &partition, "-o", "beginning", "-e", "-q", "-f", format];
+    lines(&Kcat::start(&site.bootstrap(), &arguments).finish(Duration::from_secs(60)))
+}
+
+/// Waits until a consumer sees the same in the copy as in the origin, and returns how many records.
+fn converged(north: &Site, south: &Site) -> usize {
+    let origin: Vec<_> = (0..PARTITIONS).map(|at| seen(north, "readings", at)).collect();
+    let equal = eventually(|| {
+        let copy: Vec<_> = (0..PARTITIONS).map(|at| seen(south, "north.readings", at)).collect();
+        let count = |of: &[Vec<String>]| of.iter().map(Vec::len).sum::<usize>();
+        for (origin, copy) in origin.iter().zip(&copy) {
+            assert_eq!(copy[..], origin[..copy.len()], "a copy is a prefix of its origin");
+        }
+        if copy == origin {
+            Ok(count(&copy))
+        } else {
+            Err(io::Error::other(format!("{} of {}", count(&copy), count(&origin))))
+        }
+    });
+    equal.unwrap_or_else(|error| panic!("the copy does not come to its end: {error}"))
+}
+
+fn said(site: &Site, what: &str) {
+    let look = || {
+        let said = |id: &i32| {
+            let log = site.directory().join(format!("node-{id}.log"));
+            fs::read_to_string(log).is_ok_and(|log| log.contains(what))
+        };
+        if NODES.iter().any(said) { Ok(()) } else { Err(io::Error::other("not said")) }
+    };
+    eventually(look).unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+/// What one site lays down about the other.
+fn linked(site: &Site, other: (&str, &str, &Path), extra: &[&str]) {
+    let (name, region, authority) = other;
+    let bootstrap = site.bootstrap();
+    let create = ["link", "create", name, "--region", region, "--authority", text(authority)];
+    fulmar(&[&create[..], &["--bootstrap", &bootstrap], extra].concat());
+}
+
+fn pin(site: &Site, authority: &Path) {
+    let file = site.directory().join("links.toml");
+    let text_of_file = format!(
+        "[[link]]\nname = \"south\"\nregion = \"eu\"\nauthority = \"{}\"\n",
+        authority.display()
+    );
+    fs::write(&file, text_of_file).expect("the file is written");
+    let said = fulmar(&["apply", text(&file), "--yes", "--bootstrap", &site.bootstrap()]);
+    assert!(said.contains("~ link south\n    authority"), "{said}");
+}
+
+#[test]
+fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
+    if !tools::is_there("kcat") {
+        return;
+    }
+    let [mut north, mut south] = Site::pair(["north", "south"], "\n[tls]\nkeys = \"keys\"\n");
+    let (of_north, of_south) = (keys(&north, "keys"), keys(&south, "keys"));
+    let strangers = keys(&south, "strangers");
+    north.start_all(How::Plain);
+    south.start_all(How::Plain);
+    north.wait_ready();
+    south.wait_ready();
+    north.create_topic("readings", PARTITIONS);
+    fulmar(&["rule", "set", "readings", "--regions", "eu", "--bootstrap", &north.bootstrap()]);
+    linked(&north, ("south", "eu", &of_south), &[]);
+    let dial = north.links();
+    linked(&south, ("north", "us", &of_north), &["--dial", &dial, "--take", "readings"]);
+
+    let arguments =
+        ["-P", "-t", "readings", "-K:", "-H", "unit=bar", "-X", "enable.idempotence=true"];
+    let mut writer = Kcat::start(&north.bootstrap(), &arguments);
+    let written: Vec<String> = (0..4_000).map(|at| format!("sensor-{}:{at}", at % 50)).collect();
+    for (number, chunk) in written.chunks(100).enumerate() {
+        writer.feed((chunk.join("\n") + "\n").as_bytes());
+        sleep(Duration::from_millis(50));
+        match number {
+            8 => north.kill(north.leader("readings")),
+            16 => south.kill(south.leader("north.readings")),
+            24 => south.kill_all(),
+            30 => south.start_all(How::Plain),
+            _ => {}
+        }
+    }
+    writer.finish(Duration::from_secs(60));
+    south.wait_ready();
+    assert_eq!(converged(&north, &south), written.len(), "none lost, none twice");
+
+    // Whoever has south's certificate is a stranger now.
+    pin(&north, &strangers);
+    said(&north, "certificate-of-another-authority");
+    said(&south, "certificate-of-another-authority");
+    let mut writer = Kcat::start(&north.bootstrap(), &["-P", "-t", "readings", "-p", "0"]);
+    writer.feed(b"not for strangers\n");
+    writer.finish(Duration::from_secs(60));
+    sleep(Duration::from_secs(2));
+    let copy: usize = (0..PARTITIONS).map(|at| seen(&south, "north.readings", at).len()).sum();
+    assert_eq!(copy, written.len(), "nothing goes to whom nobody vouches for");
+    pin(&north, &of_south);
+    assert_eq!(converged(&north, &south), written.len() + 1);
+}
