@@ -11,9 +11,10 @@ use super::param::Written;
 use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
-use super::workload::{TopicName, Workload};
+use super::workload::{Stranger, TopicName, Workload};
 use fulmar_types::units::HumanDuration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// The shortest chaos of a chaos scenario.
 pub const CHAOS_MIN: HumanDuration = HumanDuration::from_millis(60_000);
@@ -105,6 +106,26 @@ pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Pro
     Ok(())
 }
 
+/// A stranger says that he is of a site that has a link to the one that he dials.
+fn linked(
+    scenario: &Scenario,
+    stranger: &Stranger<Written>,
+    span: Range<usize>,
+) -> Result<(), Problem> {
+    let (site, claims) = (&stranger.site, &stranger.claims);
+    let links = |of: &Workload<Written>| match of {
+        Workload::Mirror(mirror) => {
+            [(&mirror.site, &mirror.of), (&mirror.of, &mirror.site)].contains(&(site, claims))
+        }
+        _ => false,
+    };
+    if scenario.workloads.iter().any(links) {
+        return Ok(());
+    }
+    Err(Problem::new(span, format!("there is no link between `{site}` and `{claims}`"))
+        .help("add a workload of kind `mirror` between the two"))
+}
+
 /// What one workload alone can say of a topic: no other one produces to it.
 fn alone(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
     let mut seen: BTreeMap<(&SiteName, &TopicName), Option<&'static str>> = BTreeMap::new();
@@ -178,21 +199,7 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
                 produced(&foreign.site, &foreign.topic, value.span())?;
             }
             Workload::Mirror(mirror) => produced(&mirror.of, &mirror.topic, value.span())?,
-            Workload::Stranger(stranger) => {
-                let links = |of: &Workload<Written>| match of {
-                    Workload::Mirror(mirror) => {
-                        let (site, of) = (&mirror.site, &mirror.of);
-                        [(site, of), (of, site)].contains(&(&stranger.site, &stranger.claims))
-                    }
-                    _ => false,
-                };
-                if !scenario.workloads.iter().any(links) {
-                    let (site, claims) = (&stranger.site, &stranger.claims);
-                    let message = format!("there is no link between `{site}` and `{claims}`");
-                    return Err(Problem::new(value.span(), message)
-                        .help("add a workload of kind `mirror` between the two"));
-                }
-            }
+            Workload::Stranger(stranger) => linked(scenario, stranger, value.span())?,
             Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
         }
     }
