@@ -128,6 +128,21 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     south.wait_ready();
     assert_eq!(converged(&north, &south), written.len(), "none lost, none twice");
 
+    let status = fulmar(&["link", "status", "--bootstrap", &south.bootstrap()]);
+    assert!(status.contains("link north: up"), "{status}");
+    assert!(status.contains("takes north.readings/2  up to"), "{status}");
+    let arrived = eventually(|| {
+        let status = fulmar(&["link", "status", "--bootstrap", &north.bootstrap()]);
+        let is_behind = |line: &str| !line.contains("arrived") || line.contains("behind");
+        let sends = |line: &&str| line.contains("sends readings/");
+        if status.lines().filter(sends).any(is_behind) {
+            Err(io::Error::other(status))
+        } else {
+            Ok(())
+        }
+    });
+    arrived.expect("what has arrived is noted");
+
     // Whoever has south's certificate is a stranger now.
     pin(&north, &strangers);
     said(&north, "certificate-of-another-authority");

@@ -9,6 +9,7 @@ use crate::handlers;
 use crate::limits::{
     FETCH_BYTES_IN_FLIGHT_MAX, METADATA_BYTES_IN_FLIGHT_MAX, WAITING_FETCH_BYTES_MAX,
 };
+use crate::link_states::LinkStates;
 use crate::proposer::Proposer;
 use crate::room::room;
 use crate::settings::BrokerSettings;
@@ -27,6 +28,7 @@ pub struct Broker {
     pub(crate) site: Site,
     pub(crate) proposer: Proposer,
     pub(crate) settings: BrokerSettings,
+    pub(crate) links: LinkStates,
     /// Record bytes of responses, in KiB.
     pub(crate) fetch_room: Arc<Semaphore>,
     /// Fetch requests that wait for an append, in KiB.
@@ -57,6 +59,7 @@ impl Broker {
             site,
             proposer,
             settings,
+            links: LinkStates::default(),
             fetch_room: room(FETCH_BYTES_IN_FLIGHT_MAX),
             waiting_room: room(WAITING_FETCH_BYTES_MAX),
             metadata_room: room(METADATA_BYTES_IN_FLIGHT_MAX),
@@ -80,6 +83,11 @@ impl Broker {
     /// The stored records.
     pub fn records(&self) -> &dyn Records {
         self.records.as_ref()
+    }
+
+    /// What becomes of the links to other sites.
+    pub fn links(&self) -> &LinkStates {
+        &self.links
     }
 
     /// What puts units into the log.

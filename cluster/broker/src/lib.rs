@@ -9,6 +9,7 @@
 //! | [`proposer`] | units into entries: group commit without a timer |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |
+//! | [`link_states`] | what becomes of the links to other sites |
 //! | `age`, `upkeep` | how old the site is, and what goes for its age |
 //! | `error_map` | every error as a Kafka code |
 //!
@@ -24,6 +25,7 @@ mod error_map;
 pub mod group;
 pub mod handlers;
 pub mod limits;
+pub mod link_states;
 pub mod machine;
 pub mod proposer;
 mod raft;

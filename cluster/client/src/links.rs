@@ -5,12 +5,14 @@
 
 use crate::admin::AlterTopicError;
 use crate::cluster::{Cluster, ControllerReason};
+use crate::metadata::TopicPartition;
 use fulmar_host::time::{self, Duration};
+use fulmar_types::PartitionIndex;
 use fulmar_types::link::{LinkDefinition, NUMBER, list};
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
-    DescribeConfigsResult, ErrorCode, RESOURCE_LINK, RESOURCE_RULE,
+    DescribeConfigsResult, ErrorCode, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE,
 };
 use std::collections::BTreeMap;
 
@@ -38,6 +40,112 @@ pub enum DescribeError {
     /// What came is not what was asked for.
     #[error("the answer makes no sense: {0}")]
     Unclear(String),
+}
+
+/// What becomes of a partition that may go to the other site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The offset that the next record here gets.
+    pub next: u64,
+    /// The offset that the other site waits for, as far as that was noted.
+    pub has: Option<u64>,
+    /// How long ago that was noted.
+    pub noted: Option<Duration>,
+    /// Bytes that it lacks, at most.
+    pub behind_bytes: u64,
+    /// The age of the oldest record that it lacks, at most.
+    pub behind: Duration,
+}
+
+/// Records that a copy will never have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The offset of the first.
+    pub first: u64,
+    /// The offset behind the last.
+    pub end: u64,
+    /// How long ago that was noted.
+    pub noted: Duration,
+    /// Why.
+    pub reason: String,
+}
+
+/// What becomes of a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// `up`, `down` or `paused`.
+    pub state: String,
+    /// How long it is up.
+    pub up_for: Option<Duration>,
+    /// When the other site is dialled again.
+    pub next_attempt: Option<Duration>,
+    /// What went wrong last, and how long ago.
+    pub trouble: Option<(String, Duration)>,
+    /// Bytes of records that went out since the node leads that carries the link.
+    pub sent_bytes: u64,
+    /// Bytes of records that came in.
+    pub received_bytes: u64,
+    /// What may go to the other site.
+    pub sends: BTreeMap<TopicPartition, Sent>,
+    /// What comes from it, and the next offset of the copy.
+    pub takes: BTreeMap<TopicPartition, u64>,
+    /// What will never come.
+    pub gaps: BTreeMap<TopicPartition, Vec<Missing>>,
+}
+
+impl LinkStatus {
+    /// Reads the names and values of `broker/src/handlers/link_status.rs`. `None` if one makes no
+    /// sense; names that are not known are passed over.
+    fn read<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let mut status = Self::default();
+        let (mut trouble, mut trouble_at) = (None, Duration::ZERO);
+        for (name, value) in values {
+            match name {
+                "state" => status.state = value.to_owned(),
+                "for-ms" => status.up_for = Some(ms(value)?),
+                "next-attempt-ms" => status.next_attempt = Some(ms(value)?),
+                "trouble" => trouble = Some(value.to_owned()),
+                "trouble-ms" => trouble_at = ms(value)?,
+                "sent-bytes" => status.sent_bytes = value.parse().ok()?,
+                "received-bytes" => status.received_bytes = value.parse().ok()?,
+                _ => status.read_partition(name, value)?,
+            }
+        }
+        status.trouble = trouble.map(|trouble| (trouble, trouble_at));
+        Some(status)
+    }
+
+    fn read_partition(&mut self, name: &str, value: &str) -> Option<()> {
+        let mut parts = name.split('/');
+        let kind = parts.next()?;
+        let (Some(topic), Some(partition)) = (parts.next(), parts.next()) else { return Some(()) };
+        let of = TopicPartition::new(topic, PartitionIndex(partition.parse().ok()?));
+        let mut fields = value.split(' ');
+        let mut number = || fields.next();
+        match kind {
+            "sends" => {
+                let next = number()?.parse().ok()?;
+                let (has, noted) = (number()?, number()?);
+                let behind_bytes = number()?.parse().ok()?;
+                let behind = ms(number()?)?;
+                let (has, noted) = (has.parse().ok(), ms(noted));
+                self.sends.insert(of, Sent { next, has, noted, behind_bytes, behind });
+            }
+            "takes" => drop(self.takes.insert(of, number()?.parse().ok()?)),
+            "gap" => {
+                let first = parts.next()?.parse().ok()?;
+                let (end, noted) = (number()?.parse().ok()?, ms(number()?)?);
+                let reason = fields.collect::<Vec<_>>().join(" ");
+                self.gaps.entry(of).or_default().push(Missing { first, end, noted, reason });
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+fn ms(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_millis)
 }
 
 fn describe_code(answer: &DescribeConfigsResponse) -> ErrorCode {
@@ -111,6 +219,29 @@ impl Cluster {
             _ => Err(DescribeError::Unclear("a rule has other settings".to_owned())),
         };
         self.laid_down(RESOURCE_RULE, timeout, regions).await
+    }
+
+    /// What becomes of a link. `None` if there is none of the name.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub async fn link_status(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Option<LinkStatus>, DescribeError> {
+        let found = self.describe(RESOURCE_LINK_STATUS, vec![name.to_owned()], timeout).await?;
+        let nothing = || DescribeError::Unclear("it is empty".to_owned());
+        let result = found.into_iter().next().ok_or_else(nothing)?;
+        match result.error_code {
+            ErrorCode::None => {}
+            ErrorCode::ResourceNotFound => return Ok(None),
+            code => return Err(DescribeError::Refused(code)),
+        }
+        let values = result.configs.iter();
+        let values = values.map(|of| (&*of.name, of.value.as_deref().unwrap_or_default()));
+        let unclear = || DescribeError::Unclear("a value has an unknown form".to_owned());
+        LinkStatus::read(values).map(Some).ok_or_else(unclear)
     }
 
     async fn laid_down<T>(
@@ -187,6 +318,41 @@ impl Cluster {
                 let result = answer.responses.into_iter().next().unwrap_or_default();
                 Err(AlterTopicError::Refused { code, message: result.error_message })
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_link_is_read_and_nonsense_is_refused() {
+        let status = LinkStatus::read([
+            ("state", "down"),
+            ("trouble", "lost"),
+            ("trouble-ms", "1500"),
+            ("next-attempt-ms", "20"),
+            ("sent-bytes", "7"),
+            ("sends/orders.eu/2", "10 7 250 300 4000"),
+            ("sends/new/0", "3 - - 90 10"),
+            ("takes/hub.alarms/0", "12"),
+            ("gap/hub.alarms/0/4", "9 60000 expired at the origin"),
+            ("of-a-later-version", "x"),
+        ])
+        .expect("it makes sense");
+        let of = |topic: &str, partition| TopicPartition::new(topic, PartitionIndex(partition));
+        let sent = &status.sends[&of("orders.eu", 2)];
+        assert_eq!((sent.next, sent.has, sent.behind_bytes), (10, Some(7), 300));
+        assert_eq!((sent.noted, sent.behind), (ms("250"), Duration::from_secs(4)));
+        let new = &status.sends[&of("new", 0)];
+        assert_eq!((new.next, new.has, new.noted), (3, None, None));
+        assert_eq!(status.takes[&of("hub.alarms", 0)], 12);
+        let gap = &status.gaps[&of("hub.alarms", 0)][0];
+        assert_eq!((gap.first, gap.end, &*gap.reason), (4, 9, "expired at the origin"));
+        assert_eq!(status.trouble, Some(("lost".to_owned(), Duration::from_millis(1_500))));
+        for (name, value) in [("sends/a/x", "1 - - 0 0"), ("takes/a/0", ""), ("gap/a/0/1", "2")] {
+            assert_eq!(LinkStatus::read([(name, value)]), None, "{name} {value}");
         }
     }
 }

@@ -164,13 +164,16 @@ impl Context {
         };
         let name = greeted.link.name.clone();
         self.host.report(Event::LinkUp { link: name.clone() });
+        self.broker.links().note(&name, |link| {
+            (link.up_since, link.next_attempt) = (Some(time::now()), None);
+        });
         let _running = {
             let (context, name) = (Arc::clone(self), name.clone());
             task::spawn_owned(async move {
                 let why = session::run(Arc::clone(&context), greeted).await;
                 context.host.report(Event::LinkDown { link: name.clone(), reason: why.name() });
                 // Dropping one's own task from within only marks it.
-                context.ended(&name, number);
+                context.ended(&name, number, why.name());
             })
         };
         let session = Session { number, since: time::now(), is_of_first, _running };
@@ -180,13 +183,21 @@ impl Context {
         }
     }
 
-    fn ended(&self, name: &str, number: u64) {
+    /// Notes what is wrong with a link, which carries nothing now.
+    fn trouble(&self, link: &str, what: String) {
+        self.broker.links().note(link, |link| {
+            (link.up_since, link.trouble) = (None, Some((what, time::now())));
+        });
+    }
+
+    fn ended(&self, name: &str, number: u64, why: &str) {
         let mut sessions = self.sessions();
         let is_it = |session: &&Session| session.number == number;
         let Some(since) = sessions.get(name).filter(is_it).map(|session| session.since) else {
             return;
         };
         sessions.remove(name);
+        self.trouble(name, format!("the session ended: {why}"));
         if since.elapsed() < SHORT {
             // What ended it may end the next one as well.
             let rest = PAUSE_MIN + PAUSE_MIN * spread() / 500;
@@ -202,6 +213,7 @@ async fn keep(context: Arc<Context>) {
             let links = context.broker.site().read(|state| {
                 let dialled =
                     |link: &&Link| !link.definition.paused && !link.definition.dial.is_empty();
+                context.broker.links().keep(|name| state.link(name).is_some());
                 state.links().filter(dialled).cloned().collect::<Vec<_>>()
             });
             let sessions: Vec<String> = context.sessions().keys().cloned().collect();
@@ -222,6 +234,8 @@ async fn keep(context: Arc<Context>) {
             }
         } else {
             context.dialling().clear();
+            // Another node carries them.
+            context.broker.links().keep(|_| false);
         }
         time::sleep(LOOK_EVERY).await;
     }
@@ -244,7 +258,13 @@ async fn dial(context: Arc<Context>, link: Link) {
             }
             Err(_) => {}
         }
-        time::sleep(pause / 2 + pause * spread() / 2_000).await;
+        let rest = pause / 2 + pause * spread() / 2_000;
+        context
+            .broker
+            .links()
+            .note(&link.name, |link| link.next_attempt = Some(time::now() + rest));
+        time::sleep(rest).await;
+        context.broker.links().note(&link.name, |link| link.next_attempt = None);
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
@@ -265,6 +285,7 @@ async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Option<io:
             Ok(greeted) => return Ok(greeted),
             Err(GreetingError::Io(error)) => {
                 tracing::debug!(link = %link.name, %place, %error, "the other site does not answer");
+                context.trouble(&link.name, format!("{place} does not answer: {error}"));
                 silence = Some(error.kind());
                 continue;
             }
@@ -275,6 +296,8 @@ async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Option<io:
         // Two of three nodes do not lead: that is no trouble.
         if reason != Refusal::NotLeader {
             let (link, reason) = (link.name.clone(), reason.name());
+            let who = if by_peer { "the other site refuses this one" } else { "refused" };
+            context.trouble(&link, format!("{place}: {who}: {reason}"));
             context.host.report(Event::LinkRefused { link, reason, by_peer });
         }
     }

@@ -187,6 +187,10 @@ async fn write(
         {
             return Ended::Withheld;
         }
+        if let Message::Batch(_, _, bytes) = &message {
+            let links = parts.context.broker.links();
+            links.note(&parts.link.name, |link| link.sent_bytes += bytes.len() as u64);
+        }
         if frame::write(&mut writer, &message).await.is_err() {
             return Ended::Lost;
         }
@@ -205,6 +209,10 @@ async fn read(parts: &Parts, mut reader: Messages) -> Ended {
             }
             Ok(None) | Err(_) => return Ended::Lost,
         };
+        if let Message::Batch(_, _, bytes) = &message {
+            let links = parts.context.broker.links();
+            links.note(&parts.link.name, |link| link.received_bytes += bytes.len() as u64);
+        }
         let in_order = match message {
             // The rules have changed since it was offered.
             Message::Take(part, _) if !parts.may_go(part.topic) => return Ended::Withheld,

@@ -330,6 +330,7 @@ impl Shipment {
         } else {
             self.read(look.stream, at.offset, look.next).await?
         };
+        let from = at.offset;
         let mut at = at;
         for batch in batches {
             if batch.base_offset != at.offset {
@@ -337,7 +338,9 @@ impl Shipment {
             }
             at = self.send(&look.chain_key, at, batch).await;
         }
-        Ok(at)
+        // A log in which nothing begins where the state says so gives nothing at once, however often
+        // it is asked.
+        if at.offset == from { Err(Stop::Again) } else { Ok(at) }
     }
 
     /// Sends what takes so many bytes of room, once there are as many, and notes the place behind it.

@@ -4,16 +4,16 @@
 //! Any node answers from what it has applied, as for Metadata.
 
 use super::catch_up::has_caught_up;
-use super::link_config;
 use super::topic_config::{SETTINGS, Setting};
+use super::{link_config, link_status};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;
 use crate::settings::BrokerSettings;
 use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
-    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_LINK, RESOURCE_RULE,
-    RESOURCE_TOPIC,
+    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_LINK, RESOURCE_LINK_STATUS,
+    RESOURCE_RULE, RESOURCE_TOPIC,
 };
 
 /// What a request wants to be told beside the values.
@@ -32,7 +32,8 @@ pub(super) async fn handle(
     let mut response = DescribeConfigsResponse::default();
     let mut long = 0;
     for resource in request.resources {
-        if is_long(&resource) && resource.resource_name.is_empty() {
+        let is_listed = matches!(resource.resource_type, RESOURCE_LINK | RESOURCE_RULE);
+        if is_listed && resource.resource_name.is_empty() {
             response.results.extend(all_of(broker, resource.resource_type).await);
             continue;
         }
@@ -77,7 +78,7 @@ async fn all_of(broker: &Broker, resource_type: i8) -> Vec<DescribeConfigsResult
 const LONG_MAX: usize = 8;
 
 fn is_long(asked: &DescribeConfigsResource) -> bool {
-    matches!(asked.resource_type, RESOURCE_LINK | RESOURCE_RULE)
+    matches!(asked.resource_type, RESOURCE_LINK | RESOURCE_RULE | RESOURCE_LINK_STATUS)
 }
 
 async fn describe(
@@ -102,6 +103,16 @@ async fn describe(
                 || (ErrorCode::ResourceNotFound, format!("there is nothing named {name}"));
             return found.map(|found| found.into_iter().map(plain).collect()).ok_or_else(missing);
         }
+        RESOURCE_LINK_STATUS => {
+            // Whoever carries the links knows.
+            if !broker.group.leadership().is_me {
+                return Err((ErrorCode::NotController, "another node leads".to_owned()));
+            }
+            let missing =
+                || (ErrorCode::ResourceNotFound, format!("there is no link named {name}"));
+            let found = link_status::values(broker, name).ok_or_else(missing)?;
+            return Ok(found.into_iter().map(told).collect());
+        }
         other => {
             let message = format!("settings of resources of type {other} are not served");
             return Err((ErrorCode::InvalidRequest, message));
@@ -123,6 +134,11 @@ async fn describe(
         ErrorCode::LeaderNotAvailable
     };
     look().ok_or((code, "there is no such topic".to_owned()))
+}
+
+/// Something that can be looked at and not be set.
+fn told((name, value): (String, String)) -> DescribeConfigsResourceResult {
+    DescribeConfigsResourceResult { read_only: true, ..plain((name, value)) }
 }
 
 /// A setting that is as somebody has given it.

@@ -18,6 +18,7 @@ mod fetch;
 mod forward;
 mod init_producer_id;
 mod link_config;
+mod link_status;
 mod list_offsets;
 mod metadata;
 mod partition;

@@ -8,9 +8,10 @@ use super::apply::carry::{self, out};
 use super::apply::plan::{Change, settings_of};
 use super::client::Reaching;
 use super::output::say;
-use super::{Stop, client};
+use super::{Stop, client, link_status};
 use clap::{Args, Subcommand};
-use fulmar_client::{Cluster, LaidDown};
+use fulmar_client::{Cluster, LaidDown, LinkStatus};
+use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
 use fulmar_types::link::LinkDefinition;
 use std::path::PathBuf;
@@ -28,6 +29,10 @@ enum Command {
     Create(Create),
     /// Name the links of a site.
     List(Of),
+    /// Show what becomes of the links of a site: whether they are up, what has arrived, what is behind.
+    Status(Of),
+    /// Show which records will never come over a link, and why.
+    Gaps(Named),
     /// Show what a link is.
     Describe(Named),
     /// Let nothing pass over a link for now.
@@ -80,6 +85,9 @@ struct Create {
 
 const CLIENT: &str = "fulmar-link";
 
+/// How long a question may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Does what it is asked.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     match options.command {
@@ -120,6 +128,16 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             }
             Ok(ExitCode::Ok)
         }
+        Command::Status(of) => status(&of.reaching.cluster(CLIENT)?).await,
+        Command::Gaps(of) => {
+            let cluster = of.reaching.cluster(CLIENT)?;
+            link(&cluster, &of.name).await?;
+            match link_status::gaps(&status_of(&cluster, &of.name).await?) {
+                none if none.is_empty() => say("no gaps"),
+                gaps => say(gaps.trim_end()),
+            }
+            Ok(ExitCode::Ok)
+        }
         Command::Describe(of) => {
             let link = link(&of.reaching.cluster(CLIENT)?, &of.name).await?.is;
             say(format!("link {}", of.name));
@@ -136,6 +154,31 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             change(&cluster, Change::Link { name: of.name, before, after: None }).await
         }
     }
+}
+
+/// Ends with 1 if a link is down.
+async fn status(cluster: &Cluster) -> Result<ExitCode, Stop> {
+    let mut code = ExitCode::Ok;
+    let links = links(cluster).await?;
+    if links.is_empty() {
+        say("no links");
+    }
+    for (name, LaidDown { is: link, .. }) in links {
+        let status = status_of(cluster, &name).await?;
+        if status.state == "down" {
+            code = ExitCode::Failed;
+        }
+        say(link_status::render(&name, &link, &status).trim_end());
+    }
+    Ok(code)
+}
+
+async fn status_of(cluster: &Cluster, name: &str) -> Result<LinkStatus, Stop> {
+    let found = cluster.link_status(name, TIMEOUT).await;
+    let found = found.map_err(|error| {
+        Stop::failed(format!("the state of the link {name} is not known: {error}."))
+    })?;
+    Ok(found.unwrap_or_default())
 }
 
 async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {

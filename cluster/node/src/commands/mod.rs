@@ -25,6 +25,7 @@ mod demo;
 mod exit_text;
 mod keys;
 mod link;
+mod link_status;
 mod node;
 pub mod output;
 mod rejoin;

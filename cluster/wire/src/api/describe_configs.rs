@@ -9,6 +9,9 @@ pub const RESOURCE_TOPIC: i8 = 2;
 /// A resource that Kafka does not have: a link to another site.
 pub const RESOURCE_LINK: i8 = 120;
 
+/// A resource that Kafka does not have: what becomes of a link, which can only be looked at.
+pub const RESOURCE_LINK_STATUS: i8 = 122;
+
 /// A resource that Kafka does not have: where the topic of this name may go.
 pub const RESOURCE_RULE: i8 = 121;
 

@@ -1,7 +1,8 @@
 //! Links and rules, which come in and are told as things with settings.
 
 use super::*;
-use fulmar_wire::{RESOURCE_LINK, RESOURCE_RULE};
+use fulmar_host::time;
+use fulmar_wire::{RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE};
 
 async fn replace(
     fixture: &Fixture,
@@ -89,6 +90,33 @@ fn a_rule_is_set_told_and_taken_back() {
         assert_eq!(code, ErrorCode::InvalidConfig);
         assert_eq!(replace(&fixture, orders, &[]).await, NONE);
         assert!(!may_go());
+    });
+}
+
+#[test]
+fn the_leader_tells_what_becomes_of_a_link() {
+    run(async {
+        let fixture = Fixture::new();
+        create(&fixture, "orders", 1).await;
+        create(&fixture, "secret", 1).await;
+        let wanted = [("site", "hub"), ("region", "eu")];
+        assert_eq!(replace(&fixture, (RESOURCE_LINK, "hub"), &wanted).await, NONE);
+        assert_eq!(replace(&fixture, (RESOURCE_RULE, "orders"), &[("regions", "eu")]).await, NONE);
+        fixture.broker.links().note("hub", |link| {
+            link.sent_bytes = 7;
+            link.trouble = Some(("lost".to_owned(), time::now()));
+        });
+        let status = settings(&told(&fixture, RESOURCE_LINK_STATUS, &["hub"]).await);
+        let has = |name: &str, value: &str| {
+            assert!(status.contains(&(name.to_owned(), value.to_owned())), "{name} in {status:?}");
+        };
+        has("state", "down");
+        has("trouble", "lost");
+        has("sent-bytes", "7");
+        has("sends/orders/0", "0 - - 0 0");
+        assert!(!status.iter().any(|(name, _)| name.contains("secret")), "no rule lets it go");
+        let none = told(&fixture, RESOURCE_LINK_STATUS, &["other"]).await;
+        assert_eq!(none.results[0].error_code, ErrorCode::ResourceNotFound);
     });
 }
 

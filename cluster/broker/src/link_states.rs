@@ -1,0 +1,48 @@
+//! What becomes of the links of a node: said by whoever carries them, asked by whoever wants to know.
+//!
+//! Invariant: everything in here is of this process and of the term in which it leads; what has to
+//! outlive it stands in the log.
+
+use fulmar_host::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A link as the node that carries it sees it.
+#[derive(Clone, Debug, Default)]
+pub struct LinkState {
+    /// Since when records can pass, if they can.
+    pub up_since: Option<Instant>,
+    /// When the other site is dialled again, if nobody is dialling now.
+    pub next_attempt: Option<Instant>,
+    /// What went wrong last, and when.
+    pub trouble: Option<(String, Instant)>,
+    /// Bytes of records that went out since the node leads.
+    pub sent_bytes: u64,
+    /// Bytes of records that came in.
+    pub received_bytes: u64,
+}
+
+/// The links of a node, by name.
+#[derive(Debug, Default)]
+pub struct LinkStates(Mutex<BTreeMap<String, LinkState>>);
+
+impl LinkStates {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, LinkState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something has become of a link.
+    pub fn note(&self, link: &str, change: impl FnOnce(&mut LinkState)) {
+        change(self.locked().entry(link.to_owned()).or_default());
+    }
+
+    /// What has become of a link.
+    pub fn of(&self, link: &str) -> LinkState {
+        self.locked().get(link).cloned().unwrap_or_default()
+    }
+
+    /// Forgets every link but those that are wanted.
+    pub fn keep(&self, is_wanted: impl Fn(&str) -> bool) {
+        self.locked().retain(|link, _| is_wanted(link));
+    }
+}
