@@ -156,3 +156,11 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     pin(&north, &of_south);
     assert_eq!(converged(&north, &south), written.len() + 1);
 }
+
+#[test]
+fn the_demonstration_of_a_mirror_holds() {
+    let said = fulmar(&["demo", "mirror", "--records", "20000"]);
+    assert!(said.contains("verdict   the copy is whole"), "{said}");
+    let behind = said.lines().find(|line| line.contains("the link is down, 15,000 behind"));
+    assert!(behind.is_some(), "what has arrived before the cut is known: {said}");
+}

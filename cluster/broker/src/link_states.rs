@@ -4,6 +4,7 @@
 //! outlive it stands in the log.
 
 use fulmar_host::time::Instant;
+use fulmar_types::{Offset, PartitionIndex, TopicId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,9 @@ pub struct LinkState {
     pub sent_bytes: u64,
     /// Bytes of records that came in.
     pub received_bytes: u64,
+    /// The offset that the other site waits for in partitions of this one, and when it said so. What is
+    /// noted in the log is a few seconds older.
+    pub has: BTreeMap<(TopicId, PartitionIndex), (Offset, Instant)>,
 }
 
 /// The links of a node, by name.

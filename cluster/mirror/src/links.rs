@@ -166,6 +166,7 @@ impl Context {
         self.host.report(Event::LinkUp { link: name.clone() });
         self.broker.links().note(&name, |link| {
             (link.up_since, link.next_attempt) = (Some(time::now()), None);
+            link.has.clear();
         });
         let _running = {
             let (context, name) = (Arc::clone(self), name.clone());

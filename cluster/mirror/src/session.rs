@@ -14,7 +14,7 @@
 use crate::frame::{self, Messages};
 use crate::greeting::Greeted;
 use crate::links::Context;
-use crate::message::Message;
+use crate::message::{Message, Part};
 use crate::source::Source;
 use crate::target::Target;
 use fulmar_broker::machine::links::Link;
@@ -22,7 +22,7 @@ use fulmar_broker::machine::state::State;
 use fulmar_host::net::WriteHalf;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::{Plant, TopicId};
+use fulmar_types::{Offset, Plant, TopicId};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -57,6 +57,8 @@ pub(crate) enum Ended {
     Withheld,
     /// This site did not take what came, or may not have.
     NotTaken,
+    /// A mirror was removed on this site.
+    MirrorRemoved,
 }
 
 impl Ended {
@@ -69,6 +71,7 @@ impl Ended {
             Self::Redefined => "redefined",
             Self::Withheld => "withheld",
             Self::NotTaken => "not-taken",
+            Self::MirrorRemoved => "mirror-removed",
         }
     }
 }
@@ -93,6 +96,13 @@ impl Parts {
     pub(crate) fn end(&self, why: Ended) {
         // The first reason counts.
         let _ = self.end.try_send(why);
+    }
+
+    /// The other side has everything of a partition of this one before an offset, for whoever asks.
+    pub(crate) fn said(&self, part: Part, offset: Offset) {
+        self.context.broker.links().note(&self.link.name, |link| {
+            link.has.insert((part.topic, part.partition), (offset, time::now()));
+        });
     }
 
     /// The link, if it still has the definition under which the session began.

@@ -106,6 +106,7 @@ impl Source {
         let is_sent = sent.front() == Some(&mark);
         if is_sent {
             locked(&self.progress).insert(part, mark);
+            self.parts.said(part, mark.offset);
         }
         is_sent
     }
@@ -293,6 +294,7 @@ impl Shipment {
                 stop => return stop,
             }
         }
+        self.parts.said(self.part, from.offset);
         if from.offset > Offset(0) {
             self.parts.context.host.probe(Probe::LinkResumed);
         }

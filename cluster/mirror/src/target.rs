@@ -40,6 +40,9 @@ const PROPOSED_MAX: usize = 64;
 /// How long a batch may wait for its place in the log.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the taking side looks whether its mirrors are still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How often a mirror that cannot be made is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -208,7 +211,16 @@ enum Here {
 
 impl Taker {
     async fn run(self, mut offered: watch::Receiver<Option<Vec<Offered>>>) {
-        while offered.changed().await.is_ok() {
+        loop {
+            match time::timeout(LOOK_EVERY, offered.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                // Somebody has removed a copy. The next session makes it anew.
+                Err(time::Elapsed) if self.lacks_one() => {
+                    return self.parts.end(Ended::MirrorRemoved);
+                }
+                Err(time::Elapsed) => continue,
+            }
             let topics = offered.borrow_and_update().clone().unwrap_or_default();
             // What an earlier leader had committed may not be applied here yet.
             if !self.parts.context.leads().await {
@@ -219,6 +231,14 @@ impl Taker {
                 self.take_up(topic).await;
             }
         }
+    }
+
+    /// Whether a mirror that this session takes is not there any more.
+    fn lacks_one(&self) -> bool {
+        let taken: BTreeSet<TopicId> =
+            locked(&self.taking).values().map(|taken| taken.topic).collect();
+        let site = self.parts.context.broker.site();
+        site.read(|state| taken.iter().any(|topic| state.topics().get(*topic).is_none()))
     }
 
     async fn take_up(&self, topic: &Offered) {

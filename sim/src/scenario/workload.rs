@@ -211,6 +211,8 @@ kinds! {
         topic = "topic": TopicName;
         /// Which side dials.
         dials = "dials": Dials, or Dials::Mirror;
+        /// How often the copy is deleted, to be made anew; never if left out.
+        renew = "renew": Option<Span<HumanDuration>>, or None;
         /// Reads per second.
         rate = "rate": Span<Rate>;
     }

@@ -20,6 +20,7 @@ use crate::scenario::workload::{Dials, Mirror};
 use crate::scenario::{Drawn, LINK_PORT, SiteName, Workload};
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, Target, TopicPartition};
+use fulmar_host::time;
 use fulmar_types::link::{EVERY_TOPIC, LinkDefinition};
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +120,17 @@ impl Mirrors {
     ) -> impl FnOnce(Cluster, Prng) -> Reading {
         let (site, topic) = (mirror.site.clone(), topic_of(mirror));
         let (seen, interval) = (Arc::clone(&self.seen), mirror.rate.interval());
-        move |cluster, prng| Reading { site, topic, partitions, seen, interval, cluster, prng }
+        let renew = mirror.renew.map(|renew| renew.0);
+        move |cluster, prng| Reading {
+            site,
+            topic,
+            partitions,
+            seen,
+            interval,
+            renew,
+            cluster,
+            prng,
+        }
     }
 
     /// Waits until every mirror has come to the end of its origin, and compares them. The origins
@@ -295,6 +306,8 @@ pub(super) struct Reading {
     partitions: u32,
     seen: Seen,
     interval: Duration,
+    /// How often the copy is deleted.
+    renew: Option<Duration>,
     cluster: Cluster,
     prng: Prng,
 }
@@ -303,8 +316,14 @@ impl Reading {
     /// Reads until it is told to stop.
     pub(super) async fn run(mut self, stopped: impl Fn() -> bool) {
         let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
+        let mut deleted = time::now();
         while !stopped() {
             madsim::time::sleep(self.interval).await;
+            if self.renew.is_some_and(|renew| deleted.elapsed() >= renew) {
+                // Whatever becomes of it: what is there later is compared.
+                let _ = self.cluster.delete_topic(&self.topic, LIMIT).await;
+                deleted = time::now();
+            }
             let number = u32::try_from(self.prng.below(u64::from(self.partitions))).unwrap_or(0);
             let end = ends.get(&number).copied().unwrap_or_default();
             let from = Offset(self.prng.between(0, end.get()));

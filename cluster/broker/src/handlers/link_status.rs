@@ -17,11 +17,13 @@
 
 use crate::age;
 use crate::broker::Broker;
+use crate::link_states::LinkState;
 use crate::machine::links::Link;
 use crate::machine::state::State;
 use crate::machine::topics::Topic;
-use fulmar_host::time::{self, Duration};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_store::StreamId;
+use fulmar_types::{Offset, PartitionIndex};
 use std::fmt::Display;
 
 type Values = Vec<(String, String)>;
@@ -31,16 +33,16 @@ pub(super) fn values(broker: &Broker, name: &str) -> Option<Values> {
     let age_ms = age::age_ms(&broker.host, &broker.site, broker.group.leadership().term);
     broker.site.read(|state| {
         let link = state.link(name)?;
-        let mut values = of_session(broker, link);
+        let is = broker.links.of(&link.name);
+        let mut values = of_session(&is, link);
         for topic in state.topics().iter() {
-            of_topic(state, link, topic, age_ms, &mut values);
+            of_topic((state, &is), link, topic, age_ms, &mut values);
         }
         Some(values)
     })
 }
 
-fn of_session(broker: &Broker, link: &Link) -> Values {
-    let is = broker.links.of(&link.name);
+fn of_session(is: &LinkState, link: &Link) -> Values {
     let now = time::now();
     let ms = |duration: Duration| duration.as_millis().to_string();
     let state = match is.up_since {
@@ -57,14 +59,20 @@ fn of_session(broker: &Broker, link: &Link) -> Values {
     values.extend(up_for.map(|text| ("for-ms", text)));
     let next = is.next_attempt.map(|at| ms(at.saturating_duration_since(now)));
     values.extend(next.map(|text| ("next-attempt-ms", text)));
-    if let Some((trouble, at)) = is.trouble {
-        values.push(("trouble", trouble));
-        values.push(("trouble-ms", ms(now.saturating_duration_since(at))));
+    if let Some((trouble, at)) = &is.trouble {
+        values.push(("trouble", trouble.clone()));
+        values.push(("trouble-ms", ms(now.saturating_duration_since(*at))));
     }
     values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn of_topic(state: &State, link: &Link, topic: &Topic, age_ms: u64, values: &mut Values) {
+fn of_topic(
+    (state, is): (&State, &LinkState),
+    link: &Link,
+    topic: &Topic,
+    age_ms: u64,
+    values: &mut Values,
+) {
     let mirror = state.mirror(topic.id);
     let comes = mirror.is_some_and(|mirror| mirror.link == link.name);
     let goes = mirror.is_none() && state.may_go(&topic.name, &link.definition.region);
@@ -75,7 +83,9 @@ fn of_topic(state: &State, link: &Link, topic: &Topic, age_ms: u64, values: &mut
         let Some(known) = state.partition(stream) else { continue };
         let at = format!("{}/{partition}", topic.name);
         if goes {
-            values.push((format!("sends/{at}"), sends(state, link, stream, age_ms)));
+            let index = PartitionIndex(u32::try_from(partition).unwrap_or(u32::MAX));
+            let said = is.has.get(&(topic.id, index)).copied();
+            values.push((format!("sends/{at}"), sends(state, link, stream, (age_ms, said))));
         } else {
             values.push((format!("takes/{at}"), known.next.to_string()));
             for gap in state.gaps(stream) {
@@ -92,11 +102,19 @@ fn or_none(number: Option<impl Display>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
-fn sends(state: &State, link: &Link, stream: StreamId, age_ms: u64) -> String {
+/// `said` is what the other site said in this process, and when.
+fn sends(
+    state: &State,
+    link: &Link,
+    stream: StreamId,
+    (age_ms, said): (u64, Option<(Offset, Instant)>),
+) -> String {
     let next = state.partition(stream).map(|partition| partition.next);
-    let peer = state.peer_progress(&link.name, stream);
-    let has = peer.map(|peer| peer.offset);
-    let noted_ms = peer.map(|peer| age_ms.saturating_sub(peer.age_ms));
+    let noted = state.peer_progress(&link.name, stream);
+    let noted = noted.map(|peer| (peer.offset, age_ms.saturating_sub(peer.age_ms)));
+    let ago_ms = |at: Instant| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let newest = said.map(|(offset, at)| (offset, ago_ms(at))).or(noted);
+    let (has, noted_ms) = newest.unzip();
     let missing = state.spans(stream).filter(|span| has.is_none_or(|has| span.end > has));
     let (mut bytes, mut oldest_ms) = (0, None);
     for span in missing {

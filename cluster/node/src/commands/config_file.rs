@@ -76,6 +76,8 @@ pub fn addresses_from(base_port: u16) -> Result<[Addresses; 3], Stop> {
 pub struct Fresh {
     /// Where the nodes listen.
     pub addresses: [Addresses; 3],
+    /// Where they listen for other sites.
+    pub links: Option<[SocketAddr; 3]>,
     /// Further tables, as TOML.
     pub extra: String,
 }
@@ -88,12 +90,14 @@ fn text(dir: &Path, fresh: &Fresh) -> String {
          site = \"{}\"\n",
         site_name(dir)
     );
-    for (id, (kafka, peer)) in (1..).zip(&fresh.addresses) {
-        write!(
-            text,
-            "\n[[node]]\nid = {id}\ndata = \"node-{id}\"\nkafka = \"{kafka}\"\npeer = \"{peer}\"\n"
-        )
-        .expect("a string takes everything");
+    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
+    for (at, (kafka, peer)) in fresh.addresses.iter().enumerate() {
+        let id = at + 1;
+        line(format!("\n[[node]]\nid = {id}\ndata = \"node-{id}\""));
+        line(format!("kafka = \"{kafka}\"\npeer = \"{peer}\""));
+        if let Some(links) = &fresh.links {
+            line(format!("link = \"{}\"", links[at]));
+        }
     }
     text + &fresh.extra
 }
@@ -128,7 +132,8 @@ mod tests {
     use super::*;
 
     fn fresh() -> Fresh {
-        Fresh { addresses: addresses_from(9092).expect("low enough"), extra: String::new() }
+        let addresses = addresses_from(9092).expect("low enough");
+        Fresh { addresses, links: None, extra: String::new() }
     }
 
     #[test]

@@ -78,18 +78,29 @@ pub fn run(options: Options) -> Result<ExitCode, Stop> {
     let beside = options.config.parent().unwrap_or(Path::new("")).join("keys");
     let dir = options.dir.or_else(|| config.tls.as_ref().map(|tls| tls.keys.clone()));
     let dir = dir.unwrap_or(beside);
-    let keys = Keys::in_directory(&dir, &config.site)?;
-    let mut told = vec![keys.authority.told(&dir)];
-    for node in &config.nodes {
-        let (stem, params) = (node_files(node.id), of_node(&config, node));
-        told.push(keys.pair(&stem, params.and_then(|params| lasting(params, options.days))?)?);
-    }
-    for name in &options.clients {
-        told.push(keys.pair(name, lasting(of_client(name), options.days)?)?);
-    }
+    let told = make(&config, &dir, &options.clients, options.days)?;
     say(told.join("\n"));
     say(advice(&dir, &config));
     Ok(ExitCode::Ok)
+}
+
+/// Makes what is missing, with certificates that last so many days. Returns a line about each pair.
+pub fn make(
+    config: &Config,
+    dir: &Path,
+    clients: &[String],
+    days: u32,
+) -> Result<Vec<String>, Stop> {
+    let keys = Keys::in_directory(dir, &config.site)?;
+    let mut told = vec![keys.authority.told(dir)];
+    for node in &config.nodes {
+        let (stem, params) = (node_files(node.id), of_node(config, node));
+        told.push(keys.pair(&stem, params.and_then(|params| lasting(params, days))?)?);
+    }
+    for name in clients {
+        told.push(keys.pair(name, lasting(of_client(name), days)?)?);
+    }
+    Ok(told)
 }
 
 fn advice(dir: &Path, config: &Config) -> String {

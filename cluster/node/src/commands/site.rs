@@ -5,12 +5,13 @@
 //! unless somebody asked to keep it.
 
 use super::child::{ChildNode, NodeCommand, OnParentDeath};
-use super::config_file::{self, Addresses, Fresh};
-use super::{Stop, client, exit_text};
+use super::config_file::{self, Fresh};
+use super::{Stop, client, exit_text, keys};
 use fulmar_client::{Cluster, Connection, Settings};
 use fulmar_host::disk::{DirectoryLock, Disk};
 use fulmar_host::net::Network;
 use fulmar_host::real::RealDisk;
+use fulmar_host::real::tls::keys::AUTHORITY_FILE;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::config::Config;
 use fulmar_types::{ExitCode, NodeId};
@@ -22,6 +23,9 @@ use std::sync::Arc;
 
 /// How long a node may take to stop in order.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the certificates of a temporary site last.
+const KEYS_DAYS: u32 = 30;
 
 /// A site of child processes.
 pub struct Site {
@@ -49,7 +53,7 @@ impl Site {
     pub async fn lasting(dir: &Path, base_port: Option<u16>) -> Result<Self, Stop> {
         let fresh = || {
             let addresses = config_file::addresses_from(base_port.unwrap_or(BASE_PORT))?;
-            Ok(Fresh { addresses, extra: String::new() })
+            Ok(Fresh { addresses, links: None, extra: String::new() })
         };
         let (config_path, config) = config_file::read_or_write(dir, fresh)?;
         let first = config.nodes.first().map(|node| node.kafka.port());
@@ -93,7 +97,35 @@ impl Site {
                 dir.display()
             )));
         }
-        let fresh = Fresh { addresses: free_addresses().await?, extra };
+        let [a, b, c, d, e, f] = free_ports().await?;
+        let fresh = Fresh { addresses: [(a, d), (b, e), (c, f)], links: None, extra };
+        let mut site = Self::fresh(dir, fresh).await?;
+        site.with_stats = true;
+        site.remove = chosen.is_none();
+        Ok(site)
+    }
+
+    /// Two sites on free ports whose nodes listen for each other, with keys, in a directory each below
+    /// one that must be there. What they are called is the names of their directories.
+    pub async fn linked(within: &Path, names: [&str; 2]) -> Result<[Self; 2], Stop> {
+        let ports = free_ports::<18>().await?;
+        let site = async |name: &str, ports: &[SocketAddr]| {
+            let at = |from: usize| [ports[from], ports[from + 1], ports[from + 2]];
+            let ([a, b, c], [d, e, f]) = (at(0), at(3));
+            let fresh = Fresh {
+                addresses: [(a, d), (b, e), (c, f)],
+                links: Some(at(6)),
+                extra: "\n[tls]\nkeys = \"keys\"\n".to_owned(),
+            };
+            let site = Self::fresh(config_file::absolute(&within.join(name))?, fresh).await?;
+            keys::make(&site.config, &site.dir.join("keys"), &[], KEYS_DAYS)?;
+            Ok::<Self, Stop>(site)
+        };
+        Ok([site(names[0], &ports[..9]).await?, site(names[1], &ports[9..]).await?])
+    }
+
+    /// A new site in an empty directory, which stays. Its nodes die with this process.
+    async fn fresh(dir: PathBuf, fresh: Fresh) -> Result<Self, Stop> {
         let (config_path, config) = config_file::read_or_write(&dir, || Ok(fresh))?;
         Ok(Self {
             _lock: lock(&dir).await?,
@@ -101,11 +133,21 @@ impl Site {
             network: client::network_of(&config)?,
             config,
             config_path,
-            with_stats: true,
+            with_stats: false,
             on_parent_death: OnParentDeath::Kill,
             nodes: Vec::new(),
-            remove: chosen.is_none(),
+            remove: false,
         })
+    }
+
+    /// The certificate of its authority.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.join("keys").join(AUTHORITY_FILE)
+    }
+
+    /// Where its nodes listen for other sites.
+    pub fn links(&self) -> Vec<SocketAddr> {
+        self.config.nodes.iter().filter_map(|node| node.link).collect()
     }
 
     /// A client of this site.
@@ -297,7 +339,7 @@ const PROCESSES: u16 = 1_600;
 
 /// Loopback addresses that nobody listens on. All are held until all are found. Processes that
 /// choose at the same time begin at different ports.
-async fn free_addresses() -> Result<[Addresses; 3], Stop> {
+async fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Stop> {
     let network = client::plain();
     let process = (std::process::id() % u32::from(PROCESSES)) as u16;
     let first = process * PORTS_PER_PROCESS;
@@ -309,11 +351,11 @@ async fn free_addresses() -> Result<[Addresses; 3], Stop> {
             Ok(listener) => held.push(listener),
             Err(error) => last = Some(error),
         }
-        if let [a, b, c, d, e, f] = held.as_slice() {
-            let [a, b, c, d, e, f] = [a, b, c, d, e, f].map(|held| held.local_address());
-            return Ok([(a, d), (b, e), (c, f)]);
+        let addresses: Vec<SocketAddr> = held.iter().map(|held| held.local_address()).collect();
+        if let Ok(addresses) = addresses.try_into() {
+            return Ok(addresses);
         }
     }
     let why = last.map_or_else(String::new, |error| format!(": {error}"));
-    Err(Stop::failed(format!("there are no six free ports on loopback{why}.")))
+    Err(Stop::failed(format!("there are no {N} free ports on loopback{why}.")))
 }

@@ -21,7 +21,9 @@ fn the_command_line_is_consistent() {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", help(""));
-    for command in ["node", "rejoin", "keys", "up", "status", "demo", "bench"] {
+    for command in
+        ["node", "rejoin", "keys", "up", "status", "apply", "link", "rule", "demo", "bench"]
+    {
         insta::assert_snapshot!(format!("help_{command}"), help(command));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`file`] | what may stand in the file |
+//! | [`mod@file`] | what may stand in the file |
 //! | [`plan`] | what differs, in words and as changes |
 //! | [`carry`] | asking the site, and changing it |
 //!

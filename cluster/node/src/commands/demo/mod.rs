@@ -11,18 +11,18 @@
 //! ended but those that were killed; the directory of a demo that failed is kept.
 
 mod load;
+mod mirror;
 mod plant;
 mod report;
 mod verify;
 
 pub use verify::{VerifyOptions, run as verify};
 
-use super::child::{self, OnParentDeath};
 use super::node::StopSignal;
 use super::output::{grouped, say, seconds};
 use super::site::Site;
 use super::{Stop, client};
-use clap::Args;
+use clap::{Args, Subcommand};
 use fulmar_client::Cluster;
 use fulmar_host::task;
 use fulmar_host::time::{self, Duration, Instant};
@@ -31,7 +31,6 @@ use load::Load;
 use plant::{PARTITIONS, Plant, TOPIC};
 use report::{Kill, Report};
 use std::path::PathBuf;
-use std::process::Stdio;
 use verify::Findings;
 
 /// How long writing takes without the kills.
@@ -51,7 +50,10 @@ const IN_FLIGHT_MIN: u64 = 4;
 /// everything back. Exits with 0 only if every record was acknowledged and is there, once, in
 /// order, unchanged.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Records to write.
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     records: u64,
@@ -63,8 +65,17 @@ pub struct Options {
     keep: Option<PathBuf>,
 }
 
+/// Other demonstrations.
+#[derive(Clone, Debug, Subcommand)]
+enum Other {
+    Mirror(mirror::Options),
+}
+
 /// Runs the demo.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    if let Some(Other::Mirror(options)) = options.other {
+        return mirror::run(options).await;
+    }
     if options.records < 1_000 {
         return Err(Stop::usage("--records must be at least 1000, so that there is time to kill."));
     }
@@ -234,18 +245,7 @@ impl Demo {
 
     async fn read_back(&self, options: &Options) -> Result<Findings, Stop> {
         self.tell("reading everything back with a fresh process");
-        let mut command = tokio::process::Command::new(child::this_program()?);
-        command.args(["demo-verify", "--bootstrap", &self.site.bootstrap_text()]);
-        command.args(["--seed", &options.seed.to_string()]);
-        command.args(["--records", &options.records.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        child::die_with_parent(&mut command, OnParentDeath::Kill);
-        let reader = command.spawn();
-        let reader = reader.map_err(|error| Stop::failed(format!("cannot read back: {error}.")))?;
-        let output = reader.wait_with_output().await;
-        let output = output.map_err(|error| Stop::failed(format!("cannot read back: {error}.")))?;
-        serde_json::from_slice(&output.stdout)
-            .map_err(|_| Stop::failed("reading back failed; its own message is above."))
+        verify::by_fresh_process(&self.site, TOPIC, (options.seed, options.records)).await
     }
 }
 

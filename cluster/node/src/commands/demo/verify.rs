@@ -1,10 +1,12 @@
 //! The second half of the demo, in a process of its own that knows nothing but the seed: it reads
 //! everything back and compares it with the data set.
 
-use super::plant::{self, PARTITIONS, Plant, SENSORS, Sensor, reading_number};
+use super::plant::{PARTITIONS, Plant, SENSORS, Sensor, TOPIC, reading_number};
 use crate::commands::Stop;
+use crate::commands::child::{self, OnParentDeath};
 use crate::commands::client::{self, Bootstrap, parse_bootstrap};
 use crate::commands::output::{grouped, note, say};
+use crate::commands::site::Site;
 use clap::Args;
 use fulmar_client::{
     Cluster, Consumer, ConsumerSettings, OffsetAt, ReadRecord, Start, TopicPartition,
@@ -13,6 +15,7 @@ use fulmar_host::time::{self, Duration};
 use fulmar_types::{ExitCode, Offset, PartitionIndex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
 /// How long the site may take to say where a partition ends.
 const OFFSET_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,6 +38,9 @@ pub struct VerifyOptions {
     /// How many records it has.
     #[arg(long)]
     records: u64,
+    /// The topic that has them.
+    #[arg(long, default_value = TOPIC)]
+    topic: String,
 }
 
 /// What the comparison found; all but the first are to be zero.
@@ -133,7 +139,7 @@ impl Comparison {
 pub async fn run(options: VerifyOptions) -> Result<ExitCode, Stop> {
     let cluster = client::cluster(client::plain(), options.bootstrap.0, "fulmar-demo-verify");
     let mut comparison = Comparison::new(Plant::new(options.seed), options.records);
-    let ends = ends(&cluster).await?;
+    let ends = ends(&cluster, &options.topic).await?;
     read_all(&cluster, &ends, |partition, record| comparison.take(partition, record)).await?;
     let findings = comparison.finish();
     let text = serde_json::to_string(&findings);
@@ -141,10 +147,29 @@ pub async fn run(options: VerifyOptions) -> Result<ExitCode, Stop> {
     Ok(if findings.is_clean() { ExitCode::Ok } else { ExitCode::Failed })
 }
 
+/// Has a fresh process read the data set of a seed, with so many records, from a topic of a site.
+pub async fn by_fresh_process(
+    site: &Site,
+    topic: &str,
+    (seed, records): (u64, u64),
+) -> Result<Findings, Stop> {
+    let mut command = tokio::process::Command::new(child::this_program()?);
+    command.args(["demo-verify", "--bootstrap", &site.bootstrap_text(), "--topic", topic]);
+    command.args(["--seed", &seed.to_string(), "--records", &records.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    child::die_with_parent(&mut command, OnParentDeath::Kill);
+    let reader = command.spawn();
+    let reader = reader.map_err(|error| Stop::failed(format!("cannot read back: {error}.")))?;
+    let output = reader.wait_with_output().await;
+    let output = output.map_err(|error| Stop::failed(format!("cannot read back: {error}.")))?;
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| Stop::failed("reading back failed; its own message is above."))
+}
+
 /// The end of every partition.
-async fn ends(cluster: &Cluster) -> Result<BTreeMap<TopicPartition, Offset>, Stop> {
+async fn ends(cluster: &Cluster, topic: &str) -> Result<BTreeMap<TopicPartition, Offset>, Stop> {
     let mut ends = BTreeMap::new();
-    for partition in (0..PARTITIONS).map(|at| plant::partition(PartitionIndex(at))) {
+    for partition in (0..PARTITIONS).map(|at| TopicPartition::new(topic, PartitionIndex(at))) {
         let found = cluster.find_offset(&partition, OffsetAt::Latest, OFFSET_TIMEOUT).await;
         let found = found.map_err(|error| {
             Stop::failed(format!("cannot find the end of {partition}: {error}."))
