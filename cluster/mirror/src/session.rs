@@ -22,7 +22,7 @@ use fulmar_broker::machine::state::State;
 use fulmar_host::net::WriteHalf;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::{Offset, Plant, TopicId};
+use fulmar_types::{Offset, Plant, Probe, TopicId};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -194,7 +194,9 @@ async fn write(
         // The one place through which records leave the site.
         if let Message::Batch(part, ..) | Message::Gap { part, .. } = &message
             && !parts.may_go(part.topic)
+            && !fulmar_host::planted(Plant::RuleAtOfferOnly)
         {
+            parts.context.host.probe(Probe::RuleChangedInFlight);
             return Ended::Withheld;
         }
         if let Message::Batch(_, _, bytes) = &message {

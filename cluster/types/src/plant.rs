@@ -93,6 +93,8 @@ plants! {
     ShipUncommitted = "ship-uncommitted",
     /// Ship without asking the rules.
     ShipWithoutRule = "ship-without-rule",
+    /// Ask the rules when a topic is offered, and not when its records are written to the link.
+    RuleAtOfferOnly = "rule-at-offer-only",
     /// A link believes everybody who says that he is the other site.
     TakeAnybody = "take-anybody",
     /// Tell a mirror that all there is has expired, where the oldest has.

@@ -67,6 +67,8 @@ probes! {
     ExpiryHeldBack = "expiry held back",
     /// A link went on where an earlier session had left a mirror.
     LinkResumed = "link resumed",
+    /// A batch was on its way to another site when its rule was taken back, and did not leave.
+    RuleChangedInFlight = "rule changed in flight",
     /// Somebody said that he is of another site, and could not prove it.
     StrangerRefused = "stranger refused",
     /// A link refused a mirror whose tag is not the one of the origin.

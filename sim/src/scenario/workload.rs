@@ -213,6 +213,9 @@ kinds! {
         dials = "dials": Dials, or Dials::Mirror;
         /// How often the copy is deleted, to be made anew; never if left out.
         renew = "renew": Option<Span<HumanDuration>>, or None;
+        /// How long the rule lets the topic go; then it is taken back for as long, and so on by turns.
+        /// For good if left out.
+        rule_for = "rule_for": Option<Span<HumanDuration>>, or None;
         /// Reads per second.
         rate = "rate": Span<Rate>;
     }

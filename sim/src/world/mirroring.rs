@@ -10,6 +10,7 @@
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
 use super::reading::Reader;
+use super::rules::{Rules, Turning};
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
 use crate::history::{ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
@@ -44,6 +45,7 @@ type Seen = Arc<Mutex<BTreeMap<Part, BTreeMap<Offset, BTreeSet<Payload>>>>>;
 pub(super) struct Mirrors {
     mirrors: Vec<Mirror<Drawn>>,
     seen: Seen,
+    rules: Rules,
 }
 
 /// The region in which a site of a scenario lies.
@@ -61,7 +63,7 @@ impl Mirrors {
             Workload::Mirror(mirror) => Some(mirror.clone()),
             _ => None,
         });
-        Self { mirrors: mirrors.collect(), seen: Seen::default() }
+        Self { mirrors: mirrors.collect(), seen: Seen::default(), rules: Rules::default() }
     }
 
     /// The links of all sites: of which site, to which other one, and what they are.
@@ -99,17 +101,32 @@ impl Mirrors {
                 madsim::time::sleep(LOOK).await;
             }
         }
-        let mut rules: BTreeMap<(&SiteName, &str), Vec<String>> = BTreeMap::new();
         for mirror in &self.mirrors {
-            let key = (&mirror.of, mirror.topic.as_str());
-            rules.entry(key).or_default().push(region(&mirror.site));
-        }
-        for ((site, topic), regions) in rules {
+            let (site, topic) = (&mirror.of, mirror.topic.as_str());
+            let regions = self.regions(mirror);
             let cluster = workloads.cluster(site);
             while cluster.set_rule(topic, None, &regions, LIMIT).await.is_err() {
                 madsim::time::sleep(LOOK).await;
             }
         }
+    }
+
+    /// The regions that the origin of a mirror may go to.
+    fn regions(&self, of: &Mirror<Drawn>) -> Vec<String> {
+        let same = |mirror: &&Mirror<Drawn>| mirror.of == of.of && mirror.topic == of.topic;
+        let regions = self.mirrors.iter().filter(same).map(|mirror| region(&mirror.site));
+        regions.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// A client that takes the rule of a mirror back and makes it again, if that is to be.
+    pub(super) fn turning(
+        &self,
+        mirror: &Mirror<Drawn>,
+    ) -> Option<impl FnOnce(Cluster, Arc<Stage>) -> Turning + use<>> {
+        let each = mirror.rule_for?.0;
+        let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
+        let (regions, rules) = (self.regions(mirror), self.rules.clone());
+        Some(move |cluster, stage| Turning { site, topic, regions, each, cluster, stage, rules })
     }
 
     /// A client that reads from a mirror, anywhere in it.
@@ -121,9 +138,13 @@ impl Mirrors {
         let (site, topic) = (mirror.site.clone(), topic_of(mirror));
         let (seen, interval) = (Arc::clone(&self.seen), mirror.rate.interval());
         let renew = mirror.renew.map(|renew| renew.0);
+        let origin = (mirror.of.clone(), mirror.topic.as_str().to_owned());
+        let rules = self.rules.clone();
         move |cluster, prng| Reading {
             site,
             topic,
+            origin,
+            rules,
             partitions,
             seen,
             interval,
@@ -138,6 +159,9 @@ impl Mirrors {
     pub(super) async fn compare(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
         if let Some(text) = self.came_without_rule(workloads).await {
             return Some(Verdict::Safety { check: "mirror_rule".to_owned(), text });
+        }
+        if let Some(verdict) = self.rules.verdict(workloads.history()) {
+            return Some(verdict);
         }
         for mirror in &self.mirrors {
             for (partition, origin) in origins(workloads.history(), mirror) {
@@ -303,6 +327,9 @@ fn differs(mirror: &ReadBack, origin: &Origin) -> Option<String> {
 pub(super) struct Reading {
     site: SiteName,
     topic: String,
+    /// The site that has the origin, and the topic there.
+    origin: (SiteName, String),
+    rules: Rules,
     partitions: u32,
     seen: Seen,
     interval: Duration,
@@ -314,7 +341,7 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads until it is told to stop.
-    pub(super) async fn run(mut self, stopped: impl Fn() -> bool) {
+    pub(super) async fn run(mut self, now_ns: impl Fn() -> u64, stopped: impl Fn() -> bool) {
         let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
         let mut deleted = time::now();
         while !stopped() {
@@ -332,13 +359,16 @@ impl Reading {
             let Ok(fetched) = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await else {
                 continue;
             };
+            let at = Time(now_ns());
             ends.insert(number, fetched.high_watermark);
             let part = (self.site.clone(), self.topic.clone(), PartitionIndex(number));
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let seen = seen.entry(part).or_default();
+            let (origin, partition) = ((&self.origin.0, &*self.origin.1), PartitionIndex(number));
             // Damage is found when everything is read back.
             for record in fetched.records().unwrap_or_default() {
                 let payload = payload(record.key.as_deref(), record.value.as_deref());
+                self.rules.seen(origin, (partition, record.offset), (at, payload));
                 seen.entry(record.offset).or_default().insert(payload);
             }
         }

@@ -27,9 +27,10 @@ mod foreign;
 mod limits;
 mod mirroring;
 mod reading;
+pub mod rules;
 pub mod series;
 pub mod sink;
-pub mod stage;
+mod stage;
 mod stranger;
 pub mod workload;
 

@@ -263,9 +263,16 @@ impl Workloads {
                 let series = self.series.get(&of).expect("checked with the scenario");
                 let reading = self.mirrors.reading(&mirror, series.partitions);
                 let reading = reading(client.cluster, client.prng);
-                let stop = client.stop;
+                let stop = client.stop.clone();
                 let stopped = move || stop.load(Ordering::Relaxed);
-                self.on_client_machine(&site, reading.run(stopped));
+                let machines = self.stage.machines.clone();
+                self.on_client_machine(&site, reading.run(move || machines.now_ns(), stopped));
+                if let Some(turning) = self.mirrors.turning(&mirror) {
+                    let turning = turning(self.cluster(&mirror.of), self.stage.clone());
+                    let stop = client.stop;
+                    let stopped = move || stop.load(Ordering::Relaxed);
+                    self.on_client_machine(&mirror.of, turning.run(stopped));
+                }
             }
             Workload::Stranger(stranger) => {
                 let (machines, machine) =

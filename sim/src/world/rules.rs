@@ -1,0 +1,143 @@
+//! Rules that are taken back and made again while records flow.
+//!
+//! Invariant checked here (`rule_in_force`): what was produced after a rule was taken back is at no
+//! other site before the rule is made again.
+//!
+//! ```text
+//! taken back, answered ---- produced ---- seen at the other site ---- made again
+//! ```
+
+use super::stage::Stage;
+use crate::history::{History, PartitionName, Payload, Time};
+use crate::report::Verdict;
+use crate::scenario::SiteName;
+use fulmar_client::Cluster;
+use fulmar_types::{Offset, PartitionIndex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long one attempt to change a rule may take.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// How often the client looks whether it is to stop.
+const STEP: Duration = Duration::from_millis(100);
+
+/// A time in which a topic of a site was to go nowhere.
+#[derive(Clone, Debug)]
+struct Withheld {
+    site: SiteName,
+    topic: String,
+    /// The answer that the rule was taken back.
+    from: Time,
+    /// The request to make it again, if there was one.
+    until: Option<Time>,
+}
+
+/// All such times of a run, and when records were seen at another site first.
+#[derive(Clone, Default)]
+pub(super) struct Rules(Arc<Mutex<Noted>>);
+
+#[derive(Default)]
+struct Noted {
+    withheld: Vec<Withheld>,
+    seen: BTreeMap<(SiteName, String, PartitionIndex, Offset), (Time, Payload)>,
+}
+
+impl Rules {
+    fn locked(&self) -> MutexGuard<'_, Noted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record of a topic of a site was seen at another one.
+    pub(super) fn seen(
+        &self,
+        (site, topic): (&SiteName, &str),
+        (partition, offset): (PartitionIndex, Offset),
+        what: (Time, Payload),
+    ) {
+        let place = (site.clone(), topic.to_owned(), partition, offset);
+        self.locked().seen.entry(place).or_insert(what);
+    }
+
+    /// A record that was seen where it must not be.
+    pub(super) fn verdict(&self, history: &Mutex<History>) -> Option<Verdict> {
+        let noted = self.locked();
+        let history = history.lock().unwrap_or_else(PoisonError::into_inner);
+        for operation in history.operations() {
+            let Some((batch, base)) = operation.acked() else { continue };
+            let PartitionName { site, topic, partition } = &operation.partition;
+            let of_topic = |of: &&Withheld| of.site.as_str() == site && of.topic == *topic;
+            for withheld in noted.withheld.iter().filter(of_topic) {
+                if operation.invoked <= withheld.from {
+                    continue;
+                }
+                for offset in (base.get()..).take(batch.payloads.len()).map(Offset) {
+                    let place = (withheld.site.clone(), topic.clone(), *partition, offset);
+                    let Some((seen, payload)) = noted.seen.get(&place) else { continue };
+                    if withheld.until.is_some_and(|until| *seen >= until) {
+                        continue;
+                    }
+                    let text = format!(
+                        "record {payload} of {topic}/{partition} at {site} was produced at {}, after \
+                         its rule was taken back at {}, and seen at another site at {seen}",
+                        operation.invoked, withheld.from
+                    );
+                    return Some(Verdict::Safety { check: "rule_in_force".to_owned(), text });
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Whoever takes a rule back and makes it again.
+pub(super) struct Turning {
+    pub(super) site: SiteName,
+    pub(super) topic: String,
+    /// Where the topic may go while it may.
+    pub(super) regions: Vec<String>,
+    /// How long each lasts.
+    pub(super) each: Duration,
+    pub(super) cluster: Cluster,
+    pub(super) stage: Arc<Stage>,
+    pub(super) rules: Rules,
+}
+
+impl Turning {
+    /// Goes on until it is told to stop; then the topic may go.
+    pub(super) async fn run(self, stopped: impl Fn() -> bool) {
+        while !stopped() {
+            self.pause(&stopped).await;
+            let taken_back = self.cluster.set_rule(&self.topic, None, &[], LIMIT).await;
+            // Without an answer nobody knows, and nothing is checked.
+            let number = taken_back.is_ok().then(|| {
+                let (site, topic) = (self.site.clone(), self.topic.clone());
+                let withheld = Withheld { site, topic, from: self.now(), until: None };
+                let mut noted = self.rules.locked();
+                noted.withheld.push(withheld);
+                noted.withheld.len() - 1
+            });
+            self.pause(&stopped).await;
+            if let Some(number) = number {
+                self.rules.locked().withheld[number].until = Some(self.now());
+            }
+            while self.cluster.set_rule(&self.topic, None, &self.regions, LIMIT).await.is_err() {
+                madsim::time::sleep(STEP).await;
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.stage.machines.now_ns())
+    }
+
+    async fn pause(&self, stopped: impl Fn() -> bool) {
+        let mut left = self.each;
+        while !left.is_zero() && !stopped() {
+            let step = left.min(STEP);
+            madsim::time::sleep(step).await;
+            left -= step;
+        }
+    }
+}
