@@ -10,14 +10,17 @@
 //! longer than a client waits for an answer.
 
 use crate::limits::{
-    ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_PER_NAME, ANSWER_ROOM_WAIT_MS_MAX, LARGE_ANSWERS_BYTES_MAX,
+    ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_PER_NAME, ANSWER_ROOM_WAIT_MS_MAX,
+    DESCRIBED_LINK_BYTES_MAX, LARGE_ANSWERS_BYTES_MAX, LINK_STATUS_VALUES_MAX,
     MIDDLE_ANSWER_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX, REQUEST_NAME_BYTES_MAX,
     REQUEST_PARTITIONS_MAX, TOPIC_SETTINGS,
 };
+use crate::machine::mirroring::RULES_MAX;
 use crate::machine::topics::TOPIC_NAME_BYTES_MAX;
 use crate::room::{room, take};
 use fulmar_host::time;
-use fulmar_wire::{FetchRequest, Request};
+use fulmar_types::link::LINKS_PER_SITE_MAX;
+use fulmar_wire::{FetchRequest, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE, Request};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -68,10 +71,9 @@ impl Named {
                 }
             }
             Request::DescribeConfigs(request) => {
-                let resources = request.resources.iter();
-                // Every setting, and as much again for what it may be besides.
-                resources
-                    .for_each(|resource| named.add(&resource.resource_name, 2 * TOPIC_SETTINGS));
+                for resource in &request.resources {
+                    named.add_described(resource.resource_type, &resource.resource_name);
+                }
             }
             Request::AlterConfigs(request) => {
                 for resource in &request.resources {
@@ -111,6 +113,24 @@ impl Named {
         self.add(name, settings.len());
         for (name, value) in settings {
             self.name_bytes += name.len() + value.map_or(0, str::len);
+        }
+    }
+
+    /// What is described, which may be more than is named.
+    fn add_described(&mut self, resource_type: i8, name: &str) {
+        // Every setting, and as much again for what it may be besides.
+        self.add(name, 2 * TOPIC_SETTINGS);
+        match resource_type {
+            RESOURCE_LINK | RESOURCE_RULE if name.is_empty() => {
+                self.topics += RULES_MAX.max(LINKS_PER_SITE_MAX);
+                self.name_bytes += RULES_MAX * TOPIC_NAME_BYTES_MAX;
+            }
+            RESOURCE_LINK | RESOURCE_RULE => self.name_bytes += DESCRIBED_LINK_BYTES_MAX,
+            RESOURCE_LINK_STATUS => {
+                self.inside += LINK_STATUS_VALUES_MAX;
+                self.name_bytes += LINK_STATUS_VALUES_MAX * TOPIC_NAME_BYTES_MAX;
+            }
+            _ => {}
         }
     }
 

@@ -1,6 +1,9 @@
 //! The bounds of the broker that nobody else has to know, beside those of `fulmar_types::limits`.
 
 use fulmar_types::limits::{BATCH_BYTES_MAX, CLIENT_FRAME_BYTES_MAX, REQUEST_BYTES_IN_FLIGHT_MAX};
+use fulmar_types::link::{
+    LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TEXT_BYTES_MAX, LINK_TOPICS_MAX,
+};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -95,6 +98,14 @@ pub const REQUEST_PARTITIONS_MAX: usize = 16_384;
 
 /// Settings that a topic has.
 pub const TOPIC_SETTINGS: usize = 8;
+
+/// Bytes of the settings of one link or rule: certificates in hexadecimal digits, places to dial, and
+/// the names of topics.
+pub const DESCRIBED_LINK_BYTES_MAX: usize = 2 * LINK_AUTHORITY_BYTES_MAX
+    + (2 + LINK_DIALS_MAX + LINK_TOPICS_MAX) * (LINK_TEXT_BYTES_MAX + 1);
+
+/// Values that the state of one link has at most. What is beyond them is left out, and that is said.
+pub const LINK_STATUS_VALUES_MAX: usize = 4_096;
 
 /// Topics that one Metadata request may create.
 pub const AUTO_CREATED_TOPICS_MAX: usize = 64;

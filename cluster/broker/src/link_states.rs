@@ -21,6 +21,9 @@ pub struct LinkState {
     pub sent_bytes: u64,
     /// Bytes of records that came in.
     pub received_bytes: u64,
+    /// Partitions of the other site, by the name of the topic there, of which nothing more is taken in
+    /// this session, and why.
+    pub stopped: BTreeMap<(String, PartitionIndex), &'static str>,
     /// The offset that the other site waits for in partitions of this one, and when it said so. What is
     /// noted in the log is a few seconds older.
     pub has: BTreeMap<(TopicId, PartitionIndex), (Offset, Instant)>,

@@ -91,6 +91,10 @@ pub struct LinkStatus {
     pub takes: BTreeMap<TopicPartition, u64>,
     /// What will never come.
     pub gaps: BTreeMap<TopicPartition, Vec<Missing>>,
+    /// Copies of which nothing more comes for now, and why.
+    pub stopped: BTreeMap<TopicPartition, String>,
+    /// There is more than one answer holds.
+    pub is_truncated: bool,
 }
 
 impl LinkStatus {
@@ -107,6 +111,7 @@ impl LinkStatus {
                 "trouble" => trouble = Some(value.to_owned()),
                 "trouble-ms" => trouble_at = ms(value)?,
                 "sent-bytes" => status.sent_bytes = value.parse().ok()?,
+                "truncated" => status.is_truncated = true,
                 "received-bytes" => status.received_bytes = value.parse().ok()?,
                 _ => status.read_partition(name, value)?,
             }
@@ -131,6 +136,7 @@ impl LinkStatus {
                 let (has, noted) = (has.parse().ok(), ms(noted));
                 self.sends.insert(of, Sent { next, has, noted, behind_bytes, behind });
             }
+            "stopped" => drop(self.stopped.insert(of, value.to_owned())),
             "takes" => drop(self.takes.insert(of, number()?.parse().ok()?)),
             "gap" => {
                 let first = parts.next()?.parse().ok()?;
@@ -338,6 +344,7 @@ mod tests {
             ("sends/new/0", "3 - - 90 10"),
             ("takes/hub.alarms/0", "12"),
             ("gap/hub.alarms/0/4", "9 60000 expired at the origin"),
+            ("stopped/hub.alarms/0", "it differs"),
             ("of-a-later-version", "x"),
         ])
         .expect("it makes sense");
@@ -348,6 +355,7 @@ mod tests {
         let new = &status.sends[&of("new", 0)];
         assert_eq!((new.next, new.has, new.noted), (3, None, None));
         assert_eq!(status.takes[&of("hub.alarms", 0)], 12);
+        assert_eq!(status.stopped[&of("hub.alarms", 0)], "it differs");
         let gap = &status.gaps[&of("hub.alarms", 0)][0];
         assert_eq!((gap.first, gap.end, &*gap.reason), (4, 9, "expired at the origin"));
         assert_eq!(status.trouble, Some(("lost".to_owned(), Duration::from_millis(1_500))));

@@ -14,7 +14,8 @@
 //! What else is known of it, its region above all, is what the definition says. Every refusal has a
 //! name, on both sides.
 //!
-//! Never: tell somebody more than whether he is refused before he has been judged.
+//! Never: tell somebody who has not been judged more than why he is refused; or prove for his sake that
+//! this node leads.
 
 use crate::frame::{self, Messages};
 use crate::links::Context;
@@ -48,6 +49,10 @@ pub(crate) enum GreetingError {
 pub(crate) struct Greeted {
     /// The link as it is defined here.
     pub(crate) link: Link,
+    /// Who is on the other side.
+    pub(crate) peer: PeerIdentity,
+    /// Which node of the other site that is.
+    pub(crate) node: NodeId,
     /// What the other side says.
     pub(crate) reader: Messages,
     /// What this side says.
@@ -67,15 +72,12 @@ async fn in_time<T>(
 
 /// Whether somebody is that node of the site that a link leads to: the pinned authority vouches for
 /// what he shows, and that is for this node. Without a node, only the first.
-fn judged(
+pub(crate) fn judged(
     context: &Context,
     link: &Link,
     peer: &PeerIdentity,
     node: Option<NodeId>,
 ) -> Result<(), Refusal> {
-    if fulmar_host::planted(Plant::TakeAnybody) {
-        return Ok(());
-    }
     let judged = context.host.links.judge(peer, &link.definition.authority);
     judged.map_err(Refusal::Distrusted)?;
     let Some(node) = node else { return Ok(()) };
@@ -104,7 +106,11 @@ pub(crate) async fn call(
     in_time(async {
         let Connection { peer, reader, mut writer } = connection;
         let mut reader = Messages::new(reader, GREETING_BYTES_MAX);
-        if let Err(reason) = judged(context, &link, &peer, None) {
+        let trusted = |node| match fulmar_host::planted(Plant::DialAnybody) {
+            true => Ok(()),
+            false => judged(context, &link, &peer, node),
+        };
+        if let Err(reason) = trusted(None) {
             return Err(refuse(&mut writer, reason).await);
         }
         let hello = Hello {
@@ -117,11 +123,11 @@ pub(crate) async fn call(
         frame::flush(&mut writer).await?;
         match reader.next(GREETING_TIMEOUT).await? {
             Some(Message::Welcome { node }) => {
-                if let Err(reason) = judged(context, &link, &peer, Some(node)) {
+                if let Err(reason) = trusted(Some(node)) {
                     return Err(refuse(&mut writer, reason).await);
                 }
                 reader.trust();
-                Ok(Greeted { link, reader, writer })
+                Ok(Greeted { link, peer, node, reader, writer })
             }
             Some(Message::Refused(reason)) => Err(GreetingError::Refused(reason)),
             _ => Err(unexpected()),
@@ -155,7 +161,7 @@ pub(crate) async fn answer(
                 }
                 // Two of three nodes do not lead: that is no trouble.
                 if reason != Refusal::NotLeader {
-                    let (address, site) = (peer.address, hello.site);
+                    let (address, site) = (peer.address, hello.site.clone());
                     let reason = reason.name();
                     context.host.report(Event::SiteRefused { address, site, reason });
                 }
@@ -165,7 +171,7 @@ pub(crate) async fn answer(
         frame::write(&mut writer, &Message::Welcome { node: context.settings.node }).await?;
         frame::flush(&mut writer).await?;
         reader.trust();
-        Ok(Greeted { link, reader, writer })
+        Ok(Greeted { link, peer, node: hello.node, reader, writer })
     })
     .await
 }
@@ -177,12 +183,19 @@ async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<
     if hello.to != context.settings.site {
         return Err(Refusal::OtherSite);
     }
+    let of_site = |link: &&Link| link.definition.site == hello.site;
+    let known = || context.broker.site().read(|state| state.links().find(of_site).cloned());
+    let admitted = |link: &Link| match fulmar_host::planted(Plant::TakeAnybody) {
+        true => Ok(()),
+        false => judged(context, link, peer, Some(hello.node)),
+    };
+    // Before the site is asked anything for his sake.
+    known().as_ref().map_or(Ok(()), admitted)?;
     if !context.leads().await {
         return Err(Refusal::NotLeader);
     }
-    let of_site = |link: &&Link| link.definition.site == hello.site;
-    let link = context.broker.site().read(|state| state.links().find(of_site).cloned());
-    let link = link.ok_or(Refusal::UnknownSite)?;
-    judged(context, &link, peer, Some(hello.node))?;
+    // Everything is applied here now, perhaps another definition.
+    let link = known().ok_or(Refusal::UnknownSite)?;
+    admitted(&link)?;
     if link.definition.paused { Err(Refusal::Paused) } else { Ok(link) }
 }

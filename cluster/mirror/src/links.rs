@@ -14,7 +14,7 @@ use crate::message::Refusal;
 use crate::session;
 use fulmar_broker::Broker;
 use fulmar_broker::machine::links::Link;
-use fulmar_host::net::{Connection, Listener, Network};
+use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{Host, random};
@@ -36,11 +36,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A session that was shorter than this is not followed by another one at once.
 const SHORT: Duration = Duration::from_secs(2);
 
+/// Under which name it stands in the log that some places answered, and none leads.
+const NO_LEADER: &str = "no-leader";
+
 /// A site that nobody could reach for so long is said to be unreachable.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// How long connecting to one place may take.
+/// How long connecting to one place may take, by its address and by its name, which may stand for
+/// several.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+const DIAL_NAME_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Connections that have not been greeted yet, at one time.
 const GREETINGS_MAX: usize = 64;
@@ -167,6 +172,7 @@ impl Context {
         self.broker.links().note(&name, |link| {
             (link.up_since, link.next_attempt) = (Some(time::now()), None);
             link.has.clear();
+            link.stopped.clear();
         });
         let _running = {
             let (context, name) = (Arc::clone(self), name.clone());
@@ -186,8 +192,13 @@ impl Context {
 
     /// Notes what is wrong with a link, which carries nothing now.
     fn trouble(&self, link: &str, what: String) {
+        // Somebody may have dialled this side while it dials.
+        let has_session = self.sessions().contains_key(link);
         self.broker.links().note(link, |link| {
-            (link.up_since, link.trouble) = (None, Some((what, time::now())));
+            if !has_session {
+                link.up_since = None;
+            }
+            link.trouble = Some((what, time::now()));
         });
     }
 
@@ -198,6 +209,7 @@ impl Context {
             return;
         };
         sessions.remove(name);
+        drop(sessions);
         self.trouble(name, format!("the session ended: {why}"));
         if since.elapsed() < SHORT {
             // What ended it may end the next one as well.
@@ -221,7 +233,11 @@ async fn keep(context: Arc<Context>) {
             let mut dialling = context.dialling();
             dialling.retain(|name, (number, _)| {
                 let is_wanted = |link: &Link| link.name == *name && link.number == *number;
-                links.iter().any(is_wanted) && !sessions.contains(name)
+                let stays = links.iter().any(is_wanted) && !sessions.contains(name);
+                if !stays {
+                    context.broker.links().note(name, |link| link.next_attempt = None);
+                }
+                stays
             });
             let mut resting = locked(&context.resting);
             resting.retain(|_, until| *until > time::now());
@@ -254,10 +270,14 @@ async fn dial(context: Arc<Context>, link: Link) {
                 context.dialling().remove(&link.name);
                 return;
             }
-            Err(Some(error)) if begun.elapsed() > SILENT => {
+            Err(Vain::Silent(error)) if begun.elapsed() > SILENT => {
                 context.host.report(Event::LinkUnreachable { link: link.name.clone(), error });
             }
-            Err(_) => {}
+            Err(Vain::NoLeader) if begun.elapsed() > SILENT => {
+                let (link, reason) = (link.name.clone(), NO_LEADER);
+                context.host.report(Event::LinkRefused { link, reason, by_peer: true });
+            }
+            Err(Vain::Silent(_) | Vain::NoLeader | Vain::Refused | Vain::Deposed) => {}
         }
         let rest = pause / 2 + pause * spread() / 2_000;
         context
@@ -270,24 +290,35 @@ async fn dial(context: Arc<Context>, link: Link) {
     }
 }
 
-/// Dials every place of a link once.
+/// What became of dialling every place of a link in vain: the most telling of it.
+enum Vain {
+    /// One side refused the other, which has been reported.
+    Refused,
+    /// Somebody answered, and nobody leads the other site.
+    NoLeader,
+    /// Nobody answered.
+    Silent(io::ErrorKind),
+    /// This node does not lead.
+    Deposed,
+}
+
+/// Dials every place of a link once, and notes what went wrong.
 ///
 /// # Errors
-/// What became of the last attempt if nobody answered at all. `None` if somebody did who is not the
-/// leader, or was refused, or if this node does not lead.
-async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Option<io::ErrorKind>> {
-    let (mut silence, mut answered) = (None, false);
+/// The same.
+async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Vain> {
+    let (mut silence, mut refusal, mut answered) = (None, None, false);
     for place in &link.definition.dial {
         // Who cannot prove that he leads leaves the link to somebody who can.
         if !context.leads().await {
-            return Err(None);
+            return Err(Vain::Deposed);
         }
         let (reason, by_peer) = match call(context, link.clone(), place).await {
             Ok(greeted) => return Ok(greeted),
             Err(GreetingError::Io(error)) => {
                 tracing::debug!(link = %link.name, %place, %error, "the other site does not answer");
-                context.trouble(&link.name, format!("{place} does not answer: {error}"));
-                silence = Some(error.kind());
+                let kind = error.kind();
+                silence = Some((kind, format!("{place} does not answer: {error}")));
                 continue;
             }
             Err(GreetingError::Refused(reason)) => (reason, true),
@@ -298,11 +329,18 @@ async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Option<io:
         if reason != Refusal::NotLeader {
             let (link, reason) = (link.name.clone(), reason.name());
             let who = if by_peer { "the other site refuses this one" } else { "refused" };
-            context.trouble(&link, format!("{place}: {who}: {reason}"));
+            refusal = Some(format!("{place}: {who}: {reason}"));
             context.host.report(Event::LinkRefused { link, reason, by_peer });
         }
     }
-    Err(silence.filter(|_| !answered))
+    let (vain, text) = match (refusal, silence) {
+        (Some(text), _) => (Vain::Refused, text),
+        (None, Some((kind, text))) if !answered => (Vain::Silent(kind), text),
+        (None, Some((_, text))) => (Vain::NoLeader, format!("no place that answers leads; {text}")),
+        (None, None) => (Vain::NoLeader, "no place leads the other site".to_owned()),
+    };
+    context.trouble(&link.name, text);
+    Err(vain)
 }
 
 /// From 0 to 999, so that pauses differ.
@@ -311,16 +349,13 @@ fn spread() -> u32 {
 }
 
 async fn call(context: &Context, link: Link, place: &str) -> Result<Greeted, GreetingError> {
-    let connected = time::timeout(DIAL_TIMEOUT, connect(context.host.links.as_ref(), place)).await;
+    let network = context.host.links.as_ref();
+    let connected = match place.parse::<SocketAddr>() {
+        Ok(address) => time::timeout(DIAL_TIMEOUT, network.connect(address)).await,
+        Err(_) => time::timeout(DIAL_NAME_TIMEOUT, network.connect_to_name(place)).await,
+    };
     let connection = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     greeting::call(context, link, connection).await
-}
-
-async fn connect(network: &dyn Network, place: &str) -> io::Result<Connection> {
-    match place.parse::<SocketAddr>() {
-        Ok(address) => network.connect(address).await,
-        Err(_) => network.connect_to_name(place).await,
-    }
 }
 
 async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {

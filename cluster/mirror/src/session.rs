@@ -12,17 +12,17 @@
 //! Never: write a batch to the connection that the rules do not let go at that moment.
 
 use crate::frame::{self, Messages};
-use crate::greeting::Greeted;
+use crate::greeting::{self, Greeted};
 use crate::links::Context;
 use crate::message::{Message, Part};
 use crate::source::Source;
 use crate::target::Target;
 use fulmar_broker::machine::links::Link;
 use fulmar_broker::machine::state::State;
-use fulmar_host::net::WriteHalf;
+use fulmar_host::net::{PeerIdentity, WriteHalf};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::{Offset, Plant, Probe, TopicId};
+use fulmar_types::{NodeId, Offset, PartitionIndex, Plant, Probe, TopicId};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -38,6 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often it proves that this node still leads: one that was cut off from the other nodes of its
 /// site, and not from the other site, would hold on to the link.
 const PROVE_EVERY: Duration = Duration::from_secs(1);
+
+/// How often what the other side has shown is judged again: the time of a certificate runs out.
+const JUDGE_EVERY: Duration = Duration::from_secs(60);
 
 /// Messages that wait to be written.
 const OUTBOX: usize = 8;
@@ -59,6 +62,8 @@ pub(crate) enum Ended {
     NotTaken,
     /// A mirror was removed on this site.
     MirrorRemoved,
+    /// The certificate of the other side does not count any more.
+    Distrusted,
 }
 
 impl Ended {
@@ -72,6 +77,7 @@ impl Ended {
             Self::Withheld => "withheld",
             Self::NotTaken => "not-taken",
             Self::MirrorRemoved => "mirror-removed",
+            Self::Distrusted => "distrusted",
         }
     }
 }
@@ -105,6 +111,27 @@ impl Parts {
         });
     }
 
+    /// Nothing more of a copy comes over this session, for whoever asks.
+    pub(crate) fn stopped(&self, topic: TopicId, partition: PartitionIndex, why: &'static str) {
+        let name = self.context.broker.site().read(|state| {
+            let topic = state.topics().get(topic);
+            topic.map(|topic| topic.name.clone()).unwrap_or_default()
+        });
+        self.stopped_by_name(name, partition, why);
+    }
+
+    /// The same for a copy that there may not be.
+    pub(crate) fn stopped_by_name(
+        &self,
+        name: String,
+        partition: PartitionIndex,
+        why: &'static str,
+    ) {
+        self.context.broker.links().note(&self.link.name, |link| {
+            link.stopped.insert((name, partition), why);
+        });
+    }
+
     /// The link, if it still has the definition under which the session began.
     fn definition<'s>(&self, state: &'s State) -> Option<&'s Link> {
         state.link(&self.link.name).filter(|link| link.number == self.link.number)
@@ -131,7 +158,7 @@ impl Parts {
 
 /// Runs a session to its end.
 pub(crate) async fn run(context: Arc<Context>, greeted: Greeted) -> Ended {
-    let Greeted { link, reader, writer } = greeted;
+    let Greeted { link, peer, node, reader, writer } = greeted;
     let (outbox, to_write) = mpsc::channel(OUTBOX);
     let (end, mut ended) = mpsc::channel(1);
     let parts = Parts { context, link: Arc::new(link), outbox, end };
@@ -145,15 +172,16 @@ pub(crate) async fn run(context: Arc<Context>, greeted: Greeted) -> Ended {
     tokio::select! {
         biased;
         why = ended.recv() => why.unwrap_or(Ended::Lost),
-        why = stands(&parts) => why,
+        why = stands(&parts, (&peer, node)) => why,
         why = read(&parts, reader) => why,
     }
 }
 
-/// Waits until this node does not lead in the same term any more, or the link is another one.
-async fn stands(parts: &Parts) -> Ended {
+/// Waits until this node does not lead in the same term any more, the link is another one, or what the
+/// other side has shown does not count any more.
+async fn stands(parts: &Parts, (peer, node): (&PeerIdentity, NodeId)) -> Ended {
     let seen = parts.context.broker.group().leadership();
-    let mut proved = time::now();
+    let (mut proved, mut judged) = (time::now(), time::now());
     loop {
         let change = parts.context.broker.group().wait_leadership_change(seen);
         if time::timeout(LOOK_EVERY, change).await.is_ok() || !seen.is_me {
@@ -164,6 +192,12 @@ async fn stands(parts: &Parts) -> Ended {
                 return Ended::Deposed;
             }
             proved = time::now();
+        }
+        if judged.elapsed() >= JUDGE_EVERY {
+            if greeting::judged(&parts.context, &parts.link, peer, Some(node)).is_err() {
+                return Ended::Distrusted;
+            }
+            judged = time::now();
         }
         let is_same = parts.context.broker.site().read(|state| parts.definition(state).is_some());
         if !is_same {

@@ -127,7 +127,9 @@ impl Target {
             Err(error) => {
                 // It would come again and again: the others are not to suffer from it.
                 tracing::warn!(?part, offset = %mark.offset, %error, "a batch cannot be taken");
-                locked(&self.taking).remove(&part);
+                if let Some(taken) = locked(&self.taking).remove(&part) {
+                    self.parts.stopped(taken.topic, part.partition, "a batch cannot be taken");
+                }
                 self.stopped.insert(part);
                 return true;
             }
@@ -182,6 +184,7 @@ impl Target {
         let Some(taken) = taking.remove(&part) else { return false };
         let (topic, partition) = (taken.topic, part.partition);
         self.parts.context.host.report(Event::LinkForked { topic, partition, offset });
+        self.parts.stopped(topic, partition, "it differs from its origin (a fork)");
         true
     }
 }
@@ -252,6 +255,7 @@ impl Taker {
                 }
                 Here::InTheWay => {
                     tracing::warn!(topic = %topic.name, "another topic has the name of its mirror");
+                    self.stopped(topic, "another topic has the name of its copy");
                     return;
                 }
                 Here::Nothing => {
@@ -261,6 +265,12 @@ impl Taker {
                 }
             }
         }
+    }
+
+    /// A topic of the other site cannot be taken.
+    fn stopped(&self, topic: &Offered, why: &'static str) {
+        let name = self.parts.link.definition.name_of(&topic.name);
+        self.parts.stopped_by_name(name, PartitionIndex(0), why);
     }
 
     fn here(&self, topic: &Offered) -> Here {
@@ -307,6 +317,7 @@ impl Taker {
             Answer::Done { result: UnitResult::Refused(Refusal::TopicExists), .. } => true,
             Answer::Done { result: UnitResult::Refused(refusal), .. } => {
                 tracing::warn!(topic = %topic.name, %refusal, "a topic cannot be mirrored");
+                self.stopped(topic, "the site does not take it: a name or a limit");
                 false
             }
             Answer::NotDone | Answer::NoRoom | Answer::Unknown => {

@@ -97,6 +97,8 @@ plants! {
     RuleAtOfferOnly = "rule-at-offer-only",
     /// A link believes everybody who says that he is the other site.
     TakeAnybody = "take-anybody",
+    /// A link believes whoever answers where it dials.
+    DialAnybody = "dial-anybody",
     /// Tell a mirror that all there is has expired, where the oldest has.
     GapTooWide = "gap-too-wide",
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever

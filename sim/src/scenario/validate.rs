@@ -11,7 +11,7 @@ use super::param::Written;
 use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
-use super::workload::{Stranger, TopicName, Workload};
+use super::workload::{TopicName, Workload};
 use fulmar_types::units::HumanDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -92,7 +92,7 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         Workload::Mirror(mirror) if mirror.site == mirror.of => {
             Err(Problem::new(fields.span_of("of"), "a mirror is of another site"))
         }
-        Workload::Mirror(_) | Workload::Stranger(_) => Ok(()),
+        Workload::Mirror(_) | Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
     }
 }
 
@@ -106,13 +106,12 @@ pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Pro
     Ok(())
 }
 
-/// A stranger says that he is of a site that has a link to the one that he dials.
+/// Who says that he is of a site says so to one that has a link to it.
 fn linked(
     scenario: &Scenario,
-    stranger: &Stranger<Written>,
+    (site, claims): (&SiteName, &SiteName),
     span: Range<usize>,
 ) -> Result<(), Problem> {
-    let (site, claims) = (&stranger.site, &stranger.claims);
     let links = |of: &Workload<Written>| match of {
         Workload::Mirror(mirror) => {
             [(&mirror.site, &mirror.of), (&mirror.of, &mirror.site)].contains(&(site, claims))
@@ -199,7 +198,8 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
                 produced(&foreign.site, &foreign.topic, value.span())?;
             }
             Workload::Mirror(mirror) => produced(&mirror.of, &mirror.topic, value.span())?,
-            Workload::Stranger(stranger) => linked(scenario, stranger, value.span())?,
+            Workload::Stranger(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
+            Workload::Impostor(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
             Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
         }
     }

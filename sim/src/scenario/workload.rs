@@ -230,4 +230,13 @@ kinds! {
         /// Attempts per second.
         rate = "rate": Span<Rate>;
     }
+
+    /// Somebody waits where a site dials another one, in front of that one's nodes, and shows papers
+    /// that do not prove that he is of it. Nothing must be said to him that is for that site.
+    Impostor = "impostor" {
+        /// The site that dials him.
+        site = "site": SiteName;
+        /// The site that it means to dial.
+        claims = "claims": SiteName;
+    }
 }

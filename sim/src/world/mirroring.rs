@@ -44,6 +44,8 @@ type Seen = Arc<Mutex<BTreeMap<Part, BTreeMap<Offset, BTreeSet<Payload>>>>>;
 #[derive(Default)]
 pub(super) struct Mirrors {
     mirrors: Vec<Mirror<Drawn>>,
+    /// Where somebody waits who is not who is dialled: the site that dials, and the one that it means.
+    impostors: Vec<(SiteName, SiteName)>,
     seen: Seen,
     rules: Rules,
 }
@@ -63,7 +65,16 @@ impl Mirrors {
             Workload::Mirror(mirror) => Some(mirror.clone()),
             _ => None,
         });
-        Self { mirrors: mirrors.collect(), seen: Seen::default(), rules: Rules::default() }
+        let impostors = workloads.iter().filter_map(|workload| match workload {
+            Workload::Impostor(who) => Some((who.site.clone(), who.claims.clone())),
+            _ => None,
+        });
+        Self {
+            mirrors: mirrors.collect(),
+            impostors: impostors.collect(),
+            seen: Seen::default(),
+            rules: Rules::default(),
+        }
     }
 
     /// The links of all sites: of which site, to which other one, and what they are.
@@ -83,7 +94,12 @@ impl Mirrors {
                 };
                 if dials && link.dial.is_empty() {
                     let nodes = stage.bootstrap(there).into_iter();
-                    link.dial = nodes.map(|at| format!("{}:{LINK_PORT}", at.ip())).collect();
+                    let mut places: Vec<_> = nodes.map(|at| at.ip()).collect();
+                    if self.impostors.contains(&(here.clone(), there.clone())) {
+                        places.insert(0, stage.client_address(here));
+                    }
+                    let places = places.into_iter();
+                    link.dial = places.map(|at| format!("{at}:{LINK_PORT}")).collect();
                 }
             }
             // What is not to come is kept back by the rules alone.

@@ -20,10 +20,13 @@ use fulmar_types::{ExitCode, NodeId};
 use madsim::runtime::Handle;
 use madsim::task::NodeId as Machine;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The host part of the address of the clients of a site.
+const CLIENTS: [u8; 2] = [1, 1];
 
 /// Nobody runs here right after a kill: madsim drops the old tasks in this time.
 const REST: Duration = Duration::from_millis(2);
@@ -145,7 +148,7 @@ impl Stage {
             for node in config.nodes.iter().map(|node| node.id) {
                 stage.build_node(number, site, node, &config);
             }
-            let ip = address(number, [1, 1]);
+            let ip = address(number, CLIENTS);
             let clients =
                 Handle::current().create_node().name(format!("clients of {site}")).ip(ip).build();
             stage.machines.attach(clients.id(), ip);
@@ -240,6 +243,11 @@ impl Stage {
     /// The machine of the clients of a site.
     pub fn client_machine(&self, site: &SiteName) -> Machine {
         *self.clients.get(site).expect("targets name sites of the scenario")
+    }
+
+    /// Where the clients of a site are.
+    pub fn client_address(&self, site: &SiteName) -> IpAddr {
+        address(usize::from(self.site_number(site)), CLIENTS)
     }
 
     /// Where clients of a site find its nodes.

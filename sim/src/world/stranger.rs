@@ -1,14 +1,15 @@
-//! Somebody who dials a site and says that he is another one.
+//! Somebody who dials a site and says that he is another one, or waits where another one is dialled.
 //!
 //! He speaks the first words of a link as docs/design/mirror.md draws them, and shows papers that are
 //! never the right ones: of another authority, of the right one and expired, for a client, for another
-//! node. Invariant checked here: nobody ever welcomes him.
+//! node. Invariant checked here: nobody ever welcomes him; to one whose papers are of another authority
+//! or do not count nobody says a word but that, and to one who is another node nothing after his welcome.
 
 use crate::net::Papers;
 use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::Stranger;
-use crate::scenario::{Drawn, LINK_PORT};
+use crate::scenario::{Drawn, LINK_PORT, SiteName};
 use bytes::BufMut;
 use fulmar_host::net::{Connection, Distrust, LinkNetwork};
 use std::fmt::Display;
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The kinds of the messages, as they are drawn.
 const HELLO: u8 = 1;
 const WELCOME: u8 = 2;
+const REFUSED: u8 = 3;
 
 /// The node that he says he is.
 const NODE: u64 = 1;
@@ -80,6 +82,60 @@ impl<P: Fn(Papers)> Knocking<P> {
         reader.read_exact(&mut head).await?;
         Ok(head[4] == WELCOME)
     }
+}
+
+/// The impostor, who waits where another site is dialled. He shows the same papers all the time.
+pub(super) struct Waiting {
+    pub(super) network: Arc<dyn LinkNetwork>,
+    pub(super) at: IpAddr,
+    pub(super) claims: SiteName,
+    pub(super) prng: Prng,
+    pub(super) welcomed: Welcomed,
+}
+
+impl Waiting {
+    /// What he shows, which follows from the seed.
+    pub(super) fn papers(&self) -> Papers {
+        papers(self.claims.as_str(), self.prng.clone().below(5))
+    }
+
+    /// Waits until he is told to stop.
+    pub(super) async fn run(self, stopped: impl Fn() -> bool) {
+        let papers = self.papers();
+        let is_known =
+            papers.authority == Papers::authority_of(self.claims.as_str()) && papers.flaw.is_none();
+        let at = SocketAddr::new(self.at, LINK_PORT);
+        let Ok(mut listener) = self.network.listen(at).await else { return };
+        while !stopped() {
+            let accepted = madsim::time::timeout(PATIENCE, listener.accept()).await;
+            let Ok(Ok(connection)) = accepted else { continue };
+            let heard = madsim::time::timeout(PATIENCE, heard(connection, is_known)).await;
+            if let Ok(Ok(true)) = heard {
+                let text = format!("a site that dialled {} spoke to {papers}", self.claims);
+                self.welcomed.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+            }
+        }
+    }
+}
+
+/// Whether somebody who dialled said more than he may. Of one who shows papers of the right authority
+/// he finds out when he is told which node that is.
+async fn heard(connection: Connection, is_known: bool) -> io::Result<bool> {
+    let Connection { mut reader, mut writer, .. } = connection;
+    let mut head = [0; 5];
+    reader.read_exact(&mut head).await?;
+    if head[4] != HELLO || !is_known {
+        return Ok(head[4] == HELLO);
+    }
+    let [a, b, c, d, _] = head;
+    let mut hello = vec![0; (u32::from_le_bytes([a, b, c, d]) as usize).saturating_sub(1)];
+    reader.read_exact(&mut hello).await?;
+    let mut welcome = vec![9, 0, 0, 0, WELCOME];
+    welcome.put_u64_le(NODE);
+    writer.write_all(&welcome).await?;
+    writer.flush().await?;
+    reader.read_exact(&mut head).await?;
+    Ok(head[4] != REFUSED)
 }
 
 /// Papers that prove nothing.

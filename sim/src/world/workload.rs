@@ -11,13 +11,15 @@ use super::mirroring::{Mirrors, later};
 use super::reading::Reader;
 use super::series::Series;
 use super::stage::Stage;
-use super::stranger::{Knocking, Welcomed};
+use super::stranger::{Knocking, Waiting, Welcomed};
 use crate::history::{
     Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag, Time,
 };
 use crate::prng::Prng;
 use crate::report::Verdict;
-use crate::scenario::workload::{Acks, ListOffsets, ListTopics, Produce, TopicChurn};
+use crate::scenario::workload::{
+    Acks, Impostor, ListOffsets, ListTopics, Mirror, Produce, Stranger, TopicChurn,
+};
 use crate::scenario::{Drawn, EventKind, SiteName, Workload};
 use bytes::Bytes;
 use fulmar_client::admin::{CreateTopicError, DeleteTopicError};
@@ -188,6 +190,7 @@ impl Workloads {
                 Workload::TopicChurn(churn) => (&churn.site, 1),
                 Workload::Mirror(mirror) => (&mirror.site, 1),
                 Workload::Stranger(stranger) => (&stranger.site, 1),
+                Workload::Impostor(impostor) => (&impostor.site, 1),
             };
             for index in 0..clients.max(1) {
                 let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
@@ -258,37 +261,57 @@ impl Workloads {
                 self.on_client_machine(&site, client.foreign_ids(foreign, partitions));
             }
             Workload::TopicChurn(churn) => self.on_client_machine(&site, client.churn(churn)),
-            Workload::Mirror(mirror) => {
-                let of = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-                let series = self.series.get(&of).expect("checked with the scenario");
-                let reading = self.mirrors.reading(&mirror, series.partitions);
-                let reading = reading(client.cluster, client.prng);
-                let stop = client.stop.clone();
-                let stopped = move || stop.load(Ordering::Relaxed);
-                let machines = self.stage.machines.clone();
-                self.on_client_machine(&site, reading.run(move || machines.now_ns(), stopped));
-                if let Some(turning) = self.mirrors.turning(&mirror) {
-                    let turning = turning(self.cluster(&mirror.of), self.stage.clone());
-                    let stop = client.stop;
-                    let stopped = move || stop.load(Ordering::Relaxed);
-                    self.on_client_machine(&mirror.of, turning.run(stopped));
-                }
-            }
-            Workload::Stranger(stranger) => {
-                let (machines, machine) =
-                    (self.stage.machines.clone(), self.stage.client_machine(&site));
-                let knocking = Knocking {
-                    network: self.host(&site).links,
-                    doors: self.stage.bootstrap(&site).iter().map(SocketAddr::ip).collect(),
-                    stranger,
-                    prng: client.prng,
-                    welcomed: self.welcomed.clone(),
-                    show: move |papers| machines.give_papers(machine, papers),
-                };
-                let stop = client.stop;
-                self.on_client_machine(&site, knocking.run(move || stop.load(Ordering::Relaxed)));
-            }
+            Workload::Mirror(mirror) => self.start_mirror(&mirror, client),
+            Workload::Impostor(impostor) => self.start_impostor(impostor, client),
+            Workload::Stranger(stranger) => self.start_stranger(stranger, client),
         }
+    }
+
+    fn start_mirror(&self, mirror: &Mirror<Drawn>, client: Client) {
+        let of = (mirror.of.clone(), mirror.topic.as_str().to_owned());
+        let series = self.series.get(&of).expect("checked with the scenario");
+        let reading = self.mirrors.reading(mirror, series.partitions);
+        let reading = reading(client.cluster, client.prng);
+        let stop = client.stop.clone();
+        let stopped = move || stop.load(Ordering::Relaxed);
+        let machines = self.stage.machines.clone();
+        self.on_client_machine(&mirror.site, reading.run(move || machines.now_ns(), stopped));
+        if let Some(turning) = self.mirrors.turning(mirror) {
+            let turning = turning(self.cluster(&mirror.of), self.stage.clone());
+            let stop = client.stop;
+            let stopped = move || stop.load(Ordering::Relaxed);
+            self.on_client_machine(&mirror.of, turning.run(stopped));
+        }
+    }
+
+    fn start_impostor(&self, impostor: Impostor<Drawn>, client: Client) {
+        let site = client.site;
+        let machine = self.stage.client_machine(&site);
+        let waiting = Waiting {
+            network: self.host(&site).links,
+            at: self.stage.client_address(&site),
+            claims: impostor.claims,
+            prng: client.prng,
+            welcomed: self.welcomed.clone(),
+        };
+        self.stage.machines.give_papers(machine, waiting.papers());
+        let stop = client.stop;
+        self.on_client_machine(&site, waiting.run(move || stop.load(Ordering::Relaxed)));
+    }
+
+    fn start_stranger(&self, stranger: Stranger<Drawn>, client: Client) {
+        let site = client.site;
+        let (machines, machine) = (self.stage.machines.clone(), self.stage.client_machine(&site));
+        let knocking = Knocking {
+            network: self.host(&site).links,
+            doors: self.stage.bootstrap(&site).iter().map(SocketAddr::ip).collect(),
+            stranger,
+            prng: client.prng,
+            welcomed: self.welcomed.clone(),
+            show: move |papers| machines.give_papers(machine, papers),
+        };
+        let stop = client.stop;
+        self.on_client_machine(&site, knocking.run(move || stop.load(Ordering::Relaxed)));
     }
 
     /// Tells the clients to stop, and waits until the last one has the outcome of its last call.

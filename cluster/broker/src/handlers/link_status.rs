@@ -13,10 +13,13 @@
 //!                    many bytes and milliseconds it is behind, at most
 //! takes/T/P          what comes: "next"
 //! gap/T/P/OFFSET     what will never come: "end ms reason", noted so long ago
+//! stopped/T/P        why nothing more of it comes over the link in this session
+//! truncated          there is more than one answer holds
 //! ```
 
 use crate::age;
 use crate::broker::Broker;
+use crate::limits::LINK_STATUS_VALUES_MAX;
 use crate::link_states::LinkState;
 use crate::machine::links::Link;
 use crate::machine::state::State;
@@ -35,8 +38,17 @@ pub(super) fn values(broker: &Broker, name: &str) -> Option<Values> {
         let link = state.link(name)?;
         let is = broker.links.of(&link.name);
         let mut values = of_session(&is, link);
+        let mut gaps = Values::new();
         for topic in state.topics().iter() {
-            of_topic((state, &is), link, topic, age_ms, &mut values);
+            of_topic((state, &is), link, topic, age_ms, (&mut values, &mut gaps));
+            if values.len() >= LINK_STATUS_VALUES_MAX {
+                break;
+            }
+        }
+        values.append(&mut gaps);
+        if values.len() >= LINK_STATUS_VALUES_MAX {
+            values.truncate(LINK_STATUS_VALUES_MAX - 1);
+            values.push(("truncated".to_owned(), "true".to_owned()));
         }
         Some(values)
     })
@@ -63,7 +75,12 @@ fn of_session(is: &LinkState, link: &Link) -> Values {
         values.push(("trouble", trouble.clone()));
         values.push(("trouble-ms", ms(now.saturating_duration_since(*at))));
     }
-    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let mut values: Values =
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    for ((topic, partition), why) in &is.stopped {
+        values.push((format!("stopped/{topic}/{partition}"), (*why).to_owned()));
+    }
+    values
 }
 
 fn of_topic(
@@ -71,7 +88,7 @@ fn of_topic(
     link: &Link,
     topic: &Topic,
     age_ms: u64,
-    values: &mut Values,
+    (values, gaps): (&mut Values, &mut Values),
 ) {
     let mirror = state.mirror(topic.id);
     let comes = mirror.is_some_and(|mirror| mirror.link == link.name);
@@ -88,10 +105,11 @@ fn of_topic(
             values.push((format!("sends/{at}"), sends(state, link, stream, (age_ms, said))));
         } else {
             values.push((format!("takes/{at}"), known.next.to_string()));
-            for gap in state.gaps(stream) {
+            let left = LINK_STATUS_VALUES_MAX.saturating_sub(gaps.len());
+            for gap in state.gaps(stream).take(left) {
                 let ago_ms = age_ms.saturating_sub(gap.age_ms);
                 let value = format!("{} {ago_ms} {}", gap.end, gap.reason);
-                values.push((format!("gap/{at}/{}", gap.first), value));
+                gaps.push((format!("gap/{at}/{}", gap.first), value));
             }
         }
     }

@@ -228,8 +228,9 @@ impl State {
         reason: GapReason,
     ) -> Result<OperationResult, Refusal> {
         let stream = self.mirror_stream(place)?;
-        if to <= place.offset || to.0 > i64::MAX as u64 {
-            return Err(Refusal::OffsetOutOfRange { next: place.offset });
+        let next = self.known(stream).next;
+        if to <= next || to.0 > i64::MAX as u64 {
+            return Err(Refusal::OffsetOutOfRange { next });
         }
         let is_empty = self.known(stream).log_start == place.offset;
         self.partitions.modify(&stream, |partition| partition.skip_to(to));

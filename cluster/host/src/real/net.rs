@@ -7,9 +7,13 @@
 
 use crate::BoxFuture;
 use crate::net::{BACKLOG, Connection, Listener, Network, PeerIdentity};
+use crate::time::{self, Duration};
 use std::io;
 use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// How long one address of a name may take before the next is tried.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
 
 /// The network of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,9 +25,10 @@ pub(super) async fn dial_name(host_and_port: &str) -> io::Result<(TcpStream, Soc
     let addresses = tokio::net::lookup_host(host_and_port).await;
     let mut last = io::ErrorKind::NotFound.into();
     for address in addresses.map_err(|_| io::Error::from(io::ErrorKind::NotFound))? {
-        match dial(address).await {
-            Ok(stream) => return Ok((stream, address)),
-            Err(error) => last = error,
+        match time::timeout(NEXT_ADDRESS_AFTER, dial(address)).await {
+            Ok(Ok(stream)) => return Ok((stream, address)),
+            Ok(Err(error)) => last = error,
+            Err(time::Elapsed) => last = io::ErrorKind::TimedOut.into(),
         }
     }
     Err(last)

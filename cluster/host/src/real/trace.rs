@@ -26,12 +26,26 @@ enum Refused {
     Node(Option<NodeId>),
     /// Whoever is at an address; the port is another one each time. And whether he refuses this node.
     Address(IpAddr, bool),
+    /// Who says at an address that he is of a site.
+    Site(IpAddr, String),
     /// The other site of a link. And whether it refuses this one.
     Link(String, bool),
 }
 
-/// How many refusals are told apart; beyond that strangers are making names up.
-const REFUSED_MAX: usize = 64;
+/// Whether anybody can bring it about who reaches a port of this node.
+fn is_of_stranger((who, reason): &(Refused, &'static str)) -> bool {
+    match who {
+        Refused::Address(..) | Refused::Site(..) => true,
+        Refused::Node(_) => *reason != UNREACHABLE,
+        Refused::Link(..) => false,
+    }
+}
+
+/// How many refusals of strangers are told apart; beyond that they are making names up.
+const STRANGERS_MAX: usize = 64;
+
+/// The same for the nodes of the site and its links, of which there are so many and no more.
+const OWN_MAX: usize = 4_096;
 
 impl TracingObserver {
     /// Whether a refusal is to be logged now.
@@ -40,7 +54,10 @@ impl TracingObserver {
         let now = time::now();
         refused.retain(|_, logged| now.saturating_duration_since(*logged) < REFUSED_AGAIN);
         let refusal = (who, reason);
-        if refused.len() >= REFUSED_MAX || refused.contains_key(&refusal) {
+        let is_of_stranger_too = is_of_stranger(&refusal);
+        let alike = refused.keys().filter(|of| is_of_stranger(of) == is_of_stranger_too).count();
+        let most = if is_of_stranger_too { STRANGERS_MAX } else { OWN_MAX };
+        if alike >= most || refused.contains_key(&refusal) {
             return false;
         }
         refused.insert(refusal, now);
@@ -106,7 +123,7 @@ impl TracingObserver {
                 }
             }
             Event::SiteRefused { address, site, reason }
-                if self.is_due(Refused::Address(address.ip(), false), reason) =>
+                if self.is_due(Refused::Site(address.ip(), site.clone()), reason) =>
             {
                 tracing::warn!(%address, ?site, reason, "a site that dialled is refused");
             }
@@ -203,6 +220,9 @@ mod tests {
         assert!(observer.is_due(Refused::Node(Some(NodeId(2))), "other-site"));
         let told = (3..1_000)
             .filter(|node| observer.is_due(Refused::Node(Some(NodeId(*node))), "other-site"));
-        assert_eq!(told.count(), REFUSED_MAX - 3);
+        assert_eq!(told.count(), STRANGERS_MAX - 3);
+        let own = Refused::Node(Some(NodeId(1)));
+        assert!(observer.is_due(own, UNREACHABLE), "strangers do not drown what is our own");
+        assert!(observer.is_due(Refused::Link("hub".to_owned(), true), "paused"));
     }
 }

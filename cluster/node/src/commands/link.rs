@@ -3,9 +3,9 @@
 //! Invariant: a change takes effect only on the link that was looked at; somebody else's change in
 //! between is not undone.
 
-use super::apply::authority;
 use super::apply::carry::{self, out};
 use super::apply::plan::{Change, settings_of};
+use super::apply::{authority, plain_list};
 use super::client::Reaching;
 use super::output::say;
 use super::{Stop, client, link_status};
@@ -95,6 +95,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             for place in &create.dial {
                 client::parse_bootstrap(place).map_err(Stop::usage)?;
             }
+            plain_list("a topic", &create.take)?;
             let cluster = create.reaching.cluster(CLIENT)?;
             let after = LinkDefinition {
                 site: create.site.unwrap_or_else(|| create.name.clone()),
@@ -156,7 +157,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     }
 }
 
-/// Ends with 1 if a link is down.
+/// Ends with 1 if a link is down, or does not copy something that it should.
 async fn status(cluster: &Cluster) -> Result<ExitCode, Stop> {
     let mut code = ExitCode::Ok;
     let links = links(cluster).await?;
@@ -165,7 +166,7 @@ async fn status(cluster: &Cluster) -> Result<ExitCode, Stop> {
     }
     for (name, LaidDown { is: link, .. }) in links {
         let status = status_of(cluster, &name).await?;
-        if status.state == "down" {
+        if status.state == "down" || !status.stopped.is_empty() {
             code = ExitCode::Failed;
         }
         say(link_status::render(&name, &link, &status).trim_end());

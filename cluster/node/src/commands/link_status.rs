@@ -45,6 +45,12 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
         };
         line(format!("  takes {}/{}  up to {}{never}", of.topic, of.partition, grouped(*next)));
     }
+    for (of, why) in &status.stopped {
+        line(format!("  STOPPED {}/{}  {why}", of.topic, of.partition));
+    }
+    if status.is_truncated {
+        line("  ... and more than one answer holds".to_owned());
+    }
     text
 }
 
@@ -132,6 +138,8 @@ mod tests {
             ]),
             takes: BTreeMap::from([(of("hub.alarms", 0), 1_300), (of("hub.alarms", 1), 5)]),
             gaps: BTreeMap::from([(of("hub.alarms", 0), vec![gap])]),
+            stopped: BTreeMap::from([(of("hub.alarms", 1), "a fork".to_owned())]),
+            is_truncated: true,
             ..LinkStatus::default()
         };
         let link = LinkDefinition {

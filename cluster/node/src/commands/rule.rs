@@ -2,6 +2,7 @@
 
 use super::Stop;
 use super::apply::carry::{self, out};
+use super::apply::plain_list;
 use super::apply::plan::Change;
 use super::client::Reaching;
 use super::output::say;
@@ -56,7 +57,10 @@ struct Delete {
 /// Does what it is asked.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let (topic, reaching, regions) = match options.command {
-        Command::Set(set) => (set.topic, set.reaching, set.regions),
+        Command::Set(set) => {
+            plain_list("a region", &set.regions)?;
+            (set.topic, set.reaching, set.regions)
+        }
         Command::Delete(delete) => (delete.topic, delete.reaching, Vec::new()),
         Command::List(of) => {
             let cluster = of.reaching.cluster("fulmar-rule")?;
@@ -75,8 +79,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     if before.is_none() && regions.is_empty() {
         return Err(Stop::usage(format!("there is no rule for the topic {topic}.")));
     }
+    let number = Some(before.as_ref().map_or(0, |rule| rule.number));
+    let before = before.map(|rule| rule.is).unwrap_or_default();
     let after = regions.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-    let change = Change::Rule { topic, before, after };
+    let change = Change::Rule { topic, before, number, after };
     out(&cluster, &change).await?;
     say(&change);
     Ok(ExitCode::Ok)

@@ -11,7 +11,6 @@
 
 use super::keys::{KeyFiles, KeysError};
 use super::network::TlsNetwork;
-use super::reason::of_certificate;
 use crate::net::{Connection, Distrust, LinkNetwork, Listener, Network, PeerIdentity};
 use crate::{BoxFuture, Observer};
 use std::io;
@@ -20,16 +19,15 @@ use std::sync::Arc;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use tokio_rustls::rustls::crypto::{
     WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
 };
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{
     self, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
 };
+use webpki::{EndEntityCert, KeyUsage};
 
 /// The network between sites.
 pub struct TlsLinks(TlsNetwork);
@@ -68,20 +66,32 @@ impl LinkNetwork for TlsLinks {
         let roots = roots(authority).map_err(|_| Distrust::OtherAuthority)?;
         let between: Vec<_> = between.iter().map(|der| CertificateDer::from(&der[..])).collect();
         let own = CertificateDer::from(&own[..]);
-        let own = ParsedCertificate::try_from(&own).map_err(|_| Distrust::Malformed)?;
+        let own = EndEntityCert::try_from(&own).map_err(|_| Distrust::Malformed)?;
         // A certificate for listening, whoever dialled: the authority gives those to nodes only.
-        let algorithms = ring::default_provider().signature_verification_algorithms;
-        verify_server_cert_signed_by_trust_anchor(
-            &own,
-            &roots,
-            &between,
-            UnixTime::now(),
-            algorithms.all,
-        )
-        .map_err(|error| match error {
-            rustls::Error::InvalidCertificate(error) => of_certificate(&error),
-            _ => Distrust::Malformed,
-        })
+        let (algorithms, usage) = (
+            ring::default_provider().signature_verification_algorithms.all,
+            KeyUsage::required(SERVER_AUTH),
+        );
+        let now = UnixTime::now();
+        own.verify_for_usage(algorithms, &roots.roots, &between, now, usage, None, None)
+            .map(drop)
+            .map_err(|error| distrust(&error))
+    }
+}
+
+/// The use of a certificate for listening in TLS (RFC 5280, section 4.2.1.12), in DER.
+const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
+
+fn distrust(error: &webpki::Error) -> Distrust {
+    match error {
+        webpki::Error::CertExpired { .. } => Distrust::Expired,
+        webpki::Error::CertNotValidYet { .. } => Distrust::NotYetValid,
+        webpki::Error::RequiredEkuNotFoundContext(_) => Distrust::OtherUse,
+        // A signature of another key under the name of the authority that is trusted.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+            Distrust::OtherAuthority
+        }
+        _ => Distrust::Malformed,
     }
 }
 

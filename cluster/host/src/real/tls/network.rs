@@ -3,7 +3,7 @@
 use super::halves;
 use super::keys::{KeyFiles, KeysError, anonymous};
 use super::reason::Reason;
-use crate::net::{Connection, Listener, Network, PeerIdentity};
+use crate::net::{Connection, Distrust, Listener, Network, PeerIdentity};
 use crate::real::net::{Accepting, dial, dial_name};
 use crate::task::{self, Owned};
 use crate::time::{self, Duration};
@@ -27,6 +27,10 @@ const HANDSHAKES_MAX: usize = 256;
 
 /// Connections that are through and wait to be taken, per listener.
 const READY_MAX: usize = 256;
+
+/// Certificates that somebody may show who is judged later, and their bytes.
+const SHOWN_MAX: usize = 4;
+const SHOWN_BYTES_MAX: usize = 16 << 10;
 
 /// What a listener asks of those who connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +154,13 @@ fn connection(
 ) -> io::Result<Connection> {
     let (_, session) = stream.get_ref();
     let certificates = session.peer_certificates().unwrap_or_default();
+    let bytes: usize = certificates.iter().map(|certificate| certificate.len()).sum();
+    if is_judged_later && (certificates.len() > SHOWN_MAX || bytes > SHOWN_BYTES_MAX) {
+        // Whoever judges them tries every one of them as the signer of every other.
+        let reason = Distrust::Malformed.name();
+        observer.observe(&Event::Distrusted { address, reason, by_peer: false });
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let names = certificates.first().map(names_of).transpose()?;
     let shown = if is_judged_later { certificates } else { &[] };
     let shown = shown.iter().map(|certificate| certificate.to_vec()).collect();

@@ -36,7 +36,7 @@ impl Reason {
 }
 
 /// What is wrong with a certificate.
-pub(super) fn of_certificate(error: &CertificateError) -> Distrust {
+fn of_certificate(error: &CertificateError) -> Distrust {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => Distrust::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {

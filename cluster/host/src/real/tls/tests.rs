@@ -325,6 +325,7 @@ fn between_sites_everybody_is_judged_by_the_authority_that_is_asked_for() {
     // A Kafka client of the other site is not a node of it, whatever name it has.
     let of_client = refused(|p| p.extended_key_usages = vec![Use::ClientAuth]);
     assert_eq!(of_client, Distrust::OtherUse);
+    assert_eq!(refused(|p| p.extended_key_usages.clear()), Distrust::OtherUse, "for nothing");
     let stranger = || other.links(&params());
     assert_eq!(judged(stranger(), &south.authority()), Err(Distrust::OtherAuthority));
     for nobody in [&[][..], &[0x30, 0x01, 0], b"south"] {
@@ -332,6 +333,34 @@ fn between_sites_everybody_is_judged_by_the_authority_that_is_asked_for() {
     }
     let unproved = PeerIdentity::unproved(any());
     assert_eq!(ours.judge(&unproved, &south.authority()), Err(Distrust::Missing));
+}
+
+#[test]
+fn between_sites_a_long_chain_is_not_looked_at() {
+    let (north, south) = (Site::new("short"), Site::new("long"));
+    let theirs = south.links(&params());
+    let own = fs::read_to_string(south.dir.0.join("node-1.crt")).expect("there");
+    fs::write(south.dir.0.join("node-1.crt"), own.repeat(5)).expect("written");
+    let keys = KeyFiles::named(&south.dir.0, "node-1").expect("keys");
+    let long = TlsLinks::with_keys(&keys, Arc::new(Said::default())).expect("they fit");
+    let said = Arc::new(Said::default());
+    let ours = Side {
+        network: Arc::new(
+            TlsLinks::with_keys(
+                &{
+                    sign(&north.dir.0, &north.issuer, &params());
+                    KeyFiles::named(&north.dir.0, "node-1").expect("keys")
+                },
+                said.clone(),
+            )
+            .expect("they fit"),
+        ),
+        said,
+    };
+    let side = |network: Arc<dyn Network>| Side { network, said: Arc::default() };
+    assert!(block_on(meet(&ours, &side(theirs))).is_some());
+    assert!(block_on(meet(&ours, &side(Arc::new(long)))).is_none());
+    assert_eq!(ours.said(), [("certificate-malformed", false)]);
 }
 
 #[test]

@@ -28,8 +28,7 @@ pub async fn known(cluster: &Cluster, topics: &BTreeMap<String, Topic>) -> Resul
     let metadata = metadata.map_err(|error| unknown("topics", error))?;
     for name in topics.keys() {
         let Some(of) = metadata.topics.get(name) else { continue };
-        let settings = cluster.topic_settings(name, TIMEOUT).await;
-        let settings = settings.map_err(|error| unknown("topics", error))?;
+        let settings = topic_settings(cluster, name).await?;
         let partitions = u32::try_from(of.partitions.len()).unwrap_or(u32::MAX);
         known.topics.insert(name.clone(), Topic { partitions, settings });
     }
@@ -49,13 +48,23 @@ pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
             };
         }
         Change::TopicSettings { name, changed } => {
-            let changed: Vec<(String, Option<String>)> =
-                changed.iter().map(|(key, (_, after))| (key.clone(), after.clone())).collect();
+            let is = topic_settings(cluster, name).await?;
+            if changed.iter().any(|(key, (before, _))| is.get(key) != before.as_ref()) {
+                let text = "its settings have been changed meanwhile; look at them again";
+                return Err(Stop::failed(format!("topic {name}: {text}.")));
+            }
+            let changed: Vec<(String, Option<String>)> = changed
+                .iter()
+                .map(|(key, (_, after))| (key.clone(), Some(after.clone())))
+                .collect();
             let altered = cluster.alter_topic(name, &changed, TIMEOUT).await;
             altered.map_err(|error| (format!("topic {name}"), error))
         }
-        Change::Rule { topic, before, after } => {
-            let number = before.as_ref().map_or(0, |before| before.number);
+        Change::Rule { topic, before, number, after } => {
+            let number = match number {
+                Some(number) => *number,
+                None => number_of(cluster, topic, before).await?,
+            };
             let set = cluster.set_rule(topic, Some(number), after, TIMEOUT).await;
             set.map_err(|error| (format!("rule {topic}"), error))
         }
@@ -77,6 +86,21 @@ pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
     Err(Stop::failed(format!("{what}: {text}.")))
 }
 
+/// The number of a rule that an earlier change has made what it is.
+async fn number_of(cluster: &Cluster, topic: &str, is: &[String]) -> Result<u64, Stop> {
+    let mut rules = cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))?;
+    match rules.remove(topic) {
+        Some(rule) if rule.is == is => Ok(rule.number),
+        None if is.is_empty() => Ok(0),
+        _ => Err(Stop::failed(format!("rule {topic}: it has been changed meanwhile."))),
+    }
+}
+
+async fn topic_settings(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, String>, Stop> {
+    let settings = cluster.topic_settings(name, TIMEOUT).await;
+    settings.map_err(|error| unknown("topics", error))
+}
+
 async fn is_done(cluster: &Cluster, change: &Change) -> bool {
     match change {
         Change::Link { name, after, .. } => cluster
@@ -86,6 +110,9 @@ async fn is_done(cluster: &Cluster, change: &Change) -> bool {
         Change::Rule { topic, after, .. } => cluster.rules(TIMEOUT).await.is_ok_and(|rules| {
             rules.get(topic).map(|rule| &*rule.is).unwrap_or_default() == after.as_slice()
         }),
-        Change::NewTopic { .. } | Change::TopicSettings { .. } => false,
+        Change::TopicSettings { name, changed } => topic_settings(cluster, name)
+            .await
+            .is_ok_and(|is| changed.iter().all(|(key, (_, after))| is.get(key) == Some(after))),
+        Change::NewTopic { .. } => false,
     }
 }

@@ -77,6 +77,18 @@ pub struct Wanted {
     pub topics: BTreeMap<String, Topic>,
 }
 
+/// Refuses a list that would be another one once it is written with commas between.
+pub fn plain_list(what: &str, texts: &[String]) -> Result<(), Stop> {
+    let is_plain =
+        |text: &&String| !text.is_empty() && text.trim() == text.as_str() && !text.contains(',');
+    match texts.iter().find(|text| !is_plain(text)) {
+        Some(text) => Err(Stop::usage(format!(
+            "`{text}` is no name of {what}: it is empty, or has a comma or a space at an end."
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The authority in a file, as a link pins it.
 pub fn authority(file: &Path) -> Result<Vec<u8>, Stop> {
     authority_of(file).map_err(|error| {
@@ -97,6 +109,8 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
     };
     let mut wanted = Wanted::default();
     for link in written.link {
+        plain_list("a place to dial", &link.dial)?;
+        plain_list("a topic", &link.take)?;
         let definition = LinkDefinition {
             site: link.site.unwrap_or_else(|| link.name.clone()),
             region: link.region,
@@ -117,6 +131,7 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
                 rule.topic
             )));
         }
+        plain_list("a region", &rule.regions)?;
         // In which order they are written says nothing.
         let regions: BTreeSet<String> = rule.regions.into_iter().collect();
         let regions = regions.into_iter().collect();

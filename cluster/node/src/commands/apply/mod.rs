@@ -13,14 +13,14 @@ pub mod carry;
 mod file;
 pub mod plan;
 
-pub use file::authority;
+pub use file::{authority, plain_list};
 
 use super::client::Reaching;
 use super::output::{count, say};
 use super::{Stop, output};
 use clap::Args;
 use fulmar_types::ExitCode;
-use plan::{Change, Known};
+use plan::Change;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -50,8 +50,14 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let wanted = file::read(&options.file)?;
     let cluster = options.reaching.cluster("fulmar-apply")?;
     let known = carry::known(&cluster, &wanted.topics).await?;
+    if options.prune && wanted.links.is_empty() && wanted.rules.is_empty() {
+        return Err(Stop::usage(
+            "the file names no link and no rule, so --prune would remove all.",
+        ));
+    }
     let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
-    say(render(&changes, &wanted, &known).trim_end());
+    let others = if options.prune { Vec::new() } else { plan::unnamed(&wanted, &known) };
+    say(render(&changes, &others).trim_end());
     if changes.is_empty() {
         return Ok(ExitCode::Ok);
     }
@@ -72,9 +78,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     Ok(ExitCode::Ok)
 }
 
-fn render(changes: &[Change], wanted: &file::Wanted, known: &Known) -> String {
+fn render(changes: &[Change], others: &[String]) -> String {
     let mut text: String = changes.iter().map(|change| format!("{change}\n")).collect();
-    let others = plan::unnamed(wanted, known);
     if changes.is_empty() {
         text += "the site is as the file says\n";
     }

@@ -4,7 +4,7 @@ use super::file::{Topic, Wanted};
 use fulmar_client::LaidDown;
 use fulmar_host::real::tls::fingerprint;
 use fulmar_types::link::LinkDefinition;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What a site is.
@@ -33,15 +33,17 @@ pub enum Change {
         /// Its name.
         name: String,
         /// The settings that change: before, and after.
-        changed: BTreeMap<String, (Option<String>, Option<String>)>,
+        changed: BTreeMap<String, (Option<String>, String)>,
     },
     /// A rule.
     Rule {
         /// The topic.
         topic: String,
-        /// What it is.
-        before: Option<LaidDown<Vec<String>>>,
-        /// What it is to be; none removes it.
+        /// What it is; nothing if there is none.
+        before: Vec<String>,
+        /// Its number, 0 if there is none; `None` if an earlier change of the same plan made it so.
+        number: Option<u64>,
+        /// What it is to be; nothing removes it.
         after: Vec<String>,
     },
     /// A link.
@@ -55,30 +57,20 @@ pub enum Change {
     },
 }
 
-/// What is to be done, in this order: first what may leave the site, so that no link carries what a new
-/// rule keeps back.
+/// What is to be done, in this order: rules let less go, topics, links, rules let more go. So whatever
+/// becomes of it on the way, no topic may go over a link that neither what was nor what is to be lets it
+/// go over. A rule that both gets and loses regions is changed twice.
 ///
 /// # Errors
 /// For people: what cannot be done.
 pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change>, String> {
-    let mut changes = Vec::new();
-    for (topic, regions) in &wanted.rules {
-        let before = known.rules.get(topic);
-        let is_same = before.is_some_and(|rule| {
-            let mut known = rule.is.clone();
-            known.sort();
-            known == *regions
-        });
-        if !is_same {
-            let (topic, before) = (topic.clone(), before.cloned());
-            changes.push(Change::Rule { topic, before, after: regions.clone() });
-        }
-    }
-    if prune {
-        for (topic, rule) in known.rules.iter().filter(|(of, _)| !wanted.rules.contains_key(*of)) {
-            let (topic, before) = (topic.clone(), Some(rule.clone()));
-            changes.push(Change::Rule { topic, before, after: Vec::new() });
-        }
+    let (mut changes, mut more) = (Vec::new(), Vec::new());
+    let named = wanted.rules.iter().map(|(topic, regions)| (topic, regions.as_slice()));
+    let pruned = known.rules.keys().filter(|topic| prune && !wanted.rules.contains_key(*topic));
+    for (topic, after) in named.chain(pruned.map(|topic| (topic, &[][..]))) {
+        let (less, then) = rule_changes(topic, known.rules.get(topic), after);
+        changes.extend(less);
+        more.extend(then);
     }
     for (name, topic) in &wanted.topics {
         changes.extend(topic_change(name, topic, known.topics.get(name))?);
@@ -96,7 +88,28 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
             changes.push(Change::Link { name, before, after: None });
         }
     }
+    changes.append(&mut more);
     Ok(changes)
+}
+
+/// What makes a rule let less go, and what makes it let more go.
+fn rule_changes(
+    topic: &str,
+    known: Option<&LaidDown<Vec<String>>>,
+    after: &[String],
+) -> (Option<Change>, Option<Change>) {
+    let before: BTreeSet<String> = known.iter().flat_map(|rule| rule.is.clone()).collect();
+    let after: BTreeSet<String> = after.iter().cloned().collect();
+    let both: BTreeSet<String> = before.intersection(&after).cloned().collect();
+    let listed = |regions: &BTreeSet<String>| regions.iter().cloned().collect::<Vec<_>>();
+    let number = Some(known.map_or(0, |rule| rule.number));
+    let rule = |number, before: &BTreeSet<String>, after: &BTreeSet<String>| {
+        let (topic, before, after) = (topic.to_owned(), listed(before), listed(after));
+        (before != after).then_some(Change::Rule { topic, before, number, after })
+    };
+    let less = rule(number, &before, &both);
+    let number = if less.is_some() { None } else { number };
+    (less, rule(number, &both, &after))
 }
 
 fn topic_change(
@@ -115,10 +128,10 @@ fn topic_change(
         ));
     }
     let mut changed = BTreeMap::new();
-    for key in known.settings.keys().chain(wanted.settings.keys()) {
-        let (before, after) = (known.settings.get(key), wanted.settings.get(key));
-        if before != after {
-            changed.insert(key.clone(), (before.cloned(), after.cloned()));
+    for (key, after) in &wanted.settings {
+        let before = known.settings.get(key);
+        if before != Some(after) {
+            changed.insert(key.clone(), (before.cloned(), after.clone()));
         }
     }
     let name = name.to_owned();
@@ -159,23 +172,23 @@ impl fmt::Display for Change {
             }
             Self::TopicSettings { name, changed } => {
                 write!(f, "~ topic {name}")?;
-                let text = |value: &Option<String>| match value {
-                    Some(value) => value.clone(),
-                    None => "its default".to_owned(),
-                };
                 changed.iter().try_for_each(|(key, (before, after))| {
-                    write!(f, "\n    {key}  {} -> {}", text(before), text(after))
+                    let before = before.as_deref().unwrap_or("its default");
+                    write!(f, "\n    {key}  {before} -> {after}")
                 })
             }
-            Self::Rule { topic, before: None, after } => {
-                write!(f, "+ rule {topic}\n    may go to  {}", after.join(", "))
-            }
-            Self::Rule { topic, before: Some(before), after } if after.is_empty() => {
-                write!(f, "- rule {topic}\n    may go to  {} -> nowhere", before.is.join(", "))
-            }
-            Self::Rule { topic, before: Some(before), after } => {
-                let (before, after) = (before.is.join(", "), after.join(", "));
-                write!(f, "~ rule {topic}\n    may go to  {before} -> {after}")
+            Self::Rule { topic, before, after, .. } => {
+                let sign = match (before.as_slice(), after.as_slice()) {
+                    ([], _) => '+',
+                    (_, []) => '-',
+                    _ => '~',
+                };
+                let listed = |regions: &[String]| match regions {
+                    [] => "nowhere".to_owned(),
+                    some => some.join(", "),
+                };
+                let (before, after) = (listed(before), listed(after));
+                write!(f, "{sign} rule {topic}\n    may go to  {before} -> {after}")
             }
             Self::Link { name, before: None, after } => {
                 write!(f, "+ link {name}")?;
@@ -198,6 +211,7 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn link(dial: &[&str]) -> LinkDefinition {
         LinkDefinition {
@@ -264,6 +278,75 @@ mod tests {
         let pruned = text(true).len() - text(false).len();
         assert!(pruned > 0 && text(true).contains("- link old") && text(true).contains("- rule d"));
         assert_eq!(unnamed(&wanted, &known), ["link old", "rule d"]);
+    }
+
+    /// Which topics may go over which links.
+    fn ways(
+        links: &BTreeMap<String, LinkDefinition>,
+        rules: &BTreeMap<String, Vec<String>>,
+    ) -> BTreeSet<(String, String)> {
+        let mut ways = BTreeSet::new();
+        for (topic, regions) in rules {
+            let goes =
+                |link: &&String| !links[*link].paused && regions.contains(&links[*link].region);
+            ways.extend(links.keys().filter(goes).map(|link| (topic.clone(), link.clone())));
+        }
+        ways
+    }
+
+    proptest! {
+        #[test]
+        fn on_the_way_nothing_may_go_that_may_go_neither_before_nor_after(
+            before in any_site(), after in any_site(), prune in any::<bool>()
+        ) {
+            let known = Known {
+                links: before.0.iter().map(|(n, l)| (n.clone(), laid_down(1, l.clone()))).collect(),
+                rules: before.1.iter().map(|(t, r)| (t.clone(), laid_down(2, r.clone()))).collect(),
+                topics: BTreeMap::new(),
+            };
+            let wanted = Wanted { links: after.0, rules: after.1, topics: BTreeMap::new() };
+            let (mut links, mut rules) = before;
+            let (old, mut passed) = (ways(&links, &rules), BTreeSet::new());
+            for change in changes(&wanted, &known, prune).expect("it can be done") {
+                match change {
+                    Change::Rule { topic, before, after, .. } => {
+                        let now = rules.remove(&topic).unwrap_or_default();
+                        prop_assert_eq!(now, before);
+                        rules.extend((!after.is_empty()).then_some((topic, after)));
+                    }
+                    Change::Link { name, after, .. } => {
+                        links.remove(&name);
+                        links.extend(after.map(|link| (name, link)));
+                    }
+                    _ => {}
+                }
+                passed.extend(ways(&links, &rules));
+            }
+            let new = ways(&links, &rules);
+            if prune {
+                prop_assert_eq!((&links, &rules), (&wanted.links, &wanted.rules));
+            }
+            let either: BTreeSet<_> = old.union(&new).cloned().collect();
+            prop_assert!(passed.is_subset(&either), "{passed:?} of {either:?}");
+        }
+    }
+
+    type AnySite = (BTreeMap<String, LinkDefinition>, BTreeMap<String, Vec<String>>);
+
+    fn any_site() -> impl Strategy<Value = AnySite> {
+        let region = || prop::sample::select(vec!["eu", "us", "asia"]);
+        let link = (region(), any::<bool>()).prop_map(|(region, paused)| LinkDefinition {
+            region: region.to_owned(),
+            paused,
+            ..link(&[])
+        });
+        let rule = prop::collection::btree_set(region(), 1..3);
+        let rule = rule.prop_map(|regions| regions.into_iter().map(str::to_owned).collect());
+        let name = || prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned);
+        (
+            prop::collection::btree_map(name(), link, 0..3),
+            prop::collection::btree_map(name(), rule, 0..3),
+        )
     }
 
     #[test]
