@@ -13,6 +13,7 @@
 //! | [`chaos`] | firing faults and taking them back |
 //! | [`workload`] | clients, over real Kafka bytes |
 //! | `reading` | clients that read, and the reader of whole logs |
+//! | `mirroring`, `rules`, `stranger` | links between sites, and who has no business there |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
@@ -27,10 +28,10 @@ mod foreign;
 mod limits;
 mod mirroring;
 mod reading;
-pub mod rules;
+mod rules;
 pub mod series;
 pub mod sink;
-mod stage;
+pub mod stage;
 mod stranger;
 pub mod workload;
 
