@@ -40,7 +40,12 @@ impl LinkStates {
 
     /// Something has become of a link.
     pub fn note(&self, link: &str, change: impl FnOnce(&mut LinkState)) {
-        change(self.locked().entry(link.to_owned()).or_default());
+        let mut links = self.locked();
+        match links.get_mut(link) {
+            // Noted with every batch.
+            Some(known) => change(known),
+            None => change(links.entry(link.to_owned()).or_default()),
+        }
     }
 
     /// What has become of a link.

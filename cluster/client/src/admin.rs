@@ -3,7 +3,7 @@
 //! Everything here is tried until the deadline. After an attempt without an answer, "exists already"
 //! and "no such topic" may be the trace of our own first attempt; the errors say so, and the caller decides.
 
-use crate::cluster::{Cluster, ControllerReason};
+use crate::cluster::{Cluster, ControllerError, ControllerReason};
 use crate::links::DescribeError;
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
@@ -78,6 +78,24 @@ pub enum AlterTopicError {
     /// It may have been changed.
     #[error("it is not known whether the setting was changed: {0}")]
     Unknown(ControllerReason),
+}
+
+impl AlterTopicError {
+    /// Of an attempt that nobody answered.
+    pub(crate) fn unanswered(error: ControllerError) -> Self {
+        match error.may_have_happened {
+            true => Self::Unknown(error.reason),
+            false => Self::NotDone(error.reason),
+        }
+    }
+
+    /// Of an answer, unless it says that it was done.
+    pub(crate) fn unless_done(code: ErrorCode, message: Option<String>) -> Result<(), Self> {
+        match code {
+            ErrorCode::None => Ok(()),
+            code => Err(Self::Refused { code, message }),
+        }
+    }
 }
 
 /// A producer id with its epoch.
@@ -172,17 +190,10 @@ impl Cluster {
         let request =
             IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
         let asked = self.ask_controller(&request, alter_code, time::now() + timeout);
-        let answer = asked.await.map_err(|error| match error.may_have_happened {
-            true => AlterTopicError::Unknown(error.reason),
-            false => AlterTopicError::NotDone(error.reason),
-        })?;
-        match alter_code(&answer) {
-            ErrorCode::None => Ok(()),
-            code => {
-                let result = answer.responses.into_iter().next().unwrap_or_default();
-                Err(AlterTopicError::Refused { code, message: result.error_message })
-            }
-        }
+        let answer = asked.await.map_err(AlterTopicError::unanswered)?;
+        let code = alter_code(&answer);
+        let result = answer.responses.into_iter().next().unwrap_or_default();
+        AlterTopicError::unless_done(code, result.error_message)
     }
 
     /// Creates a topic. Returns its id.

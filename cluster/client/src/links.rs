@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, ControllerReason};
 use crate::metadata::TopicPartition;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::PartitionIndex;
-use fulmar_types::link::{LinkDefinition, NUMBER, list};
+use fulmar_types::link::{LinkDefinition, NUMBER, REGIONS, list};
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
@@ -192,7 +192,7 @@ impl Cluster {
     ) -> Result<(), AlterTopicError> {
         let settings = match regions {
             [] => Vec::new(),
-            some => vec![("regions".to_owned(), some.join(","))],
+            some => vec![(REGIONS.to_owned(), some.join(","))],
         };
         self.replace_settings((RESOURCE_RULE, topic), expected, settings, timeout).await
     }
@@ -314,17 +314,10 @@ impl Cluster {
         };
         let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
         let asked = self.ask_controller(&request, alter_code, time::now() + timeout);
-        let answer = asked.await.map_err(|error| match error.may_have_happened {
-            true => AlterTopicError::Unknown(error.reason),
-            false => AlterTopicError::NotDone(error.reason),
-        })?;
-        match alter_code(&answer) {
-            ErrorCode::None => Ok(()),
-            code => {
-                let result = answer.responses.into_iter().next().unwrap_or_default();
-                Err(AlterTopicError::Refused { code, message: result.error_message })
-            }
-        }
+        let answer = asked.await.map_err(AlterTopicError::unanswered)?;
+        let code = alter_code(&answer);
+        let result = answer.responses.into_iter().next().unwrap_or_default();
+        AlterTopicError::unless_done(code, result.error_message)
     }
 }
 

@@ -7,11 +7,8 @@
 
 use crate::machine::state::State;
 use fulmar_store::entry::LinkOperation;
-use fulmar_types::link::{LinkDefinition, NUMBER, list};
+use fulmar_types::link::{LinkDefinition, NUMBER, REGIONS, list};
 use fulmar_wire::RESOURCE_LINK;
-
-/// The one setting of a rule: the regions that may have the topic, with commas between.
-const REGIONS: &str = "regions";
 
 /// What replaces all settings of a link or a rule; without any but the number it is removed.
 ///

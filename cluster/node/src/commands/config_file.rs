@@ -127,6 +127,19 @@ pub fn absolute(dir: &Path) -> Result<PathBuf, Stop> {
     })
 }
 
+/// The same for a directory in which there must be nothing.
+pub fn empty(dir: &Path) -> Result<PathBuf, Stop> {
+    let dir = absolute(dir)?;
+    let is_empty = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none());
+    if !is_empty {
+        return Err(Stop::usage(format!(
+            "the directory {} is not empty; choose a new one.",
+            dir.display()
+        )));
+    }
+    Ok(dir)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

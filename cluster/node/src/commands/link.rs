@@ -3,7 +3,7 @@
 //! Invariant: a change takes effect only on the link that was looked at; somebody else's change in
 //! between is not undone.
 
-use super::apply::carry::{self, out};
+use super::apply::carry::{links, out};
 use super::apply::plan::{Change, settings_of};
 use super::apply::{authority, plain_list};
 use super::client::Reaching;
@@ -198,12 +198,6 @@ async fn change(cluster: &Cluster, change: Change) -> Result<ExitCode, Stop> {
     out(cluster, &change).await?;
     say(&change);
     Ok(ExitCode::Ok)
-}
-
-type Links = std::collections::BTreeMap<String, LaidDown<LinkDefinition>>;
-
-async fn links(cluster: &Cluster) -> Result<Links, Stop> {
-    Ok(carry::known(cluster, &Default::default()).await?.links)
 }
 
 async fn link(cluster: &Cluster, name: &str) -> Result<LaidDown<LinkDefinition>, Stop> {

@@ -1,7 +1,7 @@
 //! `fulmar rule`: where the topics of a site may go. A topic without a rule goes nowhere.
 
 use super::Stop;
-use super::apply::carry::{self, out};
+use super::apply::carry::{out, rules};
 use super::apply::plain_list;
 use super::apply::plan::Change;
 use super::client::Reaching;
@@ -64,7 +64,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Delete(delete) => (delete.topic, delete.reaching, Vec::new()),
         Command::List(of) => {
             let cluster = of.reaching.cluster("fulmar-rule")?;
-            let rules = carry::known(&cluster, &Default::default()).await?.rules;
+            let rules = rules(&cluster).await?;
             if rules.is_empty() {
                 say("no rules: no topic leaves the site");
             }
@@ -75,7 +75,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         }
     };
     let cluster = reaching.cluster("fulmar-rule")?;
-    let before = carry::known(&cluster, &Default::default()).await?.rules.remove(&topic);
+    let before = rules(&cluster).await?.remove(&topic);
     if before.is_none() && regions.is_empty() {
         return Err(Stop::usage(format!("there is no rule for the topic {topic}.")));
     }

@@ -89,14 +89,7 @@ impl Site {
     ) -> Result<Self, Stop> {
         let name = format!("fulmar-{purpose}-{}", std::process::id());
         let dir = chosen.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
-        let dir = config_file::absolute(&dir)?;
-        let is_empty = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none());
-        if !is_empty {
-            return Err(Stop::usage(format!(
-                "the directory {} is not empty; choose a new one.",
-                dir.display()
-            )));
-        }
+        let dir = config_file::empty(&dir)?;
         let [a, b, c, d, e, f] = free_ports().await?;
         let fresh = Fresh { addresses: [(a, d), (b, e), (c, f)], links: None, extra };
         let mut site = Self::fresh(dir, fresh).await?;

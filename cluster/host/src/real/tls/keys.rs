@@ -28,11 +28,13 @@ use tokio_rustls::rustls::crypto::{
 };
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{
     NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
 };
 use tokio_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 
 /// The file of the authority's certificate.
@@ -113,25 +115,14 @@ impl KeyFiles {
 
     /// How to listen. `is_mutual` is whether those who connect must prove who they are.
     pub(super) fn server(&self, is_mutual: bool) -> Result<ServerConfig, KeysError> {
-        let provider = Arc::new(ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| self.unfit(error))?;
-        let builder = if is_mutual {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(self.authority.clone(), provider)
-                    .build()
-                    .map_err(|error| self.unfit(rustls::Error::General(error.to_string())))?;
-            builder.with_client_cert_verifier(verifier)
-        } else {
-            builder.with_no_client_auth()
+        let verifier = || {
+            let provider = Arc::new(ring::default_provider());
+            let builder =
+                WebPkiClientVerifier::builder_with_provider(self.authority.clone(), provider);
+            builder.build().map_err(|error| self.unfit(rustls::Error::General(error.to_string())))
         };
-        let mut config = builder
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|error| self.unfit(error))?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(config)
+        let verifier = is_mutual.then(verifier).transpose()?;
+        self.listening(verifier, rustls::DEFAULT_VERSIONS)
     }
 
     /// How to listen for other sites, and to connect to them; `anybody` checks that who shows a
@@ -140,51 +131,64 @@ impl KeyFiles {
         &self,
         anybody: Arc<Anybody>,
     ) -> Result<(ClientConfig, ServerConfig), KeysError> {
-        let provider = Arc::new(ring::default_provider());
-        let unfit = |error| self.unfit(error);
-        let mut client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(unfit)?
-            .dangerous()
-            .with_custom_certificate_verifier(anybody.clone())
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(unfit)?;
-        client.resumption = Resumption::disabled();
-        let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(unfit)?
-            .with_client_cert_verifier(anybody)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(unfit)?;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        Ok((client, server))
+        let newest = &[&rustls::version::TLS13];
+        let client = connecting(anybody.clone(), Some(self.own()), newest);
+        Ok((client.map_err(|error| self.unfit(error))?, self.listening(Some(anybody), newest)?))
     }
 
     /// How to connect to a node of the site.
     pub(super) fn client(&self) -> Result<ClientConfig, KeysError> {
-        let own = (self.chain.clone(), self.key.clone_key());
-        connecting(self.authority.clone(), Some(own)).map_err(|error| self.unfit(error))
+        let verifier = Arc::new(AnyNode::of(self.authority.clone()));
+        let client = connecting(verifier, Some(self.own()), rustls::DEFAULT_VERSIONS);
+        client.map_err(|error| self.unfit(error))
+    }
+
+    fn own(&self) -> Own {
+        (self.chain.clone(), self.key.clone_key())
+    }
+
+    /// How to listen to those whom somebody has verified, or to anybody.
+    fn listening(
+        &self,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ServerConfig, KeysError> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .map_err(|error| self.unfit(error))?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let (chain, key) = self.own();
+        let config = builder.with_single_cert(chain, key);
+        let mut config = config.map_err(|error| self.unfit(error))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
     }
 }
+
+/// A certificate, those between it and its authority, and its private key.
+type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// How somebody without a certificate of his own connects to a node of the site.
 pub(super) fn anonymous(authority: &Path) -> Result<ClientConfig, KeysError> {
     let unfit = |error| KeysError::Unfit { directory: authority.to_owned(), error };
-    connecting(Arc::new(roots(authority)?), None).map_err(unfit)
+    let verifier = Arc::new(AnyNode::of(Arc::new(roots(authority)?)));
+    connecting(verifier, None, rustls::DEFAULT_VERSIONS).map_err(unfit)
 }
 
-/// How to connect to the nodes of an authority, with or without a certificate of one's own.
+/// How to connect to those whom somebody has verified, with or without a certificate of one's own.
 fn connecting(
-    authority: Arc<RootCertStore>,
-    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    verifier: Arc<dyn ServerCertVerifier>,
+    own: Option<Own>,
+    versions: &[&'static SupportedProtocolVersion],
 ) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = AnyNode { authority, algorithms: provider.signature_verification_algorithms };
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(versions)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier);
     let mut config = match own {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
@@ -257,6 +261,12 @@ fn roots(file: &Path) -> Result<RootCertStore, KeysError> {
 struct AnyNode {
     authority: Arc<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl AnyNode {
+    fn of(authority: Arc<RootCertStore>) -> Self {
+        Self { authority, algorithms: ring::default_provider().signature_verification_algorithms }
+    }
 }
 
 impl ServerCertVerifier for AnyNode {

@@ -2,7 +2,7 @@
 
 use super::super::Stop;
 use super::file::Topic;
-use super::plan::{Change, Known};
+use super::plan::{Change, Known, Links, Rules};
 use fulmar_client::Cluster;
 use fulmar_client::admin::AlterTopicError;
 use fulmar_host::time::Duration;
@@ -16,10 +16,19 @@ fn unknown(what: &str, error: impl Display) -> Stop {
     Stop::failed(format!("the {what} of the site are not known: {error}."))
 }
 
+/// The links of a site, by name.
+pub async fn links(cluster: &Cluster) -> Result<Links, Stop> {
+    cluster.links(TIMEOUT).await.map_err(|error| unknown("links", error))
+}
+
+/// The regions that the topics of a site may go to.
+pub async fn rules(cluster: &Cluster) -> Result<Rules, Stop> {
+    cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))
+}
+
 /// What a site is, and how it has these topics.
 pub async fn known(cluster: &Cluster, topics: &BTreeMap<String, Topic>) -> Result<Known, Stop> {
-    let links = cluster.links(TIMEOUT).await.map_err(|error| unknown("links", error))?;
-    let rules = cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))?;
+    let (links, rules) = (links(cluster).await?, rules(cluster).await?);
     let mut known = Known { links, rules, topics: BTreeMap::new() };
     if topics.is_empty() {
         return Ok(known);
@@ -88,8 +97,7 @@ pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
 
 /// The number of a rule that an earlier change has made what it is.
 async fn number_of(cluster: &Cluster, topic: &str, is: &[String]) -> Result<u64, Stop> {
-    let mut rules = cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))?;
-    match rules.remove(topic) {
+    match rules(cluster).await?.remove(topic) {
         Some(rule) if rule.is == is => Ok(rule.number),
         None if is.is_empty() => Ok(0),
         _ => Err(Stop::failed(format!("rule {topic}: it has been changed meanwhile."))),
@@ -103,11 +111,10 @@ async fn topic_settings(cluster: &Cluster, name: &str) -> Result<BTreeMap<String
 
 async fn is_done(cluster: &Cluster, change: &Change) -> bool {
     match change {
-        Change::Link { name, after, .. } => cluster
-            .links(TIMEOUT)
+        Change::Link { name, after, .. } => links(cluster)
             .await
             .is_ok_and(|links| links.get(name).map(|link| &link.is) == after.as_ref()),
-        Change::Rule { topic, after, .. } => cluster.rules(TIMEOUT).await.is_ok_and(|rules| {
+        Change::Rule { topic, after, .. } => rules(cluster).await.is_ok_and(|rules| {
             rules.get(topic).map(|rule| &*rule.is).unwrap_or_default() == after.as_slice()
         }),
         Change::TopicSettings { name, changed } => topic_settings(cluster, name)

@@ -7,13 +7,19 @@ use fulmar_types::link::LinkDefinition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// Links, by name.
+pub type Links = BTreeMap<String, LaidDown<LinkDefinition>>;
+
+/// The regions of rules, by topic.
+pub type Rules = BTreeMap<String, LaidDown<Vec<String>>>;
+
 /// What a site is.
 #[derive(Debug, Default)]
 pub struct Known {
     /// Its links, by name.
-    pub links: BTreeMap<String, LaidDown<LinkDefinition>>,
+    pub links: Links,
     /// The regions that topics may go to.
-    pub rules: BTreeMap<String, LaidDown<Vec<String>>>,
+    pub rules: Rules,
     /// Its topics, as far as somebody wants to know.
     pub topics: BTreeMap<String, Topic>,
 }

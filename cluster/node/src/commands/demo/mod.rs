@@ -30,6 +30,7 @@ use fulmar_types::{ExitCode, NodeId};
 use load::Load;
 use plant::{PARTITIONS, Plant, TOPIC};
 use report::{Kill, Report};
+use std::fmt::Display;
 use std::path::PathBuf;
 use verify::Findings;
 
@@ -76,15 +77,27 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     if let Some(Other::Mirror(options)) = options.other {
         return mirror::run(options).await;
     }
-    if options.records < 1_000 {
-        return Err(Stop::usage("--records must be at least 1000, so that there is time to kill."));
-    }
+    check_records(options.records)?;
     let mut stop = StopSignal::listen()?;
     tokio::select! {
         biased;
         () = stop.wait() => Err(Stop::failed("the demo was interrupted.")),
         ended = Demo::run(&options) => ended,
     }
+}
+
+/// Refuses a data set that is written before anybody is killed.
+fn check_records(records: u64) -> Result<(), Stop> {
+    if records < 1_000 {
+        return Err(Stop::usage("--records must be at least 1000, so that there is time to kill."));
+    }
+    Ok(())
+}
+
+/// Tells what happens, and when.
+fn tell(began: Instant, what: impl Display) {
+    let at = time::now().saturating_duration_since(began).as_secs_f64();
+    say(format!("[{at:>5.1} s] {what}"));
 }
 
 struct Demo {
@@ -121,9 +134,8 @@ impl Demo {
         Ok(if report.failures().is_empty() { ExitCode::Ok } else { ExitCode::Failed })
     }
 
-    fn tell(&self, what: impl std::fmt::Display) {
-        let at = time::now().saturating_duration_since(self.began).as_secs_f64();
-        say(format!("[{at:>5.1} s] {what}"));
+    fn tell(&self, what: impl Display) {
+        tell(self.began, what);
     }
 
     async fn play(&mut self, options: &Options) -> Result<Report, Stop> {

@@ -14,12 +14,12 @@ mod line;
 
 use super::load::Load;
 use super::plant::{PARTITIONS, Plant, TOPIC};
-use super::verify;
+use super::{check_records, tell, verify};
 use crate::commands::apply::authority;
 use crate::commands::node::StopSignal;
 use crate::commands::output::{grouped, say, seconds};
 use crate::commands::site::Site;
-use crate::commands::{Stop, client};
+use crate::commands::{Stop, client, config_file};
 use clap::Args;
 use fulmar_client::{
     Cluster, LinkStatus, OffsetAt, Producer, ProducerSettings, TopicPartition, WriteRecord,
@@ -68,16 +68,11 @@ pub struct Options {
 
 /// Runs the demo.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
-    if options.records < 1_000 {
-        return Err(Stop::usage("--records must be at least 1000, so that there is time to kill."));
-    }
+    check_records(options.records)?;
     let mut stop = StopSignal::listen()?;
     let name = format!("fulmar-demo-mirror-{}", std::process::id());
     let dir = options.keep.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
-    if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        let dir = dir.display();
-        return Err(Stop::usage(format!("the directory {dir} is not empty; choose a new one.")));
-    }
+    let dir = config_file::empty(&dir)?;
     let ended = tokio::select! {
         biased;
         () = stop.wait() => Err(Stop::failed("the demo was interrupted.")),
@@ -104,11 +99,6 @@ async fn play(options: &Options, dir: &Path) -> Result<ExitCode, Stop> {
         site.stop().await?;
     }
     ended
-}
-
-fn tell(began: Instant, what: impl std::fmt::Display) {
-    let at = time::now().saturating_duration_since(began).as_secs_f64();
-    say(format!("[{at:>5.1} s] {what}"));
 }
 
 struct Demo {
