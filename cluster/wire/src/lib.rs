@@ -10,6 +10,7 @@
 //! primitives   bounded reading, infallible writing, errors of both
 //! records      record bytes in shared pieces
 //! batch        record batches: validate, place, read, build
+//! compression  the codecs of record batches, for whoever has to look into one
 //! error_code   Kafka's error codes
 //! ```
 //!
@@ -18,7 +19,7 @@
 //!   read from the wire and not bounded first ([`primitives::Reader::elements`]).
 //! - A decoded message takes at most five times the memory of its frame and 1 MiB.
 //! - Record bytes are never copied on the way in, and in a Fetch response not on the way out.
-//! - A batch is never re-encoded: the producer's bytes are what consumers get.
+//! - A batch is never re-encoded on its way through a site: the producer's bytes are what its consumers get.
 //!
 //! Never: a socket, a clock, a task. Never a dependency on a code generator or on the
 //! `kafka-protocol` crate outside the tests, where it is the other side of the comparison.
@@ -46,6 +47,7 @@
 
 pub mod api;
 pub mod batch;
+pub mod compression;
 pub mod error_code;
 pub mod frame;
 pub mod message;
