@@ -161,6 +161,7 @@ impl Machines {
         let process = Arc::new(SimProcess { shared, machine, life });
         let network = Arc::new(self.shared.network.boot(machine));
         Host {
+            http: network.clone(),
             peers: network.clone(),
             links: Arc::new(SimLinks(network.clone())),
             network,

@@ -5,6 +5,7 @@
 use fulmar_tests::kcat::{Kcat, lines};
 use fulmar_tests::site::{How, NODES, Site, binary, eventually};
 use fulmar_tests::tools;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -91,6 +92,56 @@ fn pin(site: &Site, authority: &Path) {
     assert!(said.contains("~ link south\n    authority"), "{said}");
 }
 
+/// What `fulmar link status` says on both sides, once everything has arrived.
+fn status_says_what_arrived(north: &Site, south: &Site) {
+    let status = fulmar(&["link", "status", "--bootstrap", &south.bootstrap()]);
+    assert!(status.contains("link north: up"), "{status}");
+    assert!(status.contains("takes north.readings/2  up to"), "{status}");
+    let arrived = eventually(|| {
+        let status = fulmar(&["link", "status", "--bootstrap", &north.bootstrap()]);
+        let is_behind = |line: &str| !line.contains("arrived") || line.contains("behind");
+        let sends = |line: &&str| line.contains("sends readings/");
+        if status.lines().filter(sends).any(is_behind) {
+            Err(io::Error::other(status))
+        } else {
+            Ok(())
+        }
+    });
+    arrived.expect("what has arrived is noted");
+}
+
+/// The values of the metrics of a node, by name and labels.
+fn metrics(site: &Site, id: i32) -> BTreeMap<String, f64> {
+    let (status, text) = site.http(id, "/metrics").expect("it answers");
+    assert_eq!(status, 200, "{text}");
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    samples.map(|line| sample(line).unwrap_or_else(|| panic!("{line}"))).collect()
+}
+
+/// What the node that leads tells of the link, once everything has arrived.
+fn metrics_say_the_same(north: &Site, records: usize) {
+    let told = metrics(north, north.leader("readings"));
+    let is = |name: &str| *told.get(name).unwrap_or_else(|| panic!("{name} in {told:?}"));
+    let whole = |name: &str| is(name) as usize;
+    assert_eq!(whole("fulmar_link_state{link=\"south\",state=\"up\"}"), 1);
+    assert_eq!(whole("fulmar_link_state{link=\"south\",state=\"down\"}"), 0);
+    assert_eq!(whole("fulmar_topic_records{topic=\"readings\"}"), records);
+    assert_eq!(whole("fulmar_raft_role{role=\"leader\"}"), 1);
+    assert_eq!(whole("fulmar_ready"), 1);
+    let of = "{link=\"south\",topic=\"readings\"}";
+    for lag in ["records", "bytes", "seconds"] {
+        assert_eq!(whole(&format!("fulmar_link_lag_{lag}{of}")), 0);
+    }
+    assert!(is("fulmar_link_sent_bytes_total{link=\"south\"}") > 0.0);
+    assert!(is("fulmar_flush_seconds_count") > 0.0);
+    assert_eq!(is("fulmar_flush_seconds_bucket{le=\"+Inf\"}"), is("fulmar_flush_seconds_count"));
+    assert!(is("fulmar_requests_total{api=\"Produce\"}") > 0.0);
+}
+
 #[test]
 fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     if !tools::is_there("kcat") {
@@ -99,9 +150,14 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     let [mut north, mut south] = Site::pair(["north", "south"], "\n[tls]\nkeys = \"keys\"\n");
     let (of_north, of_south) = (keys(&north, "keys"), keys(&south, "keys"));
     let strangers = keys(&south, "strangers");
-    north.start_all(How::Plain);
+    north.start(1, How::Plain);
+    north.wait_health(1, 503, "the node is starting");
+    assert_eq!(north.http(1, "/healthz").expect("it lives").0, 200);
+    north.start(2, How::Plain);
+    north.start(3, How::Plain);
     south.start_all(How::Plain);
     north.wait_ready();
+    NODES.iter().for_each(|id| north.wait_health(*id, 200, "ready"));
     south.wait_ready();
     north.create_topic("readings", PARTITIONS);
     fulmar(&["rule", "set", "readings", "--regions", "eu", "--bootstrap", &north.bootstrap()]);
@@ -128,20 +184,8 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     south.wait_ready();
     assert_eq!(converged(&north, &south), written.len(), "none lost, none twice");
 
-    let status = fulmar(&["link", "status", "--bootstrap", &south.bootstrap()]);
-    assert!(status.contains("link north: up"), "{status}");
-    assert!(status.contains("takes north.readings/2  up to"), "{status}");
-    let arrived = eventually(|| {
-        let status = fulmar(&["link", "status", "--bootstrap", &north.bootstrap()]);
-        let is_behind = |line: &str| !line.contains("arrived") || line.contains("behind");
-        let sends = |line: &&str| line.contains("sends readings/");
-        if status.lines().filter(sends).any(is_behind) {
-            Err(io::Error::other(status))
-        } else {
-            Ok(())
-        }
-    });
-    arrived.expect("what has arrived is noted");
+    status_says_what_arrived(&north, &south);
+    metrics_say_the_same(&north, written.len());
 
     // Whoever has south's certificate is a stranger now.
     pin(&north, &strangers);
@@ -155,6 +199,11 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     assert_eq!(copy, written.len(), "nothing goes to whom nobody vouches for");
     pin(&north, &of_south);
     assert_eq!(converged(&north, &south), written.len() + 1);
+
+    let leader = south.leader("north.readings");
+    let alone = NODES.into_iter().find(|id| *id != leader).expect("there are three");
+    NODES.into_iter().filter(|id| *id != alone).for_each(|id| south.kill(id));
+    south.wait_health(alone, 503, "no leader");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::cargo;
 use crate::kafka::{Client, Metadata};
 use crate::power_cut::{Lost, PowerCut};
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -85,6 +85,7 @@ struct Node {
     id: i32,
     kafka: SocketAddr,
     link: SocketAddr,
+    http: SocketAddr,
     power_cut: PowerCut,
     running: Option<Running>,
 }
@@ -130,23 +131,25 @@ impl Site {
     }
 
     fn prepare(directory: &Path, name: &str, extra: &str, has_links: bool) -> Self {
-        let ports = free_ports(3 * NODES.len());
+        let ports = free_ports(4 * NODES.len());
         let mut config = format!("site = \"{name}\"\n");
         let mut nodes = Vec::new();
-        for (id, ports) in NODES.into_iter().zip(ports.chunks(3)) {
+        for (id, ports) in NODES.into_iter().zip(ports.chunks(4)) {
             let data = directory.join(format!("node-{id}"));
             config.push_str(&format!(
-                "\n[[node]]\nid = {id}\ndata = \"{}\"\nkafka = \"{}\"\npeer = \"{}\"\n",
+                "\n[[node]]\nid = {id}\ndata = \"{}\"\nkafka = \"{}\"\npeer = \"{}\"\nhttp = \"{}\"\n",
                 data.display(),
                 ports[0],
-                ports[1]
+                ports[1],
+                ports[3]
             ));
             if has_links {
                 config.push_str(&format!("link = \"{}\"\n", ports[2]));
             }
             let side = directory.join(format!("node-{id}.undo"));
             let power_cut = PowerCut::new(&data, &side).expect("directories for a node");
-            nodes.push(Node { id, kafka: ports[0], link: ports[2], power_cut, running: None });
+            let (kafka, link, http) = (ports[0], ports[2], ports[3]);
+            nodes.push(Node { id, kafka, link, http, power_cut, running: None });
         }
         config.push_str(extra);
         let site = Self { nodes, directory: directory.to_owned(), scratch: None };
@@ -158,6 +161,36 @@ impl Site {
     pub fn links(&self) -> String {
         let addresses: Vec<String> = self.nodes.iter().map(|node| node.link.to_string()).collect();
         addresses.join(",")
+    }
+
+    /// What a node answers over HTTP: the status, and what it says.
+    ///
+    /// # Errors
+    /// If it does not answer, or what it answers is not HTTP.
+    pub fn http(&self, id: i32, path: &str) -> io::Result<(u16, String)> {
+        let node = self.nodes.iter().find(|node| node.id == id);
+        let address = node.unwrap_or_else(|| panic!("there is no node {id}")).http;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let unclear = || io::Error::other(format!("no answer of HTTP: {answer}"));
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unclear)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or_else(unclear)?, body.to_owned()))
+    }
+
+    /// Waits until a node says that it can serve, or that it cannot, with this in its reason.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn wait_health(&self, id: i32, status: u16, reason: &str) {
+        let said = eventually(|| match self.http(id, "/readyz")? {
+            (found, text) if found == status && text.contains(reason) => Ok(()),
+            other => Err(io::Error::other(format!("{other:?}"))),
+        });
+        said.unwrap_or_else(|error| panic!("node {id}, {status} {reason}: {error}"));
     }
 
     /// The configuration of the site.

@@ -9,6 +9,7 @@
 //! Invariants: nothing in an answer is larger than what was counted for it; nobody waits for room
 //! longer than a client waits for an answer.
 
+use crate::counters::Pool;
 use crate::limits::{
     ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_PER_NAME, ANSWER_ROOM_WAIT_MS_MAX,
     DESCRIBED_LINK_BYTES_MAX, LARGE_ANSWERS_BYTES_MAX, LINK_STATUS_VALUES_MAX,
@@ -183,6 +184,14 @@ impl AnswerRoom {
         let share = if bytes <= MIDDLE_ANSWER_BYTES_MAX { &self.middle } else { &self.large };
         let patience = Duration::from_millis(ANSWER_ROOM_WAIT_MS_MAX);
         time::timeout(patience, take(share, bytes)).await.ok().map(|room| vec![room])
+    }
+
+    /// What is in use for middle-sized and for large answers.
+    pub fn pools(&self) -> [Pool; 2] {
+        [
+            Pool::of("answers-middle", &self.middle, MIDDLE_ANSWERS_BYTES_MAX),
+            Pool::of("answers-large", &self.large, LARGE_ANSWERS_BYTES_MAX),
+        ]
     }
 
     /// What is free for middle-sized and for large answers.

@@ -3,7 +3,9 @@
 //! Invariants: a broker serves from the state machine and the records of its own node; whether it
 //! may do so is asked of the group at every read. Nothing here is durable.
 
+use crate::age;
 use crate::answers::AnswerRoom;
+use crate::counters::{Counters, Pool};
 use crate::group::{GroupHandle, Records};
 use crate::handlers;
 use crate::limits::{
@@ -12,6 +14,7 @@ use crate::limits::{
 use crate::link_states::LinkStates;
 use crate::proposer::Proposer;
 use crate::room::room;
+use crate::server::RequestRoom;
 use crate::settings::BrokerSettings;
 use crate::site::Site;
 use crate::upkeep;
@@ -29,6 +32,9 @@ pub struct Broker {
     pub(crate) proposer: Proposer,
     pub(crate) settings: BrokerSettings,
     pub(crate) links: LinkStates,
+    pub(crate) counters: Counters,
+    /// Requests that were read.
+    pub(crate) request_room: Arc<RequestRoom>,
     /// Record bytes of responses, in KiB.
     pub(crate) fetch_room: Arc<Semaphore>,
     /// Fetch requests that wait for an append, in KiB.
@@ -60,6 +66,8 @@ impl Broker {
             proposer,
             settings,
             links: LinkStates::default(),
+            counters: Counters::default(),
+            request_room: Arc::new(RequestRoom::new()),
             fetch_room: room(FETCH_BYTES_IN_FLIGHT_MAX),
             waiting_room: room(WAITING_FETCH_BYTES_MAX),
             metadata_room: room(METADATA_BYTES_IN_FLIGHT_MAX),
@@ -88,6 +96,29 @@ impl Broker {
     /// What becomes of the links to other sites.
     pub fn links(&self) -> &LinkStates {
         &self.links
+    }
+
+    /// What it has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The memory that it keeps for one use or another, and how much of it is in use.
+    pub fn pools(&self) -> Vec<Pool> {
+        let mut pools = self.request_room.pools().to_vec();
+        pools.extend(self.answer_room.pools());
+        pools.extend([
+            Pool::of("fetch-records", &self.fetch_room, FETCH_BYTES_IN_FLIGHT_MAX),
+            Pool::of("fetch-waiting", &self.waiting_room, WAITING_FETCH_BYTES_MAX),
+            Pool::of("metadata-answers", &self.metadata_room, METADATA_BYTES_IN_FLIGHT_MAX),
+            self.proposer.pool(),
+        ]);
+        pools
+    }
+
+    /// The age of the site now, in milliseconds.
+    pub fn age_ms(&self) -> u64 {
+        age::age_ms(&self.host, &self.site, self.group.leadership().term)
     }
 
     /// What puts units into the log.

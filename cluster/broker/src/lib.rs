@@ -9,7 +9,8 @@
 //! | [`proposer`] | units into entries: group commit without a timer |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |
-//! | [`link_states`] | what becomes of the links to other sites |
+//! | [`counters`] | what is counted |
+//! | [`link_states`], [`link_figures`] | what becomes of the links to other sites |
 //! | `age`, `upkeep` | how old the site is, and what goes for its age |
 //! | `error_map` | every error as a Kafka code |
 //!
@@ -21,10 +22,12 @@
 mod age;
 mod answers;
 pub mod broker;
+pub mod counters;
 mod error_map;
 pub mod group;
 pub mod handlers;
 pub mod limits;
+pub mod link_figures;
 pub mod link_states;
 pub mod machine;
 pub mod proposer;

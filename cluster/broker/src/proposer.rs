@@ -16,6 +16,7 @@
 //! safe.
 
 use crate::age;
+use crate::counters::Pool;
 use crate::group::{GroupHandle, ProposeError, Proposed};
 use crate::limits::{PROPOSALS_IN_FLIGHT_MAX, PROPOSER_QUEUE_BYTES_MAX};
 use crate::machine::outcome::{self, UnitResult};
@@ -182,6 +183,11 @@ impl Proposer {
             self.shared.push(unit, None, room);
             true
         })
+    }
+
+    /// The memory of the queue.
+    pub(crate) fn pool(&self) -> Pool {
+        Pool::of("proposals", &self.shared.room, PROPOSER_QUEUE_BYTES_MAX)
     }
 
     /// Submits a unit and waits for its answer. The caller brings its own deadline; a unit that is

@@ -15,6 +15,8 @@
 mod connection;
 mod room;
 
+pub(crate) use room::Room as RequestRoom;
+
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +27,6 @@ use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
 use fulmar_types::Event;
 use fulmar_types::limits::CLIENT_CONNECTIONS_MAX;
-use room::Room;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,6 @@ impl Server {
 
 async fn accept(broker: Arc<Broker>, mut listener: Box<dyn Listener>) {
     let slots = Arc::new(Semaphore::new(CLIENT_CONNECTIONS_MAX));
-    let room = Arc::new(Room::new());
     let mut connections = Connections(Vec::new());
     loop {
         let connection = match listener.accept().await {
@@ -75,20 +75,32 @@ async fn accept(broker: Arc<Broker>, mut listener: Box<dyn Listener>) {
                 continue;
             }
         };
+        broker.counters.connections.add(1);
         let Ok(slot) = slots.clone().try_acquire_owned() else {
             // Kafka closes what is too much as well (max.connections): the client tries another.
             tracing::warn!(peer = %connection.peer.address, "too many connections");
+            broker.counters.connections_refused.add(1);
+            broker.counters.connections_ended.add(1);
             continue;
         };
-        let (host, broker, room) = (broker.host.clone(), broker.clone(), room.clone());
+        let (host, served) = (broker.host.clone(), Served(broker.clone()));
         connections.0.retain(|task| !task.is_finished());
         connections.0.push(task::spawn(async move {
-            serve(broker, room, connection).await;
-            drop(slot);
+            serve(&served.0, connection).await;
+            drop((slot, served));
         }));
         // Those that are served, and not the slots that are taken, of which there are never more.
         let (depth, bound) = (connections.0.len() as u64, CLIENT_CONNECTIONS_MAX as u64);
         host.report(Event::QueueDepth { queue: "client connections", depth, bound });
+    }
+}
+
+/// Somebody who is served, until he is not any more, whatever ends it.
+struct Served(Arc<Broker>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.counters.connections_ended.add(1);
     }
 }
 

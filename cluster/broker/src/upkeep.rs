@@ -10,7 +10,6 @@
 //!
 //! Never: remove anything here. Files go when nothing in them can be read (`store/gc.rs`).
 
-use crate::age;
 use crate::broker::Broker;
 use crate::machine::outcome::{OperationResult, UnitResult};
 use crate::machine::state::State;
@@ -69,11 +68,6 @@ fn due(state: &State, age_ms: u64) -> Vec<Due> {
 }
 
 impl Broker {
-    /// The age of the site now.
-    fn age_ms(&self) -> u64 {
-        age::age_ms(&self.host, &self.site, self.group.leadership().term)
-    }
-
     /// Forgets the producers that have been idle for long.
     async fn expire_producers(&self) {
         let idle_ms = u64::try_from(self.settings.producer_expiry.as_millis()).unwrap_or(u64::MAX);

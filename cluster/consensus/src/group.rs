@@ -18,7 +18,7 @@ use crate::peer::installing::Installing;
 use crate::peer::server::PeerServer;
 use crate::peer::ship::ShipYard;
 use crate::rejoin;
-use crate::space::{self, Admission, Space};
+use crate::space::{self, Admission, RoomReport, Space};
 use crate::state_machine::{Progress, StateMachine};
 use crate::types::{Member, Proposal, TypeConfig, position};
 use bytes::Bytes;
@@ -46,6 +46,10 @@ pub(crate) type SiteRaft = openraft::Raft<TypeConfig, StateMachine>;
 const DIAL_PATIENCE: u32 = 1;
 /// How long a peer may owe an answer, in election timeouts. A slow flush must fit in.
 const STALL_PATIENCE: u32 = 4;
+
+/// How long a leader may be silent before a node says that it hears of none, in election timeouts. With
+/// Pre-Vote a node that is cut off goes on believing in the leader that it had.
+const SILENCE_PATIENCE: u32 = 2;
 
 /// How long a proposal waits for a spare that is being written: a slow disk takes more than a
 /// second for the 64 MiB of one.
@@ -182,6 +186,8 @@ pub(crate) struct Shared {
     pub(crate) earlier_grant: EarlierGrant,
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
+    /// How long a leader that is there may be silent.
+    silence_max: Duration,
     node: NodeId,
     site: SiteId,
 }
@@ -303,6 +309,7 @@ impl Group {
             earlier_grant: context.earlier_grant,
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
+            silence_max: settings.election_timeout_max * SILENCE_PATIENCE,
             node: settings.node,
             site,
         });
@@ -397,9 +404,30 @@ impl Group {
         }
     }
 
+    /// Whether this node leads, or has heard lately from the one that does.
+    pub fn hears_leader(&self) -> bool {
+        let leadership = self.leadership();
+        let heard = *self.shared.context.heard.lock().expect("no holder of this lock panics");
+        let is_fresh = |(term, at): (Term, time::Instant)| {
+            term == leadership.term && at.elapsed() <= self.shared.silence_max
+        };
+        leadership.is_me || leadership.leader.is_some() && heard.is_some_and(is_fresh)
+    }
+
     /// The last entry that was applied here.
     pub fn applied(&self) -> Option<LogPosition> {
         self.shared.progress.applied()
+    }
+
+    /// The last entry that is known to be committed, by the word of the leader; it may not be here yet.
+    pub fn committed(&self) -> Option<LogPosition> {
+        let metrics = self.shared.raft.metrics();
+        metrics.borrow_watched().cluster_committed.as_ref().map(position)
+    }
+
+    /// What the log of this node can still take.
+    pub fn room(&self) -> RoomReport {
+        self.shared.space.own()
     }
 
     /// Whether this node knows all that it knew in an earlier life. Before that it cannot say that
@@ -473,6 +501,7 @@ pub(crate) fn peer_context(
         lease: Arc::new(Lease::new(settings.node, settings.election_timeout_max)),
         earlier_grant: EarlierGrant::at_start(settings.node, vote, longest),
         catch_up: CatchUp::default(),
+        heard: Mutex::default(),
         node: settings.node,
         addresses: settings.peers.clone(),
         site_name: settings.site_name.clone(),

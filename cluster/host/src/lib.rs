@@ -49,6 +49,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Host {
     /// Sockets for Kafka clients, and to be one.
     pub network: Arc<dyn net::Network>,
+    /// Sockets for those who ask for metrics and health.
+    pub http: Arc<dyn net::Network>,
     /// Sockets for the other nodes of the site.
     pub peers: Arc<dyn net::Network>,
     /// Sockets for other sites.

@@ -171,6 +171,7 @@ impl Context {
         self.host.report(Event::LinkUp { link: name.clone() });
         self.broker.links().note(&name, |link| {
             (link.up_since, link.next_attempt) = (Some(time::now()), None);
+            link.sessions += 1;
             link.has.clear();
             link.stopped.clear();
         });

@@ -235,7 +235,8 @@ async fn write(
         }
         if let Message::Batch(_, _, bytes) = &message {
             let links = parts.context.broker.links();
-            links.note(&parts.link.name, |link| link.sent_bytes += bytes.len() as u64);
+            let (bytes, now) = (bytes.len() as u64, time::now());
+            links.note(&parts.link.name, |link| link.sent.add(bytes, now));
         }
         if frame::write(&mut writer, &message).await.is_err() {
             return Ended::Lost;
@@ -257,7 +258,8 @@ async fn read(parts: &Parts, mut reader: Messages) -> Ended {
         };
         if let Message::Batch(_, _, bytes) = &message {
             let links = parts.context.broker.links();
-            links.note(&parts.link.name, |link| link.received_bytes += bytes.len() as u64);
+            let (bytes, now) = (bytes.len() as u64, time::now());
+            links.note(&parts.link.name, |link| link.received.add(bytes, now));
         }
         let in_order = match message {
             // The rules have changed since it was offered.

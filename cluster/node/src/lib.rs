@@ -5,6 +5,10 @@
 //!
 //! Never: ask here or below whether the node is simulated.
 
+mod health;
+mod http;
+mod metrics;
+mod node_view;
 mod start;
 
 pub use start::{RejoinError, RunningNode, StartError, prepare_rejoin, start};

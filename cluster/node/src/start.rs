@@ -2,6 +2,9 @@
 //!
 //! Invariant: nobody is served before the node belongs to its site and has recovered its state.
 
+use crate::health;
+use crate::http::HttpServer;
+use crate::node_view::{NodeView, Serving};
 use fulmar_broker::settings::SettingsError;
 use fulmar_broker::{Broker, BrokerSettings, Site, server::Server, stored::StoredRecords};
 use fulmar_consensus::{Group, GroupSettings, Leadership};
@@ -52,13 +55,14 @@ impl StartError {
 
 /// A node that runs. Dropping it stops it where it is, as a crash would; see [`RunningNode::stop`].
 pub struct RunningNode {
-    group: Group,
+    /// First, since it looks at everything below.
+    http: Option<HttpServer>,
     node: NodeId,
     peers: Vec<NodeId>,
     server: Server,
     /// Before the broker, whose group they use.
     links: Links,
-    _broker: Arc<Broker>,
+    serving: Arc<Serving>,
 }
 
 fn group_settings(config: &Config, node: NodeId) -> Result<GroupSettings, SettingsError> {
@@ -125,6 +129,17 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
     // Clients are let in at the end only. But an address that is not to be had is said before the
     // directory is touched, and before the other nodes count on this one for the first start.
     drop(host.network.listen(address).await.map_err(cannot_bind)?);
+    let (view, host) = NodeView::before_start(&config.site, node, host);
+    // Before the node waits for anything, so that it can say for what.
+    let http = match own.http {
+        Some(address) => {
+            let answers = health::answers(view.clone());
+            let started = HttpServer::start(host.http.as_ref(), address, answers).await;
+            let whom = "metrics and health";
+            Some(started.map_err(|error| StartError::Bind { whom, address, error })?)
+        }
+        None => None,
+    };
     let site = Site::new();
     let group = Group::start(host.clone(), settings, site.machine()).await?;
     let broker = Broker::start(
@@ -146,9 +161,11 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
     };
     let links = Links::start(host.clone(), broker.clone(), links).await.map_err(cannot_link)?;
     let server = Server::start(broker.clone()).await.map_err(cannot_bind)?;
+    let serving = Arc::new(Serving { group, broker });
+    view.serves(&serving);
     host.report(Event::Ready);
     let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();
-    Ok(RunningNode { group, node, peers, server, links, _broker: broker })
+    Ok(RunningNode { http, node, peers, server, links, serving })
 }
 
 impl RunningNode {
@@ -157,24 +174,29 @@ impl RunningNode {
         self.server.address()
     }
 
+    /// Where metrics and health are told, if anywhere.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::address)
+    }
+
     /// Who leads the site, as far as this node knows.
     pub fn leadership(&self) -> Leadership {
-        self.group.leadership()
+        self.serving.group.leadership()
     }
 
     /// Stops the node in an orderly way: another one takes over first, if this one leads.
     pub async fn stop(self) {
-        let seen = self.group.leadership();
+        let seen = self.serving.group.leadership();
         if seen.is_me
             && let Some(peer) = self.peers.first()
         {
             tracing::info!(node = %self.node, to = %peer, "handing over the leadership");
-            self.group.hand_over(*peer).await;
-            let changed = self.group.wait_leadership_change(seen);
+            self.serving.group.hand_over(*peer).await;
+            let changed = self.serving.group.wait_leadership_change(seen);
             let _ = fulmar_host::time::timeout(HAND_OVER_PATIENCE, changed).await;
         }
         drop(self.links);
-        self.group.shutdown().await;
-        let _ = self.group.store().close().await;
+        self.serving.group.shutdown().await;
+        let _ = self.serving.group.store().close().await;
     }
 }

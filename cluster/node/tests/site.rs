@@ -53,11 +53,14 @@ fn wait_for(said: &mut impl BufRead, what: &str) -> String {
     line
 }
 
-/// A place for the ports of a site: the first three and those of the peers, 100 further on.
+/// A place for the ports of a site: the first three, those of the peers, 100 further on, and those for
+/// metrics, 300 further on.
 fn free_ports() -> u16 {
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let is_free = |base: &u16| (0..3).all(|at| free(base + at) && free(base + 100 + at));
-    (20_100..60_000).step_by(200).find(is_free).expect("six free ports")
+    let is_free = |base: &u16| {
+        (0..3).all(|at| free(base + at) && free(base + 100 + at) && free(base + 300 + at))
+    };
+    (20_100..60_000).step_by(400).find(is_free).expect("nine free ports")
 }
 
 /// The directory that a message says is kept; it is removed.

@@ -8,6 +8,7 @@
 
 use crate::cache::EntryCache;
 use crate::error::{DiskError, Failure, Poisoned};
+use crate::figures::FlushTimes;
 use crate::files::replace;
 use crate::footer::FooterBuilder;
 use crate::format::frame::LogEntry;
@@ -107,6 +108,7 @@ pub(crate) struct Inner {
     pub staging: tokio::sync::Mutex<()>,
     pub handles: Handles,
     pub ballast: Ballast,
+    pub flush_times: FlushTimes,
 }
 
 /// What [`Inner::new`] is made of.
@@ -154,6 +156,7 @@ impl Inner {
             sealing: tokio::sync::Mutex::new(()),
             staging: tokio::sync::Mutex::new(()),
             handles: Handles::default(),
+            flush_times: FlushTimes::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `recovery` | from a directory to a log: a decision table and its driver |
 //! | `log`, `cache` | the unsealed segments in memory |
 //! | `writer`, `spare`, `seal` | the three tasks: changes in order, files ahead of need, seals |
+//! | `figures` | what is counted |
 //! | `read`, `incoming`, `install`, `gc` | reading, taking segments from peers, removing |
 //!
 //! Invariants: a record is written once; what the disk confirmed is never cut, what it may have
@@ -21,6 +22,7 @@ mod cache;
 mod core;
 pub mod entry;
 pub mod error;
+mod figures;
 mod files;
 pub mod footer;
 pub mod format;
@@ -49,6 +51,7 @@ mod writer;
 
 pub use crate::core::FlushCallback;
 pub use error::{IncomingError, OpenError, Poisoned, ReadError};
+pub use figures::{FLUSH_BUCKETS_US, StoreFigures};
 pub use format::frame::{EntryKind, LogEntry, content_hash};
 pub use format::identity::Identity;
 pub use format::life::Life;

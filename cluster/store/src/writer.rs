@@ -291,8 +291,10 @@ impl Writer {
             self.unmarked = Some(base);
             Ok(written)
         };
+        let begun = time::now();
         match written.await {
             Ok(written) => {
+                self.inner.flush_times.add(begun.elapsed(), entries, written);
                 self.inner.host.report(Event::Flushed { last, entries, bytes: written });
                 {
                     let mut core = self.inner.core();

@@ -25,6 +25,9 @@ const REQUEST_TIMEOUT_MAX: HumanDuration = HumanDuration::from_millis(3_600_000)
 /// The longest that a site may be without a leader for want of suspicion.
 const ELECTION_TIMEOUT_MAX: HumanDuration = HumanDuration::from_millis(600_000);
 
+/// What is said of TLS without `[tls]`.
+const NEEDS_KEYS: &str = "needs the keys of this site: a table `[tls]` with `keys`";
+
 /// A site: its nodes and how they behave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,9 @@ pub struct Config {
     /// How clients are served.
     #[serde(default)]
     pub kafka: KafkaConfig,
+    /// How metrics and health are served.
+    #[serde(default, skip_serializing_if = "HttpConfig::is_default")]
+    pub http: HttpConfig,
     /// How the nodes prove to each other who they are. Without it whoever reaches their ports is
     /// believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +75,9 @@ pub struct NodeConfig {
     /// Where it listens for other sites. Without it no other site can dial this node.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_if_any")]
     pub link: Option<SocketAddr>,
+    /// Where it tells of its metrics and its health over HTTP. Without it, it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "address_if_any")]
+    pub http: Option<SocketAddr>,
 }
 
 fn address_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
@@ -143,7 +152,21 @@ pub struct KafkaConfig {
     /// How long a produce request may wait for its majority before the answer is "unknown".
     pub request_timeout_max: HumanDuration,
     /// Whether clients are spoken to in TLS.
-    pub tls: KafkaTls,
+    pub tls: ClientTls,
+}
+
+/// How metrics and health are served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Whether whoever asks is spoken to in TLS.
+    pub tls: ClientTls,
+}
+
+impl HttpConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How the nodes of the site prove who they are.
@@ -155,10 +178,10 @@ pub struct TlsConfig {
     pub keys: PathBuf,
 }
 
-/// Whether Kafka clients are spoken to in TLS.
+/// Whether those who are not nodes are spoken to in TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum KafkaTls {
+pub enum ClientTls {
     /// No: whoever reaches the port is served, and whoever is in between can listen.
     #[default]
     Off,
@@ -267,7 +290,7 @@ impl Default for KafkaConfig {
             default_partitions: 4,
             producer_expiry: HumanDuration::from_millis(7 * 86_400_000),
             request_timeout_max: HumanDuration::from_millis(30_000),
-            tls: KafkaTls::Off,
+            tls: ClientTls::Off,
         }
     }
 }
@@ -356,7 +379,9 @@ impl Config {
                 return Err(invalid("node.id", format!("{} is used twice", node.id)));
             }
             let own = [("node.kafka", node.kafka), ("node.peer", node.peer)];
-            for (key, address) in own.into_iter().chain(node.link.map(|at| ("node.link", at))) {
+            let link = node.link.map(|at| ("node.link", at));
+            let http = node.http.map(|at| ("node.http", at));
+            for (key, address) in own.into_iter().chain(link).chain(http) {
                 if address.port() == 0 {
                     return Err(invalid(key, format!("{address} needs a port")));
                 }
@@ -399,10 +424,8 @@ impl Config {
 
     fn validate_tls(&self) -> Result<(), ConfigError> {
         match &self.tls {
-            None if self.kafka.tls != KafkaTls::Off => {
-                let problem = "needs the keys of this site: a table `[tls]` with `keys`";
-                Err(invalid("kafka.tls", problem))
-            }
+            None if self.kafka.tls != ClientTls::Off => Err(invalid("kafka.tls", NEEDS_KEYS)),
+            None if self.http.tls != ClientTls::Off => Err(invalid("http.tls", NEEDS_KEYS)),
             // It is a part of the names in the certificates (RFC 1123, section 2.1).
             Some(_) if self.site.len() > 63 || self.site.trim_matches('-') != self.site => {
                 let problem = "with `[tls]` use 63 characters at most, and no `-` at either end";

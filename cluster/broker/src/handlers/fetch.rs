@@ -28,7 +28,7 @@ use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::{LogPosition, Offset, Plant};
 use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
 use fulmar_wire::{
-    ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse, FetchTopic,
+    ApiKey, ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse, FetchTopic,
     FetchableTopicResponse, LeaderIdAndEpoch, READ_COMMITTED, Records,
 };
 use std::time::Duration;
@@ -64,16 +64,20 @@ pub(super) async fn handle(
     }
     match poll(broker, version, (&request, named), held).await {
         Ok((look, room)) => {
+            broker.counters.fetch_bytes.add(look.bytes as u64);
             let response = FetchResponse { responses: look.responses, ..FetchResponse::default() };
             Reply::Response(response.into(), room.shrunk(look.bytes))
         }
         Err(Failed::NoRoom) => Reply::Close,
-        Err(Failed::Error(error)) => match broker.answer_room.take(named).await {
-            Some(room) => {
-                Reply::Response(refuse_all(broker, version, &request, error).into(), room)
+        Err(Failed::Error(error)) => {
+            broker.counters.answered(ApiKey::Fetch, error);
+            match broker.answer_room.take(named).await {
+                Some(room) => {
+                    Reply::Response(refuse_all(broker, version, &request, error).into(), room)
+                }
+                None => Reply::Close,
             }
-            None => Reply::Close,
-        },
+        }
     }
 }
 
@@ -243,6 +247,7 @@ async fn look(
         for asked in &topic.partitions {
             let read = read_partition(broker, &topic.topic, asked, reading, &mut budget).await;
             let mut data = read.unwrap_or_else(|error_code| failed(asked, error_code));
+            broker.counters.answered(ApiKey::Fetch, data.error_code);
             look.failed |= !data.error_code.is_none();
             look.bytes += data.records.as_ref().map_or(0, Records::len);
             if request.isolation_level == READ_COMMITTED {

@@ -23,7 +23,7 @@ use fulmar_store::entry::{Operation, Unit};
 use fulmar_types::{Offset, PartitionIndex, Probe, TopicId};
 use fulmar_wire::batch::{Batch, Compression};
 use fulmar_wire::{
-    ACKS_ALL, ErrorCode, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ACKS_ALL, ApiKey, ErrorCode, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
 use std::sync::Arc;
@@ -185,6 +185,8 @@ fn prepare(
         .read(|state| target(state, topic, data.index, site_max))
         .ok_or_else(|| unknown(broker))?;
     let bytes = validate(version, data.records, target.bytes_max)?;
+    broker.counters.produce_batches.add(1);
+    broker.counters.produce_bytes.add(bytes.len() as u64);
     Ok((target, bytes))
 }
 
@@ -236,6 +238,7 @@ async fn answer(broker: &Broker, one: Waiting, deadline: Instant) -> PartitionPr
             response.log_start_offset = log_start.map_or(-1, wire_offset);
         }
         Err(failure) => {
+            broker.counters.answered(ApiKey::Produce, failure.code);
             response.error_code = failure.code;
             response.error_message = failure.message;
         }

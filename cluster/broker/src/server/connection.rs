@@ -6,7 +6,7 @@
 //! out for long; one timer per connection watches over that and for silence, and not one per read;
 //! an idle connection keeps no large buffer.
 
-use super::room::{Room, Share, is_small};
+use super::room::{Share, is_small};
 use crate::broker::Broker;
 use crate::handlers::{self, Reply};
 use crate::limits::{
@@ -106,7 +106,7 @@ impl Vitals {
 }
 
 /// Serves a connection until one of its sides ends it.
-pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Connection) {
+pub(super) async fn serve(broker: &Arc<Broker>, connection: Connection) {
     let Connection { peer, reader, writer } = connection;
     let pulse =
         Pulse { moved: time::now(), arriving_until: None, sending_until: None, in_flight: 0 };
@@ -114,7 +114,7 @@ pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Conn
     // The channel holds what is in flight, apart from the one that the writer awaits.
     let (queue, queued) = mpsc::channel(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX - 1);
     let (buffer, own) = (BytesMut::new(), room_of(OWN_FRAMES_BYTES_MAX));
-    let mut input = Input { broker, room, reader, vitals: &vitals, buffer, own };
+    let mut input = Input { broker: broker.clone(), reader, vitals: &vitals, buffer, own };
     let ended = tokio::select! {
         biased;
         end = write_all(writer, queued, &vitals) => end,
@@ -125,7 +125,10 @@ pub(super) async fn serve(broker: Arc<Broker>, room: Arc<Room>, connection: Conn
         End::Closed | End::Io(_) | End::Idle => {
             tracing::debug!(peer = %peer.address, reason = %ended, "connection ended");
         }
-        _ => tracing::info!(peer = %peer.address, reason = %ended, "connection closed"),
+        _ => {
+            broker.counters.connections_faulty.add(1);
+            tracing::info!(peer = %peer.address, reason = %ended, "connection closed");
+        }
     }
 }
 
@@ -152,7 +155,6 @@ async fn watch(vitals: &Vitals) -> End {
 
 struct Input<'a> {
     broker: Arc<Broker>,
-    room: Arc<Room>,
     reader: ReadHalf,
     vitals: &'a Vitals,
     buffer: BytesMut,
@@ -201,6 +203,7 @@ impl Input<'_> {
             Incoming::Request(header, body) => {
                 let (version, correlation_id) = (header.api_version, header.correlation_id);
                 let request = Request::decode(&header, body)?;
+                self.broker.counters.request(header.api_key);
                 let mut room = Some(room);
                 let broker = self.broker.clone();
                 let reply = handlers::start(broker, &header, request, &mut room).await;
@@ -221,7 +224,7 @@ impl Input<'_> {
                 if !is_small(frame_bytes) {
                     // Waiting for room is not the client's fault.
                     self.vitals.change(|pulse| pulse.arriving_until = None);
-                    room = Some(self.room.take(Share::Large, frame_bytes).await);
+                    room = Some(self.broker.request_room.take(Share::Large, frame_bytes).await);
                 }
                 self.vitals.change(|pulse| pulse.arriving_until = Some(due(missing)));
             }
@@ -244,11 +247,11 @@ impl Input<'_> {
             return Counted { frame, room, own_room: None };
         }
         if has_records(&frame) {
-            let room = self.room.take(Share::Records, frame.len()).await;
+            let room = self.broker.request_room.take(Share::Records, frame.len()).await;
             return Counted { frame, room, own_room: None };
         }
         let own_room = Some(take(&self.own, frame.len()).await);
-        let room = self.room.take(Share::Others, frame.len()).await;
+        let room = self.broker.request_room.take(Share::Others, frame.len()).await;
         Counted { frame, room, own_room }
     }
 

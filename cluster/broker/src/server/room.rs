@@ -4,6 +4,7 @@
 //! announce and send slowly; small ones with records, which wait as long as the site has no
 //! quorum; and the other small ones, with which clients find out whom to ask instead.
 
+use crate::counters::Pool;
 use crate::limits::{
     LARGE_FRAMES_BYTES_MAX, OTHER_FRAMES_BYTES_MAX, SMALL_FRAME_BYTES_MAX, SMALL_FRAMES_BYTES_MAX,
 };
@@ -23,19 +24,28 @@ pub(super) enum Share {
 }
 
 /// The shares, in KiB.
-pub(super) struct Room {
+pub struct Room {
     large: Arc<Semaphore>,
     records: Arc<Semaphore>,
     others: Arc<Semaphore>,
 }
 
 impl Room {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             large: room(LARGE_FRAMES_BYTES_MAX),
             records: room(SMALL_FRAMES_BYTES_MAX),
             others: room(OTHER_FRAMES_BYTES_MAX),
         }
+    }
+
+    /// What is in use of each.
+    pub(crate) fn pools(&self) -> [Pool; 3] {
+        [
+            Pool::of("requests-large", &self.large, LARGE_FRAMES_BYTES_MAX),
+            Pool::of("requests-records", &self.records, SMALL_FRAMES_BYTES_MAX),
+            Pool::of("requests-other", &self.others, OTHER_FRAMES_BYTES_MAX),
+        ]
     }
 
     /// Takes room for a frame; waits while there is none.

@@ -134,6 +134,7 @@ impl Disk for NoDisk {
 pub(crate) fn host(network: Pipes, observer: Arc<dyn Observer>) -> Host {
     let network = Arc::new(network);
     Host {
+        http: network.clone(),
         peers: network.clone(),
         links: network.clone(),
         network,

@@ -26,7 +26,7 @@ use fulmar_host::time::{self, Instant};
 use fulmar_host::{Host, planted};
 use fulmar_store::Life;
 use fulmar_types::config::certificate_name;
-use fulmar_types::{Event, ExitCode, Incarnation, NodeId, Plant};
+use fulmar_types::{Event, ExitCode, Incarnation, NodeId, Plant, Term};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -58,6 +58,8 @@ pub struct PeerContext {
     pub(crate) earlier_grant: EarlierGrant,
     /// What the first leader since the start has said.
     pub(crate) catch_up: CatchUp,
+    /// The term of the leader that spoke to this node last, and when it did.
+    pub(crate) heard: Mutex<Option<(Term, Instant)>>,
     /// The room on the disks of the site.
     pub space: Arc<Space>,
     /// What the handshake compares.

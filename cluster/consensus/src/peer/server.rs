@@ -21,7 +21,7 @@ use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time;
 use fulmar_store::Store;
-use fulmar_types::NodeId;
+use fulmar_types::{NodeId, Term};
 use futures_util::StreamExt;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderRequest};
 use std::collections::{BTreeMap, VecDeque};
@@ -81,6 +81,9 @@ impl Hearing {
 
     fn append(&mut self, request: &AppendEntriesRequest<crate::types::TypeConfig>) {
         if !std::mem::replace(&mut self.is_first, false) {
+            let term = Term(request.vote.leader_id.term);
+            *self.context.heard.lock().expect("no holder of this lock panics") =
+                Some((term, time::now()));
             self.context.catch_up.hear(request, self.store.vote());
         }
     }

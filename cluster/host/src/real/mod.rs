@@ -37,6 +37,7 @@ impl Host {
     pub fn real(observer: Arc<dyn Observer>) -> io::Result<Self> {
         Ok(Self {
             network: Arc::new(RealNetwork),
+            http: Arc::new(RealNetwork),
             peers: Arc::new(RealNetwork),
             links: Arc::new(NoLinks),
             disk: Arc::new(RealDisk::new()?),

@@ -10,7 +10,7 @@ use fulmar_host::real::tls::{Asked, KeyFiles, KeysError, TlsNetwork};
 use fulmar_host::real::{RealNetwork, TracingObserver};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
-use fulmar_types::config::{Config, KafkaTls, TlsConfig, certificate_name};
+use fulmar_types::config::{ClientTls, Config, TlsConfig, certificate_name};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub fn plain() -> Arc<dyn Network> {
 /// How to be a client of a site that runs on this machine.
 pub fn network_of(config: &Config) -> Result<Arc<dyn Network>, Stop> {
     let (Some(tls), Some(node)) = (&config.tls, config.nodes.first()) else { return Ok(plain()) };
-    if config.kafka.tls == KafkaTls::Off {
+    if config.kafka.tls == ClientTls::Off {
         return Ok(plain());
     }
     as_client(&keys_of(config, tls, node.id)?)

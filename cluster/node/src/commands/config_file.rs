@@ -60,16 +60,22 @@ fn site_name(dir: &Path) -> String {
 /// The addresses of a node on loopback: for Kafka clients and for the other nodes.
 pub type Addresses = (SocketAddr, SocketAddr);
 
-/// Addresses from a base port on: Kafka clients at the base, the nodes among themselves 100 above.
-pub fn addresses_from(base_port: u16) -> Result<[Addresses; 3], Stop> {
+/// Addresses from a base port on: Kafka clients at the base, the nodes among themselves 100 above, metrics
+/// and health 300 above; 200 above is where links are in the examples.
+pub fn from_base_port(base_port: u16) -> Result<Fresh, Stop> {
     let at = |offset: u16| {
         let port = base_port.checked_add(offset).ok_or_else(|| {
-            let highest = u16::MAX - 102;
+            let highest = u16::MAX - 302;
             Stop::usage(format!("--base-port {base_port} is too high; use at most {highest}."))
         })?;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     };
-    Ok([(at(0)?, at(100)?), (at(1)?, at(101)?), (at(2)?, at(102)?)])
+    Ok(Fresh {
+        addresses: [(at(0)?, at(100)?), (at(1)?, at(101)?), (at(2)?, at(102)?)],
+        links: None,
+        http: Some([at(300)?, at(301)?, at(302)?]),
+        extra: String::new(),
+    })
 }
 
 /// What a new configuration says.
@@ -78,6 +84,8 @@ pub struct Fresh {
     pub addresses: [Addresses; 3],
     /// Where they listen for other sites.
     pub links: Option<[SocketAddr; 3]>,
+    /// Where they tell of metrics and health.
+    pub http: Option<[SocketAddr; 3]>,
     /// Further tables, as TOML.
     pub extra: String,
 }
@@ -97,6 +105,9 @@ fn text(dir: &Path, fresh: &Fresh) -> String {
         line(format!("kafka = \"{kafka}\"\npeer = \"{peer}\""));
         if let Some(links) = &fresh.links {
             line(format!("link = \"{}\"", links[at]));
+        }
+        if let Some(http) = &fresh.http {
+            line(format!("http = \"{}\"", http[at]));
         }
     }
     text + &fresh.extra
@@ -145,8 +156,7 @@ mod tests {
     use super::*;
 
     fn fresh() -> Fresh {
-        let addresses = addresses_from(9092).expect("low enough");
-        Fresh { addresses, links: None, extra: String::new() }
+        from_base_port(9092).expect("low enough")
     }
 
     #[test]
@@ -177,6 +187,6 @@ mod tests {
         let config = parse(&good, "site.toml").expect("valid");
         let missing = node(&config, NodeId(7), Path::new("site.toml")).expect_err("no node 7");
         insta::assert_snapshot!(missing.message);
-        insta::assert_snapshot!(addresses_from(65_500).expect_err("too high").message);
+        insta::assert_snapshot!(from_base_port(65_500).err().expect("too high").message);
     }
 }

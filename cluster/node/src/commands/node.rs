@@ -5,9 +5,10 @@ use super::output::say;
 use super::stats::{self, CountingObserver};
 use super::{Stop, config_file};
 use clap::Args;
+use fulmar_host::net::Network;
 use fulmar_host::real::tls::{Asked, TlsLinks};
 use fulmar_host::{Host, task};
-use fulmar_types::config::{Config, KafkaTls};
+use fulmar_types::config::{ClientTls, Config};
 use fulmar_types::limits::CLIENT_CONNECTIONS_MAX;
 use fulmar_types::{ExitCode, NodeId};
 use std::path::PathBuf;
@@ -65,13 +66,15 @@ fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
     let keys = keys_of(config, tls, id)?;
     let network = |asked| with_keys(&keys, asked, host.observer.clone());
     let peers = network(Asked::Certificate)?;
-    let network = match config.kafka.tls {
-        KafkaTls::Off => host.network.clone(),
-        KafkaTls::Server => network(Asked::Nothing)?,
-        KafkaTls::Mutual => network(Asked::Certificate)?,
+    let serving = |tls, plain: &Arc<dyn Network>| match tls {
+        ClientTls::Off => Ok(plain.clone()),
+        ClientTls::Server => network(Asked::Nothing),
+        ClientTls::Mutual => network(Asked::Certificate),
     };
+    let http = serving(config.http.tls, &host.http)?;
+    let network = serving(config.kafka.tls, &host.network)?;
     let links = TlsLinks::with_keys(&keys, host.observer.clone()).map_err(unusable)?;
-    Ok(Host { peers, network, links: Arc::new(links), ..host })
+    Ok(Host { http, peers, network, links: Arc::new(links), ..host })
 }
 
 /// Runs the node.

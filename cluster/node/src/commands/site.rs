@@ -51,10 +51,7 @@ const BASE_PORT: u16 = 9092;
 impl Site {
     /// The site in a directory, with a new configuration if there is none. Nothing is started.
     pub async fn lasting(dir: &Path, base_port: Option<u16>) -> Result<Self, Stop> {
-        let fresh = || {
-            let addresses = config_file::addresses_from(base_port.unwrap_or(BASE_PORT))?;
-            Ok(Fresh { addresses, links: None, extra: String::new() })
-        };
+        let fresh = || config_file::from_base_port(base_port.unwrap_or(BASE_PORT));
         let (config_path, config) = config_file::read_or_write(dir, fresh)?;
         let first = config.nodes.first().map(|node| node.kafka.port());
         if let (Some(asked), Some(first)) = (base_port, first)
@@ -90,8 +87,9 @@ impl Site {
         let name = format!("fulmar-{purpose}-{}", std::process::id());
         let dir = chosen.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
         let dir = config_file::empty(&dir)?;
-        let [a, b, c, d, e, f] = free_ports().await?;
-        let fresh = Fresh { addresses: [(a, d), (b, e), (c, f)], links: None, extra };
+        let [a, b, c, d, e, f, http @ ..] = free_ports::<9>().await?;
+        let addresses = [(a, d), (b, e), (c, f)];
+        let fresh = Fresh { addresses, links: None, http: Some(http), extra };
         let mut site = Self::fresh(dir, fresh).await?;
         site.with_stats = true;
         site.remove = chosen.is_none();
@@ -101,20 +99,21 @@ impl Site {
     /// Two sites on free ports whose nodes listen for each other, with keys, in a directory each below
     /// one that must be there. What they are called is the names of their directories.
     pub async fn linked(within: &Path, names: [&str; 2]) -> Result<[Self; 2], Stop> {
-        let ports = free_ports::<18>().await?;
+        let ports = free_ports::<24>().await?;
         let site = async |name: &str, ports: &[SocketAddr]| {
             let at = |from: usize| [ports[from], ports[from + 1], ports[from + 2]];
             let ([a, b, c], [d, e, f]) = (at(0), at(3));
             let fresh = Fresh {
                 addresses: [(a, d), (b, e), (c, f)],
                 links: Some(at(6)),
+                http: Some(at(9)),
                 extra: "\n[tls]\nkeys = \"keys\"\n".to_owned(),
             };
             let site = Self::fresh(config_file::absolute(&within.join(name))?, fresh).await?;
             keys::make(&site.config, &site.dir.join("keys"), &[], KEYS_DAYS)?;
             Ok::<Self, Stop>(site)
         };
-        Ok([site(names[0], &ports[..9]).await?, site(names[1], &ports[9..]).await?])
+        Ok([site(names[0], &ports[..12]).await?, site(names[1], &ports[12..]).await?])
     }
 
     /// A new site in an empty directory, which stays. Its nodes die with this process.
@@ -327,8 +326,8 @@ async fn lock(dir: &Path) -> Result<Box<dyn DirectoryLock>, Stop> {
 const TEMPORARY_PORTS: u16 = 10_000;
 
 /// The ports that each process tries first, and the processes until they come round.
-const PORTS_PER_PROCESS: u16 = 6;
-const PROCESSES: u16 = 1_600;
+const PORTS_PER_PROCESS: u16 = 9;
+const PROCESSES: u16 = 1_066;
 
 /// Loopback addresses that nobody listens on. All are held until all are found. Processes that
 /// choose at the same time begin at different ports.

@@ -34,7 +34,8 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     /// The port of the first node for Kafka clients, if site.toml is to be written; the others get
-    /// the next two, and talk to each other 100 above. 9092 if it is left out.
+    /// the next two, talk to each other 100 above, and tell of metrics and health over HTTP 300 above. 9092
+    /// if it is left out.
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
 }
@@ -46,8 +47,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     say(format!("Site `{}` in {}", site.config.site, site.dir.display()));
     site.start_all()?;
     for (child, kafka) in site.listening() {
+        let http = site.config.node(child.id).and_then(|node| node.http);
+        let http = http.map_or_else(String::new, |http| format!("  http {http}"));
         say(format!(
-            "  node {}  kafka {kafka}  process {}  log {}",
+            "  node {}  kafka {kafka}{http}  process {}  log {}",
             child.id,
             child.pid(),
             child.log.display()

@@ -70,6 +70,7 @@ impl Memory {
     pub(super) fn host(&self) -> Host {
         Host {
             network: Arc::new(Nothing),
+            http: Arc::new(Nothing),
             peers: Arc::new(Nothing),
             links: Arc::new(NoLinks),
             disk: Arc::new(self.clone()),

@@ -86,6 +86,7 @@ pub fn host(disk: &TestDisk) -> (Host, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let host = Host {
         network: seen.clone(),
+        http: seen.clone(),
         peers: seen.clone(),
         links: Arc::new(NoLinks),
         disk: Arc::new(disk.clone()),

@@ -103,7 +103,7 @@ fn the_leader_tells_what_becomes_of_a_link() {
         assert_eq!(replace(&fixture, (RESOURCE_LINK, "hub"), &wanted).await, NONE);
         assert_eq!(replace(&fixture, (RESOURCE_RULE, "orders"), &[("regions", "eu")]).await, NONE);
         fixture.broker.links().note("hub", |link| {
-            link.sent_bytes = 7;
+            link.sent.add(7, time::now());
             link.trouble = Some(("lost".to_owned(), time::now()));
         });
         let status = settings(&told(&fixture, RESOURCE_LINK_STATUS, &["hub"]).await);
@@ -114,7 +114,11 @@ fn the_leader_tells_what_becomes_of_a_link() {
         has("trouble", "lost");
         has("sent-bytes", "7");
         has("sends/orders/0", "0 - - 0 0");
-        assert!(!status.iter().any(|(name, _)| name.contains("secret")), "no rule lets it go");
+        has("withheld/secret", "");
+        assert!(
+            !status.iter().any(|(name, _)| name.contains("sends/secret")),
+            "no rule lets it go"
+        );
         let none = told(&fixture, RESOURCE_LINK_STATUS, &["other"]).await;
         assert_eq!(none.results[0].error_code, ErrorCode::ResourceNotFound);
     });

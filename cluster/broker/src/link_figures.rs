@@ -1,0 +1,217 @@
+//! How the links of a site are: what stands in the log, and what the node that carries them knows.
+//!
+//! Invariant: what is told of a link is no more than names, numbers and reasons.
+//!
+//! Never: anything out of a record.
+
+use crate::broker::Broker;
+use crate::link_states::LinkState;
+use crate::machine::links::Link;
+use crate::machine::mirrors::Gap;
+use crate::machine::state::State;
+use crate::machine::topics::Topic;
+use fulmar_host::time::{self, Duration, Instant};
+use fulmar_store::StreamId;
+use fulmar_types::{Offset, PartitionIndex};
+
+/// How a link is.
+#[derive(Clone, Debug)]
+pub struct LinkFigures {
+    /// Its name.
+    pub name: String,
+    /// `up`, `down` or `paused`.
+    pub state: &'static str,
+    /// How long it is up.
+    pub up_for: Option<Duration>,
+    /// When the other site is dialled again.
+    pub next_attempt: Option<Duration>,
+    /// What went wrong last, and how long ago.
+    pub trouble: Option<(String, Duration)>,
+    /// Bytes of records that went out since this node leads.
+    pub sent_bytes: u64,
+    /// How many of them in a second, lately.
+    pub sent_per_second: u64,
+    /// Bytes of records that came in.
+    pub received_bytes: u64,
+    /// How many of them in a second, lately.
+    pub received_per_second: u64,
+    /// Sessions that there were since this node leads.
+    pub sessions: u64,
+    /// What goes to the other site, partition by partition.
+    pub sends: Vec<Sends>,
+    /// What comes from it.
+    pub takes: Vec<Takes>,
+    /// Partitions of which nothing more comes in this session, and why.
+    pub stopped: Vec<(String, PartitionIndex, &'static str)>,
+    /// Topics of this site, copies left out, that no rule lets go to the region of the other one.
+    pub withheld: Vec<String>,
+    /// There is more than was asked for.
+    pub is_truncated: bool,
+}
+
+/// A partition that goes to the other site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sends {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The offset that the next record here gets.
+    pub next: Offset,
+    /// The offset that the other site waits for, if it is known.
+    pub has: Option<Offset>,
+    /// How long ago that was heard, in milliseconds.
+    pub heard_ms: Option<u64>,
+    /// Bytes that the other site lacks, at most.
+    pub behind_bytes: u64,
+    /// The age of the oldest record that it lacks, in milliseconds, at most.
+    pub behind_ms: u64,
+}
+
+impl Sends {
+    /// Records that the other site lacks; all of them, where nothing is known of it.
+    pub fn behind_records(&self) -> u64 {
+        self.next.get().saturating_sub(self.has.map_or(0, Offset::get))
+    }
+}
+
+/// A partition that comes from the other site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Takes {
+    /// The topic on this site.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset of the copy.
+    pub next: Offset,
+    /// How long ago the last record came, in milliseconds, if one is left.
+    pub arrived_ms: Option<u64>,
+    /// Records that will never come.
+    pub gaps: Vec<Gap>,
+}
+
+impl Takes {
+    /// How many records will never come.
+    pub fn missing(&self) -> u64 {
+        self.gaps.iter().map(|gap| gap.end.get() - gap.first.get()).sum()
+    }
+}
+
+/// What the figures of a link are taken from.
+struct Look<'a> {
+    state: &'a State,
+    link: &'a Link,
+    is: &'a LinkState,
+    age_ms: u64,
+}
+
+impl Broker {
+    /// How a link is, with so many partitions and topics at most, if there is one of the name. To be
+    /// asked of the node that leads: only that one knows whether it is up.
+    pub fn link_figures(&self, name: &str, most: usize) -> Option<LinkFigures> {
+        let age_ms = self.age_ms();
+        self.site.read(|state| {
+            let link = state.link(name)?;
+            let is = self.links.of(&link.name);
+            Some(Look { state, link, is: &is, age_ms }.figures(most))
+        })
+    }
+
+    /// The names of all links.
+    pub fn link_names(&self) -> Vec<String> {
+        self.site.read(|state| state.links().map(|link| link.name.clone()).collect())
+    }
+}
+
+impl Look<'_> {
+    fn figures(&self, most: usize) -> LinkFigures {
+        let (is, now) = (self.is, time::now());
+        let state = match is.up_since {
+            _ if self.link.definition.paused => "paused",
+            Some(_) => "up",
+            None => "down",
+        };
+        let ago = |at: Instant| now.saturating_duration_since(at);
+        let stopped = is.stopped.iter();
+        let mut figures = LinkFigures {
+            name: self.link.name.clone(),
+            state,
+            up_for: is.up_since.map(ago),
+            next_attempt: is.next_attempt.map(|at| at.saturating_duration_since(now)),
+            trouble: is.trouble.as_ref().map(|(text, at)| (text.clone(), ago(*at))),
+            sent_bytes: is.sent.bytes,
+            sent_per_second: is.sent.per_second(now),
+            received_bytes: is.received.bytes,
+            received_per_second: is.received.per_second(now),
+            sessions: is.sessions,
+            sends: Vec::new(),
+            takes: Vec::new(),
+            stopped: stopped.map(|((topic, at), why)| (topic.clone(), *at, *why)).collect(),
+            withheld: Vec::new(),
+            is_truncated: false,
+        };
+        for topic in self.state.topics().iter() {
+            let told = figures.sends.len() + figures.takes.len() + figures.withheld.len();
+            if told >= most {
+                figures.is_truncated = true;
+                break;
+            }
+            self.topic(topic, &mut figures);
+        }
+        figures
+    }
+
+    fn topic(&self, topic: &Topic, figures: &mut LinkFigures) {
+        let mirror = self.state.mirror(topic.id);
+        if mirror.is_some_and(|mirror| mirror.link != self.link.name) {
+            return;
+        }
+        let goes = self.state.may_go(&topic.name, &self.link.definition.region);
+        if mirror.is_none() && !goes {
+            figures.withheld.push(topic.name.clone());
+            return;
+        }
+        for (partition, stream) in topic.streams().enumerate() {
+            let Some(known) = self.state.partition(stream) else { continue };
+            let at = (topic, u32::try_from(partition).unwrap_or(u32::MAX));
+            if mirror.is_some() {
+                figures.takes.push(self.takes(at, stream, known.next));
+            } else {
+                figures.sends.push(self.sends(at, stream, known.next));
+            }
+        }
+    }
+
+    fn takes(&self, (topic, partition): (&Topic, u32), stream: StreamId, next: Offset) -> Takes {
+        let last = self.state.spans(stream).next_back();
+        Takes {
+            topic: topic.name.clone(),
+            partition,
+            next,
+            arrived_ms: last.map(|span| self.age_ms.saturating_sub(span.last_age_ms)),
+            gaps: self.state.gaps(stream).copied().collect(),
+        }
+    }
+
+    fn sends(&self, (topic, partition): (&Topic, u32), stream: StreamId, next: Offset) -> Sends {
+        let said = self.is.has.get(&(topic.id, PartitionIndex(partition))).copied();
+        let noted = self.state.peer_progress(&self.link.name, stream);
+        let noted = noted.map(|peer| (peer.offset, self.age_ms.saturating_sub(peer.age_ms)));
+        let ago_ms = |at: Instant| {
+            let ago = time::now().saturating_duration_since(at);
+            u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)
+        };
+        // What the other side said in this session is newer than what was noted of it.
+        let newest = said.map(|(offset, at)| (offset, ago_ms(at))).or(noted);
+        let (has, heard_ms) = newest.unzip();
+        let missing = self.state.spans(stream).filter(|span| has.is_none_or(|has| span.end > has));
+        let (mut behind_bytes, mut oldest_ms) = (0, None);
+        for span in missing {
+            behind_bytes += span.bytes;
+            oldest_ms.get_or_insert(self.age_ms.saturating_sub(span.first_age_ms));
+        }
+        let topic = topic.name.clone();
+        let behind_ms = oldest_ms.unwrap_or(0);
+        Sends { topic, partition, next, has, heard_ms, behind_bytes, behind_ms }
+    }
+}

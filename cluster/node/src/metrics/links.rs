@@ -1,0 +1,79 @@
+//! The links to other sites, as the node knows them that leads; the others tell nothing of them.
+
+use super::names as m;
+use super::text::Text;
+use crate::node_view::NodeView;
+use fulmar_broker::link_figures::{LinkFigures, Sends, Takes};
+use fulmar_host::time::Duration;
+use std::collections::BTreeMap;
+
+/// Links that are told, at most, and partitions of each.
+const LINKS_MAX: usize = 256;
+const PARTITIONS_MAX: usize = 4_096;
+
+/// The longest text of an error, in characters.
+const ERROR_CHARS_MAX: usize = 160;
+
+const STATES: [&str; 3] = ["up", "down", "paused"];
+
+pub(super) fn tell(text: &mut Text, view: &NodeView) {
+    let Some(serving) = view.serving() else { return };
+    if !serving.group.leadership().is_me {
+        return;
+    }
+    for name in serving.broker.link_names().iter().take(LINKS_MAX) {
+        if let Some(link) = serving.broker.link_figures(name, PARTITIONS_MAX) {
+            of_link(text, &link);
+            sends(text, &link);
+            takes(text, &link);
+        }
+    }
+}
+
+fn of_link(text: &mut Text, link: &LinkFigures) {
+    let labels = [("link", &*link.name)];
+    text.one_of(m::LINK_STATE, (&labels, "state"), &STATES, link.state);
+    text.seconds(m::LINK_UP, &labels, link.up_for.unwrap_or_default());
+    if let Some(next) = link.next_attempt {
+        text.seconds(m::LINK_NEXT, &labels, next);
+    }
+    if let Some((trouble, ago)) = &link.trouble {
+        let error: String = trouble.chars().take(ERROR_CHARS_MAX).collect();
+        text.seconds(m::LINK_TROUBLE, &[("link", &*link.name), ("error", &*error)], *ago);
+    }
+    text.put(m::LINK_SESSIONS, &labels, link.sessions);
+    text.put(m::LINK_SENT, &labels, link.sent_bytes);
+    text.put(m::LINK_RECEIVED, &labels, link.received_bytes);
+    text.put(m::LINK_SENT_RATE, &labels, link.sent_per_second);
+    text.put(m::LINK_RECEIVED_RATE, &labels, link.received_per_second);
+    text.put(m::LINK_WITHHELD, &labels, link.withheld.len());
+    let mut stopped = BTreeMap::<&str, u64>::new();
+    for (_, _, why) in &link.stopped {
+        *stopped.entry(why).or_default() += 1;
+    }
+    for (why, count) in stopped {
+        text.put(m::LINK_STOPPED, &[("link", &*link.name), ("reason", why)], count);
+    }
+}
+
+fn sends(text: &mut Text, link: &LinkFigures) {
+    for of_topic in link.sends.chunk_by(|a, b| a.topic == b.topic) {
+        let labels = [("link", &*link.name), ("topic", &*of_topic[0].topic)];
+        let records: u64 = of_topic.iter().map(Sends::behind_records).sum();
+        let bytes: u64 = of_topic.iter().map(|of| of.behind_bytes).sum();
+        let ms = of_topic.iter().map(|of| of.behind_ms).max().unwrap_or_default();
+        text.put(m::LINK_LAG_RECORDS, &labels, records);
+        text.put(m::LINK_LAG_BYTES, &labels, bytes);
+        text.seconds(m::LINK_LAG_SECONDS, &labels, Duration::from_millis(ms));
+    }
+}
+
+fn takes(text: &mut Text, link: &LinkFigures) {
+    for of_topic in link.takes.chunk_by(|a, b| a.topic == b.topic) {
+        let labels = [("link", &*link.name), ("topic", &*of_topic[0].topic)];
+        text.put(m::LINK_MISSING, &labels, of_topic.iter().map(Takes::missing).sum::<u64>());
+        if let Some(ms) = of_topic.iter().filter_map(|of| of.arrived_ms).min() {
+            text.seconds(m::LINK_ARRIVED, &labels, Duration::from_millis(ms));
+        }
+    }
+}
