@@ -166,7 +166,7 @@ impl Look<'_> {
         if mirror.is_some_and(|mirror| mirror.link != self.link.name) {
             return;
         }
-        let goes = self.state.may_go(&topic.name, &self.link.definition.region);
+        let goes = self.state.rule_to(&topic.name, &self.link.definition.region).is_some();
         if mirror.is_none() && !goes {
             figures.withheld.push(topic.name.clone());
             return;

@@ -8,7 +8,8 @@ use crate::cluster::{Cluster, ControllerReason};
 use crate::metadata::TopicPartition;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::PartitionIndex;
-use fulmar_types::link::{LinkDefinition, NUMBER, REGIONS, list};
+use fulmar_types::link::{LinkDefinition, NUMBER};
+use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
@@ -179,7 +180,8 @@ impl Cluster {
         self.replace_settings((RESOURCE_LINK, name), expected, settings, timeout).await
     }
 
-    /// Lets a topic go to some regions and to no others. `expected` is as for a link.
+    /// Says where a topic may go, and in which form; a rule without regions takes it back. `expected`
+    /// is as for a link.
     ///
     /// # Errors
     /// Why that was not done, or that nobody knows.
@@ -187,14 +189,10 @@ impl Cluster {
         &self,
         topic: &str,
         expected: Option<u64>,
-        regions: &[String],
+        rule: &RuleDefinition,
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
-        let settings = match regions {
-            [] => Vec::new(),
-            some => vec![(REGIONS.to_owned(), some.join(","))],
-        };
-        self.replace_settings((RESOURCE_RULE, topic), expected, settings, timeout).await
+        self.replace_settings((RESOURCE_RULE, topic), expected, rule.settings(), timeout).await
     }
 
     /// All links, by name.
@@ -212,19 +210,19 @@ impl Cluster {
         self.laid_down(RESOURCE_LINK, timeout, definition).await
     }
 
-    /// The regions that each topic with a rule may go to.
+    /// All rules, by topic.
     ///
     /// # Errors
     /// Why they are not known.
     pub async fn rules(
         &self,
         timeout: Duration,
-    ) -> Result<BTreeMap<String, LaidDown<Vec<String>>>, DescribeError> {
-        let regions = |settings: &[(String, String)]| match settings {
-            [(_, regions)] => Ok(list(regions)),
-            _ => Err(DescribeError::Unclear("a rule has other settings".to_owned())),
+    ) -> Result<BTreeMap<String, LaidDown<RuleDefinition>>, DescribeError> {
+        let definition = |settings: &[(String, String)]| {
+            let settings = settings.iter().map(|(name, value)| (&**name, &**value));
+            RuleDefinition::from_settings(settings).map_err(DescribeError::Unclear)
         };
-        self.laid_down(RESOURCE_RULE, timeout, regions).await
+        self.laid_down(RESOURCE_RULE, timeout, definition).await
     }
 
     /// What becomes of a link. `None` if there is none of the name.

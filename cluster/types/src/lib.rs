@@ -14,6 +14,7 @@ pub mod limits;
 pub mod link;
 pub mod plant;
 pub mod probe;
+pub mod rule;
 pub mod units;
 
 pub use event::{Event, Role};

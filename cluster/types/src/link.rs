@@ -20,14 +20,8 @@ pub const LINK_TOPICS_MAX: usize = 1_024;
 /// The longest certificate of an authority, in bytes.
 pub const LINK_AUTHORITY_BYTES_MAX: usize = 8 << 10;
 
-/// Regions that a rule names, at most.
-pub const RULE_REGIONS_MAX: usize = 64;
-
 /// Among the settings of a link or a rule: the number of its definition.
 pub const NUMBER: &str = "number";
-
-/// The one setting of a rule: the regions that may have the topic, with commas between.
-pub const REGIONS: &str = "regions";
 
 /// A link takes every topic that its peer offers.
 pub const EVERY_TOPIC: &str = "*";

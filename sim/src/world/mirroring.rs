@@ -23,6 +23,7 @@ use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, Target, TopicPartition};
 use fulmar_host::time;
 use fulmar_types::link::{EVERY_TOPIC, LinkDefinition};
+use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,19 +120,19 @@ impl Mirrors {
         }
         for mirror in &self.mirrors {
             let (site, topic) = (&mirror.of, mirror.topic.as_str());
-            let regions = self.regions(mirror);
+            let rule = self.rule(mirror);
             let cluster = workloads.cluster(site);
-            while cluster.set_rule(topic, None, &regions, LIMIT).await.is_err() {
+            while cluster.set_rule(topic, None, &rule, LIMIT).await.is_err() {
                 madsim::time::sleep(LOOK).await;
             }
         }
     }
 
-    /// The regions that the origin of a mirror may go to.
-    fn regions(&self, of: &Mirror<Drawn>) -> Vec<String> {
+    /// The rule of the origin of a mirror.
+    fn rule(&self, of: &Mirror<Drawn>) -> RuleDefinition {
         let same = |mirror: &&Mirror<Drawn>| mirror.of == of.of && mirror.topic == of.topic;
         let regions = self.mirrors.iter().filter(same).map(|mirror| region(&mirror.site));
-        regions.collect::<BTreeSet<_>>().into_iter().collect()
+        RuleDefinition::verbatim(regions.collect::<BTreeSet<_>>())
     }
 
     /// A client that takes the rule of a mirror back and makes it again, if that is to be.
@@ -141,8 +142,8 @@ impl Mirrors {
     ) -> Option<impl FnOnce(Cluster, Arc<Stage>) -> Turning + use<>> {
         let each = mirror.rule_for?.0;
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-        let (regions, rules) = (self.regions(mirror), self.rules.clone());
-        Some(move |cluster, stage| Turning { site, topic, regions, each, cluster, stage, rules })
+        let (rule, rules) = (self.rule(mirror), self.rules.clone());
+        Some(move |cluster, stage| Turning { site, topic, rule, each, cluster, stage, rules })
     }
 
     /// A client that reads from a mirror, anywhere in it.

@@ -12,6 +12,7 @@ use crate::history::{History, PartitionName, Payload, Time};
 use crate::report::Verdict;
 use crate::scenario::SiteName;
 use fulmar_client::Cluster;
+use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -95,8 +96,8 @@ impl Rules {
 pub(super) struct Turning {
     pub(super) site: SiteName,
     pub(super) topic: String,
-    /// Where the topic may go while it may.
-    pub(super) regions: Vec<String>,
+    /// The rule of the topic while it has one.
+    pub(super) rule: RuleDefinition,
     /// How long each lasts.
     pub(super) each: Duration,
     pub(super) cluster: Cluster,
@@ -109,7 +110,8 @@ impl Turning {
     pub(super) async fn run(self, stopped: impl Fn() -> bool) {
         while !stopped() {
             self.pause(&stopped).await;
-            let taken_back = self.cluster.set_rule(&self.topic, None, &[], LIMIT).await;
+            let taken_back =
+                self.cluster.set_rule(&self.topic, None, &RuleDefinition::default(), LIMIT).await;
             // Without an answer nobody knows, and nothing is checked.
             let number = taken_back.is_ok().then(|| {
                 let (site, topic) = (self.site.clone(), self.topic.clone());
@@ -122,7 +124,7 @@ impl Turning {
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
             }
-            while self.cluster.set_rule(&self.topic, None, &self.regions, LIMIT).await.is_err() {
+            while self.cluster.set_rule(&self.topic, None, &self.rule, LIMIT).await.is_err() {
                 madsim::time::sleep(STEP).await;
             }
         }

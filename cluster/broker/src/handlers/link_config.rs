@@ -6,8 +6,10 @@
 //! a rule that is not there yet.
 
 use crate::machine::state::State;
+use fulmar_host::random;
 use fulmar_store::entry::LinkOperation;
-use fulmar_types::link::{LinkDefinition, NUMBER, REGIONS, list};
+use fulmar_types::link::{LinkDefinition, NUMBER};
+use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::RESOURCE_LINK;
 
 /// What replaces all settings of a link or a rule; without any but the number it is removed.
@@ -32,12 +34,12 @@ pub(super) fn operation(
         };
         return Ok(LinkOperation::SetLink { name, expected, definition });
     }
-    let regions = match &given[..] {
-        [] => Vec::new(),
-        [(REGIONS, regions)] => list(regions),
-        _ => return Err(format!("a rule has one setting, `{REGIONS}`")),
-    };
-    Ok(LinkOperation::SetRule { topic: name, expected, regions })
+    let definition = RuleDefinition::from_settings(given)?;
+    let (first, second) = (random::random_16(), random::random_16());
+    let mut secret = [0; 32];
+    secret[..16].copy_from_slice(&first);
+    secret[16..].copy_from_slice(&second);
+    Ok(LinkOperation::SetRule { topic: name, expected, definition, secret })
 }
 
 /// The settings of a link or a rule, if there is one of the name.
@@ -49,8 +51,8 @@ pub(super) fn settings(
     let (number, mut settings) = match resource_type {
         RESOURCE_LINK => state.link(name).map(|link| (link.number, link.definition.settings()))?,
         _ => {
-            let rule = state.rules().find(|rule| rule.topic == name)?;
-            (rule.number, vec![(REGIONS.to_owned(), rule.regions.join(","))])
+            let rule = state.rule(name)?;
+            (rule.number, rule.definition.settings())
         }
     };
     settings.push((NUMBER.to_owned(), number.to_string()));

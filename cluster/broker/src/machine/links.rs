@@ -8,11 +8,16 @@
 use super::codec::{CodecError, Reader, Writer};
 use super::table::{Element, Table};
 use fulmar_store::StreamId;
-use fulmar_store::entry::Tag;
+use fulmar_store::entry::{RuleSecret, Tag};
 use fulmar_types::Offset;
 use fulmar_types::link::{
-    LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TOPICS_MAX, LinkDefinition, RULE_REGIONS_MAX,
+    LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TOPICS_MAX, LinkDefinition,
 };
+use fulmar_types::rule::{
+    FieldAction, FieldPath, Passage, RULE_FIELDS_MAX, RULE_HEADERS_MAX, RULE_REGIONS_MAX,
+    RuleDefinition,
+};
+use std::collections::BTreeMap;
 
 /// A link.
 ///
@@ -84,10 +89,11 @@ impl Element for Link {
     }
 }
 
-/// Where the records of a topic may go.
+/// Where the records of a topic may go, and in which form.
 ///
 /// ```text
-/// topic len u32, UTF-8 | number u64 | regions u32, each len u32, UTF-8
+/// topic len u32, UTF-8 | number u64 | secret [u8; 32] | regions u32, each len u32, UTF-8 | key u8
+/// | headers u32, each len u32, UTF-8, passage u8 | fields u32, each len u32, UTF-8, action u8, argument u32
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -95,29 +101,71 @@ pub struct Rule {
     pub topic: String,
     /// The index of the entry that made the rule.
     pub number: u64,
-    /// The regions that may have it.
-    pub regions: Vec<String>,
+    /// The key of hashes in place of values, the same in all rules of a site.
+    pub secret: RuleSecret,
+    /// What it says.
+    pub definition: RuleDefinition,
 }
 
 impl Element for Rule {
     type Key = String;
     const SEED: u64 = 9;
-    const BYTES_MIN: usize = 16;
+    const BYTES_MIN: usize = 57;
 
     fn key(&self) -> String {
         self.topic.clone()
     }
 
     fn encode(&self, out: &mut Writer) {
+        let rule = &self.definition;
         out.text(&self.topic);
         out.u64(self.number);
-        put_texts(out, &self.regions);
+        out.raw(&self.secret);
+        put_texts(out, &rule.regions);
+        out.u8(rule.key.number());
+        out.count(rule.headers.len());
+        for (name, passage) in &rule.headers {
+            out.text(name);
+            out.u8(passage.number());
+        }
+        out.count(rule.fields.len());
+        for (path, action) in &rule.fields {
+            let (kind, argument) = action.numbers();
+            out.text(&path.to_string());
+            out.u8(kind);
+            out.u32(argument);
+        }
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let (topic, number) = (input.text()?, input.u64()?);
-        Ok(Self { topic, number, regions: texts(input, RULE_REGIONS_MAX)? })
+        let (topic, number, secret) = (input.text()?, input.u64()?, input.array()?);
+        let regions = texts(input, RULE_REGIONS_MAX)?;
+        let key = passage(input)?;
+        let headers = input.count(5)?;
+        if headers > RULE_HEADERS_MAX {
+            return Err(CodecError::Tag);
+        }
+        let headers =
+            (0..headers).map(|_| Ok((input.text()?, passage(input)?))).collect::<Result<_, _>>()?;
+        let fields = input.count(9)?;
+        if fields > RULE_FIELDS_MAX {
+            return Err(CodecError::Tag);
+        }
+        let fields = (0..fields).map(|_| field(input)).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let definition = RuleDefinition { regions, key, headers, fields };
+        Ok(Self { topic, number, secret, definition })
     }
+}
+
+fn passage(input: &mut Reader<'_>) -> Result<Passage, CodecError> {
+    Passage::from_number(input.u8()?).ok_or(CodecError::Tag)
+}
+
+fn field(input: &mut Reader<'_>) -> Result<(FieldPath, FieldAction), CodecError> {
+    let path = input.text()?.parse().map_err(|_| CodecError::Tag)?;
+    let (kind, argument) = (input.u8()?, input.u32()?);
+    let action = FieldAction::from_numbers(kind, argument).ok_or(CodecError::Tag)?;
+    Ok((path, action))
 }
 
 /// How far the peer of a link has a partition of this site.

@@ -12,10 +12,9 @@ use super::outcome::{OperationResult, Refusal};
 use super::state::{Append, State, Step};
 use super::topics::is_valid_name;
 use fulmar_store::StreamId;
-use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, Tag};
-use fulmar_types::link::{
-    GapReason, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition, RULE_REGIONS_MAX,
-};
+use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
+use fulmar_types::link::{GapReason, LINKS_PER_SITE_MAX, LinkDefinition};
+use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, Plant, TopicId};
 
 /// Rules of a site, at most.
@@ -48,10 +47,14 @@ impl State {
         self.rules.iter()
     }
 
-    /// Whether the records of a topic may go to a region. A topic without a rule goes nowhere.
-    pub fn may_go(&self, topic: &str, region: &str) -> bool {
-        let rule = self.rules.get(&topic.to_owned());
-        rule.is_some_and(|rule| rule.regions.iter().any(|known| known == region))
+    /// The rule of a topic.
+    pub fn rule(&self, topic: &str) -> Option<&Rule> {
+        self.rules.get(&topic.to_owned())
+    }
+
+    /// The rule by which the records of a topic may go to a region. Without one they go nowhere.
+    pub fn rule_to(&self, topic: &str, region: &str) -> Option<&Rule> {
+        self.rule(topic).filter(|rule| rule.definition.lets_go_to(region))
     }
 
     /// What a topic is a copy of, if it is one.
@@ -91,10 +94,10 @@ impl State {
                 check_expected(expected, number)?;
                 self.set_link(step, name, definition)
             }
-            LinkOperation::SetRule { topic, expected, regions } => {
+            LinkOperation::SetRule { topic, expected, definition, secret } => {
                 let number = self.rules.get(&topic).map(|rule| rule.number);
                 check_expected(expected, number)?;
-                self.set_rule(step, topic, regions)
+                self.set_rule(step, topic, (definition, secret))
             }
             LinkOperation::CreateMirror(new) => self.create_mirror(new),
             LinkOperation::MirrorAppend { place, batch } => {
@@ -146,21 +149,19 @@ impl State {
         &mut self,
         step: &Step,
         topic: String,
-        regions: Vec<String>,
+        (definition, secret): (RuleDefinition, RuleSecret),
     ) -> Result<OperationResult, Refusal> {
-        let is_short = |region: &String| (1..=LINK_TEXT_BYTES_MAX).contains(&region.len());
-        if !is_valid_name(&topic)
-            || regions.len() > RULE_REGIONS_MAX
-            || !regions.iter().all(is_short)
-        {
+        if !is_valid_name(&topic) || !definition.is_within_limits() {
             return Err(Refusal::InvalidLink);
         }
-        if regions.is_empty() {
+        if definition.regions.is_empty() {
             self.rules.remove(&topic);
         } else if self.rules.len() >= RULES_MAX && self.rules.get(&topic).is_none() {
             return Err(Refusal::LimitReached);
         } else {
-            self.rules.put(Rule { topic, number: step.number(), regions });
+            // Equal values are to become equal hashes, whatever rule says so, and whenever.
+            let secret = self.rules.iter().next().map_or(secret, |rule| rule.secret);
+            self.rules.put(Rule { topic, number: step.number(), secret, definition });
         }
         Ok(OperationResult::LinkSet { number: step.number() })
     }

@@ -3,12 +3,12 @@
 use super::Stop;
 use super::apply::carry::{out, rules};
 use super::apply::plain_list;
-use super::apply::plan::Change;
+use super::apply::plan::{Change, sorted, terms_of};
 use super::client::Reaching;
 use super::output::say;
 use clap::{Args, Subcommand};
 use fulmar_types::ExitCode;
-use std::collections::BTreeSet;
+use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
 
 /// Where the topics of a site may go. A topic without a rule goes nowhere.
 #[derive(Clone, Debug, Args)]
@@ -19,7 +19,7 @@ pub struct Options {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Let a topic go to some regions, and to no others.
+    /// Let a topic go to some regions, and to no others; as it is, or without some of its fields.
     Set(Set),
     /// Take a rule back: the topic goes nowhere any more.
     Delete(Delete),
@@ -41,6 +41,18 @@ struct Set {
     /// The regions that may have it, with commas between.
     #[arg(long, value_name = "REGION,...", value_delimiter = ',', required = true)]
     regions: Vec<String>,
+    /// What becomes of keys: pass, drop, or hash for a keyed hash.
+    #[arg(long, value_name = "ACTION")]
+    key: Option<String>,
+    /// What becomes of headers: pass, drop or hash for all, or NAME=ACTION with commas between, where
+    /// the name * stands for all others.
+    #[arg(long, value_name = "ACTION")]
+    headers: Option<String>,
+    /// What becomes of a field of the values, which then have to be JSON; may be given several times.
+    /// The path is names with dots between, the action one of drop, mask, hash,
+    /// truncate:CHARACTERS and round:DIGITS.
+    #[arg(long = "field", value_name = "PATH=ACTION")]
+    fields: Vec<String>,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -54,14 +66,30 @@ struct Delete {
     reaching: Reaching,
 }
 
+impl Set {
+    fn definition(&self) -> Result<RuleDefinition, Stop> {
+        plain_list("a region", &self.regions)?;
+        let (regions, fields) = (self.regions.join(","), self.fields.join(","));
+        let settings = [
+            (REGIONS, Some(regions)),
+            (KEY, self.key.clone()),
+            (HEADERS, self.headers.clone()),
+            (FIELDS, (!fields.is_empty()).then_some(fields)),
+        ];
+        let given = settings.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+        let rule = RuleDefinition::from_settings(given);
+        Ok(sorted(&rule.map_err(|error| Stop::usage(format!("{error}.")))?))
+    }
+}
+
 /// Does what it is asked.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
-    let (topic, reaching, regions) = match options.command {
+    let (topic, reaching, after) = match options.command {
         Command::Set(set) => {
-            plain_list("a region", &set.regions)?;
-            (set.topic, set.reaching, set.regions)
+            let definition = set.definition()?;
+            (set.topic, set.reaching, definition)
         }
-        Command::Delete(delete) => (delete.topic, delete.reaching, Vec::new()),
+        Command::Delete(delete) => (delete.topic, delete.reaching, RuleDefinition::default()),
         Command::List(of) => {
             let cluster = of.reaching.cluster("fulmar-rule")?;
             let rules = rules(&cluster).await?;
@@ -69,19 +97,23 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 say("no rules: no topic leaves the site");
             }
             for (topic, rule) in rules {
-                say(format!("rule {topic}: may go to {}", rule.is.join(", ")));
+                say(format!("rule {topic}: may go to {}", rule.is.regions.join(", ")));
+                if !rule.is.is_verbatim() {
+                    for (name, value) in &terms_of(&rule.is)[1..] {
+                        say(format!("    {name:<7}  {value}"));
+                    }
+                }
             }
             return Ok(ExitCode::Ok);
         }
     };
     let cluster = reaching.cluster("fulmar-rule")?;
     let before = rules(&cluster).await?.remove(&topic);
-    if before.is_none() && regions.is_empty() {
+    if before.is_none() && after.regions.is_empty() {
         return Err(Stop::usage(format!("there is no rule for the topic {topic}.")));
     }
     let number = Some(before.as_ref().map_or(0, |rule| rule.number));
-    let before = before.map(|rule| rule.is).unwrap_or_default();
-    let after = regions.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
     let change = Change::Rule { topic, before, number, after };
     out(&cluster, &change).await?;
     say(&change);

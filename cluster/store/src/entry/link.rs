@@ -5,7 +5,7 @@
 //!                                      | site text | region text | authority bytes
 //!                                      | dials texts | topics texts
 //!                                      or name text | expected u64 | there u8 = 0
-//!             10 v1  set rule          topic text | expected u64 | regions texts
+//!             10 v1  set rule          topic text | expected u64 | the rule, see `rule.rs`
 //!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
 //!                                      | link text | origin name text | name text
 //!                                      | configs u16 | (key text, value text) per config
@@ -32,10 +32,12 @@ use super::operation::{
     Batch, Item, PLACE_BYTES, Place, fits_text, put_place, put_text, read_flag, read_place,
     read_text, read_topic, text_bytes,
 };
+use super::rule::{RuleSecret, fits_rule, put_rule, read_rule, rule_bytes};
 use crate::reader::Reader;
 use bytes::{BufMut, Bytes, BytesMut};
 use fulmar_types::Uuid;
 use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, TopicId};
 
 pub(super) const SET_LINK: u8 = 9;
@@ -98,14 +100,16 @@ pub enum LinkOperation {
         /// What it is from now on.
         definition: Option<LinkDefinition>,
     },
-    /// Says where the records of a topic may go.
+    /// Says where the records of a topic may go, and in which form.
     SetRule {
         /// The topic, by name: a rule may be there before it.
         topic: String,
         /// As for a link.
         expected: Option<u64>,
-        /// The regions; none takes the rule back.
-        regions: Vec<String>,
+        /// The rule; one without regions takes it back.
+        definition: RuleDefinition,
+        /// The key of hashes, drawn by the leader. It counts if the site has no rule yet.
+        secret: RuleSecret,
     },
     /// Creates the copy of a topic of another site.
     CreateMirror(NewMirror),
@@ -133,25 +137,25 @@ pub enum LinkOperation {
     },
 }
 
-fn texts_bytes(texts: &[String]) -> usize {
+pub(super) fn texts_bytes(texts: &[String]) -> usize {
     2 + texts.iter().map(|text| text_bytes(text)).sum::<usize>()
 }
 
-fn fit_texts(texts: &[String]) -> bool {
+pub(super) fn fit_texts(texts: &[String]) -> bool {
     texts.len() <= usize::from(u16::MAX) && texts.iter().all(|text| fits_text(text))
 }
 
-fn put_count(out: &mut BytesMut, count: usize) {
+pub(super) fn put_count(out: &mut BytesMut, count: usize) {
     out.put_u16_le(u16::try_from(count).expect("lengths are checked before encoding"));
 }
 
-fn put_texts(out: &mut BytesMut, texts: &[String]) {
+pub(super) fn put_texts(out: &mut BytesMut, texts: &[String]) {
     put_count(out, texts.len());
     texts.iter().for_each(|text| put_text(out, text));
 }
 
 /// Each text takes two bytes at least, so the list grows no faster than what is really there.
-fn read_texts(reader: &mut Reader<'_>) -> Option<Vec<String>> {
+pub(super) fn read_texts(reader: &mut Reader<'_>) -> Option<Vec<String>> {
     let count = reader.u16()?;
     let mut texts = Vec::new();
     for _ in 0..count {
@@ -201,7 +205,9 @@ impl LinkOperation {
                 };
                 text_bytes(name) + 8 + 1 + definition.as_ref().map_or(0, of)
             }
-            Self::SetRule { topic, regions, .. } => text_bytes(topic) + 8 + texts_bytes(regions),
+            Self::SetRule { topic, definition, .. } => {
+                text_bytes(topic) + 8 + rule_bytes(definition)
+            }
             Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 let pair = |(key, value): &(String, String)| text_bytes(key) + text_bytes(value);
                 let texts = text_bytes(link) + text_bytes(origin_name) + text_bytes(name);
@@ -225,7 +231,7 @@ impl LinkOperation {
                 };
                 fits_text(name) && definition.as_ref().is_none_or(fits)
             }
-            Self::SetRule { topic, regions, .. } => fits_text(topic) && fit_texts(regions),
+            Self::SetRule { topic, definition, .. } => fits_text(topic) && fits_rule(definition),
             Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 [name, link, origin_name].into_iter().all(|text| fits_text(text))
                     && configs.len() <= usize::from(u16::MAX)
@@ -250,10 +256,10 @@ impl LinkOperation {
                 put_texts(out, &link.dial);
                 put_texts(out, &link.take);
             }
-            Self::SetRule { topic, expected, regions } => {
+            Self::SetRule { topic, expected, definition, secret } => {
                 put_text(out, topic);
                 out.put_u64_le(expected.unwrap_or(WHATEVER));
-                put_texts(out, regions);
+                put_rule(out, definition, secret);
             }
             Self::CreateMirror(new) => {
                 out.put_slice(&new.topic.0.0);
@@ -286,7 +292,8 @@ impl LinkOperation {
             SET_LINK => item.whole(payload, "a link", read_set_link),
             SET_RULE => item.whole(payload, "a rule", |reader| {
                 let (topic, expected) = (read_text(reader)?, read_expected(reader)?);
-                Some(Self::SetRule { topic, expected, regions: read_texts(reader)? })
+                let (definition, secret) = read_rule(reader)?;
+                Some(Self::SetRule { topic, expected, definition, secret })
             }),
             CREATE_MIRROR => item.whole(payload, "a new mirror", read_create_mirror),
             MIRROR_APPEND => {

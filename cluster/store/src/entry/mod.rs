@@ -31,6 +31,7 @@
 mod builder;
 mod link;
 mod operation;
+mod rule;
 mod unit;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod tests;
 pub use builder::{EntryBuilder, PushError, unit_bytes_max};
 pub use link::{LinkOperation, MirrorPlace, NewMirror, Tag};
 pub use operation::{Batch, Operation, Precondition};
+pub use rule::RuleSecret;
 pub use unit::{Unit, UnitView, Units};
 
 use crate::reader::Reader;

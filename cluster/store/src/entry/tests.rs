@@ -4,6 +4,7 @@ use super::*;
 use crate::mutation::{mutate, random};
 use fulmar_types::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::rule::{FieldAction, Passage, RuleDefinition};
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -42,6 +43,21 @@ fn any_precondition() -> impl Strategy<Value = Precondition> {
         }),
         (".{0,20}", any::<u64>()).prop_map(|(name, number)| Precondition::Fence { name, number }),
     ]
+}
+
+fn any_rule() -> impl Strategy<Value = RuleDefinition> {
+    let passage = || prop::sample::select(vec![Passage::Pass, Passage::Hash, Passage::Drop]);
+    let action = prop_oneof![
+        prop::sample::select(vec![FieldAction::Drop, FieldAction::Mask, FieldAction::Hash]),
+        (0u32..1_000).prop_map(FieldAction::Truncate),
+        (-18i8..=18).prop_map(FieldAction::Round),
+    ];
+    let path = "[a-z.*,=\\\\]{1,8}".prop_filter_map("no path", |text| text.parse().ok());
+    let headers = prop::collection::btree_map(".{0,4}", passage(), 0..3);
+    let fields = prop::collection::btree_map(path, action, 0..4);
+    (vec(".{0,6}", 0..3), passage(), headers, fields).prop_map(|(regions, key, headers, fields)| {
+        RuleDefinition { regions, key, headers, fields }
+    })
 }
 
 fn any_operation() -> impl Strategy<Value = Operation> {
@@ -105,9 +121,14 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
         (".{0,9}", expected(), proptest::option::of(definition)).prop_map(
             |(name, expected, definition)| LinkOperation::SetLink { name, expected, definition }
         ),
-        (".{0,9}", expected(), texts()).prop_map(|(topic, expected, regions)| {
-            LinkOperation::SetRule { topic, expected, regions }
-        }),
+        (".{0,9}", expected(), any_rule(), any::<[u8; 32]>()).prop_map(
+            |(topic, expected, definition, secret)| LinkOperation::SetRule {
+                topic,
+                expected,
+                definition,
+                secret
+            }
+        ),
         ((any_topic(), any_topic(), any::<u32>()), texts(), vec((".{0,5}", ".{0,5}"), 0..3))
             .prop_map(|((topic, origin, partitions), mut texts, configs)| {
                 texts.resize(3, "x".to_owned());
@@ -257,7 +278,18 @@ fn link_operations() -> Vec<LinkOperation> {
             }),
         },
         LinkOperation::SetLink { name: text("l"), expected: None, definition: None },
-        LinkOperation::SetRule { topic: text("t"), expected: Some(0), regions: vec![text("r")] },
+        LinkOperation::SetRule {
+            topic: text("t"),
+            expected: Some(0),
+            definition: RuleDefinition::from_settings([
+                ("regions", "r"),
+                ("key", "hash"),
+                ("headers", "h=drop"),
+                ("fields", "a.*=round:-2"),
+            ])
+            .expect("it is a rule"),
+            secret: [7; 32],
+        },
         LinkOperation::CreateMirror(NewMirror {
             topic: TOPIC,
             name: text("s.t"),
@@ -295,10 +327,16 @@ fn golden_bytes_of_the_operations_about_links() {
         "01006c",
         &"ff".repeat(8),
         "00", // remove link
-        "0a0110000000",
+        "0a0143000000",
         "010074",
         "0000000000000000",
-        "0100010072", // set rule
+        &"07".repeat(32),
+        "0100010072",
+        "01",
+        "0100010068",
+        "02",
+        "01000300612e2a",
+        "05fe000000", // set rule
         "0b0137000000",
         &topic,
         &"22".repeat(16),

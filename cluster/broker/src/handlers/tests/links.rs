@@ -80,7 +80,7 @@ fn a_rule_is_set_told_and_taken_back() {
     run(async {
         let fixture = Fixture::new();
         let orders = (RESOURCE_RULE, "orders");
-        let may_go = || fixture.broker.site.read(|state| state.may_go("orders", "eu"));
+        let may_go = || fixture.broker.site.read(|state| state.rule_to("orders", "eu").is_some());
         assert!(!may_go());
         assert_eq!(replace(&fixture, orders, &[("regions", "us, eu")]).await, NONE);
         assert!(may_go());

@@ -4,6 +4,7 @@ use super::*;
 use crate::machine::mirroring::NO_TAG;
 use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
 use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::rule::RuleDefinition;
 
 fn link(site: &str, paused: bool) -> LinkDefinition {
     let take = vec!["*".to_owned()];
@@ -25,8 +26,13 @@ pub(super) fn set_link(paused: Option<bool>) -> Operation {
 }
 
 pub(super) fn rule(n: u8, regions: &[&str]) -> Operation {
-    let regions = regions.iter().map(|region| (*region).to_owned()).collect();
-    Operation::Link(LinkOperation::SetRule { topic: format!("topic-{n}"), expected: None, regions })
+    let definition = RuleDefinition::verbatim(regions.iter().map(|region| (*region).to_owned()));
+    let (topic, expected, secret) = (format!("topic-{n}"), None, [n; 32]);
+    Operation::Link(LinkOperation::SetRule { topic, expected, definition, secret })
+}
+
+fn goes(site: &Site, topic: &str, region: &str) -> bool {
+    site.state.rule_to(topic, region).is_some()
 }
 
 pub(super) fn create_mirror(n: u8) -> Operation {
@@ -108,9 +114,10 @@ fn a_change_of_what_nobody_has_seen_is_refused() {
 
     let topic = "t".to_owned();
     let rule = |expected, regions: &[&str]| {
-        let regions = regions.iter().map(|region| (*region).to_owned()).collect();
-        let expected = Some(expected);
-        Operation::Link(LinkOperation::SetRule { topic: topic.clone(), expected, regions })
+        let definition =
+            RuleDefinition::verbatim(regions.iter().map(|region| (*region).to_owned()));
+        let (topic, expected, secret) = (topic.clone(), Some(expected), [1; 32]);
+        Operation::Link(LinkOperation::SetRule { topic, expected, definition, secret })
     };
     let first = number(&mut site, rule(0, &["eu"]));
     assert_eq!(site.one(rule(0, &["us"])), Err(Refusal::Changed));
@@ -120,13 +127,13 @@ fn a_change_of_what_nobody_has_seen_is_refused() {
 #[test]
 fn a_topic_goes_nowhere_without_a_rule() {
     let mut site = Site::new();
-    assert!(!site.state.may_go("topic-1", "eu"));
+    assert!(!goes(&site, "topic-1", "eu"));
     number(&mut site, rule(1, &["eu", "us"]));
-    assert!(site.state.may_go("topic-1", "eu") && !site.state.may_go("topic-1", "asia"));
+    assert!(goes(&site, "topic-1", "eu") && !goes(&site, "topic-1", "asia"));
     number(&mut site, rule(1, &["us"]));
-    assert!(!site.state.may_go("topic-1", "eu"));
+    assert!(!goes(&site, "topic-1", "eu"));
     number(&mut site, rule(1, &[]));
-    assert!(!site.state.may_go("topic-1", "us"));
+    assert!(!goes(&site, "topic-1", "us"));
     assert_eq!(site.one(rule(1, &[""])), Err(Refusal::InvalidLink));
 }
 

@@ -6,6 +6,7 @@ use super::plan::{Change, Known, Links, Rules};
 use fulmar_client::Cluster;
 use fulmar_client::admin::AlterTopicError;
 use fulmar_host::time::Duration;
+use fulmar_types::rule::RuleDefinition;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -21,7 +22,7 @@ pub async fn links(cluster: &Cluster) -> Result<Links, Stop> {
     cluster.links(TIMEOUT).await.map_err(|error| unknown("links", error))
 }
 
-/// The regions that the topics of a site may go to.
+/// The rules of a site, by topic.
 pub async fn rules(cluster: &Cluster) -> Result<Rules, Stop> {
     cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))
 }
@@ -96,10 +97,10 @@ pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
 }
 
 /// The number of a rule that an earlier change has made what it is.
-async fn number_of(cluster: &Cluster, topic: &str, is: &[String]) -> Result<u64, Stop> {
+async fn number_of(cluster: &Cluster, topic: &str, is: &RuleDefinition) -> Result<u64, Stop> {
     match rules(cluster).await?.remove(topic) {
-        Some(rule) if rule.is == is => Ok(rule.number),
-        None if is.is_empty() => Ok(0),
+        Some(rule) if rule.is == *is => Ok(rule.number),
+        None if is.regions.is_empty() => Ok(0),
         _ => Err(Stop::failed(format!("rule {topic}: it has been changed meanwhile."))),
     }
 }
@@ -115,7 +116,7 @@ async fn is_done(cluster: &Cluster, change: &Change) -> bool {
             .await
             .is_ok_and(|links| links.get(name).map(|link| &link.is) == after.as_ref()),
         Change::Rule { topic, after, .. } => rules(cluster).await.is_ok_and(|rules| {
-            rules.get(topic).map(|rule| &*rule.is).unwrap_or_default() == after.as_slice()
+            rules.get(topic).map(|rule| rule.is.clone()).unwrap_or_default() == *after
         }),
         Change::TopicSettings { name, changed } => topic_settings(cluster, name)
             .await

@@ -1,10 +1,12 @@
 //! What may stand in the file of `fulmar apply`.
 
 use super::super::Stop;
+use super::plan::sorted;
 use fulmar_host::real::tls::keys::authority_of;
 use fulmar_types::link::LinkDefinition;
+use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,12 +40,51 @@ struct WrittenLink {
     paused: bool,
 }
 
-/// Where a topic may go.
+/// Where a topic may go, and in which form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenRule {
     topic: String,
     regions: Vec<String>,
+    key: Option<String>,
+    headers: Option<WrittenHeaders>,
+    #[serde(default)]
+    fields: BTreeMap<String, String>,
+}
+
+/// What becomes of headers.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum WrittenHeaders {
+    /// The same of all.
+    All(String),
+    /// By name.
+    Each(BTreeMap<String, String>),
+}
+
+impl WrittenRule {
+    /// The rule.
+    ///
+    /// # Errors
+    /// For people.
+    fn definition(self) -> Result<RuleDefinition, String> {
+        let listed = |pairs: BTreeMap<String, String>| {
+            let pairs = pairs.into_iter().map(|(name, action)| format!("{name}={action}"));
+            pairs.collect::<Vec<_>>().join(",")
+        };
+        let headers = self.headers.map(|headers| match headers {
+            WrittenHeaders::All(text) => text,
+            WrittenHeaders::Each(pairs) => listed(pairs),
+        });
+        let settings = [
+            (REGIONS, Some(self.regions.join(","))),
+            (KEY, self.key),
+            (HEADERS, headers),
+            (FIELDS, (!self.fields.is_empty()).then(|| listed(self.fields))),
+        ];
+        let given = settings.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+        RuleDefinition::from_settings(given).map(|rule| sorted(&rule))
+    }
 }
 
 /// A topic.
@@ -71,8 +112,8 @@ pub struct Topic {
 pub struct Wanted {
     /// Its links, by name.
     pub links: BTreeMap<String, LinkDefinition>,
-    /// The regions that topics may go to.
-    pub rules: BTreeMap<String, Vec<String>>,
+    /// Its rules, by topic.
+    pub rules: BTreeMap<String, RuleDefinition>,
     /// Its topics.
     pub topics: BTreeMap<String, Topic>,
 }
@@ -132,11 +173,12 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
             )));
         }
         plain_list("a region", &rule.regions)?;
-        // In which order they are written says nothing.
-        let regions: BTreeSet<String> = rule.regions.into_iter().collect();
-        let regions = regions.into_iter().collect();
-        if wanted.rules.insert(rule.topic.clone(), regions).is_some() {
-            return Err(twice("rule of the topic", &rule.topic));
+        let topic = rule.topic.clone();
+        let definition = rule.definition().map_err(|error| {
+            Stop::usage(format!("{shown} is not valid: the rule of the topic {topic}: {error}."))
+        })?;
+        if wanted.rules.insert(topic.clone(), definition).is_some() {
+            return Err(twice("rule of the topic", &topic));
         }
     }
     for topic in written.topic {

@@ -26,6 +26,7 @@ use fulmar_client::{
 };
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::link::LinkDefinition;
+use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{ExitCode, NodeId, Offset, PartitionIndex};
 use line::Line;
 use std::fs;
@@ -178,7 +179,8 @@ impl Demo {
             let created = plant.create_topic(topic, PARTITIONS, PATIENCE).await;
             created.map_err(|error| Stop::failed(format!("cannot create {topic}: {error}.")))?;
         }
-        plant.set_rule(TOPIC, Some(0), &[REGION.to_owned()], PATIENCE).await.map_err(failed)?;
+        let rule = RuleDefinition::verbatim([REGION.to_owned()]);
+        plant.set_rule(TOPIC, Some(0), &rule, PATIENCE).await.map_err(failed)?;
         plant.set_link(NAMES[1], Some(0), Some(&to_hub), PATIENCE).await.map_err(failed)?;
         hub.set_link(NAMES[0], Some(0), Some(&to_plant), PATIENCE).await.map_err(failed)?;
         self.tell(format!("{TOPIC} may go to the hub, {SECRET} have no rule; the plant dials"));
