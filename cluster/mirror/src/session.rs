@@ -152,7 +152,9 @@ impl Parts {
         let Some(link) = link else { return false };
         // A copy goes back neither to where it came from, nor on to another site.
         let topic = state.topics().get(topic).filter(|topic| state.mirror(topic.id).is_none());
-        topic.is_some_and(|topic| state.rule_to(&topic.name, &link.definition.region).is_some())
+        let rule = topic.and_then(|topic| state.rule_to(&topic.name, &link.definition.region));
+        // What has to be rewritten stays.
+        rule.is_some_and(|rule| rule.definition.is_verbatim())
     }
 }
 
