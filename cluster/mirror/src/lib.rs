@@ -23,6 +23,7 @@
 //! | `source.rs` | the side that gives |
 //! | `target.rs` | the side that takes |
 //! | `links.rs` | which sessions there are to be |
+//! | `policy` | what of a record a rule lets go |
 //!
 //! Invariants: a mirror is a prefix of its origin, apart from gaps that are noted; progress is the
 //! next offset of the mirror and is committed with the records; only what is committed is shipped,
@@ -35,6 +36,7 @@ mod frame;
 mod greeting;
 pub mod links;
 mod message;
+pub mod policy;
 mod session;
 mod source;
 mod target;

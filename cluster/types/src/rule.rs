@@ -429,7 +429,8 @@ impl RuleDefinition {
                 _ => return Err(format!("a rule has no setting `{name}`")),
             }
         }
-        if !rule.fields.is_empty() && !(has_key && has_headers) {
+        let says_all = has_key && has_headers;
+        if !rule.fields.is_empty() && !says_all {
             return Err(format!(
                 "a rule about fields has to say what becomes of the `{KEY}` and the `{HEADERS}` too: \
                  pass, drop or hash"

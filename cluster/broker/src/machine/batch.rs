@@ -13,6 +13,8 @@ use fulmar_wire::batch::{BatchHeader, HEADER_BYTES};
 pub struct BatchFacts {
     /// How many offsets it takes, at least one.
     pub records: u32,
+    /// How many of them have no record: those that the origin of a mirror does not let go.
+    pub missing: u32,
     /// The largest timestamp of its records in milliseconds since 1970, -1 for none.
     pub max_timestamp_ms: i64,
     /// Who sent it, if an idempotent producer did.
@@ -27,10 +29,9 @@ impl BatchFacts {
         if header.batch_bytes().ok()? != bytes.len() || header.magic != 2 {
             return None;
         }
-        let records = u32::try_from(header.record_count).ok().filter(|records| *records > 0)?;
-        if u32::try_from(header.last_offset_delta).ok()? != records - 1 {
-            return None;
-        }
+        let there = u32::try_from(header.record_count).ok().filter(|records| *records > 0)?;
+        let records = u32::try_from(header.last_offset_delta).ok()?.checked_add(1)?;
+        let missing = records.checked_sub(there)?;
         let sequenced = match header.producer() {
             None => None,
             Some(stamp) if stamp.producer_id < 0 => return None,
@@ -43,6 +44,6 @@ impl BatchFacts {
         };
         let appended_ms = i64::try_from(entry_ms).unwrap_or(i64::MAX);
         let max_timestamp_ms = header.max_timestamp_of(bytes.slice(HEADER_BYTES..), appended_ms);
-        Some(Self { records, max_timestamp_ms, sequenced })
+        Some(Self { records, missing, max_timestamp_ms, sequenced })
     }
 }

@@ -328,7 +328,8 @@ impl State {
                 }
                 let (chain_key, retention) = (topic.chain_key, topic.retention);
                 let facts = BatchFacts::read(batch.bytes(), step.entry_ms);
-                let facts = facts.ok_or(Refusal::InvalidBatch)?;
+                let facts =
+                    facts.filter(|facts| facts.missing == 0).ok_or(Refusal::InvalidBatch)?;
                 self.append(step, &Append { stream, chain_key, retention, batch: &batch, facts })
             }
             // An id that nobody uses costs nothing, so a request that comes twice gets two.

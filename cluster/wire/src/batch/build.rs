@@ -73,21 +73,7 @@ impl BatchBuilder {
         let delta = timestamp.checked_sub(base_timestamp).ok_or(BuildError::Timestamp)?;
         let record_count = self.record_count.checked_add(1).ok_or(BuildError::TooLarge)?;
 
-        let mut record = Writer::copying(BytesMut::new());
-        record.int8(0);
-        record.varlong(delta);
-        record.varint(self.record_count);
-        nullable_bytes(&mut record, key)?;
-        nullable_bytes(&mut record, value)?;
-        record.varint(length(headers.len())?);
-        for (key, value) in headers {
-            nullable_bytes(&mut record, Some(key))?;
-            nullable_bytes(&mut record, *value)?;
-        }
-        length(self.batch.len() + record.len() + VARINT_BYTES_MAX)?;
-
-        self.batch.varint(length(record.len())?);
-        self.batch.slice(&record.into_bytes());
+        put_record(&mut self.batch, (self.record_count, delta), (key, value), headers)?;
         self.max_timestamp = self.max_timestamp.max(timestamp);
         self.base_timestamp = base_timestamp;
         self.record_count = record_count;
@@ -134,6 +120,31 @@ impl BatchBuilder {
         batch[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
         Some(batch.freeze())
     }
+}
+
+/// Appends a record with an offset and a time relative to its batch. If it does not fit, nothing is
+/// appended.
+pub(super) fn put_record(
+    batch: &mut Writer,
+    (offset_delta, timestamp_delta): (i32, i64),
+    (key, value): (Option<&[u8]>, Option<&[u8]>),
+    headers: &[(&[u8], Option<&[u8]>)],
+) -> Result<(), BuildError> {
+    let mut record = Writer::copying(BytesMut::new());
+    record.int8(0);
+    record.varlong(timestamp_delta);
+    record.varint(offset_delta);
+    nullable_bytes(&mut record, key)?;
+    nullable_bytes(&mut record, value)?;
+    record.varint(length(headers.len())?);
+    for (key, value) in headers {
+        nullable_bytes(&mut record, Some(key))?;
+        nullable_bytes(&mut record, *value)?;
+    }
+    length(batch.len() + record.len() + VARINT_BYTES_MAX)?;
+    batch.varint(length(record.len())?);
+    batch.slice(&record.into_bytes());
+    Ok(())
 }
 
 /// The longest varint: 5 groups of 7 bits.

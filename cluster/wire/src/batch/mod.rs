@@ -1,4 +1,4 @@
-//! Record batches, version 2: validated, placed, read and built, never re-encoded.
+//! Record batches, version 2: validated, placed, read and built, and re-encoded only by [`rewritten`].
 //!
 //! ```text
 //!  0  int64   base_offset             outside the checksum: the broker sets it
@@ -7,7 +7,7 @@
 //! 16  int8    magic                   2
 //! 17  uint32  crc                     CRC32C of everything from 21 to the end
 //! 21  int16   attributes              see [`Attributes`]
-//! 23  int32   last_offset_delta       record_count - 1
+//! 23  int32   last_offset_delta       at least record_count - 1, and just that from a producer
 //! 27  int64   base_timestamp          ms since 1970, of the first record; -1 for none
 //! 35  int64   max_timestamp           ms since 1970; -1 if the producer left it unset
 //! 43  int64   producer_id             -1 for a producer that is not idempotent
@@ -30,12 +30,14 @@ use std::ops::RangeInclusive;
 mod blob;
 mod build;
 mod record;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
 pub use blob::Batches;
 pub use build::{BatchBuilder, BuildError};
 pub use record::{Header, Record, RecordError, RecordIter};
+pub use rewrite::rewritten;
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
@@ -300,10 +302,19 @@ impl BatchHeader {
     /// The rules for what every batch has, whoever wrote it.
     fn check_form(&self) -> Result<(), BatchError> {
         let Self { record_count, last_offset_delta, .. } = *self;
-        if record_count < 1 || last_offset_delta != record_count - 1 {
+        if record_count < 1 || last_offset_delta < record_count - 1 {
             return Err(BatchError::Count { record_count, last_offset_delta });
         }
         self.attributes.compression().map(|_| ())
+    }
+
+    /// A producer leaves no offset without a record.
+    fn check_dense(&self) -> Result<(), BatchError> {
+        let Self { record_count, last_offset_delta, .. } = *self;
+        if last_offset_delta != record_count - 1 {
+            return Err(BatchError::Count { record_count, last_offset_delta });
+        }
+        Ok(())
     }
 
     /// The rules for what a producer may say.
@@ -377,6 +388,17 @@ impl Batch {
     /// As [`Self::parse`], and what is wrong with the size, the attributes, the producer's
     /// identity or a record.
     pub fn from_producer(bytes: Bytes, bytes_max: usize) -> Result<Self, BatchError> {
+        let batch = Self::from_origin(bytes, bytes_max)?;
+        batch.header.check_dense()?;
+        Ok(batch)
+    }
+
+    /// The same for a batch that another site has taken from a producer, and from which records may be
+    /// missing since.
+    ///
+    /// # Errors
+    /// As [`Self::from_producer`].
+    pub fn from_origin(bytes: Bytes, bytes_max: usize) -> Result<Self, BatchError> {
         if bytes.len() > bytes_max {
             return Err(BatchError::TooLarge { bytes: bytes.len(), bytes_max });
         }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Invariants: a record never reads beyond its length, nor a batch beyond its bytes; the offset
-//! deltas of a batch count from 0 without a gap; keys, values and headers are slices of the batch.
+//! deltas of a batch grow, up to the last one that its header names; keys, values and headers are
+//! slices of the batch.
 //!
 //! Never: require UTF-8, or merge headers of the same key.
 
@@ -31,7 +32,7 @@ pub enum RecordError {
         /// The index of the record in its batch.
         index: i32,
     },
-    /// A record has another offset than its place in the batch says.
+    /// A record has an offset that its place in the batch does not allow.
     #[error("record {index} of the batch has the offset delta {offset_delta}")]
     OffsetDelta {
         /// The index of the record in its batch.
@@ -74,13 +75,15 @@ pub struct RecordIter {
     reader: Reader,
     header: BatchHeader,
     index: i32,
+    /// The least offset delta that the next record may have.
+    least: i32,
 }
 
 impl RecordIter {
     /// The records in `records`, which belong to a batch with this header and are not compressed
     /// (any more).
     pub fn over(header: &BatchHeader, records: Bytes) -> Self {
-        Self { reader: Reader::new(records), header: *header, index: 0 }
+        Self { reader: Reader::new(records), header: *header, index: 0, least: 0 }
     }
 
     pub(super) fn new(header: &BatchHeader, records: Bytes) -> Result<Self, RecordError> {
@@ -103,10 +106,14 @@ impl RecordIter {
             .ok()
             .flatten()
             .ok_or(RecordError::Damaged { index })?;
-        if offset_delta != index {
+        // As many offsets must remain as records do.
+        let left = self.header.record_count - 1 - index;
+        let most = self.header.last_offset_delta.checked_sub(left);
+        if offset_delta < self.least || most.is_none_or(|most| offset_delta > most) {
             return Err(RecordError::OffsetDelta { index, offset_delta });
         }
         self.index += 1;
+        self.least = offset_delta.saturating_add(1);
         Ok(Some(record))
     }
 }

@@ -1,0 +1,144 @@
+//! What of a record may leave: the rule of a topic, made ready to be applied to batches.
+//!
+//! ```text
+//! stored batch --decompress--> records --key, headers, fields--> records --same codec--> batch
+//!                                 |
+//!                                 +-- cannot be judged: withheld, its offset stays a gap
+//! ```
+//!
+//! Invariants: a record goes only if all that the rule speaks of was found and treated, or is not there;
+//! every offset keeps its place; the same batch under the same rule becomes the same bytes.
+//!
+//! Never: let a value go that could not be read, or say in an error or a log what stood in one.
+
+mod json;
+mod number;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use fulmar_store::entry::RuleSecret;
+use fulmar_types::rule::{FieldAction, Passage, RuleDefinition, Segment};
+use fulmar_wire::batch::{Batch, Compression, Record, RecordIter, rewritten};
+use fulmar_wire::compression::decompress;
+use std::collections::BTreeMap;
+
+/// What the records of one batch may become when they are decompressed. A batch that would become more
+/// cannot be judged.
+const PLAIN_BYTES_MAX: usize = 16 << 20;
+
+/// What becomes of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cleared {
+    /// This may go. It takes the same offsets, and perhaps not all of them have records.
+    Goes(Bytes),
+    /// None of its records may go.
+    Withheld,
+}
+
+/// A place in the tree of paths.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    /// What becomes of the value here.
+    pub(crate) action: Option<FieldAction>,
+    /// Below it, by name.
+    pub(crate) named: BTreeMap<String, Node>,
+    /// Below it, whatever the name.
+    pub(crate) any: Option<Box<Node>>,
+}
+
+/// Hashes that nobody can compute who does not have the key of the site.
+#[derive(Debug)]
+pub(crate) struct Pseudonyms(RuleSecret);
+
+impl Pseudonyms {
+    /// What goes in place of a value: 128 bits in hexadecimal digits.
+    pub(crate) fn of(&self, value: &[u8]) -> String {
+        let hash = blake3::keyed_hash(&self.0, value);
+        hash.as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// A rule, ready.
+#[derive(Debug)]
+pub struct Policy {
+    rule: RuleDefinition,
+    root: Node,
+    pseudonyms: Pseudonyms,
+}
+
+impl Policy {
+    /// Makes a rule ready.
+    pub fn new(rule: &RuleDefinition, secret: &RuleSecret) -> Self {
+        let mut root = Node::default();
+        for (path, action) in &rule.fields {
+            let mut at = &mut root;
+            for segment in path.segments() {
+                at = match segment {
+                    Segment::Name(name) => at.named.entry(name.clone()).or_default(),
+                    Segment::Any => at.any.get_or_insert_default(),
+                };
+            }
+            at.action = Some(at.action.map_or(*action, |known| known.join(*action)));
+        }
+        Self { rule: rule.clone(), root, pseudonyms: Pseudonyms(*secret) }
+    }
+
+    /// What of a stored batch may go.
+    pub fn clear(&self, bytes: &Bytes) -> Cleared {
+        if self.rule.is_verbatim() {
+            return Cleared::Goes(bytes.clone());
+        }
+        self.rewrite(bytes).unwrap_or(Cleared::Withheld)
+    }
+
+    /// `None` if the batch cannot be judged.
+    fn rewrite(&self, bytes: &Bytes) -> Option<Cleared> {
+        let batch = Batch::parse(bytes.clone()).ok()?;
+        // What a broker writes for itself is no record of anybody.
+        if batch.header().attributes.is_control() {
+            return None;
+        }
+        let plain = match batch.compression() {
+            Compression::None => batch.record_bytes(),
+            codec => decompress(codec, &batch.record_bytes(), PLAIN_BYTES_MAX).ok()?,
+        };
+        let mut kept = Vec::new();
+        for record in RecordIter::over(batch.header(), plain) {
+            kept.extend(self.record(record.ok()?));
+        }
+        if kept.is_empty() {
+            return Some(Cleared::Withheld);
+        }
+        rewritten(&batch, &kept).ok().map(Cleared::Goes)
+    }
+
+    /// What of a record may go; `None` if it is withheld.
+    pub fn record(&self, record: Record) -> Option<Record> {
+        let Record { offset, timestamp, key, value, headers } = record;
+        let value = match value {
+            Some(value) if !self.rule.fields.is_empty() => {
+                Some(json::rewrite(&value, &self.root, &self.pseudonyms)?.into())
+            }
+            value => value,
+        };
+        let key = key.and_then(|key| self.passed(self.rule.key, key));
+        let mut passed = Vec::new();
+        for mut header in headers {
+            let passage = self.rule.header(&header.key);
+            if passage != Passage::Drop {
+                header.value = header.value.and_then(|value| self.passed(passage, value));
+                passed.push(header);
+            }
+        }
+        Some(Record { offset, timestamp, key, value, headers: passed })
+    }
+
+    fn passed(&self, passage: Passage, bytes: Bytes) -> Option<Bytes> {
+        match passage {
+            Passage::Pass => Some(bytes),
+            Passage::Hash => Some(self.pseudonyms.of(&bytes).into()),
+            Passage::Drop => None,
+        }
+    }
+}
