@@ -12,7 +12,10 @@ use crate::metadata::{LeaderEpoch, TopicPartition};
 use bytes::Bytes;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::{NodeId, Offset};
-use fulmar_wire::batch::{Batch, BatchError, Batches, Header, Record, RecordError};
+use fulmar_wire::batch::{
+    Batch, BatchError, Batches, Compression, Header, Record, RecordError, RecordIter,
+};
+use fulmar_wire::compression::decompress;
 use fulmar_wire::{
     ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchTopic, READ_COMMITTED,
     Records,
@@ -20,6 +23,9 @@ use fulmar_wire::{
 
 /// The bytes that one Fetch asks for by default. A broker sends a first batch that is larger.
 pub const FETCH_BYTES_DEFAULT: i32 = 1 << 20;
+
+/// What the records of one batch may become when they are decompressed.
+const PLAIN_BYTES_MAX: usize = 64 << 20;
 
 /// What to read, and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -96,11 +102,16 @@ impl Fetched {
     /// The records from the requested offset on, without the markers of transactions.
     ///
     /// # Errors
-    /// A batch that is compressed or damaged inside.
+    /// A batch that is damaged inside, or cannot be decompressed.
     pub fn records(&self) -> Result<Vec<ReadRecord>, RecordError> {
         let mut records = Vec::new();
         for batch in self.batches.iter().filter(|b| !b.header().attributes.is_control()) {
-            for record in batch.records()? {
+            let plain = match batch.compression() {
+                Compression::None => batch.record_bytes(),
+                codec => decompress(codec, &batch.record_bytes(), PLAIN_BYTES_MAX)
+                    .map_err(|_| RecordError::Compressed(codec))?,
+            };
+            for record in RecordIter::over(batch.header(), plain) {
                 let record = ReadRecord::from(record?);
                 // An offset in the middle of a batch is answered with the whole batch.
                 if record.offset >= self.offset {

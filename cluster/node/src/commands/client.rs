@@ -41,6 +41,31 @@ impl Reaching {
     }
 }
 
+/// How to reach a site, for a command that can do without.
+#[derive(Clone, Debug, Args)]
+pub struct OptionalReaching {
+    /// The addresses of some of a site's nodes for Kafka clients, with commas between.
+    #[arg(long, value_name = "HOST:PORT,...", value_parser = parse_bootstrap)]
+    bootstrap: Option<Bootstrap>,
+    /// For a site that speaks TLS with its clients: a directory with the certificate of its
+    /// authority, `authority.crt`.
+    #[arg(long, value_name = "DIR", requires = "bootstrap")]
+    keys: Option<PathBuf>,
+    /// For a site that asks its clients who they are: whose keys, `NAME.crt` and `NAME.key` in the
+    /// same directory.
+    #[arg(long = "as", value_name = "NAME", requires = "keys")]
+    identity: Option<String>,
+}
+
+impl OptionalReaching {
+    /// A client of the site, if one was named.
+    pub fn cluster(self, client: &str) -> Result<Option<Cluster>, Stop> {
+        let Self { bootstrap, keys, identity } = self;
+        let reaching = bootstrap.map(|bootstrap| Reaching { bootstrap, keys, identity });
+        reaching.map(|reaching| reaching.cluster(client)).transpose()
+    }
+}
+
 /// The network of this machine, for a site without TLS.
 pub fn plain() -> Arc<dyn Network> {
     Arc::new(RealNetwork)

@@ -7,6 +7,7 @@
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
 //! | [`mod@apply`], [`link`], [`rule`] | what a site is to be: links to other sites, rules, topics |
+//! | [`policy`] | what of a topic would leave |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
 //! | [`mod@bench`] | how fast, and at what cost |
 //! | [`site`], [`child`] | nodes as child processes |
@@ -28,6 +29,7 @@ mod link;
 mod link_status;
 mod node;
 pub mod output;
+mod policy;
 mod rejoin;
 mod rule;
 mod site;
@@ -56,6 +58,7 @@ enum Command {
     Apply(apply::Options),
     Link(link::Options),
     Rule(rule::Options),
+    Policy(policy::Options),
     Demo(demo::Options),
     Bench(bench::Options),
     #[command(hide = true)]
@@ -97,6 +100,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Stop> {
         Command::Apply(options) => apply::run(options).await,
         Command::Link(options) => link::run(options).await,
         Command::Rule(options) => rule::run(options).await,
+        Command::Policy(options) => policy::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Bench(options) => bench::run(options).await,
         Command::DemoVerify(options) => demo::verify(options).await,

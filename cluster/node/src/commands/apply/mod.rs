@@ -10,7 +10,7 @@
 //! rules go, never topics; a change takes effect only on what was shown.
 
 pub mod carry;
-mod file;
+pub mod file;
 pub mod plan;
 
 pub use file::{authority, plain_list};

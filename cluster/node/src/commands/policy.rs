@@ -1,0 +1,294 @@
+//! `fulmar policy`: what a rule lets go, shown on a record.
+//!
+//! Invariants: what is shown as going is what the link's own code makes of the record; the key of the
+//! site's hashes is known to nobody outside the site, so hashes are shown with another one.
+//!
+//! Never: guess that something stays. Without a rule it is said that there is none.
+
+use super::Stop;
+use super::apply::carry::{links, rules};
+use super::apply::file;
+use super::apply::plan::terms_of;
+use super::client::{OptionalReaching, Reaching};
+use super::output::say;
+use clap::{Args, Subcommand};
+use fulmar_client::fetch::Fetch;
+use fulmar_client::{Cluster, LaidDown, OffsetAt, ReadRecord, Target, TopicPartition};
+use fulmar_host::time::Duration;
+use fulmar_mirror::policy::Policy;
+use fulmar_types::link::LinkDefinition;
+use fulmar_types::rule::{FieldAction, RuleDefinition, Segment};
+use fulmar_types::{ExitCode, Offset, PartitionIndex};
+use fulmar_wire::batch::{Header, Record};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// How long a question may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The key of the hashes that are shown.
+const SHOWN: [u8; 32] = [0; 32];
+
+/// What the rules of a site let go, and in which form.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Show what the rules of a file for `fulmar apply` would let go, with an example for each.
+    Check(Check),
+    /// Show what of a topic goes to another site, and why, on its newest record.
+    Explain(Explain),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Check {
+    /// The file, as for `fulmar apply`.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The value of the record that serves as the example; without one, the newest record of a topic
+    /// if a site is named, and else one made up from the rule.
+    #[arg(long, value_name = "JSON")]
+    record: Option<String>,
+    #[command(flatten)]
+    reaching: OptionalReaching,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Explain {
+    /// The topic.
+    #[arg(value_name = "TOPIC")]
+    topic: String,
+    /// The other site, by its name or that of the link.
+    #[arg(long, value_name = "SITE")]
+    to: String,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// Does what it is asked.
+pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    match options.command {
+        Command::Check(check) => check.run().await,
+        Command::Explain(explain) => explain.run().await,
+    }
+}
+
+impl Check {
+    async fn run(self) -> Result<ExitCode, Stop> {
+        let wanted = file::read(&self.file)?;
+        let cluster = self.reaching.cluster("fulmar-policy")?;
+        if wanted.rules.is_empty() {
+            say("no rules: no topic leaves the site");
+        }
+        for (topic, rule) in &wanted.rules {
+            say(format!("rule {topic}"));
+            say_terms(rule);
+            let to = wanted.links.iter().filter(|(_, link)| rule.lets_go_to(&link.region));
+            let to: Vec<String> = to.map(|(name, link)| over(name, link)).collect();
+            match to.as_slice() {
+                [] => say("    goes to    no site: no link of the file leads to such a region"),
+                to => to.iter().for_each(|to| say(format!("    goes to    {to}"))),
+            }
+            let example = match (&self.record, &cluster) {
+                (Some(value), _) => Some(with_value(value.clone())),
+                (None, Some(cluster)) => newest(cluster, topic).await?,
+                (None, None) => None,
+            };
+            say_example(rule, example);
+        }
+        for topic in wanted.topics.keys().filter(|topic| !wanted.rules.contains_key(*topic)) {
+            say(format!("topic {topic}\n    goes to    no site: no rule of the file names it"));
+        }
+        Ok(ExitCode::Ok)
+    }
+}
+
+impl Explain {
+    async fn run(self) -> Result<ExitCode, Stop> {
+        let (topic, to) = (&self.topic, &self.to);
+        let cluster = self.reaching.cluster("fulmar-policy")?;
+        let links = links(&cluster).await?;
+        let is_meant = |(name, link): &(&String, &LaidDown<LinkDefinition>)| {
+            link.is.site == *to || *name == to
+        };
+        let Some((name, link)) = links.iter().find(is_meant) else {
+            say(format!("nothing goes to {to}: no link leads to that site"));
+            return Ok(ExitCode::Ok);
+        };
+        let Some(rule) = rules(&cluster).await?.remove(topic) else {
+            say(format!("nothing of {topic} goes to {to}: no rule names the topic"));
+            return Ok(ExitCode::Ok);
+        };
+        let (link, rule) = (&link.is, rule.is);
+        if !rule.lets_go_to(&link.region) {
+            let (site, region) = (&link.site, &link.region);
+            say(format!(
+                "nothing of {topic} goes to {to}: {site} lies in the region {region}, and the rule \
+                 lets it go to {} only",
+                rule.regions.join(", ")
+            ));
+            return Ok(ExitCode::Ok);
+        }
+        say(format!("{topic} goes to {}", over(name, link)));
+        if link.paused {
+            say("    for now nothing does: the link is paused");
+        }
+        say_terms(&rule);
+        say_example(&rule, newest(&cluster, topic).await?);
+        Ok(ExitCode::Ok)
+    }
+}
+
+fn over(name: &str, link: &LinkDefinition) -> String {
+    format!("{} in the region {}, over the link {name}", link.site, link.region)
+}
+
+fn say_terms(rule: &RuleDefinition) {
+    for (name, value) in terms_of(rule) {
+        say(format!("    {name:<9}  {value}"));
+    }
+}
+
+fn with_value(value: String) -> Record {
+    let (key, value) = (Some("a-key".into()), Some(value.into()));
+    Record { offset: 0, timestamp: 0, key, value, headers: Vec::new() }
+}
+
+/// The newest record of a topic, if there is one.
+async fn newest(cluster: &Cluster, topic: &str) -> Result<Option<Record>, Stop> {
+    let failed = |error: String| Stop::failed(format!("{topic} cannot be read: {error}."));
+    let metadata = cluster.refresh_all(TIMEOUT).await.map_err(|error| failed(error.to_string()))?;
+    let Some(known) = metadata.topics.get(topic) else { return Ok(None) };
+    let count = u32::try_from(known.partitions.len()).unwrap_or(u32::MAX);
+    for partition in (0..count).map(PartitionIndex) {
+        let of = TopicPartition::new(topic, partition);
+        let find = |at| cluster.find_offset(&of, at, TIMEOUT);
+        let first = find(OffsetAt::Earliest).await.map_err(|error| failed(error.to_string()))?;
+        let next = find(OffsetAt::Latest).await.map_err(|error| failed(error.to_string()))?;
+        let last = next.offset.filter(|next| first.offset.is_some_and(|first| first < *next));
+        if let Some(next) = last {
+            let fetch = Fetch::new(of, Offset(next.0 - 1));
+            let read = cluster
+                .fetch(Target::Leader, &fetch, TIMEOUT)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            let records = read.records().map_err(|error| failed(error.to_string()))?;
+            if let Some(record) = records.into_iter().next_back() {
+                return Ok(Some(written(record)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn written(record: ReadRecord) -> Record {
+    let ReadRecord { offset, timestamp_ms, key, value, headers } = record;
+    let offset = i64::try_from(offset.0).unwrap_or(i64::MAX);
+    Record { offset, timestamp: timestamp_ms, key, value, headers }
+}
+
+/// Shows what becomes of a record, or of one made up from the rule.
+fn say_example(rule: &RuleDefinition, record: Option<Record>) {
+    let what = if record.is_some() { "" } else { " (made up)" };
+    let record = record.unwrap_or_else(|| made_up(rule));
+    say(format!("    before     {}{what}", shown(&record)));
+    match Policy::new(rule, &SHOWN).record(record) {
+        Some(after) => say(format!("    after      {}", shown(&after))),
+        None => say("    after      withheld: its value is not JSON that a rule can judge"),
+    }
+    if rule.settings().iter().any(|(_, value)| value.contains("hash")) {
+        say(
+            "    (hashes are made with the key of the site, which is not shown: these are examples)",
+        );
+    }
+}
+
+/// A record that has every field that the rule speaks of, and one more.
+fn made_up(rule: &RuleDefinition) -> Record {
+    let mut root = Map::new();
+    root.insert("other".to_owned(), Value::from("as it is"));
+    for (path, action) in &rule.fields {
+        let name = |segment: &Segment| match segment {
+            Segment::Name(name) => name.clone(),
+            Segment::Any => "any".to_owned(),
+        };
+        let mut at = &mut root;
+        let (last, on_the_way) = path.segments().split_last().expect("a path has a name");
+        for segment in on_the_way {
+            let below = at.entry(name(segment)).or_insert_with(|| Value::Object(Map::new()));
+            if !below.is_object() {
+                *below = Value::Object(Map::new());
+            }
+            at = below.as_object_mut().expect("it is one now");
+        }
+        let value = match action {
+            FieldAction::Round(_) => serde_json::from_str("1234.5678").expect("it is a number"),
+            FieldAction::Truncate(characters) => {
+                Value::from("abcdefghij".repeat(*characters as usize / 10 + 1) + "-and-so-on")
+            }
+            FieldAction::Drop | FieldAction::Mask | FieldAction::Hash => Value::from("private"),
+        };
+        at.entry(name(last)).or_insert(value);
+    }
+    let headers = rule.headers.keys().map(|name| Header {
+        key: if name == "*" { "another".into() } else { name.clone().into() },
+        value: Some("its value".into()),
+    });
+    Record { headers: headers.collect(), ..with_value(Value::Object(root).to_string()) }
+}
+
+/// A record in a line. What a terminal would take as a command is escaped.
+fn shown(record: &Record) -> String {
+    let text = |bytes: &[u8]| {
+        let escaped = |c: char| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        };
+        String::from_utf8_lossy(bytes).chars().map(escaped).collect::<String>()
+    };
+    let mut parts = Vec::new();
+    parts.extend(record.key.as_ref().map(|key| format!("key {}", text(key))));
+    for header in &record.headers {
+        let value = header.value.as_ref().map(|value| text(value)).unwrap_or_default();
+        parts.push(format!("header {}={value}", text(&header.key)));
+    }
+    match &record.value {
+        Some(value) => parts.push(text(value)),
+        None => parts.push("no value".to_owned()),
+    }
+    parts.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_has_what_the_rule_speaks_of_and_shows_what_becomes_of_it() {
+        let rule = RuleDefinition::from_settings([
+            ("regions", "eu"),
+            ("key", "drop"),
+            ("headers", "trace=pass,*=drop"),
+            ("fields", "a.b=drop,a.*=mask,n=round:1,t=truncate:3"),
+        ])
+        .expect("it is a rule");
+        let before = made_up(&rule);
+        assert_eq!(
+            shown(&before),
+            "key a-key  header another=its value  header trace=its value  \
+             {\"a\":{\"any\":\"private\",\"b\":\"private\"},\"n\":1234.5678,\"other\":\"as it is\",\
+             \"t\":\"abcdefghij-and-so-on\"}"
+        );
+        let after = Policy::new(&rule, &SHOWN).record(before).expect("it is JSON");
+        assert_eq!(
+            shown(&after),
+            "header trace=its value  \
+             {\"a\":{\"any\":\"***\"},\"n\":1234.6,\"other\":\"as it is\",\"t\":\"abc\"}"
+        );
+        assert!(shown(&with_value("\u{1b}[2J".to_owned())).contains("\\u{1b}"));
+    }
+}
