@@ -16,12 +16,16 @@ use crate::limits::{
     MIDDLE_ANSWER_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX, REQUEST_NAME_BYTES_MAX,
     REQUEST_PARTITIONS_MAX, TOPIC_SETTINGS,
 };
+use crate::machine::changes::{CHANGE_TEXT_BYTES_MAX, CHANGES_MAX};
 use crate::machine::mirroring::RULES_MAX;
 use crate::machine::topics::TOPIC_NAME_BYTES_MAX;
 use crate::room::{room, take};
 use fulmar_host::time;
-use fulmar_types::link::LINKS_PER_SITE_MAX;
-use fulmar_wire::{FetchRequest, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE, Request};
+use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX};
+use fulmar_wire::{
+    FetchRequest, RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_MIRRORS,
+    RESOURCE_RULE, Request,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -127,7 +131,11 @@ impl Named {
                 self.name_bytes += RULES_MAX * TOPIC_NAME_BYTES_MAX;
             }
             RESOURCE_LINK | RESOURCE_RULE => self.name_bytes += DESCRIBED_LINK_BYTES_MAX,
-            RESOURCE_LINK_STATUS => {
+            RESOURCE_CHANGES => {
+                self.inside += CHANGES_MAX;
+                self.name_bytes += CHANGES_MAX * (2 * LINK_TEXT_BYTES_MAX + CHANGE_TEXT_BYTES_MAX);
+            }
+            RESOURCE_LINK_STATUS | RESOURCE_MIRRORS => {
                 self.inside += LINK_STATUS_VALUES_MAX;
                 self.name_bytes += LINK_STATUS_VALUES_MAX * TOPIC_NAME_BYTES_MAX;
             }

@@ -12,6 +12,7 @@
 //! | [`counters`] | what is counted |
 //! | [`link_states`], [`link_figures`] | what becomes of the links to other sites |
 //! | `age`, `upkeep` | how old the site is, and what goes for its age |
+//! | `principal` | who asks |
 //! | `error_map` | every error as a Kafka code |
 //!
 //! Invariants: an answer "appended" means flushed on a majority and applied; nothing above the
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod link_figures;
 pub mod link_states;
 pub mod machine;
+mod principal;
 pub mod proposer;
 mod raft;
 mod room;
@@ -44,5 +46,6 @@ mod upkeep;
 mod testing;
 
 pub use broker::Broker;
+pub use principal::Principal;
 pub use settings::BrokerSettings;
 pub use site::Site;

@@ -3,7 +3,7 @@
 //! Invariant: addresses that clients are sent to come from the configuration and nowhere else; the
 //! address of a listening socket says nothing about how a client reaches it.
 
-use fulmar_types::config::{Config, ConfigError, NodeConfig};
+use fulmar_types::config::{Config, ConfigError, NodeConfig, certificate_name};
 use fulmar_types::limits::batch_bytes_max;
 use fulmar_types::{NodeId, SiteId};
 use std::net::SocketAddr;
@@ -27,6 +27,8 @@ pub struct Endpoint {
 pub struct BrokerSettings {
     /// This node.
     pub node: NodeId,
+    /// The name of its site.
+    pub site_name: String,
     /// Where it listens.
     pub listen: SocketAddr,
     /// All nodes of the site, by id.
@@ -67,6 +69,7 @@ impl BrokerSettings {
         nodes.sort_by_key(|endpoint| endpoint.node);
         Ok(Self {
             node,
+            site_name: config.site.clone(),
             listen: own.kafka,
             nodes,
             cluster_id: site.to_string(),
@@ -86,6 +89,11 @@ impl BrokerSettings {
     /// How many nodes must have flushed a record before it is acknowledged.
     pub fn majority(&self) -> usize {
         self.nodes.len() / 2 + 1
+    }
+
+    /// Whether a name is the one in the certificate of a node of the site.
+    pub fn is_node_name(&self, name: &str) -> bool {
+        self.nodes.iter().any(|at| certificate_name(&self.site_name, at.node) == name)
     }
 
     /// How a node is reached.

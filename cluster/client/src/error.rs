@@ -17,7 +17,10 @@ pub enum ConnectError {
     #[error("no connection within the time for it")]
     TimedOut,
     /// The connection was closed during the handshake.
-    #[error("the connection was closed during the handshake")]
+    #[error(
+        "the connection was closed during the handshake; a site that speaks TLS with its clients does \
+         that to whoever brings no --keys, or proves nothing (--as)"
+    )]
     Closed,
     /// The answer to ApiVersions is an error.
     #[error("the node answered the handshake with {0}")]

@@ -8,14 +8,15 @@ use crate::cluster::{Cluster, ControllerReason};
 use crate::metadata::TopicPartition;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::PartitionIndex;
-use fulmar_types::link::{LinkDefinition, NUMBER};
+use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
-    DescribeConfigsResult, ErrorCode, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE,
+    DescribeConfigsResult, ErrorCode, RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS,
+    RESOURCE_MIRRORS, RESOURCE_RULE,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many links or rules one request asks for.
 const DESCRIBED_AT_ONCE: usize = 8;
@@ -25,8 +26,35 @@ const DESCRIBED_AT_ONCE: usize = 8;
 pub struct LaidDown<T> {
     /// The number.
     pub number: u64,
+    /// Who made it what it is, and when, in milliseconds since 1970.
+    pub changed: (String, u64),
     /// What it is.
     pub is: T,
+}
+
+/// A change of a link or a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeTold {
+    /// `link` or `rule`.
+    pub of: String,
+    /// The name of the link, or the topic of the rule.
+    pub name: String,
+    /// When, in milliseconds since 1970.
+    pub wall_ms: u64,
+    /// By whom, as the node knew him that took the request.
+    pub who: String,
+    /// What differs.
+    pub what: String,
+}
+
+impl ChangeTold {
+    /// Reads a value of `broker/src/handlers/link_config.rs`.
+    fn read(value: &str) -> Option<Self> {
+        let mut fields = value.split('\t').map(str::to_owned);
+        let (of, name) = (fields.next()?, fields.next()?);
+        let wall_ms = fields.next()?.parse().ok()?;
+        Some(Self { of, name, wall_ms, who: fields.next()?, what: fields.next()? })
+    }
 }
 
 /// Why links or rules are not known.
@@ -58,6 +86,15 @@ pub struct Sent {
     pub behind: Duration,
 }
 
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Its next offset.
+    pub next: u64,
+    /// How long ago its last record came, if one is left.
+    pub arrived: Option<Duration>,
+}
+
 /// Records that a copy will never have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -84,12 +121,18 @@ pub struct LinkStatus {
     pub trouble: Option<(String, Duration)>,
     /// Bytes of records that went out since the node leads that carries the link.
     pub sent_bytes: u64,
+    /// How many of them per second, lately.
+    pub sent_rate: u64,
     /// Bytes of records that came in.
     pub received_bytes: u64,
+    /// How many of them per second, lately.
+    pub received_rate: u64,
     /// What may go to the other site.
     pub sends: BTreeMap<TopicPartition, Sent>,
-    /// What comes from it, and the next offset of the copy.
-    pub takes: BTreeMap<TopicPartition, u64>,
+    /// What comes from it.
+    pub takes: BTreeMap<TopicPartition, Taken>,
+    /// Topics of the site that no rule lets go over the link.
+    pub withheld: BTreeSet<String>,
     /// What will never come.
     pub gaps: BTreeMap<TopicPartition, Vec<Missing>>,
     /// Copies of which nothing more comes for now, and why.
@@ -112,6 +155,8 @@ impl LinkStatus {
                 "trouble" => trouble = Some(value.to_owned()),
                 "trouble-ms" => trouble_at = ms(value)?,
                 "sent-bytes" => status.sent_bytes = value.parse().ok()?,
+                "sent-rate" => status.sent_rate = value.parse().ok()?,
+                "received-rate" => status.received_rate = value.parse().ok()?,
                 "truncated" => status.is_truncated = true,
                 "received-bytes" => status.received_bytes = value.parse().ok()?,
                 _ => status.read_partition(name, value)?,
@@ -124,7 +169,11 @@ impl LinkStatus {
     fn read_partition(&mut self, name: &str, value: &str) -> Option<()> {
         let mut parts = name.split('/');
         let kind = parts.next()?;
-        let (Some(topic), Some(partition)) = (parts.next(), parts.next()) else { return Some(()) };
+        let (topic, partition) = (parts.next(), parts.next());
+        if let ("withheld", Some(topic)) = (kind, topic) {
+            self.withheld.insert(topic.to_owned());
+        }
+        let (Some(topic), Some(partition)) = (topic, partition) else { return Some(()) };
         let of = TopicPartition::new(topic, PartitionIndex(partition.parse().ok()?));
         let mut fields = value.split(' ');
         let mut number = || fields.next();
@@ -138,7 +187,10 @@ impl LinkStatus {
                 self.sends.insert(of, Sent { next, has, noted, behind_bytes, behind });
             }
             "stopped" => drop(self.stopped.insert(of, value.to_owned())),
-            "takes" => drop(self.takes.insert(of, number()?.parse().ok()?)),
+            "takes" => {
+                let (next, arrived) = (number()?.parse().ok()?, number().and_then(ms));
+                self.takes.insert(of, Taken { next, arrived });
+            }
             "gap" => {
                 let first = parts.next()?.parse().ok()?;
                 let (end, noted) = (number()?.parse().ok()?, ms(number()?)?);
@@ -248,6 +300,40 @@ impl Cluster {
         LinkStatus::read(values).map(Some).ok_or_else(unclear)
     }
 
+    /// The topics that are copies of those of other sites: the link that brings each, and its name at
+    /// the other site.
+    ///
+    /// # Errors
+    /// Why they are not known.
+    pub async fn mirrors(
+        &self,
+        timeout: Duration,
+    ) -> Result<BTreeMap<String, (String, String)>, DescribeError> {
+        let told = self.describe(RESOURCE_MIRRORS, vec![String::new()], timeout).await?;
+        let mirrors = told.into_iter().flat_map(|result| result.configs);
+        let mirror = |(name, value): (String, Option<String>)| {
+            let value = value.unwrap_or_default();
+            let unclear = || DescribeError::Unclear("a copy has an unknown form".to_owned());
+            let (link, origin) = value.split_once('/').ok_or_else(unclear)?;
+            Ok((name, (link.to_owned(), origin.to_owned())))
+        };
+        mirrors.map(|of| mirror((of.name, of.value))).collect()
+    }
+
+    /// The last changes of links and rules, oldest first.
+    ///
+    /// # Errors
+    /// Why they are not known.
+    pub async fn changes(&self, timeout: Duration) -> Result<Vec<ChangeTold>, DescribeError> {
+        let told = self.describe(RESOURCE_CHANGES, vec![String::new()], timeout).await?;
+        let values = told.into_iter().flat_map(|result| result.configs);
+        let change = |value: String| {
+            let unclear = || DescribeError::Unclear("a change has an unknown form".to_owned());
+            ChangeTold::read(&value).ok_or_else(unclear)
+        };
+        values.map(|of| change(of.value.unwrap_or_default())).collect()
+    }
+
     async fn laid_down<T>(
         &self,
         resource_type: i8,
@@ -267,12 +353,18 @@ impl Cluster {
                 }
                 let settings = result.configs.into_iter();
                 let settings = settings.map(|of| (of.name, of.value.unwrap_or_default()));
-                let (numbers, settings): (Vec<_>, Vec<_>) =
-                    settings.partition(|(name, _)| name == NUMBER);
-                let number = numbers.first().and_then(|(_, number)| number.parse().ok());
+                let is_about = |name: &str| matches!(name, NUMBER | CHANGED_BY | CHANGED_MS);
+                let (about, settings): (Vec<_>, Vec<_>) =
+                    settings.partition(|(name, _)| is_about(name));
+                let about: BTreeMap<String, String> = about.into_iter().collect();
+                let number = about.get(NUMBER).and_then(|number| number.parse().ok());
                 let unclear = || DescribeError::Unclear("it has no number".to_owned());
                 let number = number.ok_or_else(unclear)?;
-                found.insert(result.resource_name, LaidDown { number, is: read(&settings)? });
+                let who = about.get(CHANGED_BY).cloned().unwrap_or_default();
+                let wall_ms = about.get(CHANGED_MS).and_then(|ms| ms.parse().ok());
+                let changed = (who, wall_ms.unwrap_or_default());
+                let is = read(&settings)?;
+                found.insert(result.resource_name, LaidDown { number, changed, is });
             }
         }
         Ok(found)
@@ -333,7 +425,10 @@ mod tests {
             ("sent-bytes", "7"),
             ("sends/orders.eu/2", "10 7 250 300 4000"),
             ("sends/new/0", "3 - - 90 10"),
-            ("takes/hub.alarms/0", "12"),
+            ("takes/hub.alarms/0", "12 5000"),
+            ("takes/hub.alarms/1", "3 -"),
+            ("withheld/secret", ""),
+            ("sent-rate", "99"),
             ("gap/hub.alarms/0/4", "9 60000 expired at the origin"),
             ("stopped/hub.alarms/0", "it differs"),
             ("of-a-later-version", "x"),
@@ -345,7 +440,9 @@ mod tests {
         assert_eq!((sent.noted, sent.behind), (ms("250"), Duration::from_secs(4)));
         let new = &status.sends[&of("new", 0)];
         assert_eq!((new.next, new.has, new.noted), (3, None, None));
-        assert_eq!(status.takes[&of("hub.alarms", 0)], 12);
+        assert_eq!(status.takes[&of("hub.alarms", 0)], Taken { next: 12, arrived: ms("5000") });
+        assert_eq!(status.takes[&of("hub.alarms", 1)], Taken { next: 3, arrived: None });
+        assert!(status.withheld.contains("secret") && status.sent_rate == 99);
         assert_eq!(status.stopped[&of("hub.alarms", 0)], "it differs");
         let gap = &status.gaps[&of("hub.alarms", 0)][0];
         assert_eq!((gap.first, gap.end, &*gap.reason), (4, 9, "expired at the origin"));

@@ -32,6 +32,9 @@ pub struct PeerIdentity {
     /// The names in its certificate; `None` where nobody shows any. A [`Network`] has proved them; on
     /// a connection between sites they count once [`LinkNetwork::judge`] has.
     pub names: Option<Vec<String>>,
+    /// What its certificate calls it for people (the common name), if it says so and [`Self::names`] are
+    /// proved. Nobody is let in for it.
+    pub common_name: Option<String>,
     /// The certificates that it showed, its own first, where somebody else is to judge them.
     pub shown: Vec<Vec<u8>>,
 }
@@ -39,7 +42,7 @@ pub struct PeerIdentity {
 impl PeerIdentity {
     /// Somebody of whom nothing is known but the address.
     pub const fn unproved(address: SocketAddr) -> Self {
-        Self { address, names: None, shown: Vec::new() }
+        Self { address, names: None, common_name: None, shown: Vec::new() }
     }
 }
 

@@ -23,6 +23,12 @@ pub const LINK_AUTHORITY_BYTES_MAX: usize = 8 << 10;
 /// Among the settings of a link or a rule: the number of its definition.
 pub const NUMBER: &str = "number";
 
+/// Among the settings of a link or a rule that are told: who made it what it is, and the time of that, in
+/// milliseconds since 1970.
+pub const CHANGED_BY: &str = "changed-by";
+/// See [`CHANGED_BY`].
+pub const CHANGED_MS: &str = "changed-ms";
+
 /// A link takes every topic that its peer offers.
 pub const EVERY_TOPIC: &str = "*";
 

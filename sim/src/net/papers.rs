@@ -51,7 +51,8 @@ impl Shared {
         let Some(papers) = papers else { return connection };
         let flaw = papers.flaw.map_or("", Distrust::name).as_bytes().to_vec();
         let names = Some(vec![papers.name]);
-        let peer = PeerIdentity { address, names, shown: vec![papers.authority, flaw] };
+        let shown = vec![papers.authority, flaw];
+        let peer = PeerIdentity { names, shown, ..PeerIdentity::unproved(address) };
         Connection { peer, ..connection }
     }
 }

@@ -5,9 +5,9 @@
 //! or by two, is settled by the state machine, so none is lost.
 
 use super::controller::{Failure, carry_out, deadline, refuse};
-use super::forward;
 use super::link_config;
 use super::topic_config::{self, SETTINGS};
+use super::{Origin, forward};
 use crate::broker::Broker;
 use crate::error_map::Unanswered;
 use crate::machine::outcome::Refusal;
@@ -38,17 +38,15 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Failure> {
 
 pub(super) async fn replace(
     broker: &Broker,
-    version: i16,
+    of: &Origin,
     request: AlterConfigsRequest,
-    forwarded: bool,
 ) -> AlterConfigsResponse {
     let deadline = deadline(broker, TIMEOUT_MS);
-    let handed_over =
-        match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
-            Some(Ok(response)) => return response,
-            Some(Err(unanswered)) => Some(unanswered),
-            None => None,
-        };
+    let handed_over = match forward::from_follower(broker, &request, of, deadline).await {
+        Some(Ok(response)) => return response,
+        Some(Err(unanswered)) => Some(unanswered),
+        None => None,
+    };
     let wishes = request.resources.into_iter().map(|resource| Wish {
         changes: resource
             .configs
@@ -63,23 +61,21 @@ pub(super) async fn replace(
         replaces: true,
     });
     let responses =
-        all(broker, wishes.collect(), request.validate_only, (deadline, handed_over)).await;
+        all(broker, (wishes.collect(), of), request.validate_only, (deadline, handed_over)).await;
     AlterConfigsResponse { responses, ..AlterConfigsResponse::default() }
 }
 
 pub(super) async fn change(
     broker: &Broker,
-    version: i16,
+    of: &Origin,
     request: IncrementalAlterConfigsRequest,
-    forwarded: bool,
 ) -> IncrementalAlterConfigsResponse {
     let deadline = deadline(broker, TIMEOUT_MS);
-    let handed_over =
-        match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
-            Some(Ok(response)) => return response,
-            Some(Err(unanswered)) => Some(unanswered),
-            None => None,
-        };
+    let handed_over = match forward::from_follower(broker, &request, of, deadline).await {
+        Some(Ok(response)) => return response,
+        Some(Err(unanswered)) => Some(unanswered),
+        None => None,
+    };
     let wishes = request.resources.into_iter().map(|resource| Wish {
         changes: resource
             .configs
@@ -97,13 +93,13 @@ pub(super) async fn change(
         replaces: false,
     });
     let responses =
-        all(broker, wishes.collect(), request.validate_only, (deadline, handed_over)).await;
+        all(broker, (wishes.collect(), of), request.validate_only, (deadline, handed_over)).await;
     IncrementalAlterConfigsResponse { responses, ..IncrementalAlterConfigsResponse::default() }
 }
 
 async fn all(
     broker: &Broker,
-    wishes: Vec<Wish>,
+    (wishes, of): (Vec<Wish>, &Origin),
     validate_only: bool,
     (deadline, handed_over): (Instant, Option<Unanswered>),
 ) -> Vec<AlterConfigsResourceResponse> {
@@ -120,7 +116,7 @@ async fn all(
             None if is_twice => {
                 refuse(ErrorCode::InvalidRequest, "the request names this resource more than once")
             }
-            None => alter(broker, wish, validate_only, deadline).await,
+            None => alter(broker, (wish, of), validate_only, deadline).await,
         };
         let (error_code, error_message) = match done {
             Ok(()) => (ErrorCode::None, None),
@@ -138,7 +134,7 @@ async fn all(
 
 async fn alter(
     broker: &Broker,
-    wish: Wish,
+    (wish, of): (Wish, &Origin),
     validate_only: bool,
     deadline: Instant,
 ) -> Result<(), Failure> {
@@ -146,8 +142,8 @@ async fn alter(
         RESOURCE_TOPIC => {}
         RESOURCE_LINK | RESOURCE_RULE if wish.replaces => {
             let changes = wish.changes?;
-            let operation =
-                link_config::operation(wish.resource_type, wish.resource_name, &changes);
+            let named = (wish.resource_type, wish.resource_name);
+            let operation = link_config::operation(named, of.who.to_string(), &changes);
             let checked = operation.and_then(|operation| {
                 if let LinkOperation::SetLink { definition: Some(link), .. } = &operation {
                     broker.host.links.check_authority(&link.authority)?;

@@ -7,7 +7,7 @@
 //! than ignored.
 
 use super::controller::{Failure, carry_out, deadline, refuse};
-use super::{forward, topic_config};
+use super::{Origin, forward, topic_config};
 use crate::broker::Broker;
 use crate::machine::outcome::Refusal;
 use crate::machine::topics::{CHAIN_KEY_CONFIG, TOPIC_CONFIGS_MAX, is_valid_name};
@@ -34,12 +34,11 @@ struct Plan {
 
 pub(super) async fn handle(
     broker: &Broker,
-    version: i16,
+    of: &Origin,
     request: CreateTopicsRequest,
-    forwarded: bool,
 ) -> CreateTopicsResponse {
     let deadline = deadline(broker, request.timeout_ms);
-    match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
+    match forward::from_follower(broker, &request, of, deadline).await {
         Some(Ok(response)) => return response,
         Some(Err(unanswered)) => return refuse_all(&request, &unanswered.into()),
         None => {}
@@ -56,7 +55,7 @@ pub(super) async fn handle(
             create(broker, topic, request.validate_only, deadline).await
         };
         response.topics.push(match created {
-            Ok((id, plan)) => result_of(broker, version, id, plan),
+            Ok((id, plan)) => result_of(broker, of.version, id, plan),
             Err(failure) => failed(topic, &failure),
         });
     }
@@ -177,7 +176,9 @@ pub(super) async fn create_automatically(broker: &Broker, name: &str) -> Result<
         ..CreatableTopic::default()
     };
     let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
-    let response = handle(broker, DETAILS_FROM, request, false).await;
+    // Nobody keeps who asks for a topic.
+    let of = Origin { version: DETAILS_FROM, forwarded: false, who: "".into() };
+    let response = handle(broker, &of, request).await;
     match response.topics.first().map(|topic| topic.error_code) {
         // Somebody else was faster.
         Some(ErrorCode::None | ErrorCode::TopicAlreadyExists) => Ok(()),

@@ -2,7 +2,7 @@
 //! one that was re-created under the same name in between is not hit by mistake.
 
 use super::controller::{carry_out, deadline};
-use super::forward;
+use super::{Origin, forward};
 use crate::broker::Broker;
 use crate::error_map;
 use fulmar_host::time::Instant;
@@ -17,19 +17,17 @@ const IDS_FROM: i16 = 6;
 
 pub(super) async fn handle(
     broker: &Broker,
-    version: i16,
+    of: &Origin,
     request: DeleteTopicsRequest,
-    forwarded: bool,
 ) -> DeleteTopicsResponse {
     let deadline = deadline(broker, request.timeout_ms);
-    let handed_over =
-        match forward::from_follower(broker, &request, (version, forwarded), deadline).await {
-            Some(Ok(response)) => return response,
-            Some(Err(unanswered)) => Some(error_map::of_unanswered_admin(unanswered)),
-            None => None,
-        };
+    let handed_over = match forward::from_follower(broker, &request, of, deadline).await {
+        Some(Ok(response)) => return response,
+        Some(Err(unanswered)) => Some(error_map::of_unanswered_admin(unanswered)),
+        None => None,
+    };
     let mut responses = Vec::new();
-    for topic in asked(version, request) {
+    for topic in asked(of.version, request) {
         let deleted = match handed_over {
             Some(error) => Err(error),
             None => delete(broker, &topic, deadline).await,

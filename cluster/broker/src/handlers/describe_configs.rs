@@ -12,8 +12,8 @@ use crate::settings::BrokerSettings;
 use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
-    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_LINK, RESOURCE_LINK_STATUS,
-    RESOURCE_RULE, RESOURCE_TOPIC,
+    DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_CHANGES, RESOURCE_LINK,
+    RESOURCE_LINK_STATUS, RESOURCE_MIRRORS, RESOURCE_RULE, RESOURCE_TOPIC,
 };
 
 /// What a request wants to be told beside the values.
@@ -78,7 +78,10 @@ async fn all_of(broker: &Broker, resource_type: i8) -> Vec<DescribeConfigsResult
 const LONG_MAX: usize = 8;
 
 fn is_long(asked: &DescribeConfigsResource) -> bool {
-    matches!(asked.resource_type, RESOURCE_LINK | RESOURCE_RULE | RESOURCE_LINK_STATUS)
+    matches!(
+        asked.resource_type,
+        RESOURCE_LINK | RESOURCE_RULE | RESOURCE_LINK_STATUS | RESOURCE_CHANGES | RESOURCE_MIRRORS
+    )
 }
 
 async fn describe(
@@ -102,6 +105,14 @@ async fn describe(
             let missing =
                 || (ErrorCode::ResourceNotFound, format!("there is nothing named {name}"));
             return found.map(|found| found.into_iter().map(plain).collect()).ok_or_else(missing);
+        }
+        RESOURCE_CHANGES => {
+            let found = broker.site.read(link_config::changes);
+            return Ok(found.into_iter().map(told).collect());
+        }
+        RESOURCE_MIRRORS => {
+            let found = broker.site.read(link_config::mirrors);
+            return Ok(found.into_iter().map(told).collect());
         }
         RESOURCE_LINK_STATUS => {
             // Whoever carries the links knows.

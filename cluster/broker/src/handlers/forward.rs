@@ -8,6 +8,7 @@
 //! Invariants: a request is sent at most once; after a byte of it has left, a failure means
 //! "unknown".
 
+use super::Origin;
 use crate::broker::Broker;
 use crate::error_map::Unanswered;
 use bytes::BytesMut;
@@ -18,8 +19,13 @@ use fulmar_wire::frame::{FrameSplitter, encode_request, response_body};
 use fulmar_wire::{Message, RequestMessage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The client id of a request that another node of the site handed over.
-pub(super) const CLIENT_ID: &str = "fulmar-forward";
+/// The client id of a request that another node of the site handed over; behind it stands for whom.
+const CLIENT_ID: &str = "fulmar-forward ";
+
+/// For whom a request was handed over, if it was.
+pub(super) fn for_whom(client_id: &str) -> Option<&str> {
+    client_id.strip_prefix(CLIENT_ID)
+}
 
 const CORRELATION_ID: i32 = 1;
 
@@ -31,14 +37,15 @@ const CORRELATION_ID: i32 = 1;
 pub(super) async fn to_leader<R: RequestMessage>(
     broker: &Broker,
     request: &R,
-    version: i16,
+    of: &Origin,
     deadline: Instant,
 ) -> Result<R::Response, Unanswered> {
+    let (version, client_id) = (of.version, format!("{CLIENT_ID}{}", of.who));
     let leadership = broker.group.leadership();
     let leader = leadership.leader.filter(|_| !leadership.is_me).ok_or(Unanswered::NotDone)?;
     let address = broker.settings.endpoint(leader).ok_or(Unanswered::NotDone)?.internal;
     let mut frame = BytesMut::new();
-    encode_request(&mut frame, request, version, CORRELATION_ID, Some(CLIENT_ID))
+    encode_request(&mut frame, request, version, CORRELATION_ID, Some(&client_id))
         .map_err(|_| Unanswered::NotDone)?;
     let connection = time::timeout_at(deadline, broker.host.network.connect(address)).await;
     let connection =
@@ -55,13 +62,13 @@ pub(super) async fn to_leader<R: RequestMessage>(
 pub(super) async fn from_follower<R: RequestMessage>(
     broker: &Broker,
     request: &R,
-    (version, forwarded): (i16, bool),
+    of: &Origin,
     deadline: Instant,
 ) -> Option<Result<R::Response, Unanswered>> {
-    if broker.group.leadership().is_me || forwarded {
+    if broker.group.leadership().is_me || of.forwarded {
         return None;
     }
-    Some(to_leader(broker, request, version, deadline).await)
+    Some(to_leader(broker, request, of, deadline).await)
 }
 
 /// `None` if the connection broke, or what came back is no answer.

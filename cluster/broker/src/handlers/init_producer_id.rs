@@ -1,7 +1,7 @@
 //! InitProducerId (key 22): a producer id for duplicate detection. Ids are handed out by the log,
 //! so no two producers of a site ever have the same one.
 
-use super::forward;
+use super::{Origin, forward};
 use crate::broker::Broker;
 use crate::error_map::{self, Unanswered};
 use crate::machine::outcome::{OperationResult, UnitResult};
@@ -13,9 +13,8 @@ use fulmar_wire::{ErrorCode, InitProducerIdRequest, InitProducerIdResponse};
 
 pub(super) async fn handle(
     broker: &Broker,
-    version: i16,
+    of: &Origin,
     request: InitProducerIdRequest,
-    forwarded: bool,
 ) -> InitProducerIdResponse {
     let failed = |error_code| InitProducerIdResponse {
         error_code,
@@ -27,10 +26,10 @@ pub(super) async fn handle(
         return failed(ErrorCode::InvalidRequest);
     }
     let deadline = time::now() + broker.settings.request_timeout_max;
-    let answered = if broker.group.leadership().is_me || forwarded {
+    let answered = if broker.group.leadership().is_me || of.forwarded {
         assign(broker, deadline).await
     } else {
-        forward::to_leader(broker, &request, version, deadline).await
+        forward::to_leader(broker, &request, of, deadline).await
     };
     // Not "not controller", not "no coordinator", after which Java looks for one, and not "timed
     // out", which older Java clients take for the end of the producer: a client that may ask any

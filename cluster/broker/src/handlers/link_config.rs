@@ -3,22 +3,24 @@
 //!
 //! Whoever asks is told the number of the definition among the settings. Whoever sends it back with a
 //! change has the change refused if there was another one meanwhile; the number 0 stands for a link or
-//! a rule that is not there yet.
+//! a rule that is not there yet. Beside the number stand who made the definition what it is, and when.
 
+use crate::limits::LINK_STATUS_VALUES_MAX;
+use crate::machine::changes::{Change, Changed};
 use crate::machine::state::State;
 use fulmar_host::random;
 use fulmar_store::entry::LinkOperation;
-use fulmar_types::link::{LinkDefinition, NUMBER};
+use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::RESOURCE_LINK;
 
-/// What replaces all settings of a link or a rule; without any but the number it is removed.
+/// What replaces all settings of a link or a rule, for somebody; without any but the number it is removed.
 ///
 /// # Errors
 /// For people.
 pub(super) fn operation(
-    resource_type: i8,
-    name: String,
+    (resource_type, name): (i8, String),
+    who: String,
     settings: &[(String, Option<String>)],
 ) -> Result<LinkOperation, String> {
     let given = settings.iter().filter_map(|(name, value)| Some((&**name, value.as_deref()?)));
@@ -32,14 +34,14 @@ pub(super) fn operation(
             [] => None,
             some => Some(LinkDefinition::from_settings(some.iter().copied())?),
         };
-        return Ok(LinkOperation::SetLink { name, expected, definition });
+        return Ok(LinkOperation::SetLink { name, expected, who, definition });
     }
     let definition = RuleDefinition::from_settings(given)?;
     let (first, second) = (random::random_16(), random::random_16());
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(&first);
     secret[16..].copy_from_slice(&second);
-    Ok(LinkOperation::SetRule { topic: name, expected, definition, secret })
+    Ok(LinkOperation::SetRule { topic: name, expected, who, definition, secret })
 }
 
 /// The settings of a link or a rule, if there is one of the name.
@@ -48,15 +50,46 @@ pub(super) fn settings(
     resource_type: i8,
     name: &str,
 ) -> Option<Vec<(String, String)>> {
-    let (number, mut settings) = match resource_type {
-        RESOURCE_LINK => state.link(name).map(|link| (link.number, link.definition.settings()))?,
+    let (number, changed, mut settings) = match resource_type {
+        RESOURCE_LINK => {
+            let link = state.link(name)?;
+            (link.number, &link.changed, link.definition.settings())
+        }
         _ => {
             let rule = state.rule(name)?;
-            (rule.number, rule.definition.settings())
+            (rule.number, &rule.changed, rule.definition.settings())
         }
     };
     settings.push((NUMBER.to_owned(), number.to_string()));
+    settings.push((CHANGED_BY.to_owned(), changed.who.clone()));
+    settings.push((CHANGED_MS.to_owned(), changed.wall_ms.to_string()));
     Some(settings)
+}
+
+/// The last changes of links and rules, oldest first, each as a name and a value:
+///
+/// ```text
+/// NUMBER/PART    link or rule, its name, wall ms, by whom, what; with tabs between
+/// ```
+pub(super) fn changes(state: &State) -> Vec<(String, String)> {
+    let plain = |text: &str| text.replace('\t', " ");
+    let change = |change: &Change| {
+        let Changed { who, wall_ms } = &change.changed;
+        let value =
+            format!("{}\t{}\t{wall_ms}\t{who}\t{}", change.of, change.name, plain(&change.text));
+        (format!("{}/{}", change.number, change.part), value)
+    };
+    state.changes().map(change).collect()
+}
+
+/// The topics that are copies, each with `LINK/TOPIC`: the link that brings it, and its name at the other
+/// site. As many as one answer holds.
+pub(super) fn mirrors(state: &State) -> Vec<(String, String)> {
+    let mirrors = state.topics().iter().filter_map(|topic| {
+        let mirror = state.mirror(topic.id)?;
+        Some((topic.name.clone(), format!("{}/{}", mirror.link, mirror.origin_name)))
+    });
+    mirrors.take(LINK_STATUS_VALUES_MAX).collect()
 }
 
 /// The names of all links, or of all topics with a rule.

@@ -30,6 +30,7 @@ mod tests;
 
 use crate::answers::{Held, Named};
 use crate::broker::Broker;
+use crate::principal::Principal;
 use fulmar_host::BoxFuture;
 use fulmar_wire::frame::RequestHeader;
 use fulmar_wire::{Request, Response};
@@ -58,18 +59,19 @@ impl<R: Into<Response>> From<R> for Reply {
 /// give it back before the reply.
 pub async fn start(
     broker: Arc<Broker>,
-    header: &RequestHeader,
+    (header, principal): (&RequestHeader, &Principal),
     request: Request,
     room: &mut Option<OwnedSemaphorePermit>,
 ) -> BoxFuture<'static, Reply> {
     let (named, version) = (Named::by(&request), header.api_version);
     let is_silent = matches!(&request, Request::Produce(produce) if produce.acks == 0);
-    let forwarded = header.client_id.as_deref() == Some(forward::CLIENT_ID);
+    let said = header.client_id.as_deref().and_then(forward::for_whom);
     if named.is_too_much() {
         // To refuse each by its name would take more memory than the request does.
         return Box::pin(std::future::ready(Reply::Close));
     }
-    let of = Origin { version, forwarded };
+    let (forwarded, who) = (said.is_some(), principal.acting_for(said));
+    let of = Origin { version, forwarded, who };
     let reply = dispatch(broker.clone(), of, request, room).await;
     if named.is_small() || is_silent {
         return reply;
@@ -87,19 +89,22 @@ pub async fn start(
 }
 
 /// How a request came.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Origin {
     version: i16,
     /// By another node of the site, for a client of its own.
     forwarded: bool,
+    /// By whom, or for whom it was handed over.
+    who: Arc<str>,
 }
 
 async fn dispatch(
     broker: Arc<Broker>,
-    Origin { version, forwarded }: Origin,
+    of: Origin,
     request: Request,
     room: &mut Option<OwnedSemaphorePermit>,
 ) -> BoxFuture<'static, Reply> {
+    let version = of.version;
     match request {
         Request::Produce(request) => {
             // About how long the frame is: room is counted in KiB.
@@ -117,23 +122,23 @@ async fn dispatch(
             Box::pin(async move { metadata::handle(&broker, version, request).await })
         }
         Request::ApiVersions(_) => Box::pin(async { api_versions::handle().into() }),
-        Request::CreateTopics(request) => Box::pin(async move {
-            create_topics::handle(&broker, version, request, forwarded).await.into()
-        }),
-        Request::DeleteTopics(request) => Box::pin(async move {
-            delete_topics::handle(&broker, version, request, forwarded).await.into()
-        }),
-        Request::InitProducerId(request) => Box::pin(async move {
-            init_producer_id::handle(&broker, version, request, forwarded).await.into()
-        }),
+        Request::CreateTopics(request) => {
+            Box::pin(async move { create_topics::handle(&broker, &of, request).await.into() })
+        }
+        Request::DeleteTopics(request) => {
+            Box::pin(async move { delete_topics::handle(&broker, &of, request).await.into() })
+        }
+        Request::InitProducerId(request) => {
+            Box::pin(async move { init_producer_id::handle(&broker, &of, request).await.into() })
+        }
         Request::DescribeConfigs(request) => {
             Box::pin(async move { describe_configs::handle(&broker, request).await.into() })
         }
-        Request::AlterConfigs(request) => Box::pin(async move {
-            alter_configs::replace(&broker, version, request, forwarded).await.into()
-        }),
-        Request::IncrementalAlterConfigs(request) => Box::pin(async move {
-            alter_configs::change(&broker, version, request, forwarded).await.into()
-        }),
+        Request::AlterConfigs(request) => {
+            Box::pin(async move { alter_configs::replace(&broker, &of, request).await.into() })
+        }
+        Request::IncrementalAlterConfigs(request) => {
+            Box::pin(async move { alter_configs::change(&broker, &of, request).await.into() })
+        }
     }
 }

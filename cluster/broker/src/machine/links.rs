@@ -5,6 +5,7 @@
 //!
 //! Never: take what a peer is from the peer.
 
+use super::changes::Changed;
 use super::codec::{CodecError, Reader, Writer};
 use super::table::{Element, Table};
 use fulmar_store::StreamId;
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 /// A link.
 ///
 /// ```text
-/// name len u32, UTF-8 | number u64 | paused u8 | site, region: len u32, UTF-8 | authority len u32, DER
+/// name len u32, UTF-8 | number u64 | who len u32, UTF-8 | wall ms u64 | paused u8 | site, region: len u32, UTF-8 | authority len u32, DER
 /// | dials u32, each len u32, UTF-8 | topics u32, each len u32, UTF-8
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Link {
     pub name: String,
     /// The index of the entry that defined it as it is.
     pub number: u64,
+    /// Who did, and when.
+    pub changed: Changed,
     /// What it is.
     pub definition: LinkDefinition,
 }
@@ -51,7 +54,7 @@ fn texts(input: &mut Reader<'_>, most: usize) -> Result<Vec<String>, CodecError>
 impl Element for Link {
     type Key = String;
     const SEED: u64 = 8;
-    const BYTES_MIN: usize = 33;
+    const BYTES_MIN: usize = 45;
 
     fn key(&self) -> String {
         self.name.clone()
@@ -61,6 +64,7 @@ impl Element for Link {
         let link = &self.definition;
         out.text(&self.name);
         out.u64(self.number);
+        self.changed.encode(out);
         out.u8(u8::from(link.paused));
         out.text(&link.site);
         out.text(&link.region);
@@ -72,6 +76,7 @@ impl Element for Link {
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         let name = input.text()?;
         let number = input.u64()?;
+        let changed = Changed::decode(input)?;
         let paused = match input.u8()? {
             0 => false,
             1 => true,
@@ -85,15 +90,16 @@ impl Element for Link {
         let dial = texts(input, LINK_DIALS_MAX)?;
         let take = texts(input, LINK_TOPICS_MAX)?;
         let definition = LinkDefinition { site, region, authority, dial, take, paused };
-        Ok(Self { name, number, definition })
+        Ok(Self { name, number, changed, definition })
     }
 }
 
 /// Where the records of a topic may go, and in which form.
 ///
 /// ```text
-/// topic len u32, UTF-8 | number u64 | secret [u8; 32] | regions u32, each len u32, UTF-8 | key u8
-/// | headers u32, each len u32, UTF-8, passage u8 | fields u32, each len u32, UTF-8, action u8, argument u32
+/// topic len u32, UTF-8 | number u64 | who len u32, UTF-8 | wall ms u64 | secret [u8; 32]
+/// | regions u32, each len u32, UTF-8 | key u8 | headers u32, each len u32, UTF-8, passage u8
+/// | fields u32, each len u32, UTF-8, action u8, argument u32
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -101,6 +107,8 @@ pub struct Rule {
     pub topic: String,
     /// The index of the entry that made the rule.
     pub number: u64,
+    /// Who did, and when.
+    pub changed: Changed,
     /// The key of hashes in place of values, the same in all rules of a site.
     pub secret: RuleSecret,
     /// What it says.
@@ -110,7 +118,7 @@ pub struct Rule {
 impl Element for Rule {
     type Key = String;
     const SEED: u64 = 9;
-    const BYTES_MIN: usize = 57;
+    const BYTES_MIN: usize = 69;
 
     fn key(&self) -> String {
         self.topic.clone()
@@ -120,6 +128,7 @@ impl Element for Rule {
         let rule = &self.definition;
         out.text(&self.topic);
         out.u64(self.number);
+        self.changed.encode(out);
         out.raw(&self.secret);
         put_texts(out, &rule.regions);
         out.u8(rule.key.number());
@@ -138,7 +147,8 @@ impl Element for Rule {
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let (topic, number, secret) = (input.text()?, input.u64()?, input.array()?);
+        let (topic, number) = (input.text()?, input.u64()?);
+        let (changed, secret) = (Changed::decode(input)?, input.array()?);
         let regions = texts(input, RULE_REGIONS_MAX)?;
         let key = passage(input)?;
         let headers = input.count(5)?;
@@ -153,7 +163,7 @@ impl Element for Rule {
         }
         let fields = (0..fields).map(|_| field(input)).collect::<Result<BTreeMap<_, _>, _>>()?;
         let definition = RuleDefinition { regions, key, headers, fields };
-        Ok(Self { topic, number, secret, definition })
+        Ok(Self { topic, number, changed, secret, definition })
     }
 }
 

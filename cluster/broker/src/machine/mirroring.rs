@@ -6,6 +6,7 @@
 //! Never: let a client's batch into a mirror, or a mirror's progress move without its records.
 
 use super::batch::BatchFacts;
+use super::changes::{Change, ChangeOf, Changed, Settings, cut, difference};
 use super::links::{Link, PeerProgress, Rule};
 use super::mirrors::{Gap, Mirror, Progress};
 use super::outcome::{OperationResult, Refusal};
@@ -13,7 +14,7 @@ use super::state::{Append, State, Step};
 use super::topics::is_valid_name;
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
-use fulmar_types::link::{GapReason, LINKS_PER_SITE_MAX, LinkDefinition};
+use fulmar_types::link::{GapReason, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, Plant, TopicId};
 
@@ -45,6 +46,11 @@ impl State {
     /// The rules, by topic.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
+    }
+
+    /// The last changes of links and rules, oldest first.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter()
     }
 
     /// The rule of a topic.
@@ -89,15 +95,15 @@ impl State {
         operation: LinkOperation,
     ) -> Result<OperationResult, Refusal> {
         match operation {
-            LinkOperation::SetLink { name, expected, definition } => {
+            LinkOperation::SetLink { name, expected, who, definition } => {
                 let number = self.links.get(&name).map(|link| link.number);
                 check_expected(expected, number)?;
-                self.set_link(step, name, definition)
+                self.set_link(step, (name, who), definition)
             }
-            LinkOperation::SetRule { topic, expected, definition, secret } => {
+            LinkOperation::SetRule { topic, expected, who, definition, secret } => {
                 let number = self.rules.get(&topic).map(|rule| rule.number);
                 check_expected(expected, number)?;
-                self.set_rule(step, topic, (definition, secret))
+                self.set_rule(step, (topic, who), (definition, secret))
             }
             LinkOperation::CreateMirror(new) => self.create_mirror(new),
             LinkOperation::MirrorAppend { place, batch } => {
@@ -113,15 +119,17 @@ impl State {
     fn set_link(
         &mut self,
         step: &Step,
-        name: String,
+        (name, who): (String, String),
         definition: Option<LinkDefinition>,
     ) -> Result<OperationResult, Refusal> {
         let known = self.links.get(&name);
+        let before = known.map(|link| link.definition.settings());
         let Some(definition) = definition else {
             if known.is_none() {
                 return Err(Refusal::UnknownLink);
             }
             self.links.remove(&name);
+            self.note(step, (ChangeOf::Link, &name, who), (before, None));
             self.peers.drop_link(&name);
             return Ok(OperationResult::LinkSet { number: step.number() });
         };
@@ -141,29 +149,51 @@ impl State {
             return Err(Refusal::LimitReached);
         }
         let number = step.number();
-        self.links.put(Link { name, number, definition });
+        let after = Some(definition.settings());
+        let changed = self.note(step, (ChangeOf::Link, &name, who), (before, after));
+        self.links.put(Link { name, number, changed, definition });
         Ok(OperationResult::LinkSet { number })
     }
 
     fn set_rule(
         &mut self,
         step: &Step,
-        topic: String,
+        (topic, who): (String, String),
         (definition, secret): (RuleDefinition, RuleSecret),
     ) -> Result<OperationResult, Refusal> {
         if !is_valid_name(&topic) || !definition.is_within_limits() {
             return Err(Refusal::InvalidLink);
         }
+        let before = self.rules.get(&topic).map(|rule| rule.definition.settings());
         if definition.regions.is_empty() {
-            self.rules.remove(&topic);
-        } else if self.rules.len() >= RULES_MAX && self.rules.get(&topic).is_none() {
+            if self.rules.remove(&topic).is_some() {
+                self.note(step, (ChangeOf::Rule, &topic, who), (before, None));
+            }
+        } else if self.rules.len() >= RULES_MAX && before.is_none() {
             return Err(Refusal::LimitReached);
         } else {
             // Equal values are to become equal hashes, whatever rule says so, and whenever.
             let secret = self.rules.iter().next().map_or(secret, |rule| rule.secret);
-            self.rules.put(Rule { topic, number: step.number(), secret, definition });
+            let after = Some(definition.settings());
+            let changed = self.note(step, (ChangeOf::Rule, &topic, who), (before, after));
+            self.rules.put(Rule { topic, number: step.number(), changed, secret, definition });
         }
         Ok(OperationResult::LinkSet { number: step.number() })
+    }
+
+    /// Takes note of a change, and says who made it when.
+    fn note(
+        &mut self,
+        step: &Step,
+        (of, name, who): (ChangeOf, &str, String),
+        (before, after): (Option<Settings>, Option<Settings>),
+    ) -> Changed {
+        let who = cut(&who, LINK_TEXT_BYTES_MAX).to_owned();
+        let changed = Changed { who, wall_ms: step.entry_ms() };
+        let text = difference(before.as_ref(), after.as_ref());
+        let (number, name) = (step.number(), name.to_owned());
+        self.changes.note(Change { number, part: 0, changed: changed.clone(), of, name, text });
+        changed
     }
 
     fn create_mirror(&mut self, new: NewMirror) -> Result<OperationResult, Refusal> {

@@ -15,6 +15,7 @@
 //! | progress of mirrors | 11 | `mirrors.rs` |
 //! | gaps of mirrors | 12 | `mirrors.rs` |
 //! | progress of peers | 13 | `links.rs` |
+//! | changes of links and rules | 14 | `changes.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or
@@ -23,6 +24,7 @@
 //! Never: let anything local (a clock, configuration, addresses of memory) into a section.
 
 pub mod batch;
+pub mod changes;
 pub mod codec;
 pub mod deleted;
 pub mod links;
@@ -108,6 +110,7 @@ const MIRRORS: u32 = 10;
 const PROGRESS: u32 = 11;
 const GAPS: u32 = 12;
 const PEERS: u32 = 13;
+const CHANGES: u32 = 14;
 
 /// The version in which a section is written, and the only one that is read.
 const fn version_of(section: u32) -> u32 {
@@ -116,6 +119,8 @@ const fn version_of(section: u32) -> u32 {
         PRODUCERS | META => 2,
         // With the chain.
         SPANS => 2,
+        // With who changed them, and when.
+        LINKS | RULES => 2,
         _ => 1,
     }
 }
@@ -155,6 +160,7 @@ impl State {
             (PROGRESS, table_bytes(&self.progress)),
             (GAPS, table_bytes(&self.gaps)),
             (PEERS, table_bytes(&self.peers)),
+            (CHANGES, table_bytes(&self.changes)),
         ]
         .into_iter()
         .map(|(id, bytes)| Section { id, version: version_of(id), bytes })
@@ -168,7 +174,7 @@ impl State {
     pub fn restore(sections: &[Section]) -> Result<Self, RestoreError> {
         for section in sections {
             let (id, version) = (section.id, section.version);
-            if !(TOPICS..=PEERS).contains(&id) || version != version_of(id) {
+            if !(TOPICS..=CHANGES).contains(&id) || version != version_of(id) {
                 return Err(RestoreError::Unknown { id, version });
             }
         }
@@ -186,6 +192,7 @@ impl State {
         state.progress = section(sections, PROGRESS, table_from)?;
         state.gaps = section(sections, GAPS, table_from)?;
         state.peers = section(sections, PEERS, table_from)?;
+        state.changes = section(sections, CHANGES, table_from)?;
         state.check_consistent().map_err(RestoreError::Inconsistent)?;
         Ok(state)
     }

@@ -9,6 +9,7 @@
 
 use super::Applied;
 use super::batch::BatchFacts;
+use super::changes::Change;
 use super::deleted::DeletedName;
 use super::links::{Link, PeerProgress, Rule};
 use super::meta::{FenceMark, Meta};
@@ -48,6 +49,7 @@ pub struct State {
     pub(super) progress: Table<Progress>,
     pub(super) gaps: Table<Gap>,
     pub(super) peers: Table<PeerProgress>,
+    pub(super) changes: Table<Change>,
     /// Used only by [`Plant::OffsetFromMemory`].
     memory: BTreeMap<StreamId, Offset>,
 }
@@ -68,6 +70,7 @@ impl Default for State {
             progress: Table::default(),
             gaps: Table::default(),
             peers: Table::default(),
+            changes: Table::default(),
             memory: BTreeMap::new(),
         }
     }
@@ -261,6 +264,7 @@ impl State {
         self.progress.begin();
         self.gaps.begin();
         self.peers.begin();
+        self.changes.begin();
     }
 
     fn commit(&mut self) {
@@ -277,6 +281,7 @@ impl State {
         self.progress.commit();
         self.gaps.commit();
         self.peers.commit();
+        self.changes.commit();
     }
 
     fn rollback(&mut self) {
@@ -293,6 +298,7 @@ impl State {
         self.progress.rollback(|_, _| ());
         self.gaps.rollback(|_, _| ());
         self.peers.rollback(|_, _| ());
+        self.changes.rollback(|_, _| ());
     }
 
     /// The topic and the stream of a partition.
@@ -575,6 +581,7 @@ impl State {
             self.progress.hash(),
             self.gaps.hash(),
             self.peers.hash(),
+            self.changes.hash(),
         ]
         .into_iter()
         .fold(0, u128::wrapping_add)

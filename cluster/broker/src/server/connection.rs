@@ -13,6 +13,7 @@ use crate::limits::{
     BUFFER_KEPT_BYTES_MAX, CLOSED_WAIT_MS_MAX, CONNECTION_IDLE_MS_MAX, FRAME_BYTES_PER_S_MIN,
     FRAME_STALL_MS_MAX, OWN_FRAMES_BYTES_MAX,
 };
+use crate::principal::Principal;
 use crate::room::{room as room_of, take};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fulmar_host::BoxFuture;
@@ -108,13 +109,15 @@ impl Vitals {
 /// Serves a connection until one of its sides ends it.
 pub(super) async fn serve(broker: &Arc<Broker>, connection: Connection) {
     let Connection { peer, reader, writer } = connection;
+    let principal = Principal::of(&peer, |name| broker.settings.is_node_name(name));
     let pulse =
         Pulse { moved: time::now(), arriving_until: None, sending_until: None, in_flight: 0 };
     let vitals = Vitals(Mutex::new(pulse));
     // The channel holds what is in flight, apart from the one that the writer awaits.
     let (queue, queued) = mpsc::channel(REQUESTS_IN_FLIGHT_PER_CONNECTION_MAX - 1);
     let (buffer, own) = (BytesMut::new(), room_of(OWN_FRAMES_BYTES_MAX));
-    let mut input = Input { broker: broker.clone(), reader, vitals: &vitals, buffer, own };
+    let mut input =
+        Input { broker: broker.clone(), principal, reader, vitals: &vitals, buffer, own };
     let ended = tokio::select! {
         biased;
         end = write_all(writer, queued, &vitals) => end,
@@ -155,6 +158,7 @@ async fn watch(vitals: &Vitals) -> End {
 
 struct Input<'a> {
     broker: Arc<Broker>,
+    principal: Principal,
     reader: ReadHalf,
     vitals: &'a Vitals,
     buffer: BytesMut,
@@ -206,7 +210,8 @@ impl Input<'_> {
                 self.broker.counters.request(header.api_key);
                 let mut room = Some(room);
                 let broker = self.broker.clone();
-                let reply = handlers::start(broker, &header, request, &mut room).await;
+                let from = (&header, &self.principal);
+                let reply = handlers::start(broker, from, request, &mut room).await;
                 let request = InFlight { reply, correlation_id, version, room, own_room };
                 Ok(Queued::Request(request))
             }

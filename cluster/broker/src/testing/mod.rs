@@ -312,6 +312,7 @@ pub(crate) fn settings(node: u64) -> BrokerSettings {
     };
     BrokerSettings {
         node: NodeId(node),
+        site_name: "site".to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         nodes: (1..=3).map(endpoint).collect(),
         cluster_id: "site".to_owned(),

@@ -463,9 +463,8 @@ mod tests {
             lease_ms: 600,
         };
         let of = |names: Option<&[&str]>| PeerIdentity {
-            address: at,
             names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
-            shown: Vec::new(),
+            ..PeerIdentity::unproved(at)
         };
         let (site, life) = (Some(SiteId(Uuid([1; 16]))), |n| Incarnation(Uuid([n; 16])));
         let known = (1..=3).map(|id| (NodeId(id), life(id as u8))).collect();

@@ -2,7 +2,7 @@
 
 use super::Stop;
 use clap::Args;
-use fulmar_client::{Cluster, Place, Settings};
+use fulmar_client::{Cluster, Metadata, Place, Settings};
 use fulmar_host::Observer;
 use fulmar_host::net::Network;
 use fulmar_host::real::tls::keys::AUTHORITY_FILE;
@@ -11,6 +11,7 @@ use fulmar_host::real::{RealNetwork, TracingObserver};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::NodeId;
 use fulmar_types::config::{ClientTls, Config, TlsConfig, certificate_name};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -150,6 +151,32 @@ pub fn parse_bootstrap(text: &str) -> Result<Bootstrap, String> {
 /// The nodes to begin with.
 #[derive(Clone, Debug)]
 pub struct Bootstrap(pub Vec<Place>);
+
+/// What nodes and topics there are.
+pub async fn metadata(cluster: &Cluster, timeout: Duration) -> Result<Metadata, Stop> {
+    cluster.refresh_all(timeout).await.map_err(|error| {
+        Stop::failed(format!(
+            "no node of the site answers: {error}. Check --bootstrap, and that the nodes run; at the \
+             first start of a site all of them must, or none serves clients."
+        ))
+    })
+}
+
+/// The topics that are copies: the link of each, and its name at the other site. None if the site does
+/// not say.
+pub async fn mirrors(cluster: &Cluster, timeout: Duration) -> Mirrors {
+    cluster.mirrors(timeout).await.unwrap_or_default()
+}
+
+/// Topics that are copies.
+pub type Mirrors = BTreeMap<String, (String, String)>;
+
+/// What is said of a topic that is a copy.
+pub fn copy_of(mirrors: &Mirrors, topic: &str) -> String {
+    let copy =
+        |(link, origin): &(String, String)| format!(", a copy of {origin} over the link {link}");
+    mirrors.get(topic).map(copy).unwrap_or_default()
+}
 
 /// Waits until the site takes entries into its log. Returns who leads. A node that was just
 /// started may still name the leader of its last life, so the metadata alone would not do.

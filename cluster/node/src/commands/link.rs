@@ -4,13 +4,14 @@
 //! between is not undone.
 
 use super::apply::carry::{links, out};
+use super::apply::names::check_link;
 use super::apply::plan::{Change, settings_of};
 use super::apply::{authority, plain_list};
 use super::client::Reaching;
-use super::output::say;
+use super::output::{say, utc};
 use super::{Stop, client, link_status};
 use clap::{Args, Subcommand};
-use fulmar_client::{Cluster, LaidDown, LinkStatus};
+use fulmar_client::{ChangeTold, Cluster, LaidDown, LinkStatus};
 use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
 use fulmar_types::link::LinkDefinition;
@@ -35,6 +36,8 @@ enum Command {
     Gaps(Named),
     /// Show what a link is.
     Describe(Named),
+    /// Show who changed links, when, and what; of one link or of all.
+    History(History),
     /// Let nothing pass over a link for now.
     Pause(Named),
     /// Let a paused link go on.
@@ -45,6 +48,16 @@ enum Command {
 
 #[derive(Clone, Debug, Args)]
 struct Of {
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// What has changed.
+#[derive(Clone, Debug, Args)]
+pub struct History {
+    /// Of what; of all, if it is left out.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -105,6 +118,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 take: create.take,
                 paused: false,
             };
+            check_link(&create.name, &after)?;
             let there = links(&cluster).await?;
             if there.contains_key(&create.name) {
                 return Err(Stop::usage(format!(
@@ -140,13 +154,15 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             Ok(ExitCode::Ok)
         }
         Command::Describe(of) => {
-            let link = link(&of.reaching.cluster(CLIENT)?, &of.name).await?.is;
+            let link = link(&of.reaching.cluster(CLIENT)?, &of.name).await?;
             say(format!("link {}", of.name));
-            for (key, value) in settings_of(&link) {
+            for (key, value) in settings_of(&link.is) {
                 say(format!("    {key:<9}  {value}"));
             }
+            say(format!("    {:<9}  {}", "changed", changed(&link.changed)));
             Ok(ExitCode::Ok)
         }
+        Command::History(asked) => history("link", asked).await,
         Command::Pause(of) => set_paused(of, true).await,
         Command::Resume(of) => set_paused(of, false).await,
         Command::Delete(of) => {
@@ -155,6 +171,30 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             change(&cluster, Change::Link { name: of.name, before, after: None }).await
         }
     }
+}
+
+/// Who made something what it is, and when.
+pub fn changed((who, wall_ms): &(String, u64)) -> String {
+    format!("{} by {who}", utc(*wall_ms))
+}
+
+/// Shows the last changes of links, or of rules. A site remembers some hundred of both together.
+pub async fn history(kind: &str, asked: History) -> Result<ExitCode, Stop> {
+    let changes = asked.reaching.cluster(CLIENT)?.changes(TIMEOUT).await;
+    let mut changes = changes.map_err(|error| {
+        Stop::failed(format!("the changes of the site are not known: {error}."))
+    })?;
+    let is_asked = |change: &ChangeTold| {
+        change.of == kind && asked.name.as_ref().is_none_or(|name| *name == change.name)
+    };
+    changes.retain(is_asked);
+    if changes.is_empty() {
+        say("no changes are remembered");
+    }
+    for ChangeTold { of, name, wall_ms, who, what } in changes {
+        say(format!("{}  {of} {name}  by {who}: {what}", utc(wall_ms)));
+    }
+    Ok(ExitCode::Ok)
 }
 
 /// Ends with 1 if a link is down, or does not copy something that it should.

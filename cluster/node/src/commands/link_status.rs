@@ -2,10 +2,14 @@
 
 use super::output::{count, grouped, seconds};
 use fulmar_client::LinkStatus;
-use fulmar_client::links::Sent;
+use fulmar_client::links::{Sent, Taken};
 use fulmar_host::time::Duration;
 use fulmar_types::link::LinkDefinition;
+use std::collections::BTreeSet;
 use std::fmt::Write;
+
+/// Topics that are named one by one in a line.
+const NAMES_MAX: usize = 12;
 
 /// The state of a link.
 pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String {
@@ -20,38 +24,57 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
         "link {name}: {}{since}, to site {} in region {}{dials}",
         status.state, link.site, link.region
     ));
+    if let Some((trouble, at)) = &status.trouble {
+        line(format!("  last error {} ago: {trouble}", ago(*at)));
+    }
     if status.state == "down" {
-        if let Some((trouble, ago)) = &status.trouble {
-            line(format!("  {} ago: {trouble}", seconds(*ago)));
-        }
         if let Some(next) = status.next_attempt {
             line(format!("  dials again in {}", seconds(next)));
         }
+        if status.trouble.is_none() && link.dial.is_empty() {
+            line("  nobody of the other site has dialled since this node leads".to_owned());
+        }
     }
     line(format!(
-        "  {} bytes of records sent and {} received since this node leads",
+        "  {} bytes of records sent and {} received since this node leads; lately {} and {} per second",
         grouped(status.sent_bytes),
-        grouped(status.received_bytes)
+        grouped(status.received_bytes),
+        grouped(status.sent_rate),
+        grouped(status.received_rate)
     ));
     for (of, sent) in &status.sends {
         line(format!("  sends {}/{}  {}", of.topic, of.partition, sends(sent)));
     }
-    for (of, next) in &status.takes {
+    for (of, Taken { next, arrived }) in &status.takes {
+        let arrived = arrived.map_or_else(String::new, |at| format!(", the last {} ago", ago(at)));
         let missing = status.gaps.get(of).map(Vec::as_slice).unwrap_or_default();
         let missing: u64 = missing.iter().map(|gap| gap.end.saturating_sub(gap.first)).sum();
         let never = match missing {
             0 => String::new(),
             some => format!(", {} will never come", grouped(some)),
         };
-        line(format!("  takes {}/{}  up to {}{never}", of.topic, of.partition, grouped(*next)));
+        let next = grouped(*next);
+        line(format!("  takes {}/{}  up to {next}{arrived}{never}", of.topic, of.partition));
     }
     for (of, why) in &status.stopped {
         line(format!("  STOPPED {}/{}  {why}", of.topic, of.partition));
+    }
+    if !status.withheld.is_empty() {
+        line(format!("  no rule lets go  {}", listed(&status.withheld)));
     }
     if status.is_truncated {
         line("  ... and more than one answer holds".to_owned());
     }
     text
+}
+
+/// Some names, and how many more there are.
+fn listed(names: &BTreeSet<String>) -> String {
+    let told: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
+    match names.len().saturating_sub(told.len()) {
+        0 => told.join(", "),
+        more => format!("{} and {} more", told.join(", "), grouped(more as u64)),
+    }
 }
 
 fn sends(sent: &Sent) -> String {
@@ -136,7 +159,12 @@ mod tests {
                 (of("orders", 1), sent(2_010, Some(10))),
                 (of("orders", 2), sent(7, None)),
             ]),
-            takes: BTreeMap::from([(of("hub.alarms", 0), 1_300), (of("hub.alarms", 1), 5)]),
+            takes: BTreeMap::from([
+                (of("hub.alarms", 0), Taken { next: 1_300, arrived: Some(Duration::from_secs(7)) }),
+                (of("hub.alarms", 1), Taken { next: 5, arrived: None }),
+            ]),
+            withheld: (0..14).map(|at| format!("topic-{at:02}")).collect(),
+            sent_rate: 12_345,
             gaps: BTreeMap::from([(of("hub.alarms", 0), vec![gap])]),
             stopped: BTreeMap::from([(of("hub.alarms", 1), "a fork".to_owned())]),
             is_truncated: true,

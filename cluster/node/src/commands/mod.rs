@@ -6,7 +6,7 @@
 //! | [`rejoin`] | the way back for a node that lost its directory |
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
-//! | [`mod@apply`], [`link`], [`rule`] | what a site is to be: links to other sites, rules, topics |
+//! | [`mod@apply`], [`link`], [`rule`], [`topic`] | what a site is to be: links to other sites, rules, topics |
 //! | [`policy`] | what of a topic would leave |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
 //! | [`mod@bench`] | how fast, and at what cost |
@@ -35,6 +35,7 @@ mod rule;
 mod site;
 mod stats;
 mod status;
+mod topic;
 mod up;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +57,7 @@ enum Command {
     Up(up::Options),
     Status(status::Options),
     Apply(apply::Options),
+    Topic(topic::Options),
     Link(link::Options),
     Rule(rule::Options),
     Policy(policy::Options),
@@ -98,6 +100,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Stop> {
         Command::Up(options) => up::run(options).await,
         Command::Status(options) => status::run(options).await,
         Command::Apply(options) => apply::run(options).await,
+        Command::Topic(options) => topic::run(options).await,
         Command::Link(options) => link::run(options).await,
         Command::Rule(options) => rule::run(options).await,
         Command::Policy(options) => policy::run(options).await,

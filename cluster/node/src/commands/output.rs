@@ -50,9 +50,39 @@ pub fn count(number: u64, noun: &str) -> String {
     }
 }
 
+/// A time in ms since 1970 as a date and a time of day (UTC), to the second.
+pub fn utc(ms: u64) -> String {
+    let (days, second) = (ms / 86_400_000, ms / 1_000 % 86_400);
+    // Counted in years that begin in March, of which the last month is the one with a leap day, and in
+    // cycles of 400 of them, which all have the same days.
+    let day = days + 719_468;
+    let (cycle, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + 400 * cycle + next_year;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        let shown = [0, 951_826_499_000, 951_868_800_000, 1_767_225_600_000, 4_107_542_399_999];
+        let expected = [
+            "1970-01-01 00:00:00Z",
+            "2000-02-29 12:14:59Z",
+            "2000-03-01 00:00:00Z",
+            "2026-01-01 00:00:00Z",
+            "2100-02-28 23:59:59Z",
+        ];
+        assert_eq!(shown.map(utc), expected);
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -1,10 +1,12 @@
 //! `fulmar rule`: where the topics of a site may go. A topic without a rule goes nowhere.
 
 use super::Stop;
-use super::apply::carry::{out, rules};
-use super::apply::plain_list;
+use super::apply::carry::{links, out, rules};
+use super::apply::names::check_rule;
 use super::apply::plan::{Change, sorted, terms_of};
+use super::apply::{plain_list, warn_of_regions};
 use super::client::Reaching;
+use super::link::{History, changed, history};
 use super::output::say;
 use clap::{Args, Subcommand};
 use fulmar_types::ExitCode;
@@ -25,6 +27,8 @@ enum Command {
     Delete(Delete),
     /// Show all rules.
     List(Of),
+    /// Show who changed rules, when, and what; of one topic or of all.
+    History(History),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -87,8 +91,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let (topic, reaching, after) = match options.command {
         Command::Set(set) => {
             let definition = set.definition()?;
+            check_rule(&set.topic, &definition)?;
             (set.topic, set.reaching, definition)
         }
+        Command::History(asked) => return history("rule", asked).await,
         Command::Delete(delete) => (delete.topic, delete.reaching, RuleDefinition::default()),
         Command::List(of) => {
             let cluster = of.reaching.cluster("fulmar-rule")?;
@@ -97,7 +103,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 say("no rules: no topic leaves the site");
             }
             for (topic, rule) in rules {
-                say(format!("rule {topic}: may go to {}", rule.is.regions.join(", ")));
+                let by = changed(&rule.changed);
+                say(format!("rule {topic}: may go to {} ({by})", rule.is.regions.join(", ")));
                 if !rule.is.is_verbatim() {
                     for (name, value) in &terms_of(&rule.is)[1..] {
                         say(format!("    {name:<7}  {value}"));
@@ -114,6 +121,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     }
     let number = Some(before.as_ref().map_or(0, |rule| rule.number));
     let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
+    let links = links(&cluster).await?;
+    warn_of_regions((&topic, &after.regions), links.values().map(|link| &link.is));
     let change = Change::Rule { topic, before, number, after };
     out(&cluster, &change).await?;
     say(&change);

@@ -1,7 +1,7 @@
 //! `fulmar status`: who leads, which nodes answer, and what is in the topics.
 
 use super::Stop;
-use super::client::Reaching;
+use super::client::{self, Mirrors, Reaching, copy_of};
 use super::output::{count, grouped, say};
 use clap::Args;
 use fulmar_client::{Cluster, Metadata, OffsetAt, Place, TopicPartition};
@@ -35,12 +35,7 @@ type Silent = BTreeMap<NodeId, String>;
 /// Asks and prints.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let cluster = options.reaching.cluster("fulmar-status")?;
-    let metadata = cluster.refresh_all(TIMEOUT).await.map_err(|error| {
-        Stop::failed(format!(
-            "no node of the site answers: {error}. Check --bootstrap, and that the nodes run; at the \
-             first start of a site all of them must, or none serves clients."
-        ))
-    })?;
+    let metadata = client::metadata(&cluster, TIMEOUT).await?;
     let mut offsets = Offsets::new();
     let deadline = time::now() + OFFSETS_TIMEOUT;
     for (name, topic) in &metadata.topics {
@@ -51,7 +46,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         }
     }
     let silent = silent(&cluster, &metadata).await;
-    say(render(&metadata, &silent, &offsets).trim_end());
+    let mirrors = match leader(&metadata, &silent, &offsets) {
+        Some(_) => client::mirrors(&cluster, TIMEOUT).await,
+        None => Mirrors::new(),
+    };
+    say(render(&metadata, &silent, (&offsets, &mirrors)).trim_end());
     Ok(if leader(&metadata, &silent, &offsets).is_some() { ExitCode::Ok } else { ExitCode::Failed })
 }
 
@@ -91,7 +90,11 @@ async fn offsets_of(
     Ok((find(OffsetAt::Earliest).await?, find(OffsetAt::Latest).await?))
 }
 
-fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
+fn render(
+    metadata: &Metadata,
+    silent: &Silent,
+    (offsets, mirrors): (&Offsets, &Mirrors),
+) -> String {
     let mut text = String::new();
     let site = metadata.site.as_deref().unwrap_or("without a name");
     let leader = leader(metadata, silent, offsets);
@@ -129,7 +132,8 @@ fn render(metadata: &Metadata, silent: &Silent, offsets: &Offsets) -> String {
             unknown if unknown == topic.partitions.len() => "records unknown".to_owned(),
             _ => format!("at least {}", count(records, "record")),
         };
-        line(&mut text, format!("topic {name}: {partitions}, {records}"));
+        let copy = copy_of(mirrors, name);
+        line(&mut text, format!("topic {name}: {partitions}, {records}{copy}"));
         // Where a leader is missing, the same is wrong with a hundred partitions.
         let of_topic = of_topic.collect::<Vec<_>>();
         for alike in of_topic.chunk_by(|a, b| a.1.is_err() && a.1 == b.1) {
@@ -176,13 +180,16 @@ mod tests {
             (of(1), Err("no answer within the time for it".to_owned())),
         ]);
         let silent = Silent::from([(NodeId(3), "cannot connect: connection refused".to_owned())]);
-        insta::assert_snapshot!(render(&metadata, &silent, &offsets));
+        let copy = ("hub".to_owned(), "readings".to_owned());
+        let mirrors = Mirrors::from([("readings".to_owned(), copy)]);
+        insta::assert_snapshot!(render(&metadata, &silent, (&offsets, &mirrors)));
         let gone = Silent::from([(NodeId(2), "cannot connect: connection refused".to_owned())]);
         let none = Offsets::new();
         assert_eq!(leader(&metadata, &silent, &none), Some(NodeId(2)));
         assert_eq!(leader(&metadata, &gone, &none), None, "who is down does not lead");
         let lost = offsets.into_keys().map(|of| (of, Err("no leader".to_owned()))).collect();
-        insta::assert_snapshot!(render(&metadata, &silent, &lost));
-        insta::assert_snapshot!(render(&Metadata::default(), &Silent::new(), &Offsets::new()));
+        insta::assert_snapshot!(render(&metadata, &silent, (&lost, &Mirrors::new())));
+        let nothing = (&Offsets::new(), &Mirrors::new());
+        insta::assert_snapshot!(render(&Metadata::default(), &Silent::new(), nothing));
     }
 }

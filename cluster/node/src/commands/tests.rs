@@ -21,9 +21,10 @@ fn the_command_line_is_consistent() {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", help(""));
-    for command in
-        ["node", "rejoin", "keys", "up", "status", "apply", "link", "rule", "demo", "bench"]
-    {
+    let commands = [
+        "node", "rejoin", "keys", "up", "status", "apply", "topic", "link", "rule", "demo", "bench",
+    ];
+    for command in commands {
         insta::assert_snapshot!(format!("help_{command}"), help(command));
     }
 }

@@ -1,11 +1,11 @@
 //! Operations about links and mirrors, and how their bodies are written.
 //!
 //! ```text
-//! operation    9 v1  set link          name text | expected u64 | there u8 = 1 | paused u8
+//! operation    9 v1  set link          name text | expected u64 | who text | there u8 = 1 | paused u8
 //!                                      | site text | region text | authority bytes
 //!                                      | dials texts | topics texts
-//!                                      or name text | expected u64 | there u8 = 0
-//!             10 v1  set rule          topic text | expected u64 | the rule, see `rule.rs`
+//!                                      or name text | expected u64 | who text | there u8 = 0
+//!             10 v1  set rule          topic text | expected u64 | who text | the rule, see `rule.rs`
 //!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
 //!                                      | link text | origin name text | name text
 //!                                      | configs u16 | (key text, value text) per config
@@ -23,7 +23,7 @@
 //! `link` is the number of the definition under which the sender acts, so that nothing that was on
 //! its way takes effect when the link has another definition, or none. `expected` is the number that a
 //! link or a rule has had when its change was thought out: 0 if there was none, 2^64 - 1 if that does
-//! not matter.
+//! not matter. `who` made the change, as the node knew him that took the request.
 //!
 //! Invariants: as in `operation.rs`.
 
@@ -97,6 +97,8 @@ pub enum LinkOperation {
         name: String,
         /// The number that it must have, 0 if there must be none; `None` if that does not matter.
         expected: Option<u64>,
+        /// Who made it so.
+        who: String,
         /// What it is from now on.
         definition: Option<LinkDefinition>,
     },
@@ -106,6 +108,8 @@ pub enum LinkOperation {
         topic: String,
         /// As for a link.
         expected: Option<u64>,
+        /// Who made it so.
+        who: String,
         /// The rule; one without regions takes it back.
         definition: RuleDefinition,
         /// The key of hashes, drawn by the leader. It counts if the site has no rule yet.
@@ -194,7 +198,7 @@ impl LinkOperation {
 
     pub(super) fn body_len(&self) -> usize {
         match self {
-            Self::SetLink { name, definition, .. } => {
+            Self::SetLink { name, who, definition, .. } => {
                 let of = |link: &LinkDefinition| {
                     let texts = texts_bytes(&link.dial) + texts_bytes(&link.take);
                     1 + text_bytes(&link.site)
@@ -203,10 +207,10 @@ impl LinkOperation {
                         + 2
                         + link.authority.len()
                 };
-                text_bytes(name) + 8 + 1 + definition.as_ref().map_or(0, of)
+                text_bytes(name) + 8 + text_bytes(who) + 1 + definition.as_ref().map_or(0, of)
             }
-            Self::SetRule { topic, definition, .. } => {
-                text_bytes(topic) + 8 + rule_bytes(definition)
+            Self::SetRule { topic, who, definition, .. } => {
+                text_bytes(topic) + 8 + text_bytes(who) + rule_bytes(definition)
             }
             Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 let pair = |(key, value): &(String, String)| text_bytes(key) + text_bytes(value);
@@ -221,7 +225,7 @@ impl LinkOperation {
 
     pub(super) fn is_encodable(&self) -> bool {
         match self {
-            Self::SetLink { name, definition, .. } => {
+            Self::SetLink { name, who, definition, .. } => {
                 let fits = |link: &LinkDefinition| {
                     fits_text(&link.site)
                         && fits_text(&link.region)
@@ -229,9 +233,11 @@ impl LinkOperation {
                         && fit_texts(&link.dial)
                         && fit_texts(&link.take)
                 };
-                fits_text(name) && definition.as_ref().is_none_or(fits)
+                fits_text(name) && fits_text(who) && definition.as_ref().is_none_or(fits)
             }
-            Self::SetRule { topic, definition, .. } => fits_text(topic) && fits_rule(definition),
+            Self::SetRule { topic, who, definition, .. } => {
+                fits_text(topic) && fits_text(who) && fits_rule(definition)
+            }
             Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
                 [name, link, origin_name].into_iter().all(|text| fits_text(text))
                     && configs.len() <= usize::from(u16::MAX)
@@ -243,9 +249,10 @@ impl LinkOperation {
 
     pub(super) fn encode(&self, out: &mut BytesMut) {
         match self {
-            Self::SetLink { name, expected, definition } => {
+            Self::SetLink { name, expected, who, definition } => {
                 put_text(out, name);
                 out.put_u64_le(expected.unwrap_or(WHATEVER));
+                put_text(out, who);
                 out.put_u8(u8::from(definition.is_some()));
                 let Some(link) = definition else { return };
                 out.put_u8(u8::from(link.paused));
@@ -256,9 +263,10 @@ impl LinkOperation {
                 put_texts(out, &link.dial);
                 put_texts(out, &link.take);
             }
-            Self::SetRule { topic, expected, definition, secret } => {
+            Self::SetRule { topic, expected, who, definition, secret } => {
                 put_text(out, topic);
                 out.put_u64_le(expected.unwrap_or(WHATEVER));
+                put_text(out, who);
                 put_rule(out, definition, secret);
             }
             Self::CreateMirror(new) => {
@@ -292,8 +300,9 @@ impl LinkOperation {
             SET_LINK => item.whole(payload, "a link", read_set_link),
             SET_RULE => item.whole(payload, "a rule", |reader| {
                 let (topic, expected) = (read_text(reader)?, read_expected(reader)?);
+                let who = read_text(reader)?;
                 let (definition, secret) = read_rule(reader)?;
-                Some(Self::SetRule { topic, expected, definition, secret })
+                Some(Self::SetRule { topic, expected, who, definition, secret })
             }),
             CREATE_MIRROR => item.whole(payload, "a new mirror", read_create_mirror),
             MIRROR_APPEND => {
@@ -320,8 +329,9 @@ fn read_expected(reader: &mut Reader<'_>) -> Option<Option<u64>> {
 
 fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     let (name, expected) = (read_text(reader)?, read_expected(reader)?);
+    let who = read_text(reader)?;
     if !read_flag(reader)? {
-        return Some(LinkOperation::SetLink { name, expected, definition: None });
+        return Some(LinkOperation::SetLink { name, expected, who, definition: None });
     }
     let paused = read_flag(reader)?;
     let site = read_text(reader)?;
@@ -331,7 +341,7 @@ fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     let dial = read_texts(reader)?;
     let take = read_texts(reader)?;
     let definition = LinkDefinition { site, region, authority, dial, take, paused };
-    Some(LinkOperation::SetLink { name, expected, definition: Some(definition) })
+    Some(LinkOperation::SetLink { name, expected, who, definition: Some(definition) })
 }
 
 fn read_create_mirror(reader: &mut Reader<'_>) -> Option<LinkOperation> {

@@ -118,13 +118,19 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
             paused,
         });
     prop_oneof![
-        (".{0,9}", expected(), proptest::option::of(definition)).prop_map(
-            |(name, expected, definition)| LinkOperation::SetLink { name, expected, definition }
+        (".{0,9}", expected(), ".{0,5}", proptest::option::of(definition)).prop_map(
+            |(name, expected, who, definition)| LinkOperation::SetLink {
+                name,
+                expected,
+                who,
+                definition
+            }
         ),
-        (".{0,9}", expected(), any_rule(), any::<[u8; 32]>()).prop_map(
-            |(topic, expected, definition, secret)| LinkOperation::SetRule {
+        (".{0,9}", expected(), ".{0,5}", any_rule(), any::<[u8; 32]>()).prop_map(
+            |(topic, expected, who, definition, secret)| LinkOperation::SetRule {
                 topic,
                 expected,
+                who,
                 definition,
                 secret
             }
@@ -268,6 +274,7 @@ fn link_operations() -> Vec<LinkOperation> {
         LinkOperation::SetLink {
             name: text("l"),
             expected: Some(5),
+            who: text("w"),
             definition: Some(LinkDefinition {
                 site: text("s"),
                 region: text("r"),
@@ -277,10 +284,16 @@ fn link_operations() -> Vec<LinkOperation> {
                 paused: true,
             }),
         },
-        LinkOperation::SetLink { name: text("l"), expected: None, definition: None },
+        LinkOperation::SetLink {
+            name: text("l"),
+            expected: None,
+            who: text("w"),
+            definition: None,
+        },
         LinkOperation::SetRule {
             topic: text("t"),
             expected: Some(0),
+            who: text("w"),
             definition: RuleDefinition::from_settings([
                 ("regions", "r"),
                 ("key", "hash"),
@@ -314,22 +327,25 @@ fn golden_bytes_of_the_operations_about_links() {
     let mirror_place =
         ["0700000000000000", &topic, "02000000", "0300000000000000", &"44".repeat(16)].concat();
     let expected = [
-        "090120000000",
+        "090123000000",
         "01006c",
         "0500000000000000",
+        "010077",
         "0101",
         "010073",
         "010072",
         "0100aa",
         "0100010064",
         "010001002a", // set link
-        "09010c000000",
+        "09010f000000",
         "01006c",
         &"ff".repeat(8),
+        "010077",
         "00", // remove link
-        "0a0143000000",
+        "0a0146000000",
         "010074",
         "0000000000000000",
+        "010077",
         &"07".repeat(32),
         "0100010072",
         "01",

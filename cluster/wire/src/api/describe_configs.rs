@@ -15,6 +15,13 @@ pub const RESOURCE_LINK_STATUS: i8 = 122;
 /// A resource that Kafka does not have: where the topic of this name may go.
 pub const RESOURCE_RULE: i8 = 121;
 
+/// A resource that Kafka does not have: the last changes of links and rules, which can only be looked at.
+pub const RESOURCE_CHANGES: i8 = 123;
+
+/// A resource that Kafka does not have: which topics are copies of those of other sites, which can only
+/// be looked at.
+pub const RESOURCE_MIRRORS: i8 = 124;
+
 /// A thing with settings is a broker (`ConfigResource.Type.BROKER`).
 pub const RESOURCE_BROKER: i8 = 4;
 

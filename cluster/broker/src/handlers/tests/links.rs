@@ -2,7 +2,7 @@
 
 use super::*;
 use fulmar_host::time;
-use fulmar_wire::{RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE};
+use fulmar_wire::{RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE};
 
 async fn replace(
     fixture: &Fixture,
@@ -55,6 +55,11 @@ fn a_link_is_set_told_and_removed() {
         for (name, value) in wanted {
             assert!(there.contains(&(name.to_owned(), value.to_owned())), "{name} in {there:?}");
         }
+        assert!(there.contains(&("changed-by".to_owned(), "anonymous at 10.0.0.7".to_owned())));
+        let changes = settings(&told(&fixture, RESOURCE_CHANGES, &[""]).await);
+        assert_eq!(changes.len(), 1);
+        assert!(changes[0].1.starts_with("link\thub\t"), "{changes:?}");
+        assert!(changes[0].1.ends_with("dial a:1,b:2; take orders; paused false"), "{changes:?}");
         let (code, text) = replace(&fixture, hub, &[("sight", "hub")]).await;
         assert_eq!(
             (code, text.as_deref()),

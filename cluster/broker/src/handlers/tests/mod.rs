@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::{Fixture, batch, run, settings, settle};
 use bytes::Bytes;
+use fulmar_host::net::PeerIdentity;
 use fulmar_host::time;
 use fulmar_types::{NodeId, Probe, Term, Uuid};
 use fulmar_wire::batch::{Batch, BatchHeader};
@@ -14,7 +15,14 @@ fn header(api_key: ApiKey, api_version: i16) -> RequestHeader {
 }
 
 async fn begin(fixture: &Fixture, version: i16, request: Request) -> BoxFuture<'static, Reply> {
-    start(fixture.broker.clone(), &header(request.api(), version), request, &mut None).await
+    let (header, who) = (header(request.api(), version), stranger());
+    start(fixture.broker.clone(), (&header, &who), request, &mut None).await
+}
+
+/// Somebody who has proved nothing.
+fn stranger() -> Principal {
+    let peer = PeerIdentity::unproved(([10, 0, 0, 7], 4_000).into());
+    Principal::of(&peer, |_| false)
 }
 
 /// Every response must have a form in its version.

@@ -45,7 +45,7 @@ fn what_is_proposed_or_a_small_part_of_its_frame_keeps_no_frame() {
         let room = Arc::new(tokio::sync::Semaphore::new(98)).try_acquire_many_owned(98);
         let _waits = start(
             fixture.broker.clone(),
-            &header(request.api(), 9),
+            (&header(request.api(), 9), &stranger()),
             request,
             &mut Some(room.expect("all of it")),
         )

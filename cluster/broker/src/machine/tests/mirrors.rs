@@ -1,6 +1,7 @@
 //! Links, rules and mirrors.
 
 use super::*;
+use crate::machine::changes::Change;
 use crate::machine::mirroring::NO_TAG;
 use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
 use fulmar_types::link::{GapReason, LinkDefinition};
@@ -18,7 +19,8 @@ fn link(site: &str, paused: bool) -> LinkDefinition {
 }
 
 fn set(name: &str, definition: Option<LinkDefinition>) -> Operation {
-    Operation::Link(LinkOperation::SetLink { name: name.to_owned(), expected: None, definition })
+    let (name, who) = (name.to_owned(), "carol".to_owned());
+    Operation::Link(LinkOperation::SetLink { name, expected: None, who, definition })
 }
 
 pub(super) fn set_link(paused: Option<bool>) -> Operation {
@@ -27,8 +29,8 @@ pub(super) fn set_link(paused: Option<bool>) -> Operation {
 
 pub(super) fn rule(n: u8, regions: &[&str]) -> Operation {
     let definition = RuleDefinition::verbatim(regions.iter().map(|region| (*region).to_owned()));
-    let (topic, expected, secret) = (format!("topic-{n}"), None, [n; 32]);
-    Operation::Link(LinkOperation::SetRule { topic, expected, definition, secret })
+    let (topic, who, secret) = (format!("topic-{n}"), "dave".to_owned(), [n; 32]);
+    Operation::Link(LinkOperation::SetRule { topic, expected: None, who, definition, secret })
 }
 
 fn goes(site: &Site, topic: &str, region: &str) -> bool {
@@ -101,8 +103,8 @@ fn a_link_has_one_definition_and_every_change_another_number() {
 fn a_change_of_what_nobody_has_seen_is_refused() {
     let mut site = Site::new();
     let expecting = |expected, definition| {
-        let name = "north".to_owned();
-        Operation::Link(LinkOperation::SetLink { name, expected: Some(expected), definition })
+        let (name, who) = ("north".to_owned(), String::new());
+        Operation::Link(LinkOperation::SetLink { name, expected: Some(expected), who, definition })
     };
     let definition = || Some(link("north", false));
     assert_eq!(site.one(expecting(7, definition())), Err(Refusal::Changed), "there is none");
@@ -116,12 +118,41 @@ fn a_change_of_what_nobody_has_seen_is_refused() {
     let rule = |expected, regions: &[&str]| {
         let definition =
             RuleDefinition::verbatim(regions.iter().map(|region| (*region).to_owned()));
-        let (topic, expected, secret) = (topic.clone(), Some(expected), [1; 32]);
-        Operation::Link(LinkOperation::SetRule { topic, expected, definition, secret })
+        let (topic, expected, who) = (topic.clone(), Some(expected), String::new());
+        let secret = [1; 32];
+        Operation::Link(LinkOperation::SetRule { topic, expected, who, definition, secret })
     };
     let first = number(&mut site, rule(0, &["eu"]));
     assert_eq!(site.one(rule(0, &["us"])), Err(Refusal::Changed));
     number(&mut site, rule(first, &[]));
+}
+
+#[test]
+fn who_changed_what_is_kept_with_it_and_among_the_last_changes() {
+    let mut site = Site::new();
+    let first = number(&mut site, set_link(Some(false)));
+    let second = number(&mut site, set_link(Some(true)));
+    number(&mut site, rule(1, &["eu"]));
+    number(&mut site, rule(1, &[]));
+    number(&mut site, rule(1, &[]));
+    number(&mut site, set_link(None));
+    let changes: Vec<_> = site.state.changes().cloned().collect();
+    let told = |change: &Change| format!("{} {} {}", change.of, change.name, change.text);
+    let texts: Vec<String> = changes.iter().map(told).collect();
+    assert_eq!(
+        texts,
+        [
+            "link north created: site north; region eu; take *; paused false",
+            "link north paused false -> true",
+            "rule topic-1 created: regions eu",
+            "rule topic-1 removed",
+            "link north removed",
+        ],
+        "a rule that is not there is not removed"
+    );
+    assert_eq!((changes[0].number, changes[1].number), (first, second));
+    assert_eq!((&*changes[1].changed.who, &*changes[2].changed.who), ("carol", "dave"));
+    assert!(changes[1].changed.wall_ms > 0);
 }
 
 #[test]

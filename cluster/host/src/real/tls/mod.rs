@@ -8,6 +8,7 @@
 //! | `links` | the same between sites, where each has its own authority |
 //! | `halves` | the two halves of a connection |
 //! | `reason` | why one side does not trust the other, by name |
+//! | `subject` | what a certificate calls its owner for people |
 //!
 //! Invariants: a certificate counts only if the authority of the site signed it (between sites: that
 //! which the link pins), for the use it is put to, and its time has come and has not passed; every refusal is reported with its reason, by
@@ -22,6 +23,7 @@ pub mod keys;
 mod links;
 mod network;
 mod reason;
+mod subject;
 
 #[cfg(test)]
 mod tests;

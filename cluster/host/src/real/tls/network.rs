@@ -3,6 +3,7 @@
 use super::halves;
 use super::keys::{KeyFiles, KeysError, anonymous};
 use super::reason::Reason;
+use super::subject;
 use crate::net::{Connection, Distrust, Listener, Network, PeerIdentity};
 use crate::real::net::{Accepting, dial, dial_name};
 use crate::task::{self, Owned};
@@ -162,11 +163,12 @@ fn connection(
         return Err(io::ErrorKind::InvalidData.into());
     }
     let names = certificates.first().map(names_of).transpose()?;
+    let common_name = certificates.first().and_then(subject::common_name);
     let shown = if is_judged_later { certificates } else { &[] };
     let shown = shown.iter().map(|certificate| certificate.to_vec()).collect();
     let (reader, writer) = halves::split(stream, address, observer.clone());
     Ok(Connection {
-        peer: PeerIdentity { address, names, shown },
+        peer: PeerIdentity { address, names, common_name, shown },
         reader: Box::new(reader),
         writer: Box::new(writer),
     })

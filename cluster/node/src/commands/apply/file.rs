@@ -1,6 +1,7 @@
 //! What may stand in the file of `fulmar apply`.
 
 use super::super::Stop;
+use super::names::{check_link, check_rule, check_topic};
 use super::plan::sorted;
 use fulmar_host::real::tls::keys::authority_of;
 use fulmar_types::link::LinkDefinition;
@@ -160,6 +161,7 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
             take: link.take,
             paused: link.paused,
         };
+        check_link(&link.name, &definition)?;
         if wanted.links.insert(link.name.clone(), definition).is_some() {
             return Err(twice("link", &link.name));
         }
@@ -177,11 +179,13 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
         let definition = rule.definition().map_err(|error| {
             Stop::usage(format!("{shown} is not valid: the rule of the topic {topic}: {error}."))
         })?;
+        check_rule(&topic, &definition)?;
         if wanted.rules.insert(topic.clone(), definition).is_some() {
             return Err(twice("rule of the topic", &topic));
         }
     }
     for topic in written.topic {
+        check_topic(&topic.name, topic.partitions)?;
         let is = Topic { partitions: topic.partitions, settings: topic.settings };
         if wanted.topics.insert(topic.name.clone(), is).is_some() {
             return Err(twice("topic", &topic.name));

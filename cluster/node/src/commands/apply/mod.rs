@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`mod@file`] | what may stand in the file |
+//! | [`names`] | what may be a name |
 //! | [`plan`] | what differs, in words and as changes |
 //! | [`carry`] | asking the site, and changing it |
 //!
@@ -11,6 +12,7 @@
 
 pub mod carry;
 pub mod file;
+pub mod names;
 pub mod plan;
 
 pub use file::{authority, plain_list};
@@ -20,7 +22,9 @@ use super::output::{count, say};
 use super::{Stop, output};
 use clap::Args;
 use fulmar_types::ExitCode;
+use fulmar_types::link::LinkDefinition;
 use plan::Change;
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -58,6 +62,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
     let others = if options.prune { Vec::new() } else { plan::unnamed(&wanted, &known) };
     say(render(&changes, &others).trim_end());
+    for (topic, rule) in &wanted.rules {
+        let links = known.links.values().map(|link| &link.is).chain(wanted.links.values());
+        warn_of_regions((topic, &rule.regions), links);
+    }
     if changes.is_empty() {
         return Ok(ExitCode::Ok);
     }
@@ -76,6 +84,27 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     }
     say(format!("done: {}", count(changes.len() as u64, "change")));
     Ok(ExitCode::Ok)
+}
+
+/// Says which regions of a rule are those of no link: nothing else would show a mistyped one.
+pub fn warn_of_regions<'a>(
+    (topic, regions): (&str, &[String]),
+    links: impl Iterator<Item = &'a LinkDefinition>,
+) {
+    let known: BTreeSet<&str> = links.map(|link| link.region.as_str()).collect();
+    let unknown: Vec<&str> =
+        regions.iter().map(String::as_str).filter(|region| !known.contains(region)).collect();
+    if unknown.is_empty() {
+        return;
+    }
+    let there = match known.is_empty() {
+        true => "there is no link yet".to_owned(),
+        false => format!("links lead to {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+    };
+    output::complain(format!(
+        "the rule of {topic} names {}, and no link leads there ({there}).",
+        unknown.join(", ")
+    ));
 }
 
 fn render(changes: &[Change], others: &[String]) -> String {

@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn laid_down<T>(number: u64, is: T) -> LaidDown<T> {
-        LaidDown { number, is }
+        LaidDown { number, changed: (String::new(), 0), is }
     }
 
     fn regions(names: &[&str]) -> RuleDefinition {

@@ -1,0 +1,243 @@
+//! Who changed a link or a rule, and when; and the last changes of all of them.
+//!
+//! Invariants: a change is noted by the entry that makes it, in its order; who made it is what the node
+//! knew that took the request, and when is the time of the entry; the number of changes that are kept, and
+//! the length of each, are bounded.
+//!
+//! Never: a key, a certificate or a list without end: of what is long it is only said that it changed.
+
+use super::codec::{CodecError, Reader, Writer};
+use super::table::{Element, Table};
+use fulmar_types::link::LINK_TEXT_BYTES_MAX;
+use std::fmt;
+
+/// Changes that are kept, at most: those of years, where people make them.
+pub const CHANGES_MAX: usize = 512;
+
+/// The longest description of a change, in bytes.
+pub const CHANGE_TEXT_BYTES_MAX: usize = 1_024;
+
+/// The longest value that is told in it, in bytes.
+const VALUE_BYTES_MAX: usize = 200;
+
+/// Who made something what it is, and when.
+///
+/// ```text
+/// who len u32, UTF-8 | wall ms u64
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Who, as the node knew him that took the request.
+    pub who: String,
+    /// The time of the entry, in milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+impl Changed {
+    pub(super) fn encode(&self, out: &mut Writer) {
+        out.text(&self.who);
+        out.u64(self.wall_ms);
+    }
+
+    pub(super) fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let who = input.text()?;
+        if who.len() > LINK_TEXT_BYTES_MAX {
+            return Err(CodecError::Tag);
+        }
+        Ok(Self { who, wall_ms: input.u64()? })
+    }
+}
+
+/// What was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeOf {
+    /// A link.
+    Link,
+    /// A rule.
+    Rule,
+}
+
+impl ChangeOf {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Link => 1,
+            Self::Rule => 2,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Link),
+            2 => Some(Self::Rule),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ChangeOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link => "link",
+            Self::Rule => "rule",
+        })
+    }
+}
+
+/// A change.
+///
+/// ```text
+/// number u64 | part u32 | who len u32, UTF-8 | wall ms u64 | of u8 = 1 link, 2 rule
+/// | name len u32, UTF-8 | text len u32, UTF-8
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The index of its entry.
+    pub number: u64,
+    /// Its place among the changes of the entry.
+    pub part: u32,
+    /// By whom, and when.
+    pub changed: Changed,
+    /// Of what.
+    pub of: ChangeOf,
+    /// The name of the link, or the topic of the rule.
+    pub name: String,
+    /// What differs, for people.
+    pub text: String,
+}
+
+impl Element for Change {
+    type Key = (u64, u32);
+    const SEED: u64 = 14;
+    const BYTES_MIN: usize = 33;
+
+    fn key(&self) -> Self::Key {
+        (self.number, self.part)
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.u64(self.number);
+        out.u32(self.part);
+        self.changed.encode(out);
+        out.u8(self.of.number());
+        out.text(&self.name);
+        out.text(&self.text);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (number, part) = (input.u64()?, input.u32()?);
+        let changed = Changed::decode(input)?;
+        let of = ChangeOf::from_number(input.u8()?).ok_or(CodecError::Tag)?;
+        let (name, text) = (input.text()?, input.text()?);
+        if name.len() > LINK_TEXT_BYTES_MAX || text.len() > CHANGE_TEXT_BYTES_MAX {
+            return Err(CodecError::Tag);
+        }
+        Ok(Self { number, part, changed, of, name, text })
+    }
+}
+
+impl Table<Change> {
+    /// Takes note of a change. The oldest goes if there are too many.
+    pub fn note(&mut self, mut change: Change) {
+        let of_entry = self.range((change.number, 0)..=(change.number, u32::MAX));
+        change.part = of_entry.last().map_or(0, |last| last.part + 1);
+        self.put(change);
+        while self.len() > CHANGES_MAX {
+            let oldest = self.iter().next().map(Element::key);
+            self.remove(&oldest.expect("there are too many"));
+        }
+    }
+}
+
+/// Names and values, as a link or a rule has them.
+pub type Settings = Vec<(String, String)>;
+
+/// What differs between before and after, for people; `None` where there is none.
+pub fn difference(before: Option<&Settings>, after: Option<&Settings>) -> String {
+    let none = Settings::new();
+    let text = match (before, after) {
+        (_, None) => "removed".to_owned(),
+        (None, Some(after)) => format!("created: {}", differing(&none, after)),
+        (Some(before), Some(after)) => differing(before, after),
+    };
+    cut(&text, CHANGE_TEXT_BYTES_MAX).to_owned()
+}
+
+fn differing(before: &Settings, after: &Settings) -> String {
+    let value = |of: &Settings, name: &str| {
+        let found = of.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let names = before.iter().filter(|(name, _)| !after.iter().any(|(known, _)| known == name));
+    let names = after.iter().chain(names).map(|(name, _)| name);
+    let mut parts = Vec::new();
+    for name in names {
+        let (old, new) = (value(before, name), value(after, name));
+        if old == new {
+            continue;
+        }
+        let is_short = |value: &String| value.len() <= VALUE_BYTES_MAX;
+        parts.push(match (is_short(&old) && is_short(&new), old.is_empty(), new.is_empty()) {
+            (_, false, true) => format!("{name} taken away"),
+            (false, true, _) => format!("{name} given"),
+            (false, ..) => format!("{name} changed"),
+            (true, true, _) => format!("{name} {new}"),
+            (true, false, _) => format!("{name} {old} -> {new}"),
+        });
+    }
+    match parts.is_empty() {
+        true => "as before".to_owned(),
+        false => parts.join("; "),
+    }
+}
+
+/// As much of a text as fits into so many bytes.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(number: u64) -> Change {
+        let changed = Changed { who: "dashboard".to_owned(), wall_ms: 7 };
+        let (name, text) = ("hub".to_owned(), "paused false -> true".to_owned());
+        Change { number, part: 0, changed, of: ChangeOf::Link, name, text }
+    }
+
+    #[test]
+    fn the_last_changes_are_kept_each_with_its_place() {
+        let mut table = Table::default();
+        table.note(change(1));
+        table.note(change(1));
+        assert_eq!(table.iter().map(Element::key).collect::<Vec<_>>(), [(1, 0), (1, 1)]);
+        for number in 2..=CHANGES_MAX as u64 {
+            table.note(change(number));
+        }
+        assert_eq!(table.len(), CHANGES_MAX);
+        assert_eq!(table.iter().next().map(Element::key), Some((1, 1)), "the oldest is gone");
+    }
+
+    #[test]
+    fn a_difference_names_what_differs_and_is_never_long() {
+        let of = |pairs: &[(&str, &str)]| -> Settings {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let before = of(&[("region", "eu"), ("dial", "a:1"), ("authority", &"0".repeat(900))]);
+        let after = of(&[("region", "us"), ("dial", ""), ("authority", &"1".repeat(900))]);
+        assert_eq!(difference(None, Some(&of(&[("region", "eu")]))), "created: region eu");
+        assert_eq!(
+            difference(Some(&before), Some(&after)),
+            "region eu -> us; dial taken away; authority changed"
+        );
+        assert_eq!(difference(Some(&before), None), "removed");
+        assert_eq!(difference(Some(&before), Some(&before)), "as before");
+        let many: Vec<String> = (0..900).map(|at| format!("ä{at}")).collect();
+        let many: Settings = many.into_iter().map(|name| (name, "ö".repeat(50))).collect();
+        assert!(difference(None, Some(&many)).len() <= CHANGE_TEXT_BYTES_MAX);
+    }
+}
