@@ -85,6 +85,51 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// How much of a line copies used while they had a backlog and it was not cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineUse {
+    /// How long that was, in milliseconds.
+    pub backlog_ms: u64,
+    /// What the line could have carried in that time, headers of packets included.
+    pub capacity_bytes: u64,
+    /// Record batches that were committed at the other site in that time.
+    pub batch_bytes: u64,
+    /// Everything that came out of connections there.
+    pub delivered_bytes: u64,
+}
+
+impl LineUse {
+    /// Bytes as a share of what the line could have carried, in millionths; 0 if there was no backlog.
+    pub fn share_ppm(&self, bytes: u64) -> u64 {
+        let share = u128::from(bytes) * 1_000_000 / u128::from(self.capacity_bytes.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
+    /// Adds what was used at another time.
+    pub fn add(&mut self, other: &Self) {
+        self.backlog_ms += other.backlog_ms;
+        self.capacity_bytes += other.capacity_bytes;
+        self.batch_bytes += other.batch_bytes;
+        self.delivered_bytes += other.delivered_bytes;
+    }
+}
+
+impl fmt::Display for LineUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.backlog_ms == 0 {
+            return f.write_str("there was no backlog");
+        }
+        let percent = |bytes| self.share_ppm(bytes) as f64 / 10_000.0;
+        write!(
+            f,
+            "{:.1} % used for record batches, {:.1} % for anything, in {:.1} s with a backlog",
+            percent(self.batch_bytes),
+            percent(self.delivered_bytes),
+            self.backlog_ms as f64 / 1_000.0
+        )
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
@@ -124,6 +169,9 @@ pub struct RunReport {
     pub probes: BTreeMap<String, u64>,
     /// Checks and how many comparisons they made.
     pub compared: BTreeMap<String, u64>,
+    /// Lines between sites, and how much of them was used.
+    #[serde(default)]
+    pub lines: BTreeMap<String, LineUse>,
 }
 
 impl RunReport {
@@ -148,6 +196,7 @@ impl RunReport {
             exits: BTreeMap::new(),
             probes: BTreeMap::new(),
             compared: BTreeMap::new(),
+            lines: BTreeMap::new(),
         }
     }
 
@@ -196,6 +245,9 @@ impl fmt::Display for RunReport {
         counts(f, "node stops", &self.exits)?;
         counts(f, "probes", &self.probes)?;
         counts(f, "comparisons", &self.compared)?;
+        for (line, used) in &self.lines {
+            writeln!(f, "  {:<15} {line}: {used}", "line")?;
+        }
         writeln!(f, "  {:<15} {} ({} events)", "trace", self.trace_hash, self.trace_events)
     }
 }
@@ -203,6 +255,12 @@ impl fmt::Display for RunReport {
 #[cfg(test)]
 pub(crate) fn example() -> RunReport {
     let count = |name: &str, n| (name.to_owned(), n);
+    let used = LineUse {
+        backlog_ms: 41_000,
+        capacity_bytes: 10_250_000,
+        batch_bytes: 1_742_500,
+        delivered_bytes: 1_845_123,
+    };
     RunReport {
         scenario: "scenarios/fast/leader_loss.toml".to_owned(),
         title: "leader loss".to_owned(),
@@ -225,6 +283,7 @@ pub(crate) fn example() -> RunReport {
         exits: BTreeMap::new(),
         probes: BTreeMap::from([count("torn tail cut", 4)]),
         compared: BTreeMap::from([count("log_matching", 90_000)]),
+        lines: BTreeMap::from([("north to south".to_owned(), used)]),
     }
 }
 
@@ -241,6 +300,16 @@ mod tests {
     #[test]
     fn a_report_is_readable() {
         insta::assert_snapshot!(example());
+    }
+
+    #[test]
+    fn a_line_without_a_backlog_has_no_share() {
+        assert_eq!(LineUse::default().share_ppm(0), 0);
+        assert_eq!(LineUse::default().to_string(), "there was no backlog");
+        let mut used = example().lines["north to south"];
+        assert_eq!(used.share_ppm(used.batch_bytes), 170_000);
+        used.add(&LineUse { capacity_bytes: 10_250_000, ..LineUse::default() });
+        assert_eq!(used.share_ppm(used.batch_bytes), 85_000);
     }
 
     #[test]

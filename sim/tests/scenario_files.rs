@@ -62,6 +62,8 @@ const EVERY_FAULT: &str = r#"
   { kind = "rot", target = "node 1 of south", at = "10s", file = "sealed_segment", bits = "1..8",
     down = "1s" },
   { kind = "wipe", target = "node 2 of south", at = "11s", down = "1s" },
+  { kind = "slow_line", between = ["site north", "site south"], bandwidth = "512kbit/s",
+    at = "10500ms", for = "1s" },
 "#;
 
 #[test]

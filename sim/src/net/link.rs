@@ -1,6 +1,11 @@
 //! One directed link between two machines: how long a segment takes, and what happens when it is
 //! lost.
+//!
+//! A link with a [`Line`] carries packets, which are lost for good: whoever sent them sees to it
+//! (`flow.rs`). Without one there is no limit to what it carries, and the network itself sends again what
+//! is lost.
 
+use super::line::{Line, Trunk};
 use crate::prng::Prng;
 use crate::spread::Spread;
 
@@ -18,6 +23,11 @@ pub struct Link {
     /// How long after it was sent a lost segment is sent again. Doubles with every further loss
     /// of the same segment (RFC 6298, section 5.5).
     pub retransmit: Spread,
+    /// The line that it is, among others: links with the same number share its transmitter, and are
+    /// counted together.
+    pub trunk: Option<Trunk>,
+    /// How much that carries, if there is a limit; it needs a number then.
+    pub line: Option<Line>,
 }
 
 impl Default for Link {
@@ -29,6 +39,8 @@ impl Default for Link {
             tail: Spread::default(),
             loss_ppm: 0,
             retransmit: Spread::from_micros(200_000, 300_000),
+            trunk: None,
+            line: None,
         }
     }
 }
@@ -55,6 +67,8 @@ impl Link {
         tail: Spread::from_micros(0, 0),
         loss_ppm: 0,
         retransmit: Spread::from_micros(200_000, 200_000),
+        trunk: None,
+        line: None,
     };
 
     /// The time that a segment takes if it is not lost.

@@ -6,6 +6,11 @@
 //! after it has healed and the sender has tried again. Nothing vanishes from a connection that
 //! does not break.
 //!
+//! A link that is limited in what it carries is a *line*: a connection over it is cut into packets, which
+//! queue for one transmitter and may be lost, under a congestion window of its own (`flow.rs`,
+//! `congestion.rs`, `packets.rs`). A link without a limit carries what is written as it is written, at
+//! no cost beyond its latency. A connection that was once on a line stays in packets.
+//!
 //! | what happens | what the other side sees |
 //! |---|---|
 //! | a process ends | its operating system closes: end of stream, or a reset if bytes were unread |
@@ -19,16 +24,25 @@
 //!
 //! Arrivals are made by the pump, a task of the harness, which survives every machine.
 
+mod congestion;
+mod flow;
+mod line;
 mod link;
+mod meter;
+mod packets;
 mod papers;
 mod socket;
 mod state;
 mod tcp;
 
 #[cfg(test)]
+mod line_tests;
+#[cfg(test)]
 mod tests;
 
+pub use line::{Line, Trunk};
 pub use link::Link;
+pub use meter::Crossed;
 pub use papers::{Papers, SimLinks};
 pub use socket::SimNetwork;
 pub use state::NetCounts;
@@ -188,12 +202,18 @@ impl NetSim {
 
     /// The link between two machines for which none was set.
     pub fn set_default_link(&self, link: Link) {
-        self.shared.with(|state, _| state.default_link = link);
+        self.shared.with(|state, _| {
+            state.has_lines |= link.line.is_some();
+            state.default_link = link;
+        });
     }
 
     /// Replaces a directed link. What is under way keeps its time.
     pub fn set_link(&self, from: NodeId, to: NodeId, link: Link) {
-        self.shared.with(|state, _| state.links.insert((from, to), link));
+        self.shared.with(|state, _| {
+            state.has_lines |= link.line.is_some();
+            state.links.insert((from, to), link);
+        });
     }
 
     /// The directed link from one machine to another.
@@ -203,7 +223,10 @@ impl NetSim {
 
     /// Cuts a directed link. Cuts are counted: it passes again after as many [`NetSim::heal`].
     pub fn cut(&self, from: NodeId, to: NodeId) {
-        self.shared.with(|state, _| *state.cuts.entry((from, to)).or_default() += 1);
+        self.shared.with(|state, _| {
+            *state.cuts.entry((from, to)).or_default() += 1;
+            state.cut_changed((from, to));
+        });
     }
 
     /// Takes one cut of a directed link back.
@@ -214,6 +237,7 @@ impl NetSim {
                 *cuts -= 1;
                 if *cuts == 0 {
                     state.cuts.remove(&way);
+                    state.cut_changed(way);
                     state.resend_parked(now_ns, way);
                 }
             }
@@ -252,6 +276,7 @@ impl NetSim {
         self.shared.with(|state, now_ns| {
             state.refusals.clear();
             for way in std::mem::take(&mut state.cuts).into_keys() {
+                state.cut_changed(way);
                 state.resend_parked(now_ns, way);
             }
         });
@@ -266,6 +291,12 @@ impl NetSim {
     /// when it sends. Returns how many there were.
     pub fn forget(&self, machine: NodeId, peer: NodeId) -> usize {
         self.shared.with(|state, _| state.forget(machine, peer))
+    }
+
+    /// What has crossed the links with a number so far, in their direction.
+    pub fn crossed(&self, trunk: Trunk) -> Crossed {
+        let crossed = |state: &mut State, _| state.meters.get(&trunk).map(|meter| meter.crossed);
+        self.shared.with(crossed).unwrap_or_default()
     }
 
     /// What the network has seen so far.

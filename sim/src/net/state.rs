@@ -11,10 +11,16 @@
 //!                                      └─────► tcp.rs
 //! ```
 //!
+//! A packet of a flow is not parked: where it does not get through it is lost, and its sender, who
+//! has it still, notices in time.
+//!
 //! Invariants: a segment is in the queue or parked, never both, and leaves only by arriving or
-//! because its sender lost power before it could send it again.
+//! because its sender lost power before it could send it again, or, if it is a packet, by being lost.
 
+use super::flow::{Flow, HEADER_BYTES};
+use super::line::{Transmitter, Trunk};
 use super::link::Link;
+use super::meter::Meter;
 use super::papers::Papers;
 use super::tcp::{Body, End, EndId};
 use crate::prng::Prng;
@@ -48,6 +54,8 @@ pub struct NetCounts {
     pub bytes: u64,
     /// Segments that were lost and sent again.
     pub resent: u64,
+    /// Packets that found the queue of their line full.
+    pub dropped: u64,
 }
 
 /// A machine, as the network sees it.
@@ -90,12 +98,23 @@ pub struct Segment {
     pub resent: bool,
     /// The life of the sending machine.
     pub power_epoch: u64,
+    /// Whether it is a packet, which is lost where it does not get through.
+    pub packet: bool,
+    /// Which transmission it is, for what the other end acknowledges.
+    pub transmission: u64,
+}
+
+/// What happens at a time.
+enum Due {
+    Segment(Segment),
+    /// A flow looks whether it has waited too long.
+    Timer(EndId),
 }
 
 struct Queued {
     at_ns: u64,
     tie: u64,
-    segment: Segment,
+    due: Due,
 }
 
 impl PartialEq for Queued {
@@ -129,6 +148,8 @@ pub struct State {
     pub(super) window_bytes: u64,
     pub(super) default_link: Link,
     pub(super) links: BTreeMap<Way, Link>,
+    /// Whether any link was ever a line: nothing is looked up for the others.
+    pub(super) has_lines: bool,
     pub(super) cuts: BTreeMap<Way, u32>,
     pub(super) refusals: BTreeMap<Way, u32>,
     /// Connections that a refusal has turned away.
@@ -138,6 +159,12 @@ pub struct State {
     pub(super) papers: BTreeMap<NodeId, Papers>,
     pub(super) listeners: BTreeMap<(NodeId, SocketAddr), ListenerState>,
     pub(super) ends: BTreeMap<EndId, End>,
+    /// What crosses lines, by the end that sends; it may outlive its end.
+    pub(super) flows: BTreeMap<EndId, Flow>,
+    transmitters: BTreeMap<Trunk, Transmitter>,
+    pub(super) meters: BTreeMap<Trunk, Meter>,
+    /// When the last packet arrives: none overtakes another on its way.
+    last_packet_ns: BTreeMap<Way, u64>,
     /// Ends that their machine has forgotten without telling anybody.
     pub(super) forgotten: BTreeSet<EndId>,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -160,6 +187,7 @@ impl State {
             window_bytes: 256 << 10,
             default_link: Link::default(),
             links: BTreeMap::new(),
+            has_lines: false,
             cuts: BTreeMap::new(),
             refusals: BTreeMap::new(),
             turned_away: BTreeMap::new(),
@@ -168,6 +196,10 @@ impl State {
             papers: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ends: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            transmitters: BTreeMap::new(),
+            meters: BTreeMap::new(),
+            last_packet_ns: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             queue: BinaryHeap::new(),
             parked: BTreeMap::new(),
@@ -241,16 +273,87 @@ impl State {
 
     /// Sends a segment, with its place in its direction, on its way.
     pub(super) fn send(&mut self, now_ns: u64, way: Way, to: EndId, (seq, body): (u64, Body)) {
-        let crossing = self.link(way).cross(&mut self.prng);
+        let link = self.link(way);
+        if let Some(trunk) = link.trunk {
+            self.given(now_ns, trunk, &body);
+        }
+        let crossing = link.cross(&mut self.prng);
         let at_ns = now_ns.saturating_add(crossing.delay_ns);
         let power_epoch = self.machine(way.0).power_epoch;
         self.counts.resent += u64::from(crossing.resent);
-        let segment = Segment { way, to, seq, body, resent: crossing.resent, power_epoch };
+        let resent = crossing.resent;
+        let (packet, transmission) = (false, 0);
+        let segment = Segment { way, to, seq, body, resent, power_epoch, packet, transmission };
         self.tell(now_ns, at_ns, &segment);
-        self.enqueue(at_ns, segment);
+        self.enqueue(at_ns, Due::Segment(segment));
     }
 
-    /// Tells the trace that a segment goes on its way, and when it arrives.
+    /// Counts what a writer gave to a connection.
+    pub(super) fn given(&mut self, now_ns: u64, trunk: Trunk, body: &Body) {
+        if let Body::Data(bytes) = body {
+            self.meters.entry(trunk).or_default().given(now_ns, bytes.len() as u64);
+        }
+    }
+
+    /// Counts what came out at the other end of a way.
+    pub(super) fn delivered(&mut self, way: Way, bytes: u64) {
+        if self.meters.is_empty() {
+            return;
+        }
+        if let Some(trunk) = self.link(way).trunk {
+            self.meters.entry(trunk).or_default().crossed.delivered_bytes += bytes;
+        }
+    }
+
+    /// Notes that a way was cut, or has healed.
+    pub(super) fn cut_changed(&mut self, way: Way) {
+        if let Some(trunk) = self.link(way).trunk {
+            self.meters.entry(trunk).or_default().crossed.cut_changes += 1;
+        }
+    }
+
+    /// Sends a packet, of which nothing is heard again if it is lost.
+    pub(super) fn send_packet(
+        &mut self,
+        now_ns: u64,
+        (way, to): (Way, EndId),
+        (seq, transmission): (u64, u64),
+        body: Body,
+    ) {
+        let link = self.link(way);
+        let bytes = HEADER_BYTES + body.bytes().len() as u64;
+        let left_ns = match (link.trunk, &link.line) {
+            (Some(trunk), Some(line)) => {
+                self.transmitters.entry(trunk).or_default().take(now_ns, line, bytes)
+            }
+            _ => Some(now_ns),
+        };
+        self.counts.dropped += u64::from(left_ns.is_none());
+        if let (Some(trunk), true) = (link.trunk, left_ns.is_some()) {
+            self.meters.entry(trunk).or_default().crossed.carried_bytes += bytes;
+        }
+        let left_ns = left_ns.filter(|_| !self.prng.chance(link.loss_ppm));
+        let power_epoch = self.machine(way.0).power_epoch;
+        let (resent, packet) = (false, true);
+        let segment = Segment { way, to, seq, body, resent, power_epoch, packet, transmission };
+        let Some(left_ns) = left_ns else {
+            self.tell(now_ns, u64::MAX, &segment);
+            return;
+        };
+        let last_ns = self.last_packet_ns.entry(way).or_default();
+        let at_ns = left_ns.saturating_add(link.transit_ns(&mut self.prng)).max(*last_ns);
+        *last_ns = at_ns;
+        self.tell(now_ns, at_ns, &segment);
+        self.enqueue(at_ns, Due::Segment(segment));
+    }
+
+    /// Has a flow look again at a time.
+    pub(super) fn set_timer(&mut self, at_ns: u64, id: EndId) {
+        self.enqueue(at_ns, Due::Timer(id));
+    }
+
+    /// Tells the trace that a segment goes on its way, and when it arrives; at the end of time if it is
+    /// a packet that never does.
     fn tell(&mut self, now_ns: u64, at_ns: u64, segment: &Segment) {
         let machine = self.machine(segment.way.0).number;
         let body = &segment.body;
@@ -264,8 +367,8 @@ impl State {
         });
     }
 
-    fn enqueue(&mut self, at_ns: u64, segment: Segment) {
-        self.queue.push(Reverse(Queued { at_ns, tie: self.next_tie, segment }));
+    fn enqueue(&mut self, at_ns: u64, due: Due) {
+        self.queue.push(Reverse(Queued { at_ns, tie: self.next_tie, due }));
         self.next_tie += 1;
     }
 
@@ -277,8 +380,10 @@ impl State {
     /// Lets everything arrive whose time has come.
     pub(super) fn deliver(&mut self, now_ns: u64) {
         while self.next_arrival_ns().is_some_and(|at_ns| at_ns <= now_ns) {
-            if let Some(Reverse(queued)) = self.queue.pop() {
-                self.reach(now_ns, queued.segment);
+            match self.queue.pop().map(|Reverse(queued)| queued.due) {
+                Some(Due::Segment(segment)) => self.reach(now_ns, segment),
+                Some(Due::Timer(id)) => self.flow_timer(now_ns, id),
+                None => {}
             }
         }
     }
@@ -291,7 +396,7 @@ impl State {
         }
         if self.is_cut(segment.way) || !self.machine(segment.way.1).powered {
             // A reset is not sent again; whoever still sends is answered with another one.
-            if !matches!(segment.body, Body::Reset) {
+            if !matches!(segment.body, Body::Reset) && !segment.packet {
                 let parked = self.parked.entry(segment.way).or_default();
                 let segment = Segment { resent: true, ..segment };
                 parked.push(Parked { lost_ns: now_ns, segment });
@@ -320,7 +425,7 @@ impl State {
             let at_ns = sent_ns.saturating_add(link.transit_ns(&mut self.prng));
             self.counts.resent += 1;
             self.tell(now_ns, at_ns, &segment);
-            self.enqueue(at_ns, segment);
+            self.enqueue(at_ns, Due::Segment(segment));
         }
     }
 

@@ -17,9 +17,12 @@
 //! Invariants: bytes come out in the order in which they went in, each once, or the connection
 //! breaks. At most `window_bytes` of a direction are sent and not read.
 //!
-//! Left out on purpose: congestion control, bandwidth, keep-alives and the give-up timers of TCP,
-//! which are far longer than any timeout of the node.
+//! Over a line what an end sends goes through a [`Flow`](super::flow::Flow) (`packets.rs`).
+//!
+//! Left out on purpose: keep-alives, and, where there is no line, the give-up timers of TCP, which are
+//! far longer than any timeout of the node.
 
+use super::flow::{Ack, RECEIVE_BYTES};
 use super::state::{ListenerState, Segment, State, Way};
 use bytes::Bytes;
 use fulmar_host::net::BACKLOG;
@@ -78,6 +81,10 @@ pub enum Body {
     Finish,
     /// There is no such connection.
     Reset,
+    /// These packets are there.
+    Ack(Box<Ack>),
+    /// Is there room again?
+    Probe,
 }
 
 impl Body {
@@ -91,6 +98,8 @@ impl Body {
             Self::Window(_) => 5,
             Self::Finish => 6,
             Self::Reset => 7,
+            Self::Ack(_) => 8,
+            Self::Probe => 9,
         }
     }
 
@@ -117,14 +126,16 @@ pub struct End {
 
     inbox: VecDeque<Bytes>,
     finished: bool,
-    next_in: u64,
-    early: BTreeMap<u64, Body>,
-    read_bytes: u64,
+    pub(super) next_in: u64,
+    pub(super) early: BTreeMap<u64, Body>,
+    pub(super) read_bytes: u64,
     announced_bytes: u64,
+    /// Whether packets come in, which are to be acknowledged.
+    pub(super) in_packets: bool,
 
-    next_out: u64,
-    sent_bytes: u64,
-    confirmed_bytes: u64,
+    pub(super) next_out: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) confirmed_bytes: u64,
     finish_sent: bool,
 
     broken: Option<ErrorKind>,
@@ -133,7 +144,7 @@ pub struct End {
     reader_open: bool,
     writer_open: bool,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    pub(super) writer: Option<Waker>,
 }
 
 impl End {
@@ -149,6 +160,7 @@ impl End {
             early: BTreeMap::new(),
             read_bytes: 0,
             announced_bytes: 0,
+            in_packets: false,
             next_out: 0,
             sent_bytes: 0,
             confirmed_bytes: 0,
@@ -160,6 +172,11 @@ impl End {
             reader: None,
             writer: None,
         }
+    }
+
+    /// Whether it has broken.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
     }
 }
 
@@ -184,6 +201,10 @@ impl State {
 
     /// Sends the next numbered segment of an end.
     fn send_next(&mut self, now_ns: u64, id: EndId, body: Body) {
+        if self.is_flow(id) {
+            self.send_over_line(now_ns, id, body);
+            return;
+        }
         let Some(end) = self.ends.get_mut(&id) else {
             return;
         };
@@ -193,11 +214,16 @@ impl State {
     }
 
     fn send_reset(&mut self, now_ns: u64, way: Way, to: EndId) {
-        self.send(now_ns, way, to, (0, Body::Reset));
+        if self.flows.remove(&to.other()).is_some() || self.link(way).line.is_some() {
+            self.send_packet(now_ns, (way, to), (0, 0), Body::Reset);
+        } else {
+            self.send(now_ns, way, to, (0, Body::Reset));
+        }
     }
 
     /// Breaks an end for its own machine.
-    fn break_end(&mut self, id: EndId, how: ErrorKind) {
+    pub(super) fn break_end(&mut self, id: EndId, how: ErrorKind) {
+        self.flows.remove(&id);
         let Some(end) = self.ends.get_mut(&id) else {
             return;
         };
@@ -254,10 +280,25 @@ impl State {
 
     /// A segment reaches a machine that has power.
     pub(super) fn arrive(&mut self, now_ns: u64, segment: Segment) {
-        let Segment { way, to, seq, body, .. } = segment;
+        let Segment { way, to, seq, body, packet, transmission, .. } = segment;
+        let transmission = packet.then_some(transmission);
         match body {
-            Body::Open { to: address, from } => self.arrive_open(now_ns, way, to, (address, from)),
+            Body::Open { to: address, from } => {
+                // A packet may come twice.
+                if !self.ends.contains_key(&to) {
+                    self.arrive_open(now_ns, way, to, (address, from));
+                }
+                if let Some(transmission) = transmission {
+                    self.acknowledge(now_ns, to, Some((seq, transmission)));
+                }
+            }
+            Body::Ack(ack) => self.acknowledged(now_ns, to, &ack),
+            Body::Probe => self.acknowledge(now_ns, to, None),
             Body::Window(read_bytes) => {
+                if let Some(flow) = self.flows.get_mut(&to) {
+                    flow.read(read_bytes);
+                    self.transmit(now_ns, to);
+                }
                 if let Some(end) = self.ends.get_mut(&to) {
                     end.confirmed_bytes = end.confirmed_bytes.max(read_bytes);
                     self.wakes.extend(end.writer.take());
@@ -272,7 +313,9 @@ impl State {
                     if refused { ErrorKind::ConnectionRefused } else { ErrorKind::ConnectionReset },
                 );
             }
-            body => self.arrive_numbered(now_ns, (way.1, way.0), to, (seq, body)),
+            body => {
+                self.arrive_numbered(now_ns, ((way.1, way.0), to), (seq, body), transmission);
+            }
         }
     }
 
@@ -309,11 +352,19 @@ impl State {
         self.send_next(now_ns, id, Body::Opened);
     }
 
-    fn arrive_numbered(&mut self, now_ns: u64, back: Way, id: EndId, (seq, body): (u64, Body)) {
+    fn arrive_numbered(
+        &mut self,
+        now_ns: u64,
+        (back, id): (Way, EndId),
+        (seq, body): (u64, Body),
+        transmission: Option<u64>,
+    ) {
         let Some(end) = self.ends.get_mut(&id) else {
             // Whoever closed an end in good order still knows what a last segment means.
             if !matches!(body, Body::Finish) || self.forgotten.contains(&id) {
                 self.send_reset(now_ns, back, id.other());
+            } else if let Some(transmission) = transmission {
+                self.acknowledge_late(now_ns, (back, id), (seq, transmission));
             }
             return;
         };
@@ -323,13 +374,20 @@ impl State {
             }
             return;
         }
-        end.early.insert(seq, body);
+        // A packet may come twice.
+        if seq >= end.next_in {
+            end.early.insert(seq, body);
+        }
+        end.in_packets |= transmission.is_some();
         while let Some(body) = self.ends.get_mut(&id).and_then(|end| {
             let body = end.early.remove(&end.next_in)?;
             end.next_in += 1;
             Some(body)
         }) {
             self.accept_in_order(now_ns, id, body);
+        }
+        if let Some(transmission) = transmission {
+            self.acknowledge(now_ns, id, Some((seq, transmission)));
         }
     }
 
@@ -360,16 +418,18 @@ impl State {
                 }
             }
             Body::Data(bytes) => {
-                self.counts.messages += 1;
-                self.counts.bytes += bytes.len() as u64;
+                let (way, count) = ((end.way.1, end.way.0), bytes.len() as u64);
                 end.inbox.push_back(bytes);
                 self.wakes.extend(end.reader.take());
+                self.counts.messages += 1;
+                self.counts.bytes += count;
+                self.delivered(way, count);
             }
             Body::Finish => {
                 end.finished = true;
                 self.wakes.extend(end.reader.take());
             }
-            Body::Open { .. } | Body::Window(_) | Body::Reset => {
+            Body::Open { .. } | Body::Window(_) | Body::Reset | Body::Ack(_) | Body::Probe => {
                 unreachable!("handled where it arrives")
             }
         }
@@ -412,11 +472,14 @@ impl State {
             return Poll::Pending;
         }
         end.read_bytes += read;
+        let window_bytes = if end.in_packets { RECEIVE_BYTES } else { window_bytes };
         // Not after every read: the other end only needs to know before its window closes.
         if end.read_bytes - end.announced_bytes >= window_bytes / 4 && !end.finished {
             end.announced_bytes = end.read_bytes;
             let (way, announced) = (end.way, end.read_bytes);
-            if end.broken.is_none() {
+            if end.in_packets {
+                self.acknowledge(now_ns, id, None);
+            } else if end.broken.is_none() {
                 self.send(now_ns, way, id.other(), (0, Body::Window(announced)));
             }
         }
@@ -448,7 +511,11 @@ impl State {
             return Poll::Ready(Ok(0));
         }
         let under_way = end.sent_bytes - end.confirmed_bytes;
-        let room = window_bytes.saturating_sub(under_way).min(SEGMENT_BYTES_MAX);
+        let room = match self.flows.get(&id) {
+            Some(flow) => flow.room_bytes(),
+            None => window_bytes.saturating_sub(under_way),
+        };
+        let room = room.min(SEGMENT_BYTES_MAX);
         if room == 0 {
             end.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -496,6 +563,7 @@ impl State {
             self.forgotten.insert(id);
         }
         self.remove_end(id);
+        self.flows.retain(|of, flow| *of != id || !flow.is_done());
         if unread {
             // RFC 2525, section 2.17: whoever sent it learns that it was not read.
             self.send_reset(now_ns, way, id.other());
@@ -509,6 +577,7 @@ impl State {
         };
         let (way, tell) = (end.way, end.stage == Stage::Open && end.broken.is_none());
         self.remove_end(id);
+        self.flows.remove(&id);
         if tell {
             self.send_reset(now_ns, way, id.other());
         }
@@ -542,6 +611,7 @@ impl State {
             let (way, unread) = (end.way, !end.inbox.is_empty());
             if end.stage == Stage::Opening || end.broken.is_some() {
                 // Nobody is told now; whoever still sends is answered with a reset.
+                self.flows.remove(&end_id);
             } else if unread {
                 self.send_reset(now_ns, way, end_id.other());
             } else {
@@ -567,6 +637,7 @@ impl State {
             self.forgotten.insert(end);
             self.remove_end(end);
         }
+        self.flows.retain(|_, flow| flow.way.0 != id);
     }
 
     /// Resets every connection between two machines, at both ends and at once.

@@ -5,7 +5,7 @@
 use super::child::{Job, Pool};
 use super::{RunnerError, files};
 use crate::output::tell;
-use crate::report::{RunReport, Verdict};
+use crate::report::{LineUse, RunReport, Verdict};
 use fulmar_types::{ExitCode, Probe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -57,6 +57,8 @@ pub struct Summary {
     cpu_ms: u64,
     wall: Duration,
     hashes: BTreeSet<String>,
+    /// By scenario and line: what all runs used, and the least share of a run, in millionths.
+    lines: BTreeMap<String, (LineUse, u64)>,
 }
 
 impl Summary {
@@ -73,6 +75,12 @@ impl Summary {
         self.simulated_ms += report.simulated_ms;
         self.cpu_ms += report.cpu_ms;
         self.hashes.insert(report.trace_hash.clone());
+        for (line, used) in report.lines.iter().filter(|(_, used)| used.backlog_ms > 0) {
+            let name = format!("{}, {line}", report.scenario);
+            let (sum, least) = self.lines.entry(name).or_insert((LineUse::default(), u64::MAX));
+            sum.add(used);
+            *least = (*least).min(used.share_ppm(used.batch_bytes));
+        }
         if report.verdict != Verdict::Pass {
             self.failed.push(report);
         }
@@ -116,6 +124,10 @@ impl fmt::Display for Summary {
             self.runs as f64 / wall,
             self.simulated_ms as f64 / self.cpu_ms.max(1) as f64
         )?;
+        for (line, (used, least)) in &self.lines {
+            let least = *least as f64 / 10_000.0;
+            writeln!(f, "  {line}: {used}; at least {least:.1} % in each run")?;
+        }
         writeln!(f, "probes")?;
         for probe in Probe::ALL {
             let hits = self.probes.get(probe.name()).copied().unwrap_or(0);

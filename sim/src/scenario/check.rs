@@ -3,7 +3,7 @@
 //! Safety is never listed: it holds in every run. What stands here is how well a site did.
 
 use super::param::kinds;
-use super::quantity::{Count, Span};
+use super::quantity::{Count, Probability, Span};
 use super::target::SiteName;
 use super::workload::TopicName;
 use fulmar_types::units::HumanDuration;
@@ -57,5 +57,16 @@ kinds! {
         site = "site": SiteName;
         /// How many times.
         times = "times": Span<Count>;
+    }
+
+    /// Copies used so much of the line between two sites while they had a backlog: bytes of record
+    /// batches, as a share of what it carries.
+    LineShareAtLeast = "line_share_at_least" {
+        /// The site with the origins.
+        of = "of": SiteName;
+        /// The site with the copies; a workload of this scenario copies something to it.
+        site = "site": SiteName;
+        /// The share.
+        share = "share": Span<Probability>;
     }
 }

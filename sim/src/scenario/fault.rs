@@ -4,7 +4,7 @@
 //! the chaos ends the run heals everything that is left and restarts every node that is down.
 
 use super::param::{kinds, words};
-use super::quantity::{ClockShift, Count, Probability, Span};
+use super::quantity::{Bandwidth, ClockShift, Count, Probability, Span};
 use super::target::{BetweenOf, Direction, DirectionChoice, TargetChoice};
 use fulmar_types::units::{HumanDuration, HumanSize};
 
@@ -112,6 +112,18 @@ kinds! {
         direction = "direction": DirectionChoice, or BOTH;
         /// How likely a message is lost.
         share = "share": Span<Probability>;
+        /// For how long.
+        lasts = "for": Span<HumanDuration>;
+    }
+
+    /// What is between two ends carries less.
+    SlowLine = "slow_line" {
+        /// The two ends.
+        between = "between": BetweenOf<TargetChoice>;
+        /// Which way.
+        direction = "direction": DirectionChoice, or BOTH;
+        /// How much passes each way while it lasts.
+        bandwidth = "bandwidth": Span<Bandwidth>;
         /// For how long.
         lasts = "for": Span<HumanDuration>;
     }

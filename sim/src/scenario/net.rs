@@ -3,13 +3,14 @@
 //! Every directed link has a latency of its own: a range, out of which each message takes a value.
 //! The file gives the range out of which these ranges are drawn; single links can be given as they
 //! are. Links within a site are one per pair of nodes and one per node and direction for all
-//! clients of the site; between two sites there is one per direction.
+//! clients of the site; between two sites there is one per direction. A link that has a bandwidth is a
+//! line, which all that takes it shares.
 //!
 //! Invariant: a drawn network has every link that a message can take.
 
 use super::fields::{Fields, Value, expected};
 use super::param::{Draw, Drawn, Line, Param, Printed, Written, params, quoted, ranges};
-use super::quantity::{Mix, Probability, Span};
+use super::quantity::{Bandwidth, Mix, Probability, Span};
 use super::source::Problem;
 use super::target::{NodeAddress, SiteName, Sites};
 use crate::prng::Prng;
@@ -91,6 +92,10 @@ ranges! {
         between_sites = "between_sites": Span<HumanDuration>, or ms(20, 100);
         /// How likely a message is lost and sent again.
         loss = "loss": Span<Probability>, or Span::fixed(Probability::default());
+        /// The same for links from one site to another, if they are different.
+        loss_between = "loss_between_sites": Option<Span<Probability>>, or None;
+        /// How much a link from one site to another carries; without a limit if left out.
+        bandwidth_between = "bandwidth_between_sites": Option<Span<Bandwidth>>, or None;
     }
 }
 
@@ -103,6 +108,8 @@ params! {
         tail = "tail": Span<Probability>, or Span::fixed(Probability::default());
         /// How much longer it takes then.
         tail_latency = "tail_latency": Mix<HumanDuration>, or Mix::of(ms(20, 200));
+        /// How long what is last in the full queue of a link with a bandwidth waits.
+        queue = "queue": Span<HumanDuration>, or ms(200, 200);
     }
 }
 
@@ -115,8 +122,10 @@ params! {
         to = "to": Place;
         /// The time that a message takes.
         latency = "latency": Mix<HumanDuration>;
-        /// How likely a message is lost and sent again.
+        /// How likely a message is lost and sent again; where there is a bandwidth, a packet.
         loss = "loss": Span<Probability>, or Span::fixed(Probability::default());
+        /// How much it carries, headers included; without a limit if left out.
+        bandwidth = "bandwidth": Option<Span<Bandwidth>>, or None;
     }
 }
 
@@ -180,10 +189,16 @@ impl Net {
     }
 
     fn draw_link(&self, from: Place, to: Place, draw: &mut Draw<'_>) -> Link<Drawn> {
-        let range =
-            if from.site() == to.site() { self.ranges.latency } else { self.ranges.between_sites };
-        let latency = Mix::within(range, &mut draw.prng);
-        Link { from, to, latency, loss: self.ranges.loss.draw(draw) }
+        let ranges = &self.ranges;
+        let (latency, loss, bandwidth) = if from.site() == to.site() {
+            (ranges.latency, ranges.loss, None)
+        } else {
+            let loss = ranges.loss_between.unwrap_or(ranges.loss);
+            (ranges.between_sites, loss, ranges.bandwidth_between)
+        };
+        let latency = Mix::within(latency, &mut draw.prng);
+        let loss = loss.draw(draw);
+        Link { from, to, latency, loss, bandwidth: bandwidth.draw(draw) }
     }
 }
 
@@ -223,9 +238,9 @@ impl DrawnNet {
         &self.links
     }
 
-    /// The link that a message takes; between two sites that of the sites. `None` between two
+    /// The link that a message takes, and its number; between two sites that of the sites. `None` between two
     /// clients, which never talk, and for places that the scenario does not have.
-    pub fn link(&self, from: &Place, to: &Place) -> Option<&Link<Drawn>> {
+    pub fn link(&self, from: &Place, to: &Place) -> Option<(usize, &Link<Drawn>)> {
         let ends = if from.site() == to.site() {
             (from.clone(), to.clone())
         } else {
@@ -233,7 +248,7 @@ impl DrawnNet {
         };
         let at =
             self.links.binary_search_by(|link| (&link.from, &link.to).cmp(&(&ends.0, &ends.1)));
-        at.ok().and_then(|at| self.links.get(at))
+        at.ok().and_then(|at| Some((at, self.links.get(at)?)))
     }
 
     pub(super) fn print(&self, out: &mut String) {

@@ -202,7 +202,8 @@ macro_rules! printed {
     };
 }
 printed! {
-    quoted: HumanDuration, HumanSize, super::quantity::ClockShift, super::quantity::Rate, String;
+    quoted: HumanDuration, HumanSize, super::quantity::ClockShift, super::quantity::Rate,
+        super::quantity::Bandwidth, String;
     bare: Probability, super::quantity::Count, bool, u64
 }
 

@@ -38,11 +38,11 @@ const KEYS: &[&str] = &[
 ];
 
 /// More sites than this would only be slow.
-const SITES_MAX: usize = 8;
+const SITES_MAX: usize = 16;
 /// What a site may have (docs/design/consensus.md).
 const NODES: [u32; 2] = [1, 3];
-/// Simulated hours belong into several runs with several seeds.
-const PHASE_MAX: HumanDuration = HumanDuration::from_millis(3_600_000);
+/// Long enough for an outage; hours of busy nodes belong into several runs with several seeds.
+const PHASE_MAX: HumanDuration = HumanDuration::from_millis(30 * 86_400_000);
 
 impl Scenario {
     /// Reads a scenario. `file` is its name, for error messages only.

@@ -348,6 +348,56 @@ impl Quantity for Rate {
     }
 }
 
+/// How much passes in a second: `2Mbit/s`, `512kbit/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bandwidth {
+    bits_per_s: u64,
+}
+
+/// The units of a bandwidth, largest first. They are decimal, as whoever sells a line counts.
+const BANDWIDTH_UNITS: [(&str, u64); 4] =
+    [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1_000), ("bit/s", 1)];
+
+impl Bandwidth {
+    /// Bits in a second.
+    pub fn bits_per_s(self) -> u64 {
+        self.bits_per_s
+    }
+}
+
+impl fmt::Display for Bandwidth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = BANDWIDTH_UNITS.iter().find(|(_, unit)| self.bits_per_s.is_multiple_of(*unit));
+        let (name, unit) = whole.copied().unwrap_or(("bit/s", 1));
+        write!(f, "{}{name}", self.bits_per_s / unit)
+    }
+}
+
+impl Quantity for Bandwidth {
+    const EXPECTED: &'static str =
+        "a bandwidth such as \"2Mbit/s\" or a range \"1Mbit/s..10Mbit/s\"";
+    const STEPS: &'static [i64] = &[1_000_000, 100_000, 1_000];
+    const BARE: bool = false;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let named = BANDWIDTH_UNITS.iter().find_map(|(name, unit)| {
+            text.strip_suffix(name).map(|number| (number.trim_end(), *unit))
+        });
+        let (number, unit) = named
+            .ok_or_else(|| format!("`{text}` needs a unit: bit/s, kbit/s, Mbit/s or Gbit/s"))?;
+        decimal(number, unit)
+            .filter(|bits| (1..=1_000_000_000_000).contains(bits))
+            .map(|bits_per_s| Self { bits_per_s })
+            .ok_or_else(|| format!("`{text}` is not from 1bit/s to 1000Gbit/s"))
+    }
+    fn to_ticks(self) -> i64 {
+        i64::try_from(self.bits_per_s).expect("within its limits")
+    }
+    fn from_ticks(ticks: i64) -> Self {
+        Self { bits_per_s: u64::try_from(ticks).expect("between two bandwidths") }
+    }
+}
+
 /// A number of things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Count {
@@ -407,6 +457,8 @@ mod tests {
         assert_eq!(text::<Probability>("1.0"), Ok("1".to_owned()));
         assert_eq!(text::<Rate>("0.5/s..200/s"), Ok("0.5/s..200/s".to_owned()));
         assert_eq!(text::<Count>("1..10"), Ok("1..10".to_owned()));
+        assert_eq!(text::<Bandwidth>("1.5Mbit/s"), Ok("1500kbit/s".to_owned()));
+        assert_eq!(text::<Bandwidth>("9600bit/s..2Gbit/s"), Ok("9600bit/s..2Gbit/s".to_owned()));
     }
 
     #[test]
@@ -420,6 +472,9 @@ mod tests {
         assert!(text::<Rate>("0/s").is_err());
         assert!(text::<Rate>("200").is_err_and(|e| e.contains("/s")));
         assert!(text::<Count>("-1").is_err());
+        assert!(text::<Bandwidth>("2").is_err_and(|e| e.contains("needs a unit")));
+        assert!(text::<Bandwidth>("0Mbit/s").is_err());
+        assert!(text::<Bandwidth>("0.0001kbit/s").is_err());
         assert!(text::<Count>("99999999999").is_err());
     }
 
@@ -451,6 +506,7 @@ mod tests {
             stays::<Probability>(low / 2, high / 2, seed);
             stays::<Rate>(low + 1, high + 1, seed);
             stays::<Count>(low, high, seed);
+            stays::<Bandwidth>(low + 1, high * 1_000 + 1, seed);
         }
     }
 }

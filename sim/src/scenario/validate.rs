@@ -106,7 +106,7 @@ pub(super) fn scenario(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Pro
     Ok(())
 }
 
-/// Who says that he is of a site says so to one that has a link to it.
+/// Two sites are named that have a link.
 fn linked(
     scenario: &Scenario,
     (site, claims): (&SiteName, &SiteName),
@@ -211,6 +211,9 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             }
             Check::SilenceAtMost(silence) => {
                 produced(&silence.site, &silence.topic, value.span())?;
+            }
+            Check::LineShareAtLeast(line) => {
+                linked(scenario, (&line.site, &line.of), value.span())?;
             }
             Check::LeaderChangesAtLeast(_) | Check::BusyAtLeast(_) => {}
         }

@@ -2,8 +2,8 @@
 //!
 //! Every fault is a task of the harness: it waits for its trigger, fires if the chaos still lasts,
 //! and heals when its time is over. A fault that changes nothing is not counted: it finds no leader,
-//! the node is down already, its way is cut already or loses more anyway, nothing reads from the
-//! disk, nobody connects.
+//! the node is down already, its way is cut already, loses more or carries less anyway, nothing reads
+//! from the disk, nobody connects.
 
 use super::sink::Sink;
 use super::stage::{Death, Overlay, Stage};
@@ -106,13 +106,19 @@ impl Chaos {
             }
             Fault::LatencySpike(spike) => {
                 let links = self.links(&spike.between, spike.direction);
-                let overlay = Overlay { delay: spike.by.0, loss_ppm: 0 };
+                let overlay = Overlay { delay: spike.by.0, ..Overlay::default() };
                 self.overlay(fault, &links, overlay, spike.lasts.0).await;
             }
             Fault::Loss(loss) => {
                 let links = self.links(&loss.between, loss.direction);
-                let overlay = Overlay { delay: Duration::ZERO, loss_ppm: loss.share.ppm() };
+                let overlay = Overlay { loss_ppm: loss.share.ppm(), ..Overlay::default() };
                 self.overlay(fault, &links, overlay, loss.lasts.0).await;
+            }
+            Fault::SlowLine(slow) => {
+                let links = self.links(&slow.between, slow.direction);
+                let bits_per_s = Some(slow.bandwidth.bits_per_s());
+                let overlay = Overlay { bits_per_s, ..Overlay::default() };
+                self.overlay(fault, &links, overlay, slow.lasts.0).await;
             }
             Fault::Reset(reset) => self.reset(fault, &reset.between),
             Fault::Refuse(refuse) => {

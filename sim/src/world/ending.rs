@@ -9,7 +9,8 @@ use super::stage::Stage;
 use super::workload::Workloads;
 use crate::history::{self, Action, History, ProduceOutcome, Time};
 use crate::report::{RunReport, Verdict};
-use crate::scenario::{Check, NodeAddress, SiteName};
+use crate::scenario::check::LineShareAtLeast;
+use crate::scenario::{Check, Drawn, NodeAddress, SiteName};
 use fulmar_types::LogPosition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -182,11 +183,7 @@ fn reported(shared: &Shared) -> Option<Verdict> {
     Some(Verdict::Safety { check: violation.check.to_owned(), text })
 }
 
-fn asked_for(
-    stage: &Stage,
-    history: &History,
-    check: &Check<crate::scenario::Drawn>,
-) -> Option<Verdict> {
+fn asked_for(stage: &Stage, history: &History, check: &Check<Drawn>) -> Option<Verdict> {
     match check {
         Check::AckedAtLeast(asked) => {
             let acked = acked_of(history, &asked.site, asked.topic.as_str());
@@ -237,6 +234,7 @@ fn asked_for(
                 liveness(check.kind(), text)
             })
         }
+        Check::LineShareAtLeast(asked) => line_share(stage, asked),
         Check::LeaderChangesAtLeast(asked) => {
             let changes = stage.sink.leader_changes(stage.site_number(&asked.site));
             let wanted = u64::from(asked.times.get());
@@ -244,6 +242,15 @@ fn asked_for(
                 .then(|| liveness(check.kind(), format!("{changes} changes, {wanted} wanted")))
         }
     }
+}
+
+fn line_share(stage: &Stage, asked: &LineShareAtLeast<Drawn>) -> Option<Verdict> {
+    let used = stage.sink.line_use((&asked.of, &asked.site));
+    (used.share_ppm(used.batch_bytes) < u64::from(asked.share.ppm())).then(|| {
+        let (of, site, share) = (&asked.of, &asked.site, asked.share);
+        let text = format!("of the line from {of} to {site} {used}; a share of {share} wanted");
+        liveness("line_share_at_least", text)
+    })
 }
 
 /// The acknowledgements of a topic in the order of their times, with their numbers of records.

@@ -9,7 +9,8 @@
 //!
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
-use super::reading::Reader;
+use super::lines::{Copy, Lines, Pair, Watching};
+use super::reading::{Reader, Sizes};
 use super::rules::{Rules, Turning};
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
@@ -49,6 +50,7 @@ pub(super) struct Mirrors {
     impostors: Vec<(SiteName, SiteName)>,
     seen: Seen,
     rules: Rules,
+    lines: Lines,
 }
 
 /// The region in which a site of a scenario lies.
@@ -75,6 +77,7 @@ impl Mirrors {
             impostors: impostors.collect(),
             seen: Seen::default(),
             rules: Rules::default(),
+            lines: Lines::default(),
         }
     }
 
@@ -135,6 +138,36 @@ impl Mirrors {
         RuleDefinition::verbatim(regions.collect::<BTreeSet<_>>())
     }
 
+    /// The pairs of sites between which something is copied, with the topics.
+    fn pairs(&self) -> BTreeMap<Pair, BTreeSet<String>> {
+        let mut pairs: BTreeMap<Pair, BTreeSet<String>> = BTreeMap::new();
+        for mirror in &self.mirrors {
+            let topics = pairs.entry((mirror.of.clone(), mirror.site.clone())).or_default();
+            topics.insert(mirror.topic.as_str().to_owned());
+        }
+        pairs
+    }
+
+    /// Whoever watches the lines that there are.
+    pub(super) fn watching(&self, workloads: &Workloads, stage: &Arc<Stage>) -> Vec<Watching> {
+        let mut watching = Vec::new();
+        for (pair, topics) in self.pairs() {
+            if stage.between_sites(&pair.0, &pair.1).0.is_none() {
+                continue;
+            }
+            let partitions = |topic| workloads.partitions(&pair.0, topic);
+            watching.push(Watching {
+                topics: topics.iter().map(|topic| (topic.clone(), partitions(topic))).collect(),
+                origins: workloads.cluster(&pair.0),
+                copies: workloads.cluster(&pair.1),
+                pair,
+                stage: Arc::clone(stage),
+                lines: self.lines.clone(),
+            });
+        }
+        watching
+    }
+
     /// A client that takes the rule of a mirror back and makes it again, if that is to be.
     pub(super) fn turning(
         &self,
@@ -180,15 +213,27 @@ impl Mirrors {
         if let Some(verdict) = self.rules.verdict(workloads.history()) {
             return Some(verdict);
         }
+        let mut sizes: BTreeMap<Pair, BTreeMap<Copy, Sizes>> = BTreeMap::new();
         for mirror in &self.mirrors {
             for (partition, origin) in origins(workloads.history(), mirror) {
                 let part = (mirror.site.clone(), topic_of(mirror), partition);
                 if let Some(text) = self.contradicts(&part, &origin) {
                     return Some(Verdict::Safety { check: "mirror_prefix".to_owned(), text });
                 }
-                if let Some(verdict) = whole(workloads, &part, &origin, deadline_ns).await {
-                    return Some(verdict);
+                match whole(workloads, &part, &origin, deadline_ns).await {
+                    Ok(of) => {
+                        let pair = (mirror.of.clone(), mirror.site.clone());
+                        sizes.entry(pair).or_default().insert((part.1, partition), of);
+                    }
+                    Err(verdict) => return Some(verdict),
                 }
+            }
+        }
+        self.lines.end();
+        let stage = workloads.stage();
+        for (pair, sizes) in sizes {
+            if let Some(used) = self.lines.used(stage, &pair, &sizes) {
+                stage.sink.line_used((&pair.0, &pair.1), used);
             }
         }
         None
@@ -281,13 +326,14 @@ fn origins(history: &Mutex<History>, mirror: &Mirror<Drawn>) -> Vec<(PartitionIn
     found
 }
 
-/// Reads a mirror until it has come to the end of its origin, and compares the two.
+/// Reads a mirror until it has come to the end of its origin, and compares the two. Returns the sizes of
+/// its batches.
 async fn whole(
     workloads: &Workloads,
     (site, topic, partition): &Part,
     origin: &Origin,
     deadline_ns: u64,
-) -> Option<Verdict> {
+) -> Result<Sizes, Verdict> {
     let (site_name, partition) = (site.as_str().to_owned(), *partition);
     let name = PartitionName { site: site_name, topic: topic.clone(), partition };
     let cluster = workloads.cluster(site);
@@ -300,19 +346,20 @@ async fn whole(
     };
     loop {
         let read = reader.whole(&name).await;
-        if let Ok(mirror) = &read {
+        if let Ok((mirror, sizes)) = &read {
             if let Some(text) = differs(mirror, origin) {
                 let text = format!("{name} {text}");
-                return Some(Verdict::Safety { check: "mirror_equal".to_owned(), text });
+                return Err(Verdict::Safety { check: "mirror_equal".to_owned(), text });
             }
             if mirror.end() >= origin.read.end() {
-                return None;
+                return Ok(sizes.clone());
             }
         }
         if workloads.stage().machines.now_ns() > deadline_ns {
-            let at = read.map_or_else(|text| text, |mirror| format!("it ends at {}", mirror.end()));
+            let at =
+                read.map_or_else(|text| text, |(mirror, _)| format!("it ends at {}", mirror.end()));
             let text = format!("{name} has not come to offset {}: {at}", origin.read.end());
-            return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
+            return Err(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
         }
         madsim::time::sleep(LOOK).await;
     }

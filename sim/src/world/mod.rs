@@ -14,6 +14,7 @@
 //! | [`workload`] | clients, over real Kafka bytes |
 //! | `reading` | clients that read, and the reader of whole logs |
 //! | `mirroring`, `rules`, `stranger` | links between sites, and who has no business there |
+//! | `lines` | how much of a line between two sites is used |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
@@ -26,6 +27,7 @@ pub mod chaos;
 pub mod ending;
 mod foreign;
 mod limits;
+mod lines;
 mod mirroring;
 mod reading;
 mod rules;

@@ -20,7 +20,7 @@ use fulmar_client::offsets::OffsetAt;
 use fulmar_client::{Cluster, FetchError, Target, TopicPartition};
 use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::ErrorCode;
-use fulmar_wire::batch::RecordError;
+use fulmar_wire::batch::{Batch, RecordError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl Reader<'_> {
         for partition in (0..partitions).map(PartitionIndex) {
             let name = self.name(topic, partition);
             match self.read_all(&name, self.may_expire(&name)).await {
-                Ok(read) => self.keep(name, read),
+                Ok((read, _)) => self.keep(name, read),
                 Err(unread) => {
                     if unread.cause == Cause::Damaged {
                         self.note_damage(&name, &unread);
@@ -125,7 +125,7 @@ impl Reader<'_> {
         for partition in (0..partitions).map(PartitionIndex) {
             let name = self.name(topic, partition);
             let unread = match self.read_all(&name, self.may_expire(&name)).await {
-                Ok(read) => {
+                Ok((read, _)) => {
                     self.keep(name, read);
                     continue;
                 }
@@ -145,7 +145,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// Why it could not be read.
-    pub(super) async fn whole(&self, name: &PartitionName) -> Result<ReadBack, String> {
+    pub(super) async fn whole(&self, name: &PartitionName) -> Result<(ReadBack, Sizes), String> {
         self.read_all(name, true).await.map_err(|unread| unread.text)
     }
 
@@ -173,7 +173,11 @@ impl Reader<'_> {
         history.read(id, now, ReadOutcome::Damaged(unread.text.clone()));
     }
 
-    async fn read_all(&self, name: &PartitionName, may_expire: bool) -> Result<ReadBack, Unread> {
+    async fn read_all(
+        &self,
+        name: &PartitionName,
+        may_expire: bool,
+    ) -> Result<(ReadBack, Sizes), Unread> {
         let mut whole = Whole::default();
         loop {
             let of = TopicPartition::new(&name.topic, name.partition);
@@ -188,8 +192,9 @@ impl Reader<'_> {
             let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
             match whole.take(answer)? {
                 Step::End => {
-                    let Whole { start, records, .. } = whole;
-                    return Ok(ReadBack { start, at: Time(self.stage.machines.now_ns()), records });
+                    let Whole { start, records, sizes, .. } = whole;
+                    let at = Time(self.stage.machines.now_ns());
+                    return Ok((ReadBack { start, at, records }, sizes));
                 }
                 Step::On => {}
                 Step::Again => madsim::time::sleep(PAUSE).await,
@@ -209,11 +214,19 @@ enum Step {
     Again,
 }
 
+/// The offset of every batch of a log, and its bytes.
+pub(super) type Sizes = BTreeMap<Offset, u64>;
+
+fn base(batch: &Batch) -> Offset {
+    Offset(u64::try_from(batch.header().base_offset).expect("a node places no batch below zero"))
+}
+
 /// A log as far as it was read.
 #[derive(Debug, Default)]
 struct Whole {
     start: Offset,
     records: Vec<SeenRecord>,
+    sizes: Sizes,
     next: Offset,
     /// Attempts in a row that came to nothing.
     vain: u32,
@@ -235,7 +248,11 @@ impl Whole {
             Err(error) => return self.again(cause(&error), error.to_string()),
         };
         match seen(&fetched) {
-            Ok(seen) => self.records.extend(seen),
+            Ok(seen) => {
+                self.records.extend(seen);
+                let sizes = fetched.batches.iter().map(|of| (base(of), of.bytes().len() as u64));
+                self.sizes.extend(sizes);
+            }
             Err(error) => return self.again(Cause::Damaged, error.to_string()),
         }
         let (before, end) = (self.next, fetched.high_watermark);
@@ -369,7 +386,7 @@ fn outcome(answer: Result<Fetched, FetchError>) -> ReadOutcome {
 mod tests {
     use super::*;
     use fulmar_types::NodeId;
-    use fulmar_wire::batch::{Batch, BatchBuilder, BatchError, Batches, place};
+    use fulmar_wire::batch::{BatchBuilder, BatchError, Batches, place};
 
     /// An answer with one batch of one record at each of these offsets.
     fn answer(offset: u64, bases: &[u64], high_watermark: u64) -> Fetched {

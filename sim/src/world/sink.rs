@@ -9,7 +9,8 @@
 use crate::check::{Checks, Harm, Observation, SiteNode, Violation};
 use crate::disk::Trouble;
 use crate::machine::MachineSink;
-use crate::scenario::EventKind;
+use crate::report::LineUse;
+use crate::scenario::{EventKind, SiteName};
 use crate::trace::{Kind, Record, TraceHash, TraceSink};
 use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Probe, Role, Term};
 use madsim::task::NodeId as Machine;
@@ -58,6 +59,7 @@ struct State {
     /// moment later.
     elected: BTreeMap<u16, Term>,
     leader_changes: BTreeMap<u16, u64>,
+    lines: BTreeMap<String, LineUse>,
     exits: VecDeque<Exit>,
     text: Option<String>,
     harness_error: Option<String>,
@@ -179,6 +181,16 @@ impl Sink {
         *self.state().probes.entry(probe.name()).or_default() += 1;
     }
 
+    /// Notes how much of the line from one site to another was used.
+    pub fn line_used(&self, (from, to): (&SiteName, &SiteName), used: LineUse) {
+        self.state().lines.insert(format!("{from} to {to}"), used);
+    }
+
+    /// How much of the line from one site to another was used.
+    pub fn line_use(&self, (from, to): (&SiteName, &SiteName)) -> LineUse {
+        self.state().lines.get(&format!("{from} to {to}")).copied().unwrap_or_default()
+    }
+
     /// Writes a line into the text of the trace, if there is one.
     pub fn say(&self, at_ns: u64, line: impl FnOnce() -> String) {
         if let Some(text) = &mut self.state().text {
@@ -223,6 +235,7 @@ impl Sink {
         report.faults = owned(&state.faults);
         report.probes = owned(&state.probes);
         report.exits = std::mem::take(&mut state.stops);
+        report.lines = std::mem::take(&mut state.lines);
         report.leader_changes = state.leader_changes.values().sum();
         report.compared = state
             .checks

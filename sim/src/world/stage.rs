@@ -9,7 +9,7 @@ use super::sink::Sink;
 use crate::check::SiteNode;
 use crate::disk::{DiskConfig, PowerLoss};
 use crate::machine::Machines;
-use crate::net::{Link, Papers};
+use crate::net::{Crossed, Line, Link, Papers, Trunk};
 use crate::scenario::{
     DrawnScenario, KAFKA_PORT, Mix, NodeAddress, Place, Roles, SiteName, Target, address,
 };
@@ -83,12 +83,16 @@ pub struct Overlay {
     pub delay: Duration,
     /// Lost this often, in millionths, if that is more than the link loses anyway.
     pub loss_ppm: u32,
+    /// At most so many bits pass in a second.
+    pub bits_per_s: Option<u64>,
 }
 
 impl Overlay {
     /// Whether it changes a link for the worse.
     pub fn worsens(&self, link: &Link) -> bool {
-        !self.delay.is_zero() || self.loss_ppm > link.loss_ppm
+        let carries = link.line.map_or(u64::MAX, |line| line.bits_per_s);
+        let carries_less = self.bits_per_s.is_some_and(|bits_per_s| bits_per_s < carries);
+        !self.delay.is_zero() || self.loss_ppm > link.loss_ppm || carries_less
     }
 }
 
@@ -416,25 +420,55 @@ impl Stage {
         })
     }
 
-    fn base_link(&self, from: Machine, to: Machine) -> Option<Link> {
+    /// What a link is without faults, and the number that it has.
+    fn base_link(&self, from: Machine, to: Machine) -> Option<(Link, Trunk)> {
         let (from, to) = (self.place_of(from)?, self.place_of(to)?);
-        let drawn = self.drawn.net.link(&from, &to)?;
+        let (number, drawn) = self.drawn.net.link(&from, &to)?;
         let shape = &self.drawn.net.shape;
-        Some(Link {
+        let line = drawn.bandwidth.map(|bandwidth| self.line(bandwidth.bits_per_s()));
+        let number = Trunk::try_from(number).expect("few links");
+        // What crosses within a site need not be counted.
+        let is_counted = line.is_some() || from.site() != to.site();
+        let link = Link {
+            trunk: is_counted.then_some(number),
+            line,
             latency: spread(&drawn.latency),
             tail_ppm: shape.tail.ppm(),
             tail: spread(&shape.tail_latency),
             loss_ppm: drawn.loss.ppm(),
             retransmit: spread(&shape.retransmit),
-        })
+        };
+        Some((link, number))
+    }
+
+    /// How much the link from one site to another carries, in bits per second, if there is a limit while
+    /// no fault lasts; and what has crossed it so far.
+    pub fn between_sites(&self, from: &SiteName, to: &SiteName) -> (Option<u64>, Crossed) {
+        let (from, to) = (Place::Site(from.clone()), Place::Site(to.clone()));
+        let Some((number, drawn)) = self.drawn.net.link(&from, &to) else {
+            return (None, Crossed::default());
+        };
+        let number = Trunk::try_from(number).expect("few links");
+        let bits_per_s = drawn.bandwidth.map(|bandwidth| bandwidth.bits_per_s());
+        (bits_per_s, self.machines.network().crossed(number))
+    }
+
+    fn line(&self, bits_per_s: u64) -> Line {
+        let queue_ns = u64::try_from(self.drawn.net.shape.queue.0.as_nanos()).unwrap_or(u64::MAX);
+        Line { bits_per_s, queue_ns }
     }
 
     fn set_link(&self, from: Machine, to: Machine) {
-        let Some(mut link) = self.base_link(from, to) else { return };
+        let Some((mut link, number)) = self.base_link(from, to) else { return };
         if let Some(overlays) = self.mutable().overlays.get(&(from, to)) {
             for overlay in overlays {
                 link.latency = link.latency.longer_by(overlay.delay);
                 link.loss_ppm = link.loss_ppm.max(overlay.loss_ppm);
+                if let Some(bits_per_s) = overlay.bits_per_s {
+                    let carries = link.line.map_or(u64::MAX, |line| line.bits_per_s);
+                    link.line = Some(self.line(bits_per_s.min(carries)));
+                    link.trunk = Some(number);
+                }
             }
         }
         self.machines.network().set_link(from, to, link);
@@ -593,6 +627,11 @@ mod tests {
         let loss = |loss_ppm| Overlay { loss_ppm, ..Overlay::default() };
         assert!(!loss(1_000).worsens(&link));
         assert!(loss(1_001).worsens(&link));
-        assert!(Overlay { delay: Duration::from_millis(1), loss_ppm: 0 }.worsens(&link));
+        assert!(Overlay { delay: Duration::from_millis(1), ..Overlay::default() }.worsens(&link));
+        let slow = |bits_per_s| Overlay { bits_per_s: Some(bits_per_s), ..Overlay::default() };
+        assert!(slow(1_000).worsens(&link), "it carries anything");
+        let line = Link { line: Some(Line { bits_per_s: 1_000, queue_ns: 0 }), ..link };
+        assert!(slow(999).worsens(&line));
+        assert!(!slow(1_000).worsens(&line));
     }
 }

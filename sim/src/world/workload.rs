@@ -121,6 +121,12 @@ impl Workloads {
         self.mirrors.lay_down(self).await;
     }
 
+    /// The partitions of a topic that somebody produces to.
+    pub(super) fn partitions(&self, site: &SiteName, topic: &str) -> u32 {
+        let series = self.series.get(&(site.clone(), topic.to_owned()));
+        series.expect("checked with the scenario: somebody produces to it").partitions
+    }
+
     /// What the run takes place on.
     pub(super) fn stage(&self) -> &Stage {
         &self.stage
@@ -206,6 +212,14 @@ impl Workloads {
                 let client = self.client(&series.site, 1, &format!("retention/{}", key.1));
                 self.on_client_machine(&series.site, client.limit(series.clone(), from));
             }
+        }
+        self.watch_lines();
+    }
+
+    /// Watches the lines between sites, from beside the machines.
+    fn watch_lines(&self) {
+        for watching in self.mirrors.watching(self, &self.stage) {
+            drop(madsim::task::spawn(watching.run()));
         }
     }
 
