@@ -17,7 +17,7 @@
 
 use crate::clock::Clocks;
 use crate::disk::{DiskSim, Trouble};
-use crate::net::{NetSim, Papers, SimLinks};
+use crate::net::{Ear, NetSim, Papers, SimLinks};
 use crate::trace::TraceSink;
 use fulmar_host::process::Process;
 use fulmar_host::time::{self, Duration};
@@ -151,6 +151,11 @@ impl Machines {
     /// Gives a machine what it proves itself with between sites.
     pub fn give_papers(&self, machine: NodeId, papers: Papers) {
         self.shared.network.give_papers(machine, papers);
+    }
+
+    /// Has somebody listen to what sites say to each other.
+    pub fn overhear(&self, ear: Arc<dyn Ear>) {
+        self.shared.network.overhear(ear);
     }
 
     /// The host for a process that starts on a machine. To be called by the first task of the

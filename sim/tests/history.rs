@@ -2,8 +2,9 @@
 
 use fulmar_sim::history::checks::{self, Violation};
 use fulmar_sim::history::{
-    Action, Batch, ChangeOutcome, ClientId, History, Kept, Operation, PartitionName, Payload,
-    ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
+    Action, Batch, Budget, ChangeOutcome, ClientId, History, Kept, Marker, Operation,
+    PartitionName, Payload, ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome,
+    SeenRecord, Time,
 };
 use fulmar_sim::prng::Prng;
 use fulmar_types::{Offset, PartitionIndex};
@@ -80,14 +81,14 @@ impl Story {
 
     fn kept(mut self, for_ms: Option<u64>, bytes: Option<u64>) -> Self {
         let for_ns = for_ms.map(|ms| ms * 1_000_000);
-        self.history.keep(partition(), Kept { for_ns, bytes });
+        self.history.keep(partition(), Kept { for_ns, bytes, ..Kept::default() });
         self
     }
 
     /// A change of how long records are kept.
     fn keep(mut self, for_ms: Option<u64>, bytes: Option<u64>, outcome: ChangeOutcome) -> Self {
         let for_ns = for_ms.map(|ms| ms * 1_000_000);
-        let (id, returned) = self.begin(4, Action::keep(Kept { for_ns, bytes }));
+        let (id, returned) = self.begin(4, Action::keep(Kept { for_ns, bytes, ..Kept::default() }));
         self.history.changed(id, returned, outcome);
         self
     }
@@ -100,7 +101,29 @@ impl Story {
     fn read_back_from(mut self, start: u64, payloads: &[u64]) -> Self {
         let at = Time(self.now_ms * 1_000_000);
         let records = records(start, payloads);
-        self.history.read_back(partition(), ReadBack { start: Offset(start), at, records });
+        self.history.read_back(
+            partition(),
+            ReadBack { start: Offset(start), at, records, ..ReadBack::default() },
+        );
+        self
+    }
+
+    /// A budget, which is a maximum unless the newest are kept.
+    fn budget(mut self, bytes: u64, budget: Budget) -> Self {
+        let kept = Kept { for_ns: None, bytes: Some(bytes), budget };
+        self.history.keep(partition(), kept);
+        self
+    }
+
+    /// What the site says to be missing for the budget.
+    fn marked(mut self, markers: &[(u64, u64, u64)]) -> Self {
+        let marker = |(first, end, count): &(u64, u64, u64)| Marker {
+            first: Offset(*first),
+            end: Offset(*end),
+            count: *count,
+            reason: "budget".to_owned(),
+        };
+        self.history.mark(partition(), markers.iter().map(marker).collect());
         self
     }
 
@@ -245,6 +268,69 @@ fn an_offset_that_changed_is_found() {
     assert!(two_acks.objections().contains(&"one_offset_one_content"));
 }
 
+/// Four batches are acknowledged, and the second and the last are not kept.
+fn with_holes(budget: Budget) -> Story {
+    let mut story = Story::default()
+        .budget(1_000, budget)
+        .acked(0, &[10, 11], 0)
+        .acked(2, &[12, 13], 2)
+        .acked(4, &[14], 4)
+        .acked(5, &[15], 5);
+    let mut seen = records(1, &[11]);
+    seen.extend(records(4, &[14]));
+    let (id, returned) = story.begin(2, Action::read(Offset(1)));
+    let (high_watermark, log_start) = (Offset(6), Offset(0));
+    let answer = ReadAnswer { records: seen, high_watermark, log_start };
+    story.history.read(id, returned, ReadOutcome::Answer(answer));
+    story = story.read(5, &[], 6);
+    let mut seen = records(0, &[10, 11]);
+    seen.extend(records(4, &[14]));
+    let whole = ReadBack { records: seen, told_end: Offset(6), ..ReadBack::default() };
+    story.history.read_back(partition(), whole);
+    story
+}
+
+#[test]
+fn what_is_declared_not_to_be_kept_is_no_loss_and_nothing_else_is_excused() {
+    let holes = [(2, 4, 2), (5, 6, 1)];
+    let story = with_holes(Budget::KeepOldest).marked(&holes);
+    assert_eq!(story.objections(), [""; 0]);
+    let loaded = History::from_json_lines(&story.history.to_json_lines()).expect("our own file");
+    assert_eq!(loaded, story.history);
+    assert_eq!(with_holes(Budget::KeepOldest).objections(), [""; 0], "nobody was asked");
+
+    let less = with_holes(Budget::KeepOldest).marked(&[(2, 4, 1), (5, 6, 1)]);
+    assert_eq!(less.objections(), ["gaps_counted"]);
+    assert!(less.objection("gaps_counted").contains("2 are missing"));
+    let part = with_holes(Budget::KeepOldest).marked(&[(2, 3, 1), (5, 6, 1)]);
+    assert_eq!(part.objections(), ["no_acked_record_lost", "offsets_dense"]);
+    let end = with_holes(Budget::KeepOldest).marked(&[(2, 4, 2)]);
+    assert_eq!(end.objections(), ["no_acked_record_lost"]);
+    for budget in [Budget::KeepNewest, Budget::Block] {
+        let found = with_holes(budget).marked(&holes).objections();
+        assert!(found.contains(&"no_acked_record_lost"), "{found:?}");
+        assert!(found.contains(&"offsets_dense"), "{found:?}");
+    }
+    let blocked = Story::default().budget(1_000, Budget::Block).marked(&[(0, 4, 4)]);
+    let blocked = blocked.read_back_from(4, &[]);
+    assert!(blocked.objection("gaps_counted").contains("only hold producers back"));
+}
+
+#[test]
+fn more_than_a_budget_is_found() {
+    let three = |bytes, budget| {
+        let story = Story::default().budget(bytes, budget).acked(0, &[10], 0).acked(1, &[11], 1);
+        story.acked(2, &[12], 2).read(0, &[10, 11, 12], 3).marked(&[]).objections()
+    };
+    for budget in [Budget::KeepOldest, Budget::Block] {
+        assert_eq!(three(150, budget), ["budget_kept"]);
+        assert_eq!(three(300, budget), [""; 0]);
+    }
+    assert_eq!(three(150, Budget::KeepNewest), [""; 0], "that is a minimum");
+    let one = Story::default().budget(10, Budget::Block).acked(0, &[10], 0).read(0, &[10], 1);
+    assert_eq!(one.objections(), [""; 0], "one batch fits always");
+}
+
 #[test]
 fn a_skipped_offset_is_found() {
     let mut story = good();
@@ -316,7 +402,7 @@ fn any_history(seed: u64) -> History {
             0 => Action::produce(Story::batch(at, &[at * 2, at * 2 + 1])),
             1 => Action::read(Offset(prng.below(9))),
             2 => Action::earliest(),
-            3 => Action::keep(Kept { for_ns: Some(prng.below(99)), bytes: None }),
+            3 => Action::keep(Kept { for_ns: Some(prng.below(99)), ..Kept::default() }),
             _ => Action::latest(),
         };
         let client = ClientId(prng.below(4) as u32);
@@ -341,9 +427,14 @@ fn any_history(seed: u64) -> History {
         }
     }
     if prng.below(2) == 0 {
-        let whole = ReadBack { start: Offset(2), at: Time(7), records: records(2, &[1, 2, 3]) };
+        let whole = ReadBack {
+            start: Offset(2),
+            at: Time(7),
+            records: records(2, &[1, 2, 3]),
+            told_end: Offset(9),
+        };
         history.read_back(partition(), whole);
-        history.keep(partition(), Kept { for_ns: Some(prng.below(9)), bytes: None });
+        history.keep(partition(), Kept { for_ns: Some(prng.below(9)), ..Kept::default() });
     }
     history
 }

@@ -37,6 +37,8 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         Refusal::ProducerFenced { .. } => ErrorCode::InvalidProducerEpoch,
         Refusal::UnknownProducer => ErrorCode::UnknownProducerId,
         Refusal::InvalidBatch => ErrorCode::InvalidRecord,
+        // As for a full disk: producers try again after it, for as long as they may.
+        Refusal::BudgetReached => ErrorCode::KafkaStorageError,
         Refusal::IsMirror => ErrorCode::PolicyViolation,
         Refusal::UnknownLink
         | Refusal::StaleLink { .. }

@@ -97,7 +97,7 @@ pub const CLOSED_WAIT_MS_MAX: u64 = 10_000;
 pub const REQUEST_PARTITIONS_MAX: usize = 16_384;
 
 /// Settings that a topic has.
-pub const TOPIC_SETTINGS: usize = 8;
+pub const TOPIC_SETTINGS: usize = 10;
 
 /// Bytes of the settings of one link or rule: certificates in hexadecimal digits, places to dial, and
 /// the names of topics.

@@ -6,8 +6,8 @@
 
 use crate::broker::Broker;
 use crate::link_states::LinkState;
+use crate::machine::gaps::Gap;
 use crate::machine::links::Link;
-use crate::machine::mirrors::Gap;
 use crate::machine::state::State;
 use crate::machine::topics::Topic;
 use fulmar_host::time::{self, Duration, Instant};
@@ -29,6 +29,10 @@ pub struct LinkFigures {
     pub trouble: Option<(String, Duration)>,
     /// Bytes of records that went out since this node leads.
     pub sent_bytes: u64,
+    /// Bytes of the frames that held them: less if they were compressed on the line.
+    pub line_bytes: u64,
+    /// The most bytes that this side may send in any second.
+    pub cap: Option<u64>,
     /// How many of them in a second, lately.
     pub sent_per_second: u64,
     /// Bytes of records that came in.
@@ -66,9 +70,20 @@ pub struct Sends {
     pub behind_bytes: u64,
     /// The age of the oldest record that it lacks, in milliseconds, at most.
     pub behind_ms: u64,
+    /// Records that went, or were not kept, before some other site was known to have them.
+    pub gaps: Vec<Gap>,
+}
+
+fn count(gaps: &[Gap]) -> u64 {
+    gaps.iter().map(|gap| gap.missing.count).sum()
 }
 
 impl Sends {
+    /// How many records went, or were not kept, before some other site was known to have them.
+    pub fn unsent(&self) -> u64 {
+        count(&self.gaps)
+    }
+
     /// Records that the other site lacks; all of them, where nothing is known of it.
     pub fn behind_records(&self) -> u64 {
         self.next.get().saturating_sub(self.has.map_or(0, Offset::get))
@@ -93,7 +108,7 @@ pub struct Takes {
 impl Takes {
     /// How many records will never come.
     pub fn missing(&self) -> u64 {
-        self.gaps.iter().map(|gap| gap.end.get() - gap.first.get()).sum()
+        count(&self.gaps)
     }
 }
 
@@ -140,6 +155,8 @@ impl Look<'_> {
             next_attempt: is.next_attempt.map(|at| at.saturating_duration_since(now)),
             trouble: is.trouble.as_ref().map(|(text, at)| (text.clone(), ago(*at))),
             sent_bytes: is.sent.bytes,
+            line_bytes: is.line_bytes,
+            cap: self.link.definition.cap,
             sent_per_second: is.sent.per_second(now),
             received_bytes: is.received.bytes,
             received_per_second: is.received.per_second(now),
@@ -212,6 +229,7 @@ impl Look<'_> {
         }
         let topic = topic.name.clone();
         let behind_ms = oldest_ms.unwrap_or(0);
-        Sends { topic, partition, next, has, heard_ms, behind_bytes, behind_ms }
+        let gaps = self.state.gaps(stream).copied().collect();
+        Sends { topic, partition, next, has, heard_ms, behind_bytes, behind_ms, gaps }
     }
 }

@@ -61,6 +61,8 @@ pub struct LinkState {
     pub trouble: Option<(String, Instant)>,
     /// Bytes of records that went out since the node leads.
     pub sent: Passed,
+    /// Bytes of the frames that held them.
+    pub line_bytes: u64,
     /// Bytes of records that came in.
     pub received: Passed,
     /// Sessions that there were since the node leads.

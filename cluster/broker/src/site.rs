@@ -54,7 +54,8 @@ impl Machine for SiteMachine {
         self.age.learn(position.term, entry.header().age_ms);
         let appended = applied.rows.iter().map(|row| row.stream);
         let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
-        for stream in appended.chain(moved).chain(applied.dropped_streams.iter().copied()) {
+        let others = applied.dropped_streams.iter().chain(&applied.passed_streams).copied();
+        for stream in appended.chain(moved).chain(others) {
             self.wake(stream);
         }
         Ok(applied)

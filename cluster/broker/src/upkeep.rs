@@ -53,10 +53,10 @@ type Due = (TopicId, PartitionIndex, Offset);
 /// The partitions with records that have had their time in a site of this age.
 fn due(state: &State, age_ms: u64) -> Vec<Due> {
     let mut due = Vec::new();
-    for topic in state.topics().iter().filter(|topic| topic.retention.is_limited()) {
+    for topic in state.topics().iter().filter(|topic| topic.keeping.retention.is_limited()) {
         let of_topic = (0..topic.partitions).map(PartitionIndex).filter_map(|partition| {
             let stream = topic.stream(partition)?;
-            let start = topic.retention.start(|| state.spans(stream), age_ms)?;
+            let start = state.due_start(topic, stream, age_ms)?;
             Some((topic.id, partition, start))
         });
         due.extend(of_topic.take(STARTS_AT_ONCE - due.len()));
@@ -100,8 +100,12 @@ impl Broker {
             let Answer::Done { result: UnitResult::Done(results), .. } = ticket.await else {
                 continue;
             };
-            let is_moved = |result: &OperationResult| matches!(result, OperationResult::StartMoved { log_start } if *log_start >= offset);
+            let is_moved = |result: &OperationResult| matches!(result, OperationResult::StartMoved { log_start, .. } if *log_start >= offset);
+            let lacks = |result: &OperationResult| matches!(result, OperationResult::StartMoved { missing, .. } if *missing > 0);
             let moved = results.iter().all(is_moved);
+            if results.iter().any(lacks) {
+                self.host.probe(Probe::WentUnsent);
+            }
             self.host.probe(if moved { Probe::RecordsExpired } else { Probe::ExpiryHeldBack });
         }
     }
@@ -125,7 +129,7 @@ impl Broker {
 /// Whether anything grows old.
 fn has_ages(state: &State) -> bool {
     let aging = |topic: &Topic| {
-        topic.retention.age_ms.is_some()
+        topic.keeping.retention.age_ms.is_some()
             && topic.streams().any(|stream| state.spans(stream).next().is_some())
     };
     !state.producers().is_empty() || state.topics().iter().any(aging)

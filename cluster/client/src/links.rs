@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, ControllerReason};
 use crate::metadata::TopicPartition;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::PartitionIndex;
+use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::{
@@ -95,17 +96,17 @@ pub struct Taken {
     pub arrived: Option<Duration>,
 }
 
-/// Records that a copy will never have.
+/// Records that a copy will never have, or that went before it was known to have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct Gap {
     /// The offset of the first.
     pub first: u64,
     /// The offset behind the last.
     pub end: u64,
     /// How long ago that was noted.
     pub noted: Duration,
-    /// Why.
-    pub reason: String,
+    /// How many, of which time, and why.
+    pub missing: Missing,
 }
 
 /// What becomes of a link.
@@ -121,6 +122,8 @@ pub struct LinkStatus {
     pub trouble: Option<(String, Duration)>,
     /// Bytes of records that went out since the node leads that carries the link.
     pub sent_bytes: u64,
+    /// Bytes of the frames that held them: less if they were compressed on the line.
+    pub line_bytes: u64,
     /// How many of them per second, lately.
     pub sent_rate: u64,
     /// Bytes of records that came in.
@@ -133,8 +136,8 @@ pub struct LinkStatus {
     pub takes: BTreeMap<TopicPartition, Taken>,
     /// Topics of the site that no rule lets go over the link.
     pub withheld: BTreeSet<String>,
-    /// What will never come.
-    pub gaps: BTreeMap<TopicPartition, Vec<Missing>>,
+    /// What will never come of what comes; of what may go, what went before it had arrived.
+    pub gaps: BTreeMap<TopicPartition, Vec<Gap>>,
     /// Copies of which nothing more comes for now, and why.
     pub stopped: BTreeMap<TopicPartition, String>,
     /// There is more than one answer holds.
@@ -155,6 +158,7 @@ impl LinkStatus {
                 "trouble" => trouble = Some(value.to_owned()),
                 "trouble-ms" => trouble_at = ms(value)?,
                 "sent-bytes" => status.sent_bytes = value.parse().ok()?,
+                "line-bytes" => status.line_bytes = value.parse().ok()?,
                 "sent-rate" => status.sent_rate = value.parse().ok()?,
                 "received-rate" => status.received_rate = value.parse().ok()?,
                 "truncated" => status.is_truncated = true,
@@ -194,8 +198,11 @@ impl LinkStatus {
             "gap" => {
                 let first = parts.next()?.parse().ok()?;
                 let (end, noted) = (number()?.parse().ok()?, ms(number()?)?);
-                let reason = fields.collect::<Vec<_>>().join(" ");
-                self.gaps.entry(of).or_default().push(Missing { first, end, noted, reason });
+                let count = number()?.parse().ok()?;
+                let (first_ms, last_ms) = (number()?.parse().ok()?, number()?.parse().ok()?);
+                let reason = GapReason::by_name(number()?)?;
+                let missing = Missing { reason, count, first_ms, last_ms };
+                self.gaps.entry(of).or_default().push(Gap { first, end, noted, missing });
             }
             _ => {}
         }
@@ -429,7 +436,7 @@ mod tests {
             ("takes/hub.alarms/1", "3 -"),
             ("withheld/secret", ""),
             ("sent-rate", "99"),
-            ("gap/hub.alarms/0/4", "9 60000 expired at the origin"),
+            ("gap/hub.alarms/0/4", "9 60000 5 1000 2000 budget"),
             ("stopped/hub.alarms/0", "it differs"),
             ("of-a-later-version", "x"),
         ])
@@ -445,9 +452,13 @@ mod tests {
         assert!(status.withheld.contains("secret") && status.sent_rate == 99);
         assert_eq!(status.stopped[&of("hub.alarms", 0)], "it differs");
         let gap = &status.gaps[&of("hub.alarms", 0)][0];
-        assert_eq!((gap.first, gap.end, &*gap.reason), (4, 9, "expired at the origin"));
+        let missing =
+            Missing { reason: GapReason::Budget, count: 5, first_ms: 1_000, last_ms: 2_000 };
+        assert_eq!((gap.first, gap.end, gap.missing), (4, 9, missing));
         assert_eq!(status.trouble, Some(("lost".to_owned(), Duration::from_millis(1_500))));
-        for (name, value) in [("sends/a/x", "1 - - 0 0"), ("takes/a/0", ""), ("gap/a/0/1", "2")] {
+        for (name, value) in
+            [("sends/a/x", "1 - - 0 0"), ("takes/a/0", ""), ("gap/a/0/1", "2 0 1 0 0 x")]
+        {
             assert_eq!(LinkStatus::read([(name, value)]), None, "{name} {value}");
         }
     }

@@ -25,6 +25,8 @@ pub struct Applied {
     pub dropped_streams: Vec<StreamId>,
     /// Streams whose first readable offset moved.
     pub moved_starts: Vec<(StreamId, Offset)>,
+    /// Streams that go on behind offsets which have no batch.
+    pub passed_streams: Vec<StreamId>,
 }
 
 /// Why an entry could not be applied. The node stops: going on would make it differ from the

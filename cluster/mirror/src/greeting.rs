@@ -3,11 +3,14 @@
 //! ```text
 //! who dials                                   who is dialled
 //! judges what the other side shows
-//!      -- hello: which site, which node, to whom -->
+//!      -- hello: which site, which node, to whom, which session -->
 //!                                             finds the link to that site, judges what was shown
-//!      <-- welcome: which node --
+//!      <-- welcome: which node, which session --
 //! compares it with what was shown
 //! ```
+//!
+//! Each connection of a session is greeted like the first one. That it belongs to the session is proved
+//! by the number that the first welcome has told, and it is of the same node.
 //!
 //! Invariants: the other site is who the link pins: the authority in its definition vouches for what
 //! the other side shows, which is for the node that it says it is, of the site that the link leads to.
@@ -17,11 +20,17 @@
 //! Never: tell somebody who has not been judged more than why he is refused; or prove for his sake that
 //! this node leads.
 
-use crate::frame::{self, Messages};
+use crate::cap::GREETING_BYTES;
+use crate::frame::{self, Frames};
 use crate::links::Context;
-use crate::message::{GREETING_BYTES_MAX, Hello, Message, Refusal, VERSION};
+use crate::message::{
+    GREETING_BYTES_MAX, Hello, Message, NEW_SESSION, Refusal, SessionId, VERSION,
+};
+use crate::session::Dialling;
+use crate::stripe::Stripe;
 use fulmar_broker::machine::links::Link;
 use fulmar_host::net::{Connection, Distrust, PeerIdentity, WriteHalf};
+use fulmar_host::random;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::config::certificate_name;
 use fulmar_types::{Event, NodeId, Plant, Probe};
@@ -49,14 +58,12 @@ pub(crate) enum GreetingError {
 pub(crate) struct Greeted {
     /// The link as it is defined here.
     pub(crate) link: Link,
-    /// Who is on the other side.
-    pub(crate) peer: PeerIdentity,
-    /// Which node of the other site that is.
-    pub(crate) node: NodeId,
-    /// What the other side says.
-    pub(crate) reader: Messages,
-    /// What this side says.
-    pub(crate) writer: WriteHalf,
+    /// The session that it begins or joins.
+    pub(crate) session: SessionId,
+    /// The connection.
+    pub(crate) stripe: Stripe,
+    /// How more of them are dialled, if this side has dialled the first.
+    pub(crate) dialling: Option<Dialling>,
 }
 
 fn unexpected() -> GreetingError {
@@ -88,24 +95,23 @@ pub(crate) fn judged(
 
 /// Tells the other side that it is refused.
 async fn refuse(writer: &mut WriteHalf, reason: Refusal) -> GreetingError {
-    let told = async {
-        frame::write(writer, &Message::Refused(reason)).await?;
-        frame::flush(writer).await
-    };
+    let told = async { frame::greet(writer, &Message::Refused(reason)).await };
     // Whether it hears of it or not.
     let _ = told.await;
     GreetingError::Refuses(reason)
 }
 
-/// Greets the other side of a link that this side has dialled.
+/// Greets the other side of a link that this side has dialled, for a new session or as a connection of
+/// one that there is. `place` is where it was dialled.
 pub(crate) async fn call(
     context: &Context,
     link: Link,
-    connection: Connection,
+    (place, connection): (&str, Connection),
+    joins: Option<(SessionId, u8)>,
 ) -> Result<Greeted, GreetingError> {
     in_time(async {
         let Connection { peer, reader, mut writer } = connection;
-        let mut reader = Messages::new(reader, GREETING_BYTES_MAX);
+        let mut reader = Frames::new(reader);
         let trusted = |node| match fulmar_host::planted(Plant::DialAnybody) {
             true => Ok(()),
             false => judged(context, &link, &peer, node),
@@ -118,16 +124,20 @@ pub(crate) async fn call(
             site: context.settings.site.clone(),
             node: context.settings.node,
             to: link.definition.site.clone(),
+            session: joins.map_or(NEW_SESSION, |(session, _)| session),
+            stripe: joins.map_or(0, |(_, stripe)| stripe),
         };
-        frame::write(&mut writer, &Message::Hello(hello)).await?;
-        frame::flush(&mut writer).await?;
-        match reader.next(GREETING_TIMEOUT).await? {
-            Some(Message::Welcome { node }) => {
+        let number = hello.stripe;
+        frame::greet(&mut writer, &Message::Hello(hello)).await?;
+        match reader.greeting(GREETING_BYTES_MAX, GREETING_TIMEOUT).await? {
+            Some(Message::Welcome { node, session, connections }) => {
                 if let Err(reason) = trusted(Some(node)) {
                     return Err(refuse(&mut writer, reason).await);
                 }
-                reader.trust();
-                Ok(Greeted { link, peer, node, reader, writer })
+                let connections = connections.min(link.definition.connections);
+                let dialling = Dialling { place: place.to_owned(), session, connections };
+                let stripe = Stripe { number, peer, node, reader, writer };
+                Ok(Greeted { link, session, stripe, dialling: Some(dialling) })
             }
             Some(Message::Refused(reason)) => Err(GreetingError::Refused(reason)),
             _ => Err(unexpected()),
@@ -143,8 +153,8 @@ pub(crate) async fn answer(
 ) -> Result<Greeted, GreetingError> {
     in_time(async {
         let Connection { peer, reader, mut writer } = connection;
-        let mut reader = Messages::new(reader, GREETING_BYTES_MAX);
-        let hello = match reader.next(GREETING_TIMEOUT).await? {
+        let mut reader = Frames::new(reader);
+        let hello = match reader.greeting(GREETING_BYTES_MAX, GREETING_TIMEOUT).await? {
             Some(Message::Hello(hello)) => hello,
             Some(Message::Refused(refusal)) => {
                 let (address, reason) = (peer.address, refusal.name());
@@ -153,14 +163,15 @@ pub(crate) async fn answer(
             }
             _ => return Err(unexpected()),
         };
-        let link = match judge(context, &hello, &peer).await {
+        let judged = judge(context, &hello, &peer).await;
+        let link = match judged.and_then(|link| belongs(context, &hello, link)) {
             Ok(link) => link,
             Err(reason) => {
                 if matches!(reason, Refusal::Distrusted(_)) {
                     context.host.probe(Probe::StrangerRefused);
                 }
                 // Two of three nodes do not lead: that is no trouble.
-                if reason != Refusal::NotLeader {
+                if !matches!(reason, Refusal::NotLeader | Refusal::NoSession) {
                     let (address, site) = (peer.address, hello.site.clone());
                     let reason = reason.name();
                     context.host.report(Event::SiteRefused { address, site, reason });
@@ -168,12 +179,30 @@ pub(crate) async fn answer(
                 return Err(refuse(&mut writer, reason).await);
             }
         };
-        frame::write(&mut writer, &Message::Welcome { node: context.settings.node }).await?;
-        frame::flush(&mut writer).await?;
-        reader.trust();
-        Ok(Greeted { link, peer, node: hello.node, reader, writer })
+        let session = match hello.session {
+            NEW_SESSION => random::random_16(),
+            known => known,
+        };
+        let (node, connections) = (context.settings.node, link.definition.connections);
+        context.cap(&link.name).owe(GREETING_BYTES);
+        let welcome = Message::Welcome { node, session, connections };
+        frame::greet(&mut writer, &welcome).await?;
+        let stripe = Stripe { number: hello.stripe, peer, node: hello.node, reader, writer };
+        Ok(Greeted { link, session, stripe, dialling: None })
     })
     .await
+}
+
+/// Whether a connection may begin a session, or join the one that it names.
+fn belongs(context: &Context, hello: &Hello, link: Link) -> Result<Link, Refusal> {
+    let is_in_order = match hello.session {
+        NEW_SESSION => hello.stripe == 0,
+        session => {
+            hello.stripe < link.definition.connections
+                && context.has_session(&link.name, session, hello.node)
+        }
+    };
+    if is_in_order { Ok(link) } else { Err(Refusal::NoSession) }
 }
 
 async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<Link, Refusal> {

@@ -2,7 +2,7 @@
 //!
 //! Each site has laid down its links ([`fulmar_types::link::LinkDefinition`]) and the rules by which
 //! its topics may leave. Whichever node leads a site carries its links: it dials where the definition
-//! names places, and waits to be dialled where it does not. On one connection records flow both ways:
+//! names places, and waits to be dialled where it does not. Records flow both ways:
 //!
 //! ```text
 //!  origin's leader                                   the other site's leader
@@ -17,13 +17,16 @@
 //! | file | what |
 //! |---|---|
 //! | `message.rs` | what is said, and how it is written |
-//! | `frame.rs` | how a message lies in the byte stream |
+//! | `frame.rs` | how messages lie in the byte stream of a connection |
 //! | `greeting.rs` | who is there |
-//! | `session.rs` | one connection, from the greeting to its end |
+//! | `session.rs` | all connections of a link, from the first greeting to the end |
+//! | `stripe.rs` | one connection |
+//! | `outbox.rs`, `inbox.rs` | what goes over which of them, and what comes, in order again |
+//! | `shares.rs`, `cap.rs` | who goes first, and how much goes |
 //! | `source.rs` | the side that gives |
 //! | `target.rs` | the side that takes |
 //! | `links.rs` | which sessions there are to be |
-//! | `policy` | what of a record a rule lets go |
+//! | `policy`, `border` | what of a record a rule lets go, and under which rule a topic leaves |
 //!
 //! Invariants: a mirror is a prefix of its origin, apart from gaps that are noted; progress is the
 //! next offset of the mirror and is committed with the records; only what is committed is shipped,
@@ -32,13 +35,19 @@
 //!
 //! Never: merge two histories. Where tags differ the partition stops and says so.
 
+mod border;
+mod cap;
 mod frame;
 mod greeting;
+mod inbox;
 pub mod links;
 mod message;
+mod outbox;
 pub mod policy;
 mod session;
+mod shares;
 mod source;
+mod stripe;
 mod target;
 
 pub use links::{LinkSettings, Links};

@@ -8,10 +8,12 @@
 //! Never: keep anything here that has to outlive this process. What there is to know about a link
 //! stands in the log.
 
+use crate::cap::Cap;
 use crate::greeting::{self, Greeted, GreetingError};
 use crate::locked;
-use crate::message::Refusal;
+use crate::message::{Refusal, SessionId};
 use crate::session;
+use crate::stripe::Stripe;
 use fulmar_broker::Broker;
 use fulmar_broker::machine::links::Link;
 use fulmar_host::net::Listener;
@@ -24,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// How often this node looks which links there are.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -80,11 +82,19 @@ pub(crate) struct Context {
     /// Who is dialled at the moment, by link and number of its definition.
     dialling: Mutex<BTreeMap<String, (u64, Owned<()>)>>,
     next_session: Mutex<u64>,
+    /// What may be sent over each link. It outlives sessions, or each would begin with a burst.
+    caps: Mutex<BTreeMap<String, Arc<Cap>>>,
 }
 
 /// A session of a link.
 struct Session {
     number: u64,
+    /// What it is known by to the other side, and the node there.
+    id: (SessionId, NodeId),
+    /// Whether this side has dialled.
+    is_dialled: bool,
+    /// Where it takes more connections.
+    joins: mpsc::Sender<Stripe>,
     since: Instant,
     /// Whether the site dialled whose name comes first.
     is_of_first: bool,
@@ -129,6 +139,7 @@ impl Links {
             is_closed: AtomicBool::new(false),
             dialling: Mutex::default(),
             next_session: Mutex::default(),
+            caps: Mutex::default(),
         });
         let mut tasks = vec![task::spawn_owned(keep(Arc::clone(&context)))];
         tasks.extend(
@@ -153,6 +164,31 @@ impl Context {
         locked(&self.dialling)
     }
 
+    /// What may be sent over a link.
+    pub(crate) fn cap(&self, link: &str) -> Arc<Cap> {
+        let mut caps = locked(&self.caps);
+        Arc::clone(caps.entry(link.to_owned()).or_insert_with(|| Arc::new(Cap::new())))
+    }
+
+    /// Whether a link has a session of this name that was dialled by that node of the other site.
+    pub(crate) fn has_session(&self, link: &str, session: SessionId, node: NodeId) -> bool {
+        let is_it = |known: &Session| known.id == (session, node) && !known.is_dialled;
+        self.sessions().get(link).is_some_and(is_it)
+    }
+
+    /// Takes up a connection that was dialled by the other side: it begins a session or joins one.
+    fn welcome(self: &Arc<Self>, greeted: Greeted) {
+        let (link, id) = (&greeted.link.name, (greeted.session, greeted.stripe.node));
+        let is_it = |known: &&Session| known.id == id && !known.is_dialled;
+        let joins = self.sessions().get(link).filter(is_it).map(|known| known.joins.clone());
+        match joins {
+            // One that takes no more has ended, or is about to.
+            Some(joins) => drop(joins.try_send(greeted.stripe)),
+            None if greeted.stripe.number == 0 => self.begin(greeted, false),
+            None => {}
+        }
+    }
+
     /// Begins a session, in place of the one that the link may have; unless that one is to stay.
     fn begin(self: &Arc<Self>, greeted: Greeted, is_dialled: bool) {
         // Two sites that dial each other at one time would each give up what the other one keeps.
@@ -168,6 +204,8 @@ impl Context {
             *next
         };
         let name = greeted.link.name.clone();
+        let id = (greeted.session, greeted.stripe.node);
+        let (joins, joining) = mpsc::channel(session::JOINING_MAX);
         self.host.report(Event::LinkUp { link: name.clone() });
         self.broker.links().note(&name, |link| {
             (link.up_since, link.next_attempt) = (Some(time::now()), None);
@@ -177,14 +215,16 @@ impl Context {
         });
         let _running = {
             let (context, name) = (Arc::clone(self), name.clone());
+            let joins = joins.clone();
             task::spawn_owned(async move {
-                let why = session::run(Arc::clone(&context), greeted).await;
+                let why = session::run(Arc::clone(&context), greeted, (joins, joining)).await;
                 context.host.report(Event::LinkDown { link: name.clone(), reason: why.name() });
                 // Dropping one's own task from within only marks it.
                 context.ended(&name, number, why.name());
             })
         };
-        let session = Session { number, since: time::now(), is_of_first, _running };
+        let since = time::now();
+        let session = Session { number, id, is_dialled, joins, since, is_of_first, _running };
         let replaced = self.sessions().insert(name.clone(), session);
         if replaced.is_some() {
             self.host.report(Event::LinkDown { link: name, reason: "replaced" });
@@ -314,7 +354,10 @@ async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Vain> {
         if !context.leads().await {
             return Err(Vain::Deposed);
         }
-        let (reason, by_peer) = match call(context, link.clone(), place).await {
+        let cap = context.cap(&link.name);
+        cap.set(link.definition.cap);
+        cap.pay_for_greeting().await;
+        let (reason, by_peer) = match call(context, link, place, None).await {
             Ok(greeted) => return Ok(greeted),
             Err(GreetingError::Io(error)) => {
                 tracing::debug!(link = %link.name, %place, %error, "the other site does not answer");
@@ -349,14 +392,23 @@ fn spread() -> u32 {
     u32::try_from(random::random_u64() % 1_000).unwrap_or(0)
 }
 
-async fn call(context: &Context, link: Link, place: &str) -> Result<Greeted, GreetingError> {
+/// Dials a place, for a new session or as a connection of one that there is.
+///
+/// # Errors
+/// [`GreetingError`].
+pub(crate) async fn call(
+    context: &Context,
+    link: &Link,
+    place: &str,
+    joins: Option<(SessionId, u8)>,
+) -> Result<Greeted, GreetingError> {
     let network = context.host.links.as_ref();
     let connected = match place.parse::<SocketAddr>() {
         Ok(address) => time::timeout(DIAL_TIMEOUT, network.connect(address)).await,
         Err(_) => time::timeout(DIAL_NAME_TIMEOUT, network.connect_to_name(place)).await,
     };
     let connection = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    greeting::call(context, link, connection).await
+    greeting::call(context, link.clone(), (place, connection), joins).await
 }
 
 async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {
@@ -368,7 +420,7 @@ async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {
                 let context = Arc::clone(&context);
                 task::spawn(async move {
                     match greeting::answer(&context, connection).await {
-                        Ok(greeted) => context.begin(greeted, false),
+                        Ok(greeted) => context.welcome(greeted),
                         // Who was refused, and why, has been reported.
                         Err(error) => tracing::debug!(%error, "a greeting came to nothing"),
                     }

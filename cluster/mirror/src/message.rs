@@ -3,21 +3,24 @@
 //! ```text
 //! kind  message    fields
 //!    1  hello      magic [u8; 4] | version u16 | site text | node u64 | to text
-//!    2  welcome    node u64
+//!                  | session [u8; 16] | stripe u8
+//!    2  welcome    node u64 | session [u8; 16] | connections u8
 //!    3  refused    reason u8
 //!    4  offer      topics u32 | per topic: id [u8; 16], name text, partitions u32,
 //!                  settings u32 of (key text, value text)
 //!    5  take       topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
 //!    6  batch      topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | the batch, to the end
-//!    7  gap        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | to u64 | reason u8
+//!    7  gap        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | to u64 | missing
 //!    8  fork       topic [u8; 16] | partition u32 | offset u64
-//!    9  room       bytes u32
+//!    9  room       priority u8 | bytes u32
 //!   10  has        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
-//!   11  alive      nothing
 //! text             len u32, UTF-8
+//! missing          reason u8 | count u64 | first ms u64 | last ms u64
 //! ```
 //!
-//! Topics are named by the id that they have at their origin. All numbers are little-endian.
+//! Topics are named by the id that they have at their origin. All numbers are little-endian. A session
+//! of zeros in a hello begins one; another one joins it as one of its stripes. A priority is 0 urgent,
+//! 1 normal, 2 bulk.
 //!
 //! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message.
 
@@ -26,7 +29,8 @@ use fulmar_broker::machine::codec::{CodecError, Reader, Writer};
 use fulmar_broker::machine::topics::TOPIC_CONFIGS_MAX;
 use fulmar_host::net::Distrust;
 use fulmar_store::entry::Tag;
-use fulmar_types::link::{GapReason, LINK_TEXT_BYTES_MAX};
+use fulmar_types::gap::{GapReason, Missing};
+use fulmar_types::link::{LINK_CONNECTIONS_MAX, LINK_TEXT_BYTES_MAX, Priority};
 use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 
 /// How a link begins.
@@ -40,6 +44,15 @@ pub const GREETING_BYTES_MAX: usize = 1_024;
 
 /// Topics of one offer, at most.
 pub const OFFERED_MAX: usize = 16_384;
+
+/// Messages of one frame, at most.
+pub const MESSAGES_MAX: usize = 1_024;
+
+/// What a session is known by. Nobody can guess it; it is said to nobody but the other side.
+pub type SessionId = [u8; 16];
+
+/// In a hello: one that is to begin.
+pub const NEW_SESSION: SessionId = [0; 16];
 
 /// A partition of a topic at its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +85,8 @@ pub enum Refusal {
     OtherSite,
     /// The link is paused.
     Paused,
+    /// There is no such session here, or not with this node.
+    NoSession,
     /// What the other side showed does not prove that it is who it says.
     Distrusted(Distrust),
 }
@@ -80,6 +95,7 @@ impl Refusal {
     fn all() -> impl Iterator<Item = Self> {
         [Self::Version, Self::NotLeader, Self::UnknownSite, Self::OtherSite, Self::Paused]
             .into_iter()
+            .chain([Self::NoSession])
             .chain(Distrust::ALL.map(Self::Distrusted))
     }
 
@@ -91,6 +107,7 @@ impl Refusal {
             Self::UnknownSite => "unknown-site",
             Self::OtherSite => "other-site",
             Self::Paused => "paused",
+            Self::NoSession => "no-session",
             Self::Distrusted(distrust) => distrust.name(),
         }
     }
@@ -109,6 +126,7 @@ impl Refusal {
             Self::Distrusted(Distrust::OtherNode) => 10,
             Self::Distrusted(Distrust::Missing) => 11,
             Self::Distrusted(Distrust::Malformed) => 12,
+            Self::NoSession => 13,
         }
     }
 }
@@ -124,6 +142,10 @@ pub struct Hello {
     pub node: NodeId,
     /// The site that is called.
     pub to: String,
+    /// The session that this is to be a connection of, or [`NEW_SESSION`].
+    pub session: SessionId,
+    /// Which of its connections; 0 for the one that begins it.
+    pub stripe: u8,
 }
 
 /// A topic that may go to the other site.
@@ -148,6 +170,10 @@ pub enum Message {
     Welcome {
         /// The node that was reached.
         node: NodeId,
+        /// The session that began, or was joined.
+        session: SessionId,
+        /// How many connections it may have, as far as the side that was reached is concerned.
+        connections: u8,
     },
     /// No.
     Refused(Refusal),
@@ -165,17 +191,15 @@ pub enum Message {
         mark: Mark,
         /// The offset behind the last missing one.
         to: Offset,
-        /// Why.
-        reason: GapReason,
+        /// What that is.
+        missing: Missing,
     },
     /// What was asked for with [`Message::Take`] does not go on from what this site has.
     Fork(Part, Offset),
-    /// So many bytes of batches more may be sent.
-    Room(u32),
+    /// So many bytes of batches of a priority more may be sent.
+    Room(Priority, u32),
     /// Everything before a place is committed here.
     Has(Part, Mark),
-    /// Nothing; but somebody is there.
-    Alive,
 }
 
 fn put_part(out: &mut Writer, part: &Part) {
@@ -196,6 +220,19 @@ fn mark(input: &mut Reader<'_>) -> Result<Mark, CodecError> {
     Ok(Mark { offset: Offset(input.u64()?), tag: input.array()? })
 }
 
+fn put_missing(out: &mut Writer, missing: &Missing) {
+    out.u8(missing.reason.number());
+    out.u64(missing.count);
+    out.u64(missing.first_ms);
+    out.u64(missing.last_ms);
+}
+
+fn missing(input: &mut Reader<'_>) -> Result<Missing, CodecError> {
+    let reason = GapReason::from_number(input.u8()?).ok_or(CodecError::Tag)?;
+    let (count, first_ms, last_ms) = (input.u64()?, input.u64()?, input.u64()?);
+    Ok(Missing { reason, count, first_ms, last_ms })
+}
+
 fn short_text(input: &mut Reader<'_>) -> Result<String, CodecError> {
     let text = input.text()?;
     if text.len() <= LINK_TEXT_BYTES_MAX { Ok(text) } else { Err(CodecError::Tag) }
@@ -213,9 +250,8 @@ impl Message {
             Self::Batch(..) => 6,
             Self::Gap { .. } => 7,
             Self::Fork(..) => 8,
-            Self::Room(_) => 9,
+            Self::Room(..) => 9,
             Self::Has(..) => 10,
-            Self::Alive => 11,
         }
     }
 
@@ -230,8 +266,14 @@ impl Message {
                 out.text(&hello.site);
                 out.u64(hello.node.0);
                 out.text(&hello.to);
+                out.raw(&hello.session);
+                out.u8(hello.stripe);
             }
-            Self::Welcome { node } => out.u64(node.0),
+            Self::Welcome { node, session, connections } => {
+                out.u64(node.0);
+                out.raw(session);
+                out.u8(*connections);
+            }
             Self::Refused(reason) => out.u8(reason.number()),
             Self::Offer(topics) => {
                 out.count(topics.len());
@@ -246,18 +288,20 @@ impl Message {
                 put_mark(&mut out, mark);
                 batch = Some(bytes);
             }
-            Self::Gap { part, mark, to, reason } => {
+            Self::Gap { part, mark, to, missing } => {
                 put_part(&mut out, part);
                 put_mark(&mut out, mark);
                 out.u64(to.0);
-                out.u8(reason.number());
+                put_missing(&mut out, missing);
             }
             Self::Fork(part, offset) => {
                 put_part(&mut out, part);
                 out.u64(offset.0);
             }
-            Self::Room(bytes) => out.u32(*bytes),
-            Self::Alive => {}
+            Self::Room(lane, bytes) => {
+                out.u8(priority_number(*lane));
+                out.u32(*bytes);
+            }
         }
         (out.finish(), batch)
     }
@@ -270,7 +314,11 @@ impl Message {
         let mut input = Reader::new(bytes);
         let message = match kind {
             1 => Self::Hello(hello(&mut input)?),
-            2 => Self::Welcome { node: NodeId(input.u64()?) },
+            2 => Self::Welcome {
+                node: NodeId(input.u64()?),
+                session: input.array()?,
+                connections: connections(&mut input)?,
+            },
             3 => {
                 let number = input.u8()?;
                 let reason = Refusal::all().find(|reason| reason.number() == number);
@@ -285,18 +333,35 @@ impl Message {
             7 => {
                 let (part, mark) = (part(&mut input)?, mark(&mut input)?);
                 let to = Offset(input.u64()?);
-                let reason = GapReason::from_number(input.u8()?).ok_or(CodecError::Tag)?;
-                Self::Gap { part, mark, to, reason }
+                Self::Gap { part, mark, to, missing: missing(&mut input)? }
             }
             8 => Self::Fork(part(&mut input)?, Offset(input.u64()?)),
-            9 => Self::Room(input.u32()?),
+            9 => Self::Room(priority(input.u8()?)?, input.u32()?),
             10 => Self::Has(part(&mut input)?, mark(&mut input)?),
-            11 => Self::Alive,
             _ => return Err(CodecError::Tag),
         };
         input.end()?;
         Ok(message)
     }
+}
+
+/// The number of a priority.
+pub fn priority_number(priority: Priority) -> u8 {
+    u8::try_from(priority.rank()).unwrap_or(u8::MAX)
+}
+
+/// The priority of a number.
+///
+/// # Errors
+/// If there is none.
+pub fn priority(number: u8) -> Result<Priority, CodecError> {
+    Priority::ALL.get(usize::from(number)).copied().ok_or(CodecError::Tag)
+}
+
+fn connections(input: &mut Reader<'_>) -> Result<u8, CodecError> {
+    let connections = input.u8()?;
+    let is_one = (1..=LINK_CONNECTIONS_MAX).contains(&connections);
+    if is_one { Ok(connections) } else { Err(CodecError::Tag) }
 }
 
 fn hello(input: &mut Reader<'_>) -> Result<Hello, CodecError> {
@@ -308,6 +373,8 @@ fn hello(input: &mut Reader<'_>) -> Result<Hello, CodecError> {
         site: short_text(input)?,
         node: NodeId(input.u64()?),
         to: short_text(input)?,
+        session: input.array()?,
+        stripe: input.u8()?,
     })
 }
 
@@ -352,10 +419,18 @@ mod tests {
     fn messages() -> Vec<Message> {
         let part = Part { topic: TopicId(Uuid([1; 16])), partition: PartitionIndex(2) };
         let mark = Mark { offset: Offset(3), tag: [4; 16] };
+        let missing = Missing { reason: GapReason::Budget, count: 6, first_ms: 1, last_ms: 2 };
         let (site, to) = ("plant-7".to_owned(), "hub".to_owned());
         vec![
-            Message::Hello(Hello { version: VERSION, site, node: NodeId(2), to }),
-            Message::Welcome { node: NodeId(1) },
+            Message::Hello(Hello {
+                version: VERSION,
+                site,
+                node: NodeId(2),
+                to,
+                session: [5; 16],
+                stripe: 3,
+            }),
+            Message::Welcome { node: NodeId(1), session: [6; 16], connections: 4 },
             Message::Refused(Refusal::NotLeader),
             Message::Offer(vec![Offered {
                 topic: part.topic,
@@ -365,11 +440,10 @@ mod tests {
             }]),
             Message::Take(part, mark),
             Message::Batch(part, mark, Bytes::from_static(b"bytes")),
-            Message::Gap { part, mark, to: Offset(9), reason: GapReason::Expired },
+            Message::Gap { part, mark, to: Offset(9), missing },
             Message::Fork(part, Offset(8)),
-            Message::Room(70_000),
+            Message::Room(Priority::Bulk, 70_000),
             Message::Has(part, mark),
-            Message::Alive,
         ]
     }
 
@@ -407,7 +481,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_is_another_or_an_error(at in 0usize..11, byte in 0usize..200, by in 1u8..) {
+        fn a_damaged_message_is_another_or_an_error(at in 0usize..10, byte in 0usize..200, by in 1u8..) {
             let message = &messages()[at];
             let mut bytes = whole(message).to_vec();
             prop_assume!(!bytes.is_empty());

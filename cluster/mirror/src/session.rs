@@ -1,36 +1,40 @@
-//! One connection between two sites, from the greeting to its end.
+//! What two sites have to do with each other at one time, over one connection or several, from the
+//! first greeting to the end.
 //!
 //! ```text
-//! reader --> source: take, room, has      target: offer, batch, gap, fork
-//! writer <-- outbox <-- both
+//! inbox  --> source: take, room, has      target: offer, batch, gap, fork
+//! outbox <-- both
+//! stripe.rs: each of the connections, between the two and the other side
 //! ```
 //!
 //! Invariants: a session belongs to one term of this node's leadership and to one definition of the
 //! link, and ends with either; everything that it started ends with it; the other side may send no
-//! more bytes of batches than it was given room for; who says nothing for long is gone.
+//! more bytes of batches than it was given room for; a connection that is lost takes nothing along,
+//! and while another one is left the session goes on.
 //!
-//! Never: write a batch to the connection that the rules do not let go at that moment.
+//! Never: write a batch to a connection but in `stripe.rs`, where the rules are asked.
 
-use crate::frame::{self, Messages};
-use crate::greeting::{self, Greeted};
-use crate::links::Context;
-use crate::message::{Message, Part};
+use crate::border::Border;
+use crate::cap::Cap;
+use crate::frame::Frame;
+use crate::greeting::Greeted;
+use crate::inbox::Inbox;
+use crate::links::{self, Context};
+use crate::locked;
+use crate::message::{Message, Part, SessionId};
+use crate::outbox::Outbox;
 use crate::source::Source;
+use crate::stripe::{self, Stripe, records_of};
 use crate::target::Target;
-use fulmar_broker::machine::links::Link;
+use fulmar_broker::machine::links::{Link, Rule};
 use fulmar_broker::machine::state::State;
-use fulmar_host::net::{PeerIdentity, WriteHalf};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::{NodeId, Offset, PartitionIndex, Plant, Probe, TopicId};
-use std::sync::Arc;
+use fulmar_types::link::Priority;
+use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
-
-/// Somebody who has nothing to say says so this often.
-const ALIVE_EVERY: Duration = Duration::from_secs(2);
-
-/// Who has not been heard for this long is gone: a line may stall without breaking.
-const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 /// How often a session looks whether its link is still what it was.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -39,11 +43,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// site, and not from the other site, would hold on to the link.
 const PROVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often what the other side has shown is judged again: the time of a certificate runs out.
-const JUDGE_EVERY: Duration = Duration::from_secs(60);
+/// How often the side that dials looks whether a connection is missing, and the longest pause after it
+/// could not be had.
+const DIAL_EVERY: Duration = Duration::from_millis(250);
+const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Messages that wait to be written.
-const OUTBOX: usize = 8;
+/// Connections that were greeted, and are not among those of the session yet.
+pub(crate) const JOINING_MAX: usize = 8;
 
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,15 +93,44 @@ impl Ended {
 pub(crate) struct Parts {
     pub(crate) context: Arc<Context>,
     pub(crate) link: Arc<Link>,
-    outbox: mpsc::Sender<Message>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) cap: Arc<Cap>,
+    pub(crate) border: Arc<Border>,
     end: mpsc::Sender<Ended>,
 }
 
 impl Parts {
-    /// Has a message written. Waits while many wait already.
+    /// Has a message written that is no record. Waits while many wait already.
     pub(crate) async fn send(&self, message: Message) {
-        // A session that has ended takes its parts along.
-        let _ = self.outbox.send(message).await;
+        self.outbox.push(Priority::Urgent, message).await;
+    }
+
+    /// Has records written, or that there are none.
+    pub(crate) async fn ship(&self, lane: Priority, message: Message) {
+        self.outbox.push(lane, message).await;
+    }
+
+    /// A frame is written, of so many bytes.
+    pub(crate) fn wrote(&self, frame: &Frame, bytes: usize) {
+        let Frame::Messages { messages, .. } = frame else { return };
+        let records: usize = messages.iter().filter_map(records_of).map(|(_, bytes)| bytes).sum();
+        if records > 0 {
+            let now = time::now();
+            self.context.broker.links().note(&self.link.name, |link| {
+                link.sent.add(records as u64, now);
+                link.line_bytes += bytes as u64;
+            });
+        }
+    }
+
+    /// Messages came.
+    pub(crate) fn came(&self, messages: &[Message]) {
+        let records: usize = messages.iter().filter_map(records_of).map(|(_, bytes)| bytes).sum();
+        if records > 0 {
+            let links = self.context.broker.links();
+            let now = time::now();
+            links.note(&self.link.name, |link| link.received.add(records as u64, now));
+        }
     }
 
     /// Ends the session.
@@ -149,41 +184,180 @@ impl Parts {
             return true;
         }
         let link = self.definition(state).filter(|link| !link.definition.paused);
-        let Some(link) = link else { return false };
+        link.is_some()
+            && self.rule(state, topic).is_some_and(|rule| self.border.is_under(topic, rule))
+    }
+
+    /// The rule by which a topic may go to the other site.
+    pub(crate) fn rule<'s>(&self, state: &'s State, topic: TopicId) -> Option<&'s Rule> {
         // A copy goes back neither to where it came from, nor on to another site.
-        let topic = state.topics().get(topic).filter(|topic| state.mirror(topic.id).is_none());
-        let rule = topic.and_then(|topic| state.rule_to(&topic.name, &link.definition.region));
-        // What has to be rewritten stays.
-        rule.is_some_and(|rule| rule.definition.is_verbatim())
+        let topic = state.topics().get(topic).filter(|topic| state.mirror(topic.id).is_none())?;
+        state.rule_to(&topic.name, &self.link.definition.region)
     }
 }
 
+/// Both sides of a session, as far as they take what the other side says.
+pub(crate) struct Taking(Mutex<Taker>);
+
+struct Taker {
+    inbox: Inbox,
+    source: Source,
+    target: Target,
+}
+
+impl Taking {
+    /// Takes messages that came over a connection.
+    ///
+    /// # Errors
+    /// If the session ends with them.
+    pub(crate) fn take(
+        &self,
+        parts: &Parts,
+        lane: Priority,
+        number: u64,
+        messages: Vec<Message>,
+    ) -> Result<(), Ended> {
+        let mut taker = locked(&self.0);
+        let (ready, waits) =
+            taker.inbox.take(lane, number, messages).map_err(|_| Ended::Protocol)?;
+        if waits {
+            parts.context.host.probe(Probe::StripeOvertook);
+        }
+        ready.into_iter().try_for_each(|message| taker.pass(parts, lane, message))
+    }
+}
+
+impl Taker {
+    fn pass(&mut self, parts: &Parts, lane: Priority, message: Message) -> Result<(), Ended> {
+        let Self { source, target, .. } = self;
+        let in_order = match message {
+            // The rules have changed since it was offered.
+            Message::Take(part, _) if !parts.may_go(part.topic) => return Err(Ended::Withheld),
+            Message::Take(part, mark) => source.take(part, mark),
+            Message::Room(lane, bytes) => source.room(lane, bytes),
+            Message::Has(part, mark) => source.has(part, mark),
+            Message::Offer(topics) => target.offered(topics),
+            Message::Batch(part, mark, bytes) => target.batch(lane, part, mark, bytes),
+            Message::Gap { part, mark, to, missing } => target.gap(lane, part, mark, (to, missing)),
+            Message::Fork(part, offset) => target.fork(part, offset),
+            Message::Hello(_) | Message::Welcome { .. } | Message::Refused(_) => false,
+        };
+        if in_order { Ok(()) } else { Err(Ended::Protocol) }
+    }
+}
+
+/// Where the other connections of a session are dialled, by the side that dials.
+pub(crate) struct Dialling {
+    /// The place that answered.
+    pub(crate) place: String,
+    /// The session there.
+    pub(crate) session: SessionId,
+    /// How many connections there are to be.
+    pub(crate) connections: u8,
+}
+
+/// The other end of what more connections come through.
+pub(crate) type Joining = mpsc::Receiver<Stripe>;
+
 /// Runs a session to its end.
-pub(crate) async fn run(context: Arc<Context>, greeted: Greeted) -> Ended {
-    let Greeted { link, peer, node, reader, writer } = greeted;
-    let (outbox, to_write) = mpsc::channel(OUTBOX);
+pub(crate) async fn run(
+    context: Arc<Context>,
+    greeted: Greeted,
+    (joins, joining): (mpsc::Sender<Stripe>, Joining),
+) -> Ended {
+    let Greeted { link, stripe, dialling, .. } = greeted;
     let (end, mut ended) = mpsc::channel(1);
-    let parts = Parts { context, link: Arc::new(link), outbox, end };
-    let _writing: Owned<()> = {
-        let parts = parts.clone();
-        task::spawn_owned(async move {
-            let why = write(&parts, writer, to_write).await;
-            parts.end(why);
-        })
-    };
+    let cap = context.cap(&link.name);
+    cap.set(link.definition.cap);
+    let (outbox, border) = (Arc::default(), Arc::default());
+    let parts = Parts { context, link: Arc::new(link), outbox, cap, border, end };
+    let up = Arc::new(Mutex::new(BTreeMap::new()));
+    let _dialling = dialling.map(|dialling| {
+        let (parts, up) = (parts.clone(), Arc::clone(&up));
+        task::spawn_owned(async move { dial(&parts, &dialling, &up, &joins).await })
+    });
     tokio::select! {
         biased;
         why = ended.recv() => why.unwrap_or(Ended::Lost),
-        why = stands(&parts, (&peer, node)) => why,
-        why = read(&parts, reader) => why,
+        why = stands(&parts) => why,
+        why = carry(&parts, stripe, joining, &up) => why,
     }
 }
 
-/// Waits until this node does not lead in the same term any more, the link is another one, or what the
-/// other side has shown does not count any more.
-async fn stands(parts: &Parts, (peer, node): (&PeerIdentity, NodeId)) -> Ended {
+/// The connections that are up, by their number, each with a number of its own.
+type Up = Mutex<BTreeMap<u8, (u64, Owned<()>)>>;
+
+/// Carries the session over its connections until the last one is lost, or one ends it.
+async fn carry(parts: &Parts, first: Stripe, mut joining: Joining, up: &Up) -> Ended {
+    let source = Source::start(parts.clone());
+    let target = Target::start(parts.clone());
+    target.give_room().await;
+    let taking = Arc::new(Taking(Mutex::new(Taker { inbox: Inbox::default(), source, target })));
+    let (gone, mut goes) = mpsc::unbounded_channel();
+    let mut serial = 0;
+    let mut add = |stripe: Stripe| {
+        serial += 1;
+        let (number, serial) = (stripe.number, serial);
+        // In place of one that this side has not missed yet.
+        if locked(up).remove(&number).is_some() {
+            parts.outbox.lost(number);
+        }
+        parts.outbox.up(number);
+        let (parts, taking, gone) = (parts.clone(), Arc::clone(&taking), gone.clone());
+        let task = task::spawn_owned(async move {
+            let why = stripe::run(&parts, &taking, stripe).await;
+            // Nobody listens if the session has ended.
+            let _ = gone.send((number, serial, why));
+        });
+        locked(up).insert(number, (serial, task));
+    };
+    add(first);
+    loop {
+        tokio::select! {
+            biased;
+            Some((number, serial, why)) = goes.recv() => {
+                let is_up = locked(up).get(&number).is_some_and(|(known, _)| *known == serial);
+                if !is_up {
+                    continue;
+                }
+                locked(up).remove(&number);
+                if why != Ended::Lost || !parts.outbox.lost(number) {
+                    return why;
+                }
+                parts.context.host.probe(Probe::StripeLost);
+            }
+            Some(stripe) = joining.recv() => add(stripe),
+        }
+    }
+}
+
+/// Dials what is missing of the connections of a session, one after the other.
+async fn dial(parts: &Parts, to: &Dialling, up: &Up, joins: &mpsc::Sender<Stripe>) {
+    let mut pause = DIAL_EVERY;
+    loop {
+        time::sleep(pause).await;
+        let missing = (0..to.connections).find(|number| !locked(up).contains_key(number));
+        let Some(number) = missing else { continue };
+        parts.cap.pay_for_greeting().await;
+        match links::call(&parts.context, &parts.link, &to.place, Some((to.session, number))).await
+        {
+            Ok(greeted) => {
+                pause = DIAL_EVERY;
+                // The session takes it at once.
+                let _ = joins.send(greeted.stripe).await;
+            }
+            Err(error) => {
+                tracing::debug!(link = %parts.link.name, %error, "a connection is not to be had");
+                pause = (pause * 2).min(DIAL_PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Waits until this node does not lead in the same term any more, or the link is another one.
+async fn stands(parts: &Parts) -> Ended {
     let seen = parts.context.broker.group().leadership();
-    let (mut proved, mut judged) = (time::now(), time::now());
+    let mut proved = time::now();
     loop {
         let change = parts.context.broker.group().wait_leadership_change(seen);
         if time::timeout(LOOK_EVERY, change).await.is_ok() || !seen.is_me {
@@ -195,89 +369,15 @@ async fn stands(parts: &Parts, (peer, node): (&PeerIdentity, NodeId)) -> Ended {
             }
             proved = time::now();
         }
-        if judged.elapsed() >= JUDGE_EVERY {
-            if greeting::judged(&parts.context, &parts.link, peer, Some(node)).is_err() {
-                return Ended::Distrusted;
-            }
-            judged = time::now();
-        }
-        let is_same = parts.context.broker.site().read(|state| parts.definition(state).is_some());
+        let (is_same, stands) =
+            parts.context.broker.site().read(|state| {
+                (parts.definition(state).is_some(), parts.border.stands(parts, state))
+            });
         if !is_same {
             return Ended::Redefined;
         }
-    }
-}
-
-async fn write(
-    parts: &Parts,
-    mut writer: WriteHalf,
-    mut to_write: mpsc::Receiver<Message>,
-) -> Ended {
-    loop {
-        let message = match to_write.try_recv() {
-            Ok(message) => message,
-            Err(_) => {
-                if frame::flush(&mut writer).await.is_err() {
-                    return Ended::Lost;
-                }
-                match time::timeout(ALIVE_EVERY, to_write.recv()).await {
-                    Ok(Some(message)) => message,
-                    Ok(None) => return Ended::Lost,
-                    Err(time::Elapsed) => Message::Alive,
-                }
-            }
-        };
-        // The one place through which records leave the site.
-        if let Message::Batch(part, ..) | Message::Gap { part, .. } = &message
-            && !parts.may_go(part.topic)
-            && !fulmar_host::planted(Plant::RuleAtOfferOnly)
-        {
-            parts.context.host.probe(Probe::RuleChangedInFlight);
+        if !stands && !fulmar_host::planted(Plant::RuleAtOfferOnly) {
             return Ended::Withheld;
-        }
-        if let Message::Batch(_, _, bytes) = &message {
-            let links = parts.context.broker.links();
-            let (bytes, now) = (bytes.len() as u64, time::now());
-            links.note(&parts.link.name, |link| link.sent.add(bytes, now));
-        }
-        if frame::write(&mut writer, &message).await.is_err() {
-            return Ended::Lost;
-        }
-    }
-}
-
-async fn read(parts: &Parts, mut reader: Messages) -> Ended {
-    let mut source = Source::start(parts.clone());
-    let mut target = Target::start(parts.clone());
-    target.give_room().await;
-    loop {
-        let message = match reader.next(SILENCE_MAX).await {
-            Ok(Some(message)) => message,
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return Ended::Protocol;
-            }
-            Ok(None) | Err(_) => return Ended::Lost,
-        };
-        if let Message::Batch(_, _, bytes) = &message {
-            let links = parts.context.broker.links();
-            let (bytes, now) = (bytes.len() as u64, time::now());
-            links.note(&parts.link.name, |link| link.received.add(bytes, now));
-        }
-        let in_order = match message {
-            // The rules have changed since it was offered.
-            Message::Take(part, _) if !parts.may_go(part.topic) => return Ended::Withheld,
-            Message::Take(part, mark) => source.take(part, mark),
-            Message::Room(bytes) => source.room(bytes),
-            Message::Has(part, mark) => source.has(part, mark),
-            Message::Offer(topics) => target.offered(topics),
-            Message::Batch(part, mark, bytes) => target.batch(part, mark, bytes),
-            Message::Gap { part, mark, to, reason } => target.gap(part, mark, to, reason),
-            Message::Fork(part, offset) => target.fork(part, offset),
-            Message::Alive => true,
-            Message::Hello(_) | Message::Welcome { .. } | Message::Refused(_) => false,
-        };
-        if !in_order {
-            return Ended::Protocol;
         }
     }
 }

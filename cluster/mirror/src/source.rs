@@ -5,21 +5,25 @@
 //! a place on only if the other side holds the tag that this site has there, or had there before the
 //! records had their time; the bytes on their way stay within the room that the other side gave.
 //!
-//! Never: ship what a rule does not let go. What decides is `session::write`; here it is only
+//! Never: ship what a rule does not let go. What decides is `stripe::write`; here it is only
 //! offered.
 
 use crate::locked;
 use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
+use crate::policy::Cleared;
 use crate::session::{Ended, Parts};
 use crate::target::GAP_BYTES;
+use fulmar_broker::machine::gaps::Gap;
 use fulmar_broker::machine::partitions::chained;
 use fulmar_broker::machine::state::State;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Tag, Unit};
 use fulmar_store::{StoredBatch, StreamId};
-use fulmar_types::link::GapReason;
+use fulmar_types::gap::{GapReason, Missing};
+use fulmar_types::link::Priority;
 use fulmar_types::{Event, Offset, Plant, Probe};
+use fulmar_wire::batch::{BatchHeader, Compression};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
@@ -27,7 +31,8 @@ use tokio::sync::Semaphore;
 /// How often this side looks whether it offers something else.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How often the progress of the other side is noted in the log, if it has moved.
+/// How often the progress of the other side is noted in the log, if it has moved; sooner where its room
+/// is needed.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 
 /// Bytes that are read for one partition at a time.
@@ -39,34 +44,43 @@ const ROOM_BYTES_MAX: usize = 64 << 20;
 /// Partitions that are shipped in one session, at most.
 const PARTS_MAX: usize = 16_384;
 
-/// Reads of one session that are under way or wait for room, at most.
+/// Reads of one priority that are under way or wait for room, at most.
 const READS_MAX: usize = 8;
 
 /// The places behind what was sent and is not known to be committed there, by partition. Their number
 /// is bounded by the room.
 type Sent = Arc<Mutex<BTreeMap<Part, VecDeque<Mark>>>>;
 
+/// What may be sent of one priority, and read for it: of its own, so that none waits for another.
+struct Lane {
+    room: Semaphore,
+    reading: Semaphore,
+}
+
+type Lanes = Arc<[Lane; Priority::ALL.len()]>;
+/// What the other side has said that it has, and is not noted in the log yet.
+type Progress = Arc<Mutex<BTreeMap<Part, Mark>>>;
+
 /// The giving side.
 pub(crate) struct Source {
     parts: Parts,
-    room: Arc<Semaphore>,
-    reading: Arc<Semaphore>,
+    lanes: Lanes,
     shipping: BTreeMap<Part, Owned<()>>,
     sent: Sent,
-    progress: Arc<Mutex<BTreeMap<Part, Mark>>>,
+    progress: Progress,
     _offering: Owned<()>,
     _noting: Owned<()>,
 }
 
 impl Source {
     pub(crate) fn start(parts: Parts) -> Self {
-        let progress = Arc::new(Mutex::default());
+        let progress = Progress::default();
         let _offering = task::spawn_owned(offer(parts.clone()));
         let _noting = task::spawn_owned(note(parts.clone(), Arc::clone(&progress)));
-        let room = Arc::new(Semaphore::new(0));
-        let reading = Arc::new(Semaphore::new(READS_MAX));
+        let lane = |_| Lane { room: Semaphore::new(0), reading: Semaphore::new(READS_MAX) };
+        let lanes = Arc::new(Priority::ALL.map(lane));
         let (shipping, sent) = (BTreeMap::new(), Sent::default());
-        Self { parts, room, reading, shipping, sent, progress, _offering, _noting }
+        Self { parts, lanes, shipping, sent, progress, _offering, _noting }
     }
 
     /// The other side asks for a partition. `false` if it may not.
@@ -77,20 +91,22 @@ impl Source {
         locked(&self.sent).remove(&part);
         let shipment = Shipment {
             parts: self.parts.clone(),
-            room: Arc::clone(&self.room),
-            reading: Arc::clone(&self.reading),
+            lanes: Arc::clone(&self.lanes),
             sent: Arc::clone(&self.sent),
+            progress: Arc::clone(&self.progress),
             part,
+            from: mark,
         };
         self.shipping.insert(part, task::spawn_owned(shipment.run(mark)));
         true
     }
 
     /// The other side has room for more. `false` if it gives more than it may.
-    pub(crate) fn room(&mut self, bytes: u32) -> bool {
-        let fits = self.room.available_permits() + bytes as usize <= ROOM_BYTES_MAX;
+    pub(crate) fn room(&mut self, lane: Priority, bytes: u32) -> bool {
+        let room = &self.lanes[lane.rank()].room;
+        let fits = room.available_permits() + bytes as usize <= ROOM_BYTES_MAX;
         if fits {
-            self.room.add_permits(bytes as usize);
+            room.add_permits(bytes as usize);
         }
         fits
     }
@@ -135,11 +151,35 @@ async fn offer(parts: Parts) {
     }
 }
 
+/// Whether a partition may soon need the room of what the other side has.
+fn is_pressed(state: &State, part: Part) -> bool {
+    let pressed = || {
+        let topic = state.topics().get(part.topic)?;
+        let (most, stream) = (topic.keeping.bytes_max()?, topic.stream(part.partition)?);
+        Some(state.bytes(stream) > most / 2)
+    };
+    pressed().unwrap_or(false)
+}
+
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.
-async fn note(parts: Parts, progress: Arc<Mutex<BTreeMap<Part, Mark>>>) {
+async fn note(parts: Parts, progress: Progress) {
+    let mut noted = time::now();
     loop {
-        time::sleep(NOTE_EVERY).await;
-        let moved = std::mem::take(&mut *locked(&progress));
+        time::sleep(LOOK_EVERY).await;
+        let is_due = noted.elapsed() >= NOTE_EVERY;
+        if is_due {
+            noted = time::now();
+        }
+        let moved = {
+            let mut progress = locked(&progress);
+            let (moved, later) = parts.context.broker.site().read(|state| {
+                let all = std::mem::take(&mut *progress).into_iter();
+                all.partition(|(part, _)| is_due || is_pressed(state, *part))
+            });
+            *progress = later;
+            let moved: BTreeMap<Part, Mark> = moved;
+            moved
+        };
         for (Part { topic, partition }, Mark { offset, tag }) in moved {
             let place = MirrorPlace { link: parts.link.number, topic, partition, offset, tag };
             let unit = Unit::of(Operation::Link(LinkOperation::PeerHas { place }));
@@ -161,6 +201,10 @@ struct Look {
     known: Option<Mark>,
     /// What the other side was known to hold.
     noted: Option<Mark>,
+    /// How urgent it is.
+    lane: Priority,
+    /// The marker that spans the offset in question, or else the first one behind it.
+    gap: Option<Gap>,
 }
 
 /// Why a partition is not shipped.
@@ -175,15 +219,19 @@ enum Stop {
     Unreadable,
     /// This node does not lead, or not yet.
     Deposed,
+    /// It may not go any more.
+    Withheld,
 }
 
 /// One partition on its way.
 struct Shipment {
     parts: Parts,
-    room: Arc<Semaphore>,
-    reading: Arc<Semaphore>,
+    lanes: Lanes,
     sent: Sent,
+    progress: Progress,
     part: Part,
+    /// Where it begins.
+    from: Mark,
 }
 
 impl Shipment {
@@ -202,6 +250,10 @@ impl Shipment {
             }
             Stop::Unreadable => self.parts.end(Ended::Lost),
             Stop::Deposed => self.parts.end(Ended::Deposed),
+            Stop::Withheld => {
+                self.parts.context.host.probe(Probe::RuleChangedInFlight);
+                self.parts.end(Ended::Withheld);
+            }
         }
     }
 
@@ -215,7 +267,13 @@ impl Shipment {
             let known = state.partition(stream).ok_or(Stop::Gone)?;
             let spans = state.spans(stream).rev().find(|span| span.first <= at);
             let noted = state.peer_progress(link, stream);
+            let lane = match fulmar_host::planted(Plant::PriorityStarved) {
+                true => Priority::Normal,
+                false => topic.priority(),
+            };
+            let gap = state.gaps(stream).find(|gap| gap.end > at);
             Ok(Look {
+                lane,
                 stream,
                 chain_key: topic.chain_key,
                 log_start: known.log_start,
@@ -223,6 +281,7 @@ impl Shipment {
                 chain: known.chain,
                 known: spans.map(|span| Mark { offset: span.first, tag: span.chain }),
                 noted: noted.map(|peer| Mark { offset: peer.offset, tag: peer.tag }),
+                gap: gap.copied(),
             })
         })
     }
@@ -239,7 +298,8 @@ impl Shipment {
 
     /// As [`Self::verify`], a few at a time.
     async fn verified(&self, mark: Mark) -> Result<(), Stop> {
-        let _slot = self.reading.acquire().await;
+        let lane = self.look(mark.offset)?.lane;
+        let _slot = self.lanes[lane.rank()].reading.acquire().await;
         self.verify(mark).await
     }
 
@@ -266,14 +326,20 @@ impl Shipment {
             look.known.filter(|known| known.offset >= look.log_start).ok_or(Stop::Again)?;
         while at.offset < to.offset {
             let batches = self.read(look.stream, at.offset, to.offset).await?;
-            let is_next = batches.first().is_some_and(|batch| batch.base_offset == at.offset);
-            if !is_next && self.look(at.offset)?.log_start > at.offset {
-                // They expired meanwhile.
-                return Err(Stop::Again);
-            }
-            if batches.is_empty() {
-                // No batch ends there, so the other side has it from somebody else.
-                return Err(Stop::Fork);
+            let found = batches.first().map(|batch| batch.base_offset);
+            if found != Some(at.offset) {
+                let now = self.look(at.offset)?;
+                if now.log_start > at.offset {
+                    // They expired meanwhile.
+                    return Err(Stop::Again);
+                }
+                // What was not kept is not in the chain.
+                let Some(end) = hole(&now, at.offset, found.unwrap_or(to.offset)) else {
+                    // No batch ends there, so the other side has it from somebody else.
+                    return Err(Stop::Fork);
+                };
+                at.offset = end;
+                continue;
             }
             for batch in batches {
                 at = behind(&look.chain_key, at.tag, &batch);
@@ -295,12 +361,22 @@ impl Shipment {
             }
         }
         self.parts.said(self.part, from.offset);
+        // Whoever was never told, or was told of a copy that was removed since, waits for no more than
+        // what is lacking.
+        let noted = self.look(from.offset).map(|look| look.noted);
+        if noted.is_ok_and(|noted| noted.map(|noted| noted.offset) != Some(from.offset)) {
+            locked(&self.progress).insert(self.part, from);
+        }
         if from.offset > Offset(0) {
             self.parts.context.host.probe(Probe::LinkResumed);
         }
         let mut at = from;
+        let mut lane = match self.look(at.offset) {
+            Ok(look) => look.lane,
+            Err(stop) => return stop,
+        };
         loop {
-            match self.ship_some(at).await {
+            match self.ship_some(&mut lane, at).await {
                 Ok(next) => at = next,
                 Err(Stop::Again) => time::sleep(LOOK_EVERY).await,
                 Err(stop) => return stop,
@@ -309,10 +385,19 @@ impl Shipment {
     }
 
     /// Ships what there is behind a place, or waits until there is something. Returns how far it came.
-    async fn ship_some(&self, at: Mark) -> Result<Mark, Stop> {
+    async fn ship_some(&self, lane: &mut Priority, at: Mark) -> Result<Mark, Stop> {
         let look = self.look(at.offset)?;
+        if look.lane != *lane {
+            // What is on its way as another priority must not be overtaken, nor overtake.
+            if !self.has_arrived(at) {
+                time::sleep(LOOK_EVERY).await;
+                return Ok(at);
+            }
+            *lane = look.lane;
+        }
+        let lane = *lane;
         if at.offset < look.log_start {
-            return self.skip_expired(at.offset, look.log_start).await;
+            return self.skip_expired(lane, at.offset, look.log_start).await;
         }
         let watch = self.parts.context.broker.site().watch(&[look.stream]);
         let look = self.look(at.offset)?;
@@ -321,7 +406,7 @@ impl Shipment {
             return Ok(at);
         }
         // What is read waits here for room.
-        let _slot = self.reading.acquire().await;
+        let _slot = self.lanes[lane.rank()].reading.acquire().await;
         let batches = if fulmar_host::planted(Plant::ShipUncommitted) && at.offset >= look.next {
             time::sleep(LOOK_EVERY / 100).await;
             let broker = &self.parts.context.broker;
@@ -332,55 +417,157 @@ impl Shipment {
         } else {
             self.read(look.stream, at.offset, look.next).await?
         };
-        let from = at.offset;
+        if let Some(found) = batches.first().map(|batch| batch.base_offset)
+            && found > at.offset
+        {
+            return self.skip_hole(lane, at, found).await;
+        }
+        if batches.is_empty() {
+            // A log in which nothing begins where the state says so gives nothing at once, however
+            // often it is asked.
+            return self.skip_hole(lane, at, look.next).await;
+        }
         let mut at = at;
         for batch in batches {
             if batch.base_offset != at.offset {
                 break;
             }
-            at = self.send(&look.chain_key, at, batch).await;
+            at = self.send(lane, &look.chain_key, at, batch).await?;
         }
-        // A log in which nothing begins where the state says so gives nothing at once, however often
-        // it is asked.
-        if at.offset == from { Err(Stop::Again) } else { Ok(at) }
+        Ok(at)
     }
 
     /// Sends what takes so many bytes of room, once there are as many, and notes the place behind it.
-    async fn post(&self, message: Message, bytes: u32, behind: Mark) {
+    async fn post(&self, lane: Priority, message: Message, bytes: u32, behind: Mark) {
         // The session ends, and this with it, before the room is closed.
-        if let Ok(room) = self.room.acquire_many(bytes).await {
+        if let Ok(room) = self.lanes[lane.rank()].room.acquire_many(bytes).await {
             room.forget();
         }
         locked(&self.sent).entry(self.part).or_default().push_back(behind);
-        self.parts.send(message).await;
+        self.parts.ship(lane, message).await;
     }
 
-    async fn skip_expired(&self, from: Offset, start: Offset) -> Result<Mark, Stop> {
+    /// Whether the other side has everything that was sent before a place.
+    fn has_arrived(&self, at: Mark) -> bool {
+        let sent = locked(&self.sent);
+        let first = sent.get(&self.part).and_then(VecDeque::front);
+        first.is_none_or(|first| *first == at)
+    }
+
+    /// Says that something is missing from a place on.
+    async fn say_missing(
+        &self,
+        lane: Priority,
+        from: Offset,
+        behind: Mark,
+        missing: Missing,
+    ) -> Mark {
+        let wrong = fulmar_host::planted(Plant::MarkerCountWrong) && missing.count > 1;
+        let missing = Missing { count: missing.count - u64::from(wrong), ..missing };
+        let (part, mark) = (self.part, Mark { offset: from, tag: behind.tag });
+        let gap = Message::Gap { part, mark, to: behind.offset, missing };
+        self.post(lane, gap, GAP_BYTES, behind).await;
+        behind
+    }
+
+    /// Goes on behind offsets that were not kept here, up to where the next batch begins.
+    async fn skip_hole(&self, lane: Priority, at: Mark, to: Offset) -> Result<Mark, Stop> {
+        let look = self.look(at.offset)?;
+        if at.offset < look.log_start {
+            return Err(Stop::Again);
+        }
+        let end = hole(&look, at.offset, to).ok_or(Stop::Again)?;
+        let gap = look.gap.ok_or(Stop::Again)?;
+        let missing = Missing { count: end.0 - at.offset.0, ..gap.missing };
+        // What was not kept is not in the chain.
+        Ok(self.say_missing(lane, at.offset, Mark { offset: end, tag: at.tag }, missing).await)
+    }
+
+    /// Goes on behind records that are gone: up to the end of the next marker, or to the start. Below the
+    /// start nothing is left, whatever a marker counts.
+    async fn skip_expired(
+        &self,
+        lane: Priority,
+        from: Offset,
+        start: Offset,
+    ) -> Result<Mark, Stop> {
         let look = self.look(start)?;
         if look.log_start != start {
             return Err(Stop::Again);
         }
         let end = Mark { offset: look.next, tag: look.chain };
+        let untimed = |to: Offset| Missing::untimed(GapReason::Expired, to.0 - from.0);
+        if fulmar_host::planted(Plant::GapTooWide) {
+            return Ok(self.say_missing(lane, from, end, untimed(end.offset)).await);
+        }
         let behind = match look.known {
-            _ if fulmar_host::planted(Plant::GapTooWide) => end,
             Some(known) if known.offset == start => known,
             _ if start == look.next => end,
             // The start is always that of a span; it has moved since.
             _ => return Err(Stop::Again),
         };
-        let (mark, reason) = (Mark { offset: from, tag: behind.tag }, GapReason::Expired);
-        let gap = Message::Gap { part: self.part, mark, to: behind.offset, reason };
-        self.post(gap, GAP_BYTES, behind).await;
-        Ok(behind)
+        let gap = self.look(from)?.gap.filter(|gap| gap.first < start);
+        let (behind, missing) = match gap {
+            Some(gap) if gap.first <= from && gap.end <= start => {
+                let behind = Mark { offset: gap.end, tag: gap.tag };
+                (behind, Missing { count: gap.end.0 - from.0, ..gap.missing })
+            }
+            // Nobody was known to lack what lies before it.
+            Some(gap) if gap.end <= start => {
+                let behind = Mark { offset: gap.end, tag: gap.tag };
+                let missing = untimed(gap.end).with(&Missing { count: 0, ..gap.missing });
+                (behind, missing)
+            }
+            Some(_) | None => (behind, untimed(behind.offset)),
+        };
+        Ok(self.say_missing(lane, from, behind, missing).await)
     }
 
-    async fn send(&self, chain_key: &[u8; 32], at: Mark, batch: StoredBatch) -> Mark {
+    async fn send(
+        &self,
+        lane: Priority,
+        chain_key: &[u8; 32],
+        at: Mark,
+        batch: StoredBatch,
+    ) -> Result<Mark, Stop> {
         let behind = behind(chain_key, at.tag, &batch);
-        let bytes = u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
         let mark = Mark { offset: batch.base_offset, tag: behind.tag };
-        self.post(Message::Batch(self.part, mark, batch.bytes), bytes, behind).await;
-        behind
+        let is_raw = fulmar_host::planted(Plant::RuleSkippedOnRetry) && at == self.from
+            || fulmar_host::planted(Plant::CompressedGoesRaw) && is_compressed(&batch.bytes);
+        let cleared = match is_raw {
+            true => Some(Cleared::Goes(batch.bytes.clone())),
+            false => self.parts.border.clear(&self.parts, self.part.topic, &batch.bytes),
+        };
+        let host = &self.parts.context.host;
+        match cleared {
+            Some(Cleared::Goes(bytes)) => {
+                if bytes.len() != batch.bytes.len() {
+                    host.probe(Probe::FieldWithheld);
+                }
+                let room = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                self.post(lane, Message::Batch(self.part, mark, bytes), room, behind).await;
+            }
+            Some(Cleared::Withheld) => {
+                host.probe(Probe::BatchWithheld);
+                let missing = Missing::untimed(GapReason::Withheld, u64::from(batch.records));
+                self.say_missing(lane, batch.base_offset, behind, missing).await;
+            }
+            None => return Err(Stop::Withheld),
+        }
+        Ok(behind)
     }
+}
+
+fn is_compressed(batch: &[u8]) -> bool {
+    let header = BatchHeader::read(batch).map(|header| header.attributes.compression());
+    !matches!(header, Ok(Ok(Compression::None)))
+}
+
+/// Up to where nothing was kept from an offset on, if a marker says so and no batch begins before.
+fn hole(look: &Look, from: Offset, to: Offset) -> Option<Offset> {
+    let gap = look.gap.filter(|gap| gap.first <= from)?;
+    let end = gap.end.min(to);
+    (end > from).then_some(end)
 }
 
 /// The place behind a batch.

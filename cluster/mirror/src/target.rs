@@ -19,17 +19,35 @@ use fulmar_host::random;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, Operation, Unit};
-use fulmar_types::link::GapReason;
+use fulmar_types::gap::Missing;
+use fulmar_types::limits::BATCH_BYTES_MAX;
+use fulmar_types::link::Priority;
 use fulmar_types::{Event, Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-/// Bytes of batches that the other side may have on their way, of all partitions together.
-const ROOM_BYTES: u32 = 8 << 20;
+/// Bytes of batches of one priority that the other side may have on their way, of all partitions
+/// together. Each has room of its own, so that none waits for another.
+const fn room_bytes(lane: Priority) -> u32 {
+    match lane {
+        Priority::Urgent | Priority::Bulk => ROOM_BYTES_MAX / 2,
+        Priority::Normal => ROOM_BYTES_MAX,
+    }
+}
+
+/// The most of it.
+pub(crate) const ROOM_BYTES_MAX: u32 = 8 << 20;
 
 /// How much must have become free before it is said.
-const ROOM_STEP_BYTES: u32 = ROOM_BYTES / 8;
+const ROOM_STEP_BYTES: u32 = ROOM_BYTES_MAX / 16;
+
+/// Bytes of batches that are not urgent and are being proposed at one time: as much is in front of an
+/// urgent one at most.
+const PROPOSING_BYTES_MAX: usize = 4 << 20;
+
+const _: () = assert!(room_bytes(Priority::Urgent) as usize >= 2 * BATCH_BYTES_MAX);
+const _: () = assert!(PROPOSING_BYTES_MAX >= 2 * BATCH_BYTES_MAX);
 
 /// The room that a gap takes, on both sides.
 pub(crate) const GAP_BYTES: u32 = 256;
@@ -52,20 +70,24 @@ struct Incoming {
     operation: LinkOperation,
     /// Up to where the partition is when that is done.
     behind: Mark,
-    /// The bytes of it that take room.
+    /// The bytes of it that take room, and the priority whose room that is.
     bytes: u32,
+    lane: Priority,
 }
 
 /// A partition that is taken: its mirror here, and who commits what comes.
 struct Taken {
     topic: TopicId,
+    /// The offset that comes next.
+    next: Offset,
     incoming: mpsc::UnboundedSender<Incoming>,
     _committing: Owned<()>,
 }
 
 type Taking = Arc<Mutex<BTreeMap<Part, Taken>>>;
 
-/// Room that is to be given back to the other side, and what it has left.
+/// Room of one priority that is to be given back to the other side, and what it has left.
+#[derive(Clone, Copy, Default)]
 struct Room {
     freed: u32,
     given: u32,
@@ -80,11 +102,13 @@ impl Room {
     }
 }
 
+type Rooms = Arc<Mutex<[Room; Priority::ALL.len()]>>;
+
 /// The taking side.
 pub(crate) struct Target {
     parts: Parts,
     taking: Taking,
-    room: Arc<Mutex<Room>>,
+    rooms: Rooms,
     offers: watch::Sender<Option<Vec<Offered>>>,
     /// Partitions that are not taken any more in this session.
     stopped: BTreeSet<Part>,
@@ -95,17 +119,28 @@ impl Target {
     pub(crate) fn start(parts: Parts) -> Self {
         let (offers, offered) = watch::channel(None);
         let taking = Taking::default();
-        let room = Arc::new(Mutex::new(Room { freed: 0, given: 0 }));
-        let taker =
-            Taker { parts: parts.clone(), taking: Arc::clone(&taking), room: Arc::clone(&room) };
+        let rooms = Rooms::default();
+        let taker = Taker {
+            parts: parts.clone(),
+            taking: Arc::clone(&taking),
+            rooms: Arc::clone(&rooms),
+            proposing: Arc::new(Semaphore::new(PROPOSING_BYTES_MAX)),
+        };
         let _taking_up = task::spawn_owned(taker.run(offered));
-        Self { parts, taking, room, offers, stopped: BTreeSet::new(), _taking_up }
+        Self { parts, taking, rooms, offers, stopped: BTreeSet::new(), _taking_up }
     }
 
     /// Lets the other side send.
     pub(crate) async fn give_room(&self) {
-        locked(&self.room).given = ROOM_BYTES;
-        self.parts.send(Message::Room(ROOM_BYTES)).await;
+        for lane in Priority::ALL {
+            locked(&self.rooms)[lane.rank()].given = room_bytes(lane);
+            self.parts.send(Message::Room(lane, room_bytes(lane))).await;
+        }
+    }
+
+    /// The other side has used room. `false` if it had not been given as much.
+    fn takes_room(&self, lane: Priority, bytes: u32) -> bool {
+        locked(&self.rooms)[lane.rank()].take(bytes)
     }
 
     /// What the other side lets go, all of it.
@@ -115,13 +150,13 @@ impl Target {
     }
 
     /// A batch came. `false` if it may not.
-    pub(crate) fn batch(&mut self, part: Part, mark: Mark, bytes: Bytes) -> bool {
+    pub(crate) fn batch(&mut self, lane: Priority, part: Part, mark: Mark, bytes: Bytes) -> bool {
         let Ok(len) = u32::try_from(bytes.len()) else { return false };
-        if !locked(&self.room).take(len) {
+        if !self.takes_room(lane, len) {
             return false;
         }
         let bytes_max = self.parts.context.settings.batch_bytes_max;
-        let valid = fulmar_wire::batch::Batch::from_producer(bytes, bytes_max);
+        let valid = fulmar_wire::batch::Batch::from_origin(bytes, bytes_max);
         let bytes = match valid {
             Ok(batch) => batch.into_bytes(),
             Err(error) => {
@@ -136,37 +171,48 @@ impl Target {
         };
         let Some(records) = records_of(&bytes) else { return false };
         let behind = Mark { offset: mark.offset.plus(records), tag: mark.tag };
-        self.pass(part, behind, len, |place| LinkOperation::MirrorAppend {
+        self.pass(part, (mark.offset, behind), (lane, len), |place| LinkOperation::MirrorAppend {
             place: MirrorPlace { offset: mark.offset, ..place },
             batch: Batch::new(bytes),
         })
     }
 
     /// Something will never come. `false` if it may not be said.
-    pub(crate) fn gap(&mut self, part: Part, mark: Mark, to: Offset, reason: GapReason) -> bool {
-        if to <= mark.offset || !locked(&self.room).take(GAP_BYTES) {
+    pub(crate) fn gap(
+        &mut self,
+        lane: Priority,
+        part: Part,
+        mark: Mark,
+        (to, missing): (Offset, Missing),
+    ) -> bool {
+        if !missing.fits(mark.offset, to) || !self.takes_room(lane, GAP_BYTES) {
             return false;
         }
         self.parts.context.host.probe(Probe::GapMirrored);
         let behind = Mark { offset: to, tag: mark.tag };
-        self.pass(part, behind, GAP_BYTES, |place| LinkOperation::MirrorSkip {
+        let operation = |place| LinkOperation::MirrorSkip {
             place: MirrorPlace { offset: mark.offset, ..place },
             to,
-            reason,
-        })
+            missing,
+        };
+        self.pass(part, (mark.offset, behind), (lane, GAP_BYTES), operation)
     }
 
-    /// Hands something on to the task of its partition.
+    /// Hands something from an offset on to the task of its partition.
     fn pass(
         &self,
         part: Part,
-        behind: Mark,
-        bytes: u32,
+        (from, behind): (Offset, Mark),
+        (lane, bytes): (Priority, u32),
         operation: impl FnOnce(MirrorPlace) -> LinkOperation,
     ) -> bool {
-        let taking = locked(&self.taking);
+        let mut taking = locked(&self.taking);
         // What was not asked for is not taken; what was given up may still come for a while.
-        let Some(taken) = taking.get(&part) else { return self.stopped.contains(&part) };
+        let Some(taken) = taking.get_mut(&part) else { return self.stopped.contains(&part) };
+        if from != taken.next {
+            return false;
+        }
+        taken.next = behind.offset;
         let place = MirrorPlace {
             link: self.parts.link.number,
             topic: taken.topic,
@@ -174,7 +220,7 @@ impl Target {
             offset: behind.offset,
             tag: behind.tag,
         };
-        let incoming = Incoming { operation: operation(place), behind, bytes };
+        let incoming = Incoming { operation: operation(place), behind, bytes, lane };
         taken.incoming.send(incoming).is_ok()
     }
 
@@ -199,7 +245,9 @@ fn records_of(bytes: &Bytes) -> Option<u64> {
 struct Taker {
     parts: Parts,
     taking: Taking,
-    room: Arc<Mutex<Room>>,
+    rooms: Rooms,
+    /// Bytes that may be proposed.
+    proposing: Arc<Semaphore>,
 }
 
 /// What there is for an offered topic on this site.
@@ -335,10 +383,14 @@ impl Taker {
                 return;
             }
             let (incoming, came) = mpsc::unbounded_channel();
-            let committer =
-                Committer { parts: self.parts.clone(), room: Arc::clone(&self.room), part };
+            let committer = Committer {
+                parts: self.parts.clone(),
+                rooms: Arc::clone(&self.rooms),
+                proposing: Arc::clone(&self.proposing),
+                part,
+            };
             let _committing = task::spawn_owned(committer.run(came));
-            taking.insert(part, Taken { topic, incoming, _committing });
+            taking.insert(part, Taken { topic, next: mark.offset, incoming, _committing });
         }
         self.parts.send(Message::Take(part, mark)).await;
     }
@@ -347,7 +399,8 @@ impl Taker {
 /// Commits what comes for one partition.
 struct Committer {
     parts: Parts,
-    room: Arc<Mutex<Room>>,
+    rooms: Rooms,
+    proposing: Arc<Semaphore>,
     part: Part,
 }
 
@@ -356,13 +409,16 @@ struct Proposed {
     ticket: Ticket,
     behind: Mark,
     bytes: u32,
+    lane: Priority,
+    _proposing: Option<OwnedSemaphorePermit>,
 }
 
 impl Committer {
     async fn run(self, mut came: mpsc::UnboundedReceiver<Incoming>) {
         let mut proposed: VecDeque<Proposed> = VecDeque::new();
+        let mut waiting = None;
         loop {
-            match next(&mut proposed, &mut came).await {
+            match self.next(&mut proposed, &mut came, &mut waiting).await {
                 Next::Answer(answer) => {
                     let done = proposed.pop_front().expect("its ticket was answered");
                     if !is_committed(&answer) {
@@ -370,21 +426,64 @@ impl Committer {
                     }
                     self.committed(&done, proposed.is_empty()).await;
                 }
-                Next::Came(Incoming { operation, behind, bytes }) => {
+                Next::Came(incoming, _proposing) => {
+                    let Incoming { operation, behind, bytes, lane } = *incoming;
                     let unit = Unit::of(Operation::Link(operation));
                     let deadline = time::now() + PROPOSE_TIMEOUT;
                     let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;
-                    proposed.push_back(Proposed { ticket, behind, bytes });
+                    proposed.push_back(Proposed { ticket, behind, bytes, lane, _proposing });
                 }
                 Next::Over => return,
             }
         }
     }
 
+    /// What is to be done next. What has come and may not be proposed yet stays in `waiting`.
+    async fn next(
+        &self,
+        proposed: &mut VecDeque<Proposed>,
+        came: &mut mpsc::UnboundedReceiver<Incoming>,
+        waiting: &mut Option<Incoming>,
+    ) -> Next {
+        let has_place = proposed.len() < PROPOSED_MAX;
+        let answered = async {
+            match proposed.front_mut() {
+                Some(first) => (&mut first.ticket).await,
+                None => std::future::pending().await,
+            }
+        };
+        let to_propose = async {
+            if waiting.is_none() {
+                *waiting = came.recv().await;
+            }
+            let (lane, bytes) = match waiting {
+                Some(incoming) => (incoming.lane, incoming.bytes),
+                None => return Next::Over,
+            };
+            let permit = self.permit(lane, bytes).await;
+            waiting.take().map_or(Next::Over, |incoming| Next::Came(Box::new(incoming), permit))
+        };
+        tokio::select! {
+            biased;
+            answer = answered => Next::Answer(answer),
+            next = to_propose, if has_place => next,
+        }
+    }
+
+    /// What allows to propose something; nobody keeps back what is urgent.
+    async fn permit(&self, lane: Priority, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        if lane == Priority::Urgent {
+            return None;
+        }
+        let bytes = bytes.min(u32::try_from(PROPOSING_BYTES_MAX).unwrap_or(u32::MAX));
+        Arc::clone(&self.proposing).acquire_many_owned(bytes).await.ok()
+    }
+
     /// Tells the other side, now and then, how far this one is, and that there is room again.
     async fn committed(&self, done: &Proposed, was_last: bool) {
         let freed = {
-            let mut room = locked(&self.room);
+            let mut rooms = locked(&self.rooms);
+            let room = &mut rooms[done.lane.rank()];
             room.freed += done.bytes;
             let is_due = room.freed >= ROOM_STEP_BYTES;
             let freed = if is_due { std::mem::take(&mut room.freed) } else { 0 };
@@ -392,7 +491,7 @@ impl Committer {
             freed
         };
         if freed > 0 {
-            self.parts.send(Message::Room(freed)).await;
+            self.parts.send(Message::Room(done.lane, freed)).await;
         }
         if was_last || freed > 0 {
             self.parts.send(Message::Has(self.part, done.behind)).await;
@@ -405,27 +504,9 @@ enum Next {
     /// The oldest proposal was answered.
     Answer(Answer),
     /// Something is to be proposed.
-    Came(Incoming),
+    Came(Box<Incoming>, Option<OwnedSemaphorePermit>),
     /// The session is over.
     Over,
-}
-
-async fn next(
-    proposed: &mut VecDeque<Proposed>,
-    came: &mut mpsc::UnboundedReceiver<Incoming>,
-) -> Next {
-    let has_place = proposed.len() < PROPOSED_MAX;
-    let answered = async {
-        match proposed.front_mut() {
-            Some(first) => (&mut first.ticket).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        answer = answered => Next::Answer(answer),
-        incoming = came.recv(), if has_place => incoming.map_or(Next::Over, Next::Came),
-    }
 }
 
 fn is_committed(answer: &Answer) -> bool {

@@ -9,6 +9,7 @@
 pub mod config;
 pub mod event;
 pub mod exit;
+pub mod gap;
 pub mod id;
 pub mod limits;
 pub mod link;

@@ -3,7 +3,7 @@
 //! Invariant: a definition comes from a client of this site and never from the peer; in particular the
 //! region of the peer is what stands here, whatever the peer says of itself.
 
-use std::fmt;
+use crate::units::HumanSize;
 
 /// The longest name of a link, a site, a region or a place to dial, in bytes.
 pub const LINK_TEXT_BYTES_MAX: usize = 249;
@@ -20,6 +20,16 @@ pub const LINK_TOPICS_MAX: usize = 1_024;
 /// The longest certificate of an authority, in bytes.
 pub const LINK_AUTHORITY_BYTES_MAX: usize = 8 << 10;
 
+/// Connections of one link, at most.
+pub const LINK_CONNECTIONS_MAX: u8 = 8;
+
+/// Connections of a link for which nothing else is said: enough for three of four to fill a long line
+/// that loses something, which a single one cannot.
+pub const LINK_CONNECTIONS_DEFAULT: u8 = 4;
+
+/// The lowest cap of a link, in bytes per second: less could not keep its greetings alive.
+pub const LINK_CAP_MIN: u64 = 16 << 10;
+
 /// Among the settings of a link or a rule: the number of its definition.
 pub const NUMBER: &str = "number";
 
@@ -33,7 +43,7 @@ pub const CHANGED_MS: &str = "changed-ms";
 pub const EVERY_TOPIC: &str = "*";
 
 /// A link to another site.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkDefinition {
     /// The name of the other site. Its topics are called `{site}.{topic}` here.
     pub site: String,
@@ -48,6 +58,25 @@ pub struct LinkDefinition {
     pub take: Vec<String>,
     /// Nothing passes for now.
     pub paused: bool,
+    /// The most bytes that this side sends in any second; `None` for as many as the line takes.
+    pub cap: Option<u64>,
+    /// How many connections carry the link; the lesser number of the two sides counts.
+    pub connections: u8,
+}
+
+impl Default for LinkDefinition {
+    fn default() -> Self {
+        Self {
+            site: String::new(),
+            region: String::new(),
+            authority: Vec::new(),
+            dial: Vec::new(),
+            take: Vec::new(),
+            paused: false,
+            cap: None,
+            connections: LINK_CONNECTIONS_DEFAULT,
+        }
+    }
 }
 
 impl LinkDefinition {
@@ -69,6 +98,8 @@ impl LinkDefinition {
             && self.authority.len() <= LINK_AUTHORITY_BYTES_MAX
             && self.dial.len() <= LINK_DIALS_MAX
             && self.take.len() <= LINK_TOPICS_MAX
+            && self.cap.is_none_or(|cap| cap >= LINK_CAP_MIN)
+            && (1..=LINK_CONNECTIONS_MAX).contains(&self.connections)
             && self.dial.iter().chain(&self.take).all(short)
     }
 }
@@ -84,12 +115,19 @@ impl LinkDefinition {
             ("dial", self.dial.join(",")),
             ("take", self.take.join(",")),
             ("paused", self.paused.to_string()),
+            ("cap", self.cap_text()),
+            ("connections", self.connections.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
     }
 
-    /// The definition with these settings; what is missing is empty.
+    /// The cap as it is written: a size, for a second, or `none`.
+    pub fn cap_text(&self) -> String {
+        self.cap.map_or_else(|| NO_CAP.to_owned(), |cap| HumanSize(cap).to_string())
+    }
+
+    /// The definition with these settings; what is missing is empty, or has its default.
     ///
     /// # Errors
     /// For people: a setting that does not exist, or a value that it cannot have.
@@ -109,10 +147,82 @@ impl LinkDefinition {
                         .parse()
                         .map_err(|_| format!("`paused` is true or false, and not `{value}`"))?;
                 }
+                "cap" => link.cap = cap(value)?,
+                "connections" => link.connections = connections(value)?,
                 _ => return Err(format!("a link has no setting `{name}`")),
             }
         }
         Ok(link)
+    }
+}
+
+/// How it is written that a link has no cap.
+pub const NO_CAP: &str = "none";
+
+/// A cap that was written as a size for each second, or `none`.
+///
+/// # Errors
+/// For people.
+pub fn cap(text: &str) -> Result<Option<u64>, String> {
+    if text == NO_CAP {
+        return Ok(None);
+    }
+    let HumanSize(cap) = HumanSize::parse(text)
+        .map_err(|error| format!("`cap` is `{NO_CAP}` or a size for each second: {error}"))?;
+    if cap < LINK_CAP_MIN {
+        let least = HumanSize(LINK_CAP_MIN);
+        return Err(format!("`cap` is {least} for each second at least, and not `{text}`"));
+    }
+    Ok(Some(cap))
+}
+
+/// A number of connections of a link.
+///
+/// # Errors
+/// For people.
+pub fn connections(text: &str) -> Result<u8, String> {
+    let number = text.parse().ok().filter(|number| (1..=LINK_CONNECTIONS_MAX).contains(number));
+    number.ok_or_else(|| {
+        format!("`connections` is a number from 1 to {LINK_CONNECTIONS_MAX}, and not `{text}`")
+    })
+}
+
+/// The setting of a topic that says what goes before what on a link.
+pub const PRIORITY: &str = "fulmar.priority";
+
+/// How urgent the records of a topic are where they share a line with others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Goes before everything else.
+    Urgent,
+    /// What a topic is for which nothing is said.
+    #[default]
+    Normal,
+    /// Has time.
+    Bulk,
+}
+
+impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 3] = [Self::Urgent, Self::Normal, Self::Bulk];
+
+    /// How it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Urgent => "urgent",
+            Self::Normal => "normal",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// What was written.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.name() == name)
+    }
+
+    /// Its place among all, the most urgent first.
+    pub const fn rank(self) -> usize {
+        self as usize
     }
 }
 
@@ -131,38 +241,6 @@ fn bytes_of_hex(text: &str) -> Result<Vec<u8>, String> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-/// Why a mirror will never have some offsets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GapReason {
-    /// Their time was over at the origin before they were shipped.
-    Expired,
-}
-
-impl GapReason {
-    /// Its number in the log.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Expired => 1,
-        }
-    }
-
-    /// The reason with a number.
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            1 => Some(Self::Expired),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for GapReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Expired => f.write_str("expired at the origin"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +254,8 @@ mod tests {
             dial: vec!["10.0.0.1:9292".to_owned(), "hub.example:9292".to_owned()],
             take: vec!["orders".to_owned()],
             paused: true,
+            cap: Some(64 << 10),
+            connections: 8,
         };
         let settings = link.settings();
         let read = |settings: &[(String, String)]| {
@@ -184,9 +264,17 @@ mod tests {
         assert_eq!(read(&settings), Ok(link.clone()));
         assert!(link.takes("orders") && !link.takes("others"));
         assert_eq!(link.name_of("orders"), "hub.orders");
-        for (name, value) in
-            [("sight", "x"), ("paused", "maybe"), ("authority", "0"), ("authority", "zz")]
-        {
+        for (name, value) in [
+            ("sight", "x"),
+            ("paused", "maybe"),
+            ("authority", "0"),
+            ("authority", "zz"),
+            ("cap", "0B"),
+            ("cap", "100000"),
+            ("cap", "15KiB"),
+            ("connections", "0"),
+            ("connections", "9"),
+        ] {
             let bad = LinkDefinition::from_settings([(name, value)]).expect_err(name);
             assert!(bad.contains(name), "{bad}");
         }

@@ -95,12 +95,34 @@ plants! {
     ShipWithoutRule = "ship-without-rule",
     /// Ask the rules when a topic is offered, and not when its records are written to the link.
     RuleAtOfferOnly = "rule-at-offer-only",
+    /// Go on under the rule that stood when a link began, after it was changed.
+    OldRuleUsed = "old-rule-used",
+    /// Send the first batch of a partition that a link goes on with as it is stored.
+    RuleSkippedOnRetry = "rule-skipped-on-retry",
+    /// Send batches as they are stored that a producer has compressed.
+    CompressedGoesRaw = "compressed-goes-raw",
+    /// Let headers go, whatever their rule says.
+    HeadersGo = "headers-go",
     /// A link believes everybody who says that he is the other site.
     TakeAnybody = "take-anybody",
     /// A link believes whoever answers where it dials.
     DialAnybody = "dial-anybody",
     /// Tell a mirror that all there is has expired, where the oldest has.
     GapTooWide = "gap-too-wide",
+    /// Send what is urgent in the row of all others.
+    PriorityStarved = "priority-starved",
+    /// Send over a link whatever the line takes.
+    CapIgnored = "cap-ignored",
+    /// Take what comes over several connections as it comes.
+    StripeReorder = "stripe-reorder",
+    /// Leave the gap markers out of the snapshot, so that the next leader may not know them.
+    MarkerLostAtLeaderChange = "marker-lost-at-leader-change",
+    /// Tell a mirror of one record less than is missing.
+    MarkerCountWrong = "marker-count-wrong",
+    /// Let go what no other site has, whatever the policy of the budget says.
+    BudgetDropsUnsent = "budget-drops-unsent",
+    /// Acknowledge what is refused because a budget is reached.
+    BlockAcknowledges = "block-acknowledges",
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever
     /// offset is next.
     ProgressInMemory = "progress-in-memory",

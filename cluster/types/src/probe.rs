@@ -67,14 +67,28 @@ probes! {
     ExpiryHeldBack = "expiry held back",
     /// A link went on where an earlier session had left a mirror.
     LinkResumed = "link resumed",
+    /// A link lost one of its connections, and went on with the others.
+    StripeLost = "stripe lost",
+    /// What came over one connection of a link waited for what was to come over another before it.
+    StripeOvertook = "stripe overtook another",
     /// A batch was on its way to another site when its rule was taken back, and did not leave.
     RuleChangedInFlight = "rule changed in flight",
+    /// A batch left without some of what is in it, as its rule says.
+    FieldWithheld = "field withheld",
+    /// Nothing of a batch could leave, as its rule says.
+    BatchWithheld = "batch withheld",
     /// Somebody said that he is of another site, and could not prove it.
     StrangerRefused = "stranger refused",
     /// A link refused a mirror whose tag is not the one of the origin.
     ForkRefused = "fork refused",
     /// A mirror was told what it will never have.
     GapMirrored = "gap mirrored",
+    /// The oldest records went before some other site was known to have them.
+    WentUnsent = "went unsent",
+    /// A record was acknowledged and not kept, since the budget was reached.
+    NotKept = "not kept for the budget",
+    /// A producer was held back, since the budget was reached.
+    HeldBack = "held back for the budget",
 }
 
 impl Probe {

@@ -17,6 +17,7 @@ mod forks_have_cause;
 mod full_disk_survived;
 mod leader_completeness;
 mod lease_alone;
+mod link_protocol;
 mod log_matching;
 mod node_log;
 mod queues_bounded;
@@ -129,6 +130,7 @@ impl Default for Checks {
                 Box::<full_disk_survived::FullDiskSurvived>::default(),
                 Box::<stops_have_cause::StopsHaveCause>::default(),
                 Box::<forks_have_cause::ForksHaveCause>::default(),
+                Box::<link_protocol::LinkProtocol>::default(),
             ],
             violation: None,
         }

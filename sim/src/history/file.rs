@@ -1,7 +1,7 @@
 //! A history as a file: JSON, one operation a line, so that it can be searched and cut with the
 //! tools that everybody has.
 
-use super::{History, Kept, Operation, PartitionName, ReadBack, SeenRecord, Time};
+use super::{History, Kept, Marker, Operation, PartitionName, ReadBack, SeenRecord, Time};
 use fulmar_types::Offset;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -17,10 +17,16 @@ enum Line {
         #[serde(default)]
         at: Time,
         records: Vec<SeenRecord>,
+        #[serde(default)]
+        told_end: Offset,
     },
     Kept {
         partition: PartitionName,
         kept: Kept,
+    },
+    Marked {
+        partition: PartitionName,
+        markers: Vec<Marker>,
     },
 }
 
@@ -45,7 +51,7 @@ pub enum LoadError {
 
 impl History {
     /// The history as JSON lines: how long records are kept, the operations in the order of
-    /// their calls, then what was read back.
+    /// their calls, then what was read back and what was said to be missing.
     pub fn to_json_lines(&self) -> String {
         let operations = self.operations.iter().cloned().map(Line::Operation);
         let kept = self
@@ -57,9 +63,14 @@ impl History {
             start: read.start,
             at: read.at,
             records: read.records.clone(),
+            told_end: read.told_end,
+        });
+        let marked = self.markers.iter().map(|(partition, markers)| Line::Marked {
+            partition: partition.clone(),
+            markers: markers.clone(),
         });
         let mut text = String::new();
-        for line in kept.chain(operations).chain(read_back) {
+        for line in kept.chain(operations).chain(read_back).chain(marked) {
             text.push_str(&serde_json::to_string(&line).expect("plain data has a JSON form"));
             text.push('\n');
         }
@@ -82,9 +93,10 @@ impl History {
                     }
                     history.operations.push(operation);
                 }
-                Line::ReadBack { partition, start, at, records } => {
-                    history.read_back(partition, ReadBack { start, at, records });
+                Line::ReadBack { partition, start, at, records, told_end } => {
+                    history.read_back(partition, ReadBack { start, at, records, told_end });
                 }
+                Line::Marked { partition, markers } => history.mark(partition, markers),
                 Line::Kept { partition, kept } => history.keep(partition, kept),
             }
         }

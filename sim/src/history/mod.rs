@@ -18,8 +18,9 @@ pub mod checks;
 
 pub use file::LoadError;
 pub use model::{
-    Action, Batch, ChangeOutcome, ClientId, Kept, Operation, OperationId, PartitionName, Payload,
-    ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
+    Action, Batch, Budget, ChangeOutcome, ClientId, Kept, Marker, Operation, OperationId,
+    PartitionName, Payload, ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome,
+    SeenRecord, Time,
 };
 
 use fulmar_types::Offset;
@@ -31,6 +32,7 @@ pub struct History {
     operations: Vec<Operation>,
     read_back: BTreeMap<PartitionName, ReadBack>,
     kept: BTreeMap<PartitionName, Kept>,
+    markers: BTreeMap<PartitionName, Vec<Marker>>,
     payloads: BTreeSet<Payload>,
 }
 
@@ -133,6 +135,16 @@ impl History {
     /// least as long as nobody changes it ([`Action::Keep`]).
     pub fn keep(&mut self, partition: PartitionName, kept: Kept) {
         self.kept.insert(partition, kept);
+    }
+
+    /// Notes what a site said in the end of the records that are missing in a partition.
+    pub fn mark(&mut self, partition: PartitionName, markers: Vec<Marker>) {
+        self.markers.insert(partition, markers);
+    }
+
+    /// What is said to be missing, by partition.
+    pub fn markers(&self) -> &BTreeMap<PartitionName, Vec<Marker>> {
+        &self.markers
     }
 
     /// The operations in the order of their calls.

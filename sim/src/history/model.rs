@@ -163,12 +163,72 @@ pub struct ReadBack {
     pub at: Time,
     /// Its records.
     pub records: Vec<SeenRecord>,
+    /// Where it was said to end, which may lie behind the last record.
+    pub told_end: Offset,
 }
 
 impl ReadBack {
-    /// The offset behind the last record.
+    /// The offset that the next record will have.
     pub fn end(&self) -> Offset {
-        self.records.last().map_or(self.start, |record| record.offset.plus(1))
+        let end = self.records.last().map_or(self.start, |record| record.offset.plus(1));
+        end.max(self.told_end)
+    }
+}
+
+/// What goes when the bytes that are kept of a partition are reached and other sites lack what would have
+/// to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Budget {
+    /// The oldest.
+    #[default]
+    KeepNewest,
+    /// What comes.
+    KeepOldest,
+    /// Nothing: what comes has to wait.
+    Block,
+}
+
+impl Budget {
+    /// Its name as a setting of a topic.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KeepNewest => "keep-newest",
+            Self::KeepOldest => "keep-oldest",
+            Self::Block => "block",
+        }
+    }
+}
+
+/// What a site says of records that are missing in a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// The first offset.
+    pub first: Offset,
+    /// The offset behind the last one.
+    pub end: Offset,
+    /// How many records are missing in between.
+    pub count: u64,
+    /// Why, by its name.
+    pub reason: String,
+}
+
+impl Marker {
+    /// Whether it spans an offset.
+    pub fn spans(&self, offset: Offset) -> bool {
+        self.first <= offset && offset < self.end
+    }
+
+    /// Whether the reason is, or may be, a budget.
+    pub fn is_for_budget(&self) -> bool {
+        matches!(&*self.reason, "budget" | "several")
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, end, count, reason } = self;
+        write!(f, "the marker of {count} records ({reason}) from offset {first} to before {end}")
     }
 }
 
@@ -177,8 +237,12 @@ impl ReadBack {
 pub struct Kept {
     /// Nanoseconds; `None` for ever.
     pub for_ns: Option<u64>,
-    /// Bytes of each partition; `None` for all.
+    /// Bytes of each partition; `None` for all. Under another policy than [`Budget::KeepNewest`] that
+    /// is also what is kept at most.
     pub bytes: Option<u64>,
+    /// What goes when there are more.
+    #[serde(default)]
+    pub budget: Budget,
 }
 
 impl fmt::Display for Kept {

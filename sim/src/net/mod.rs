@@ -25,6 +25,7 @@
 //! Arrivals are made by the pump, a task of the harness, which survives every machine.
 
 mod congestion;
+mod ear;
 mod flow;
 mod line;
 mod link;
@@ -40,6 +41,7 @@ mod line_tests;
 #[cfg(test)]
 mod tests;
 
+pub use ear::Ear;
 pub use line::{Line, Trunk};
 pub use link::Link;
 pub use meter::Crossed;
@@ -164,6 +166,11 @@ impl NetSim {
         self.shared.with(|state, _| state.papers.insert(machine, papers));
     }
 
+    /// Has somebody listen to what sites say to each other, on connections that begin from now on.
+    pub fn overhear(&self, ear: Arc<dyn Ear>) {
+        self.shared.with(|state, _| state.ear = Some(ear));
+    }
+
     /// The machine with this address.
     pub fn machine_at(&self, address: IpAddr) -> Option<NodeId> {
         self.shared.with(|state, _| state.owners.get(&address).copied())
@@ -285,6 +292,22 @@ impl NetSim {
     /// Resets every connection between two machines. Returns the number of ends that broke.
     pub fn reset(&self, one: NodeId, other: NodeId) -> usize {
         self.shared.with(|state, _| state.reset_between(one, other))
+    }
+
+    /// Resets one connection of those between any two of these machines. Returns the number of ends
+    /// that broke.
+    pub fn reset_one(&self, between: &[(NodeId, NodeId)]) -> usize {
+        self.shared.with(|state, _| state.reset_one_between(between))
+    }
+
+    /// Counts from now on what is handed to connections that one side listens for on a port.
+    pub fn meter(&self, port: u16) {
+        self.shared.with(|state, _| state.metered_port = Some(port));
+    }
+
+    /// What was counted of a directed link: times in nanoseconds, and bytes.
+    pub fn metered(&self, from: NodeId, to: NodeId) -> Vec<(u64, u64)> {
+        self.shared.with(|state, _| state.metered.get(&(from, to)).cloned().unwrap_or_default())
     }
 
     /// Lets a machine forget its connections to a peer, which is not told and learns of it only

@@ -3,6 +3,7 @@
 //! Invariant: papers belong to a machine and are shown by whoever speaks from its address, so nobody can
 //! show those of another one; whether they are good is found out by who judges them, and not before.
 
+use super::ear::Overheard;
 use super::{Shared, SimNetwork};
 use fulmar_host::BoxFuture;
 use fulmar_host::net::{Connection, Distrust, LinkNetwork, Listener, Network, PeerIdentity};
@@ -41,8 +42,15 @@ impl fmt::Display for Papers {
 pub struct SimLinks(pub Arc<SimNetwork>);
 
 impl Shared {
-    /// The other side of a connection with what it shows.
-    fn shown(&self, connection: Connection) -> Connection {
+    /// The other side of a connection with what it shows, and somebody who listens, if there is one.
+    fn shown(&self, mut connection: Connection) -> Connection {
+        let ear = self.with(|state, _| {
+            state.overheard += 1;
+            state.ear.clone().map(|ear| (ear, state.overheard))
+        });
+        if let Some((ear, line)) = ear {
+            connection.writer = Box::new(Overheard { inner: connection.writer, ear, line });
+        }
         let address = connection.peer.address;
         let papers = self.with(|state, _| {
             let machine = state.owners.get(&address.ip())?;

@@ -17,6 +17,7 @@
 //! Invariants: a segment is in the queue or parked, never both, and leaves only by arriving or
 //! because its sender lost power before it could send it again, or, if it is a packet, by being lost.
 
+use super::ear::Ear;
 use super::flow::{Flow, HEADER_BYTES};
 use super::line::{Transmitter, Trunk};
 use super::link::Link;
@@ -157,6 +158,10 @@ pub struct State {
     pub(super) machines: BTreeMap<NodeId, Machine>,
     pub(super) owners: BTreeMap<IpAddr, NodeId>,
     pub(super) papers: BTreeMap<NodeId, Papers>,
+    /// Who listens to what sites say to each other.
+    pub(super) ear: Option<Arc<dyn Ear>>,
+    /// Sides of connections that are listened to, so far.
+    pub(super) overheard: u64,
     pub(super) listeners: BTreeMap<(NodeId, SocketAddr), ListenerState>,
     pub(super) ends: BTreeMap<EndId, End>,
     /// What crosses lines, by the end that sends; it may outlive its end.
@@ -177,6 +182,10 @@ pub struct State {
     /// The time at which the pump will wake up by itself.
     pub(super) pump_at_ns: u64,
     pub(super) counts: NetCounts,
+    /// Connections to this port are metered: for each directed link, when how many bytes were handed
+    /// to them.
+    pub(super) metered_port: Option<u16>,
+    pub(super) metered: BTreeMap<Way, Vec<(u64, u64)>>,
 }
 
 impl State {
@@ -194,6 +203,8 @@ impl State {
             machines: BTreeMap::new(),
             owners: BTreeMap::new(),
             papers: BTreeMap::new(),
+            ear: None,
+            overheard: 0,
             listeners: BTreeMap::new(),
             ends: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -210,6 +221,8 @@ impl State {
             stopped: false,
             pump_at_ns: u64::MAX,
             counts: NetCounts::default(),
+            metered_port: None,
+            metered: BTreeMap::new(),
         }
     }
 

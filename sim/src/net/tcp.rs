@@ -27,7 +27,7 @@ use super::state::{ListenerState, Segment, State, Way};
 use bytes::Bytes;
 use fulmar_host::net::BACKLOG;
 use madsim::task::NodeId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, Waker};
@@ -527,6 +527,10 @@ impl State {
             segment.extend_from_slice(&piece[..taken]);
         }
         end.sent_bytes += count as u64;
+        let (way, port) = (end.way, end.listener.map_or(end.remote.port(), |at| at.port()));
+        if self.metered_port == Some(port) {
+            self.metered.entry(way).or_default().push((now_ns, count as u64));
+        }
         self.send_next(now_ns, id, Body::Data(segment.into()));
         Poll::Ready(Ok(count))
     }
@@ -649,6 +653,24 @@ impl State {
             self.break_end(*id, ErrorKind::ConnectionReset);
         }
         ends.len()
+    }
+
+    /// Breaks one connection of those between any two of these machines.
+    pub(super) fn reset_one_between(&mut self, between: &[Way]) -> usize {
+        let is_among = |end: &End| {
+            let (one, other) = end.way;
+            between.contains(&(one, other)) || between.contains(&(other, one))
+        };
+        let open = self.ends.iter().filter(|(_, end)| is_among(end) && end.broken.is_none());
+        let open: BTreeSet<u64> = open.map(|(id, _)| id.connection).collect();
+        let Some(last) = (open.len() as u64).checked_sub(1) else { return 0 };
+        let picked = usize::try_from(self.prng.between(0, last)).unwrap_or(0);
+        let Some(connection) = open.into_iter().nth(picked) else { return 0 };
+        let sides = [Side::Connecting, Side::Accepting];
+        let ends = sides.map(|side| EndId { connection, side });
+        let there = ends.into_iter().filter(|id| self.ends.contains_key(id)).count();
+        ends.into_iter().for_each(|id| self.break_end(id, ErrorKind::ConnectionReset));
+        there
     }
 
     /// A machine forgets its connections to another, which is not told.

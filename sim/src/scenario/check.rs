@@ -51,6 +51,25 @@ kinds! {
         lasts = "for": Span<HumanDuration>;
     }
 
+    /// While records of one topic of a site waited to be sent over a link, those of an urgent one were
+    /// in its mirror soon.
+    UrgentOvertakes = "urgent_overtakes" {
+        /// The site with the mirrors.
+        site = "site": SiteName;
+        /// The site with the origins.
+        of = "of": SiteName;
+        /// The urgent topic.
+        topic = "topic": TopicName;
+        /// The other one.
+        over = "over": TopicName;
+        /// How many records of it wait at least.
+        backlog = "backlog": Span<Count>;
+        /// The longest time from the acknowledgement at the origin that is good enough.
+        lasts = "for": Span<HumanDuration>;
+        /// How many urgent records must have met such a backlog.
+        times = "times": Span<Count>;
+    }
+
     /// The leader changed so many times, so that the faults hit what they were meant to hit.
     LeaderChangesAtLeast = "leader_changes_at_least" {
         /// The site.

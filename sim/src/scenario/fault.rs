@@ -21,6 +21,16 @@ words! {
 }
 
 words! {
+    /// Which of the connections between two ends.
+    enum Which, "choice of connections" {
+        /// Every one.
+        All = "all",
+        /// One of them.
+        One = "one",
+    }
+}
+
+words! {
     /// Which file of a node rots.
     enum RotPlace, "place to rot" {
         /// Any file that has bytes, picked when the fault fires.
@@ -128,10 +138,12 @@ kinds! {
         lasts = "for": Span<HumanDuration>;
     }
 
-    /// Every open connection between two ends is reset; what was under way is lost.
+    /// Open connections between two ends are reset; what was under way is lost.
     Reset = "reset" {
         /// The two ends.
         between = "between": BetweenOf<TargetChoice>;
+        /// Which of them.
+        which = "which": Which, or Which::All;
     }
 
     /// New connections from the first end to the second are refused; open ones go on.

@@ -11,7 +11,7 @@ use super::param::Written;
 use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
-use super::workload::{TopicName, Workload};
+use super::workload::{Policy, TopicName, Workload};
 use fulmar_types::units::HumanDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -71,6 +71,10 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
                     return Err(Problem::new(fields.span_of("retention_for"), message));
                 }
             }
+            if produce.budget != Policy::KeepNewest && produce.retention_bytes.is_none() {
+                let message = "`budget` needs `retention_bytes`";
+                return Err(Problem::new(fields.span_of("budget"), message));
+            }
             let records = u64::from(produce.batch_records.high().get());
             let bytes = produce.value_bytes.span().high().0;
             if bytes.saturating_mul(records) > BATCH_BYTES_MAX {
@@ -91,6 +95,11 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         }
         Workload::Mirror(mirror) if mirror.site == mirror.of => {
             Err(Problem::new(fields.span_of("of"), "a mirror is of another site"))
+        }
+        Workload::Secrets(secrets) => within("batch_records", secrets.batch_records, 100),
+        Workload::Mirror(mirror) if mirror.keeps_all && mirror.renew.is_some() => {
+            let message = "a copy that is renewed does not keep all";
+            Err(Problem::new(fields.span_of("keeps_all"), message))
         }
         Workload::Mirror(_) | Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
     }
@@ -178,7 +187,7 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             }
         }
     }
-    let produced = |site, topic, span| {
+    let produced = |site: &SiteName, topic: &TopicName, span: Range<usize>| {
         if renewed.contains(&(site, topic)) {
             let message = format!("`{topic}` is renewed, so nobody can name its topics beforehand");
             return Err(Problem::new(span, message)
@@ -199,10 +208,20 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             }
             Workload::Mirror(mirror) => produced(&mirror.of, &mirror.topic, value.span())?,
             Workload::Stranger(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
+            Workload::Secrets(of) => linked(scenario, (&of.to, &of.site), value.span())?,
             Workload::Impostor(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
             Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
         }
     }
+    checked(scenario, file, produced)
+}
+
+/// Who checks a topic needs somebody who produces to it.
+fn checked(
+    scenario: &Scenario,
+    file: &Fields<'_>,
+    produced: impl Fn(&SiteName, &TopicName, Range<usize>) -> Result<(), Problem>,
+) -> Result<(), Problem> {
     for (check, value) in scenario.checks.iter().zip(file.list("check")?) {
         match check {
             Check::AckedAtLeast(acked) => produced(&acked.site, &acked.topic, value.span())?,
@@ -211,6 +230,10 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             }
             Check::SilenceAtMost(silence) => {
                 produced(&silence.site, &silence.topic, value.span())?;
+            }
+            Check::UrgentOvertakes(urgent) => {
+                produced(&urgent.of, &urgent.topic, value.span())?;
+                produced(&urgent.of, &urgent.over, value.span())?;
             }
             Check::LineShareAtLeast(line) => {
                 linked(scenario, (&line.site, &line.of), value.span())?;

@@ -70,6 +70,28 @@ words! {
 }
 
 words! {
+    /// How urgent a topic is on a link (`fulmar.priority`).
+    enum Priority, "priority" {
+        /// Before everything else.
+        Urgent = "urgent",
+        /// As usual.
+        Normal = "normal",
+        /// There is time.
+        Bulk = "bulk",
+    }
+}
+
+words! {
+    /// What a value is filled up with.
+    enum Filling, "filling" {
+        /// Dots, which become nothing when they are compressed.
+        Dots = "dots",
+        /// Random letters, which do not.
+        Letters = "letters",
+    }
+}
+
+words! {
     /// Where a reading client begins.
     enum ReadFrom, "place to read from" {
         /// At the first offset, again and again: the whole log is compared.
@@ -90,6 +112,18 @@ words! {
         Origin = "origin",
         /// Both.
         Both = "both",
+    }
+}
+
+words! {
+    /// What goes when `retention_bytes` are reached and other sites lack what would have to go.
+    enum Policy, "policy of a budget" {
+        /// The oldest.
+        KeepNewest = "keep-newest",
+        /// What comes.
+        KeepOldest = "keep-oldest",
+        /// Nothing: what comes has to wait.
+        Block = "block",
     }
 }
 
@@ -124,6 +158,8 @@ kinds! {
         retention = "retention": Option<Span<HumanDuration>>, or None;
         /// How many bytes of each partition are kept at least; all if left out.
         retention_bytes = "retention_bytes": Option<Span<HumanSize>>, or None;
+        /// What goes when these are reached and other sites lack what would have to go.
+        budget = "budget": Policy, or Policy::KeepNewest;
         /// When the topic gets what it is kept for, as a change of its settings after the start of
         /// the clients; it is created with it if this is left out.
         retention_from = "retention_from": Option<Span<HumanDuration>>, or None;
@@ -132,6 +168,10 @@ kinds! {
         retention_for = "retention_for": Option<Span<HumanDuration>>, or None;
         /// How many keys there are.
         keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
+        /// How urgent the topic is on links.
+        priority = "priority": Priority, or Priority::Normal;
+        /// What the rest of a value is.
+        filling = "filling": Filling, or Filling::Dots;
     }
 
     /// Clients read records and remember what they saw at which offset.
@@ -213,11 +253,36 @@ kinds! {
         dials = "dials": Dials, or Dials::Mirror;
         /// How often the copy is deleted, to be made anew; never if left out.
         renew = "renew": Option<Span<HumanDuration>>, or None;
+        /// The site with the copy keeps all of it, however long the origin does. What is missing in it
+        /// then has to be marked, and the markers are compared with it.
+        keeps_all = "keeps_all": bool, or false;
         /// How long the rule lets the topic go; then it is taken back for as long, and so on by turns.
         /// For good if left out.
         rule_for = "rule_for": Option<Span<HumanDuration>>, or None;
+        /// The most bytes that the site with the origin sends in any second; no cap if left out.
+        cap = "cap": Option<Span<HumanSize>>, or None;
+        /// How many connections carry the link.
+        connections = "connections": Span<Count>, or Span::fixed(Count::of(4));
         /// Reads per second.
         rate = "rate": Span<Rate>;
+    }
+
+    /// Clients append records with secrets in them, which the rule of the topic withholds: canaries in
+    /// fields, keys and headers that must not cross between the two sites. They are at stake in the run
+    /// if there are at least a hundred.
+    Secrets = "secrets" {
+        /// The site that they produce to.
+        site = "site": SiteName;
+        /// The site that has the copy; a workload of kind `mirror` links the two.
+        to = "to": SiteName;
+        /// The topic; nobody else produces to it.
+        topic = "topic": TopicName;
+        /// Batches per second.
+        rate = "rate": Span<Rate>;
+        /// Records in one batch.
+        batch_records = "batch_records": Span<Count>, or Span::fixed(Count::of(4));
+        /// When the rule withholds one more field.
+        stricter_after = "stricter_after": Span<HumanDuration>;
     }
 
     /// Somebody dials a site, says that he is of another one that it has a link to, and shows papers

@@ -9,7 +9,7 @@ use super::sink::Sink;
 use super::stage::{Death, Overlay, Stage};
 use crate::check::Harm;
 use crate::disk::{DiskOp, PathMatch};
-use crate::scenario::fault::{Others, RotPlace};
+use crate::scenario::fault::{Others, RotPlace, Which};
 use crate::scenario::{
     Between, Direction, Drawn, Fault, FixedTrigger, Links, NodeAddress, Place, ScheduledFault,
     Target, describe,
@@ -120,7 +120,7 @@ impl Chaos {
                 let overlay = Overlay { bits_per_s, ..Overlay::default() };
                 self.overlay(fault, &links, overlay, slow.lasts.0).await;
             }
-            Fault::Reset(reset) => self.reset(fault, &reset.between),
+            Fault::Reset(reset) => self.reset(fault, &reset.between, reset.which),
             Fault::Refuse(refuse) => {
                 let links = self.links(&refuse.between, refuse.direction);
                 self.refuse(fault, &links, refuse.lasts.0).await;
@@ -282,12 +282,13 @@ impl Chaos {
         }
     }
 
-    fn reset(&self, fault: &Fault<Drawn>, between: &Between) {
-        let mut broken = 0;
+    fn reset(&self, fault: &Fault<Drawn>, between: &Between, which: Which) {
         let links = self.links(between, Direction::Out);
-        for (from, to) in self.ways(&links) {
-            broken += self.stage.machines.network().reset(from, to);
-        }
+        let (network, ways) = (self.stage.machines.network(), self.ways(&links));
+        let broken: usize = match which {
+            Which::All => ways.iter().map(|(from, to)| network.reset(*from, *to)).sum(),
+            Which::One => network.reset_one(&ways),
+        };
         if broken > 0 {
             self.took_effect(fault, &format!("{broken} ends of {}", describe(&links)));
         }

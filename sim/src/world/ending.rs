@@ -49,7 +49,8 @@ pub(super) async fn finish(
     if let Some(verdict) = workloads.compare_mirrors(deadline).await {
         return violated(shared).unwrap_or(verdict);
     }
-    judge(stage, shared)
+    let late = urgent(stage, shared, workloads, healed);
+    late.map_or_else(|| judge(stage, shared), |late| violated(shared).unwrap_or(late))
 }
 
 fn liveness(check: &str, text: String) -> Verdict {
@@ -162,6 +163,15 @@ fn judge(stage: &Stage, shared: &Shared) -> Verdict {
     violated(shared).or_else(asked).unwrap_or(Verdict::Pass)
 }
 
+/// What is asked of the line between two sites, while the chaos lasted.
+fn urgent(stage: &Stage, shared: &Shared, workloads: &Workloads, healed: Time) -> Option<Verdict> {
+    let history = shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+    stage.drawn.checks.iter().find_map(|check| match check {
+        Check::UrgentOvertakes(asked) => workloads.line().judge(&history, asked, healed).err(),
+        _ => None,
+    })
+}
+
 /// What is wrong, if anything is: the harness first, then what the nodes reported, then what the
 /// clients saw. It comes before everything that a run did not bring about.
 pub(super) fn violated(shared: &Shared) -> Option<Verdict> {
@@ -234,6 +244,8 @@ fn asked_for(stage: &Stage, history: &History, check: &Check<Drawn>) -> Option<V
                 liveness(check.kind(), text)
             })
         }
+        // Judged with what was seen of the mirrors.
+        Check::UrgentOvertakes(_) => None,
         Check::LineShareAtLeast(asked) => line_share(stage, asked),
         Check::LeaderChangesAtLeast(asked) => {
             let changes = stage.sink.leader_changes(stage.site_number(&asked.site));

@@ -49,11 +49,11 @@ impl Client {
     }
 
     /// More than a limit.
-    fn longer(&mut self, Kept { for_ns, bytes }: Kept) -> Kept {
+    fn longer(&mut self, Kept { for_ns, bytes, budget }: Kept) -> Kept {
         if self.prng.below(2) == 0 {
-            return Kept::default();
+            return Kept { budget, ..Kept::default() };
         }
-        Kept { for_ns: for_ns.map(|ns| ns * 2), bytes: bytes.map(|bytes| bytes * 2) }
+        Kept { for_ns: for_ns.map(|ns| ns * 2), bytes: bytes.map(|bytes| bytes * 2), budget }
     }
 
     /// Changes how long records are kept. Says whether it is known to be done.

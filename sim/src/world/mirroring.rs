@@ -9,7 +9,9 @@
 //!
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
+use super::line::{self, Line};
 use super::lines::{Copy, Lines, Pair, Watching};
+use super::marking::{self, Marked};
 use super::reading::{Reader, Sizes};
 use super::rules::{Rules, Turning};
 use super::stage::Stage;
@@ -46,19 +48,22 @@ type Seen = Arc<Mutex<BTreeMap<Part, BTreeMap<Offset, BTreeSet<Payload>>>>>;
 #[derive(Default)]
 pub(super) struct Mirrors {
     mirrors: Vec<Mirror<Drawn>>,
+    /// Copies that somebody else looks after, with the site where they are.
+    others: BTreeSet<(SiteName, String)>,
     /// Where somebody waits who is not who is dialled: the site that dials, and the one that it means.
     impostors: Vec<(SiteName, SiteName)>,
     seen: Seen,
     rules: Rules,
+    line: Line,
     lines: Lines,
 }
 
 /// The region in which a site of a scenario lies.
-fn region(site: &SiteName) -> String {
+pub(super) fn region(site: &SiteName) -> String {
     format!("region-{site}")
 }
 
-fn topic_of(mirror: &Mirror<Drawn>) -> String {
+pub(super) fn topic_of(mirror: &Mirror<Drawn>) -> String {
     format!("{}.{}", mirror.of, mirror.topic)
 }
 
@@ -72,13 +77,24 @@ impl Mirrors {
             Workload::Impostor(who) => Some((who.site.clone(), who.claims.clone())),
             _ => None,
         });
+        let others = workloads.iter().filter_map(|workload| match workload {
+            Workload::Secrets(of) => Some((of.to.clone(), format!("{}.{}", of.site, of.topic))),
+            _ => None,
+        });
         Self {
+            others: others.collect(),
             mirrors: mirrors.collect(),
             impostors: impostors.collect(),
             seen: Seen::default(),
             rules: Rules::default(),
+            line: Line::default(),
             lines: Lines::default(),
         }
+    }
+
+    /// What was seen of the line.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// The links of all sites: of which site, to which other one, and what they are.
@@ -91,6 +107,7 @@ impl Mirrors {
                 link.site = there.as_str().to_owned();
                 link.region = region(there);
                 link.authority = Papers::authority_of(there.as_str());
+                link.connections = u8::try_from(mirror.connections.get()).unwrap_or(u8::MAX);
                 let dials = match mirror.dials {
                     Dials::Both => true,
                     Dials::Mirror => here == &mirror.site,
@@ -109,6 +126,10 @@ impl Mirrors {
             // What is not to come is kept back by the rules alone.
             let link = links.get_mut(&(mirror.site.clone(), mirror.of.clone()));
             link.expect("it was made above").take = vec![EVERY_TOPIC.to_owned()];
+            if let Some(cap) = mirror.cap {
+                let link = links.get_mut(&(mirror.of.clone(), mirror.site.clone()));
+                link.expect("it was made above").cap = Some(cap.0);
+            }
         }
         links
     }
@@ -188,17 +209,20 @@ impl Mirrors {
         let (site, topic) = (mirror.site.clone(), topic_of(mirror));
         let (seen, interval) = (Arc::clone(&self.seen), mirror.rate.interval());
         let renew = mirror.renew.map(|renew| renew.0);
+        let keeps_all = mirror.keeps_all;
         let origin = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-        let rules = self.rules.clone();
+        let (rules, line) = (self.rules.clone(), self.line.clone());
         move |cluster, prng| Reading {
             site,
             topic,
             origin,
             rules,
+            line,
             partitions,
             seen,
             interval,
             renew,
+            keeps_all,
             cluster,
             prng,
         }
@@ -213,19 +237,28 @@ impl Mirrors {
         if let Some(verdict) = self.rules.verdict(workloads.history()) {
             return Some(verdict);
         }
+        if let Some(text) = self.cap_exceeded(workloads.stage()) {
+            return Some(Verdict::Safety { check: "cap_kept".to_owned(), text });
+        }
         let mut sizes: BTreeMap<Pair, BTreeMap<Copy, Sizes>> = BTreeMap::new();
+        if let Err(text) = self.note_markers(workloads, deadline_ns).await {
+            return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
+        }
         for mirror in &self.mirrors {
             for (partition, origin) in origins(workloads.history(), mirror) {
                 let part = (mirror.site.clone(), topic_of(mirror), partition);
                 if let Some(text) = self.contradicts(&part, &origin) {
                     return Some(Verdict::Safety { check: "mirror_prefix".to_owned(), text });
                 }
-                match whole(workloads, &part, &origin, deadline_ns).await {
-                    Ok(of) => {
-                        let pair = (mirror.of.clone(), mirror.site.clone());
-                        sizes.entry(pair).or_default().insert((part.1, partition), of);
-                    }
+                let (copy, of) = match whole(workloads, &part, &origin, deadline_ns).await {
+                    Ok(read) => read,
                     Err(verdict) => return Some(verdict),
+                };
+                let pair = (mirror.of.clone(), mirror.site.clone());
+                sizes.entry(pair).or_default().insert((part.1, partition), of);
+                let found = (partition, &copy);
+                if let Some(verdict) = marked(workloads, mirror, found, deadline_ns).await {
+                    return Some(verdict);
                 }
             }
         }
@@ -239,11 +272,30 @@ impl Mirrors {
         None
     }
 
+    /// Where a site sent more than its cap within a second.
+    fn cap_exceeded(&self, stage: &Stage) -> Option<String> {
+        self.mirrors.iter().find_map(|mirror| {
+            let cap = mirror.cap?.0;
+            line::exceeds(stage, (&mirror.of, &mirror.site), cap)
+        })
+    }
+
+    /// Notes what the origins are said to lack.
+    async fn note_markers(&self, workloads: &Workloads, deadline_ns: u64) -> Result<(), String> {
+        for mirror in &self.mirrors {
+            let link = (&mirror.of, &mirror.site);
+            let status = marking::status(workloads, link, deadline_ns).await?;
+            let mut history = workloads.history().lock().unwrap_or_else(PoisonError::into_inner);
+            marking::note(&mut history, mirror, &status);
+        }
+        Ok(())
+    }
+
     /// A topic that came over a link, and no rule lets go. The topics are known on a site that has
     /// healed; one that does not answer is found by what follows.
     async fn came_without_rule(&self, workloads: &Workloads) -> Option<String> {
-        let let_go: BTreeSet<(SiteName, String)> =
-            self.mirrors.iter().map(|mirror| (mirror.site.clone(), topic_of(mirror))).collect();
+        let known = self.mirrors.iter().map(|mirror| (mirror.site.clone(), topic_of(mirror)));
+        let let_go: BTreeSet<_> = known.chain(self.others.iter().cloned()).collect();
         for mirror in &self.mirrors {
             let from = format!("{}.", mirror.of);
             let Ok(known) = workloads.cluster(&mirror.site).refresh_all(LIMIT).await else {
@@ -333,7 +385,7 @@ async fn whole(
     (site, topic, partition): &Part,
     origin: &Origin,
     deadline_ns: u64,
-) -> Result<Sizes, Verdict> {
+) -> Result<(ReadBack, Sizes), Verdict> {
     let (site_name, partition) = (site.as_str().to_owned(), *partition);
     let name = PartitionName { site: site_name, topic: topic.clone(), partition };
     let cluster = workloads.cluster(site);
@@ -352,7 +404,7 @@ async fn whole(
                 return Err(Verdict::Safety { check: "mirror_equal".to_owned(), text });
             }
             if mirror.end() >= origin.read.end() {
-                return Ok(sizes.clone());
+                return Ok((mirror.clone(), sizes.clone()));
             }
         }
         if workloads.stage().machines.now_ns() > deadline_ns {
@@ -363,6 +415,33 @@ async fn whole(
         }
         madsim::time::sleep(LOOK).await;
     }
+}
+
+/// What is wrong with the markers of a copy that keeps all.
+async fn marked(
+    workloads: &Workloads,
+    mirror: &Mirror<Drawn>,
+    (partition, copy): (PartitionIndex, &ReadBack),
+    deadline_ns: u64,
+) -> Option<Verdict> {
+    if !mirror.keeps_all {
+        return None;
+    }
+    let told = async {
+        let here = marking::status(workloads, (&mirror.site, &mirror.of), deadline_ns).await?;
+        let there = marking::status(workloads, (&mirror.of, &mirror.site), deadline_ns).await?;
+        Ok((here, there))
+    };
+    let (here, there) = match told.await {
+        Ok(told) => told,
+        Err(text) => {
+            return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
+        }
+    };
+    let history = workloads.history().lock().unwrap_or_else(PoisonError::into_inner);
+    let text = Marked::new(&history, (mirror, partition), copy, (&here, &there)).wrong()?;
+    let text = format!("{}/{partition} at {}: {text}", topic_of(mirror), mirror.site);
+    Some(Verdict::Safety { check: "gap_markers".to_owned(), text })
 }
 
 /// How a mirror differs from its origin, apart from where it ends. It may lack what has had its time
@@ -376,7 +455,7 @@ fn differs(mirror: &ReadBack, origin: &Origin) -> Option<String> {
     let has: BTreeSet<Offset> = mirror.records.iter().map(|record| record.offset).collect();
     let has_its_time = |offset: &Offset| match origin.kept {
         None => true,
-        Some(Kept { for_ns: Some(ns), bytes: None }) => {
+        Some(Kept { for_ns: Some(ns), bytes: None, .. }) => {
             origin.acked.get(offset).is_some_and(|told| told.0.saturating_add(ns) > mirror.at.0)
         }
         Some(_) => false,
@@ -394,11 +473,14 @@ pub(super) struct Reading {
     /// The site that has the origin, and the topic there.
     origin: (SiteName, String),
     rules: Rules,
+    line: Line,
     partitions: u32,
     seen: Seen,
     interval: Duration,
     /// How often the copy is deleted.
     renew: Option<Duration>,
+    /// Whether the copy is told to keep all.
+    keeps_all: bool,
     cluster: Cluster,
     prng: Prng,
 }
@@ -410,6 +492,11 @@ impl Reading {
         let mut deleted = time::now();
         while !stopped() {
             madsim::time::sleep(self.interval).await;
+            if self.keeps_all {
+                // As soon as it is there, before anything of it is too old or too much.
+                let all = ["retention.ms", "retention.bytes"].map(|name| (name.to_owned(), None));
+                self.keeps_all = self.cluster.alter_topic(&self.topic, &all, LIMIT).await.is_err();
+            }
             if self.renew.is_some_and(|renew| deleted.elapsed() >= renew) {
                 // Whatever becomes of it: what is there later is compared.
                 let _ = self.cluster.delete_topic(&self.topic, LIMIT).await;
@@ -425,6 +512,8 @@ impl Reading {
             };
             let at = Time(now_ns());
             ends.insert(number, fetched.high_watermark);
+            let mirror = (self.site.clone(), self.topic.clone());
+            self.line.came(mirror, PartitionIndex(number), (at, fetched.high_watermark));
             let part = (self.site.clone(), self.topic.clone(), PartitionIndex(number));
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let seen = seen.entry(part).or_default();

@@ -13,7 +13,9 @@
 //! | [`chaos`] | firing faults and taking them back |
 //! | [`workload`] | clients, over real Kafka bytes |
 //! | `reading` | clients that read, and the reader of whole logs |
-//! | `mirroring`, `rules`, `stranger` | links between sites, and who has no business there |
+//! | `mirroring`, `marking`, `rules`, `stranger` | links between sites, what is missing, and who has no business there |
+//! | `secrets`, `eavesdrop` | records of which not everything may leave, and who listens whether it does |
+//! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
@@ -24,13 +26,17 @@
 //! nothing else, so a drawn scenario gives the same run whatever seed it was drawn with.
 
 pub mod chaos;
+mod eavesdrop;
 pub mod ending;
 mod foreign;
 mod limits;
+mod line;
 mod lines;
+mod marking;
 mod mirroring;
 mod reading;
 mod rules;
+mod secrets;
 pub mod series;
 pub mod sink;
 pub mod stage;

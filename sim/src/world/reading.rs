@@ -192,9 +192,9 @@ impl Reader<'_> {
             let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
             match whole.take(answer)? {
                 Step::End => {
-                    let Whole { start, records, sizes, .. } = whole;
+                    let Whole { start, records, sizes, next: told_end, .. } = whole;
                     let at = Time(self.stage.machines.now_ns());
-                    return Ok((ReadBack { start, at, records }, sizes));
+                    return Ok((ReadBack { start, at, records, told_end }, sizes));
                 }
                 Step::On => {}
                 Step::Again => madsim::time::sleep(PAUSE).await,

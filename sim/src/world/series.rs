@@ -12,9 +12,10 @@
 //! Invariants: a topic is read back, and deleted, only when every batch that was sent to it has
 //! its outcome; one that is not among [`Series::living`] any more may be gone at any moment.
 
-use crate::history::Kept;
-use crate::scenario::workload::Produce;
+use crate::history::{Budget, Kept};
+use crate::scenario::workload::{self, Policy, Produce};
 use crate::scenario::{Drawn, SiteName};
+use fulmar_types::link::{PRIORITY, Priority};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Series {
     pub kept_from: Option<Duration>,
     /// How long that holds, and then how long something longer does, by turns; for good without it.
     pub kept_for: Option<Duration>,
+    /// How urgent it is on links.
+    pub priority: Priority,
     name: String,
     state: Mutex<State>,
     settled: Notify,
@@ -75,14 +78,24 @@ fn kept(produce: &Produce<Drawn>) -> Option<Kept> {
     let whole_ms = |kept: Duration| u64::try_from(kept.as_millis()).unwrap_or(0) * 1_000_000;
     let for_ns = produce.retention.map(|kept| whole_ms(kept.0));
     let bytes = produce.retention_bytes.map(|kept| kept.0);
-    (for_ns.is_some() || bytes.is_some()).then_some(Kept { for_ns, bytes })
+    let budget = match produce.budget {
+        Policy::KeepNewest => Budget::KeepNewest,
+        Policy::KeepOldest => Budget::KeepOldest,
+        Policy::Block => Budget::Block,
+    };
+    (for_ns.is_some() || bytes.is_some()).then_some(Kept { for_ns, bytes, budget })
 }
 
 /// What a topic is told about how long records are kept; without a value a limit goes.
-pub fn settings(Kept { for_ns, bytes }: Kept) -> [(String, Option<String>); 2] {
+pub fn settings(Kept { for_ns, bytes, budget }: Kept) -> [(String, Option<String>); 3] {
     let text = |value: Option<u64>| value.map(|value| value.to_string());
     let for_ms = for_ns.map(|ns| ns / 1_000_000);
-    [("retention.ms".to_owned(), text(for_ms)), ("retention.bytes".to_owned(), text(bytes))]
+    let policy = (budget != Budget::default()).then(|| budget.name().to_owned());
+    [
+        ("retention.ms".to_owned(), text(for_ms)),
+        ("retention.bytes".to_owned(), text(bytes)),
+        ("fulmar.budget.policy".to_owned(), policy),
+    ]
 }
 
 impl Series {
@@ -95,6 +108,11 @@ impl Series {
             kept: kept(produce),
             kept_from: produce.retention_from.map(|from| from.0),
             kept_for: produce.retention_for.map(|every| every.0),
+            priority: match produce.priority {
+                workload::Priority::Urgent => Priority::Urgent,
+                workload::Priority::Normal => Priority::Normal,
+                workload::Priority::Bulk => Priority::Bulk,
+            },
             name: produce.topic.as_str().to_owned(),
             state: Mutex::new(State { generation: 0, living: BTreeMap::from([(0, 0)]) }),
             settled: Notify::new(),
@@ -109,7 +127,10 @@ impl Series {
     /// The settings that its topics are created with.
     pub fn settings(&self) -> Vec<(String, String)> {
         let settings = settings(self.kept_at_first().unwrap_or_default());
-        settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        let kept = settings.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let priority = (self.priority != Priority::default())
+            .then(|| (PRIORITY.to_owned(), self.priority.name().to_owned()));
+        kept.chain(priority).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

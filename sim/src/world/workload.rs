@@ -7,8 +7,10 @@
 //! Invariants: every record is unique, because its value names its producer and its number; an
 //! outcome that the client does not know is written down as unknown.
 
+use super::line::Line;
 use super::mirroring::{Mirrors, later};
 use super::reading::Reader;
+use super::secrets::Secrecy;
 use super::series::Series;
 use super::stage::Stage;
 use super::stranger::{Knocking, Waiting, Welcomed};
@@ -18,9 +20,9 @@ use crate::history::{
 use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::{
-    Acks, Impostor, ListOffsets, ListTopics, Mirror, Produce, Stranger, TopicChurn,
+    Acks, Filling, Impostor, ListOffsets, ListTopics, Mirror, Produce, Stranger, TopicChurn,
 };
-use crate::scenario::{Drawn, EventKind, SiteName, Workload};
+use crate::scenario::{Drawn, EventKind, LINK_PORT, SiteName, Workload};
 use bytes::Bytes;
 use fulmar_client::admin::{CreateTopicError, DeleteTopicError};
 use fulmar_client::offsets::OffsetAt;
@@ -70,6 +72,7 @@ pub struct Workloads {
     series: BTreeMap<SiteTopic, Arc<Series>>,
     mirrors: Mirrors,
     welcomed: Welcomed,
+    secrecy: Secrecy,
 }
 
 /// More clients than any scenario has: each holds a permit while it works.
@@ -89,6 +92,7 @@ impl Workloads {
         Self {
             mirrors,
             welcomed: Welcomed::default(),
+            secrecy: Secrecy::new(&stage.drawn.workloads),
             stage,
             history,
             series,
@@ -118,7 +122,9 @@ impl Workloads {
                 madsim::time::sleep(Duration::from_millis(50)).await;
             }
         }
+        self.stage.machines.network().meter(LINK_PORT);
         self.mirrors.lay_down(self).await;
+        self.secrecy.lay_down(self).await;
     }
 
     /// The partitions of a topic that somebody produces to.
@@ -132,6 +138,11 @@ impl Workloads {
         &self.stage
     }
 
+    /// What was seen of the line between sites.
+    pub(super) fn line(&self) -> &Line {
+        self.mirrors.line()
+    }
+
     /// What the clients saw.
     pub(super) fn history(&self) -> &Mutex<History> {
         &self.history
@@ -143,7 +154,11 @@ impl Workloads {
         if let Some(verdict) = self.welcomed.verdict() {
             return Some(verdict);
         }
-        self.mirrors.compare(self, later(deadline_ns, &self.stage)).await
+        let deadline_ns = later(deadline_ns, &self.stage);
+        match self.mirrors.compare(self, deadline_ns).await {
+            Some(verdict) => Some(verdict),
+            None => self.secrecy.verdict(self, deadline_ns).await,
+        }
     }
 
     async fn boot(&self, site: &SiteName) -> Host {
@@ -197,6 +212,7 @@ impl Workloads {
                 Workload::Mirror(mirror) => (&mirror.site, 1),
                 Workload::Stranger(stranger) => (&stranger.site, 1),
                 Workload::Impostor(impostor) => (&impostor.site, 1),
+                Workload::Secrets(secrets) => (&secrets.site, 1),
             };
             for index in 0..clients.max(1) {
                 let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
@@ -278,6 +294,12 @@ impl Workloads {
             Workload::Mirror(mirror) => self.start_mirror(&mirror, client),
             Workload::Impostor(impostor) => self.start_impostor(impostor, client),
             Workload::Stranger(stranger) => self.start_stranger(stranger, client),
+            Workload::Secrets(secrets) => {
+                let keeping = self.secrecy.keeping(&secrets);
+                let stop = client.stop.clone();
+                let stopped = move || stop.load(Ordering::Relaxed);
+                self.on_client_machine(&site, keeping.run(client.cluster, client.prng, stopped));
+            }
         }
     }
 
@@ -494,7 +516,13 @@ impl Client {
                 let bytes = produce.value_bytes.sample(&mut self.prng).0;
                 let mut value = format!("{}/{} ", self.id, sequence + at).into_bytes();
                 let padding = usize::try_from(bytes).unwrap_or(0).saturating_sub(value.len());
-                value.resize(value.len() + padding, b'.');
+                match produce.filling {
+                    Filling::Dots => value.resize(value.len() + padding, b'.'),
+                    Filling::Letters => {
+                        let letter = |_| b'a' + u8::try_from(self.prng.below(26)).unwrap_or(0);
+                        value.extend((0..padding).map(letter));
+                    }
+                }
                 WriteRecord {
                     timestamp_ms: i64::try_from(self.stage.machines.clocks().true_ms())
                         .unwrap_or(i64::MAX),

@@ -21,12 +21,13 @@ use crate::error_map;
 use crate::limits::{
     FETCH_BYTES_MAX, FETCH_LOOK_PAUSE_MS, FETCH_ROOM_WAIT_MS_MAX, FETCH_WAIT_MS_MAX,
 };
+use crate::machine::state::State;
 use crate::room::take;
 use bytes::BytesMut;
 use fulmar_host::time::{self, Instant};
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::{LogPosition, Offset, Plant};
-use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, place};
+use fulmar_wire::batch::{BatchHeader, HEADER_BYTES, empty_batch, place};
 use fulmar_wire::{
     ApiKey, ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchResponse, FetchTopic,
     FetchableTopicResponse, LeaderIdAndEpoch, READ_COMMITTED, Records,
@@ -304,6 +305,12 @@ async fn read_partition(
             budget.first = false;
             push_placed(&mut records, &batch);
         }
+        if records.is_empty()
+            && let Some(end) = broker.site.read(|state| hole(state, stream, from, high_watermark))
+        {
+            budget.first = false;
+            push_hole(&mut records, from, end, reading);
+        }
         // Reading waits for the disk. What went meanwhile is left out, and nobody would notice.
         let start = broker.site.read(|state| state.partition(stream).map(|now| now.log_start));
         let start = start.ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -335,6 +342,23 @@ fn push_placed(records: &mut Records, batch: &StoredBatch) {
     place(&mut header, batch.base_offset, batch.term);
     records.push(header.freeze());
     records.push(batch.bytes.slice(HEADER_BYTES..));
+}
+
+/// Up to where the offsets from one on have no records, if that is known.
+fn hole(state: &State, stream: StreamId, from: Offset, to: Offset) -> Option<Offset> {
+    let gap = state.gap_at(stream, from)?;
+    Some(gap.end.min(to))
+}
+
+/// Appends a batch without records, so that whoever reads goes on behind it: nobody else would tell it
+/// that there is nothing to wait for.
+fn push_hole(records: &mut Records, from: Offset, end: Offset, reading: Reading) {
+    let offsets = u32::try_from(end.0.saturating_sub(from.0)).unwrap_or(u32::MAX);
+    let mut batch = BytesMut::from(&empty_batch(offsets.clamp(1, 1 << 30))[..]);
+    place(&mut batch, from, reading.term);
+    let records_of = batch.split_off(HEADER_BYTES);
+    records.push(batch.freeze());
+    records.push(records_of.freeze());
 }
 
 /// The planted bug: also what lies in the log above the commit, as if it were settled. Returns where

@@ -7,6 +7,7 @@
 //! trouble            what went wrong last
 //! trouble-ms         how long ago
 //! sent-bytes         bytes of records since this node leads
+//! line-bytes         bytes of the frames that held them
 //! sent-rate          bytes of records per second, over the last ten
 //! received-bytes
 //! received-rate
@@ -14,7 +15,9 @@
 //!                    offset here, that which the other site waits for and when it was noted, and how
 //!                    many bytes and milliseconds it is behind, at most
 //! takes/T/P          what comes: "next ms": the next offset, and how long ago the last record came
-//! gap/T/P/OFFSET     what will never come: "end ms reason", noted so long ago
+//! gap/T/P/OFFSET     what will never come, or was not known to be there when it went here: "end ms
+//!                    count first-ms last-ms reason", noted so long ago; when it was appended there,
+//!                    at the earliest and the latest, or 0
 //! stopped/T/P        why nothing more of it comes over the link in this session
 //! withheld/T         a topic of this site that no rule lets go over the link
 //! truncated          there is more than one answer holds
@@ -23,7 +26,9 @@
 use crate::broker::Broker;
 use crate::limits::LINK_STATUS_VALUES_MAX;
 use crate::link_figures::{LinkFigures, Sends, Takes};
+use crate::machine::gaps::Gap;
 use fulmar_host::time::Duration;
+use fulmar_types::gap::Missing;
 use std::fmt::Display;
 
 type Values = Vec<(String, String)>;
@@ -36,7 +41,12 @@ pub(super) fn values(broker: &Broker, name: &str) -> Option<Values> {
     values.extend(figures.takes.iter().map(takes));
     let topics = figures.withheld.iter();
     values.extend(topics.map(|topic| (format!("withheld/{topic}"), String::new())));
-    values.extend(figures.takes.iter().flat_map(|takes| gaps(takes, broker.age_ms())));
+    let age_ms = broker.age_ms();
+    let sent = figures.sends.iter().map(|of| (&of.topic, of.partition, &of.gaps));
+    let taken = figures.takes.iter().map(|of| (&of.topic, of.partition, &of.gaps));
+    for (topic, partition, gaps) in taken.chain(sent) {
+        values.extend(gaps.iter().map(|of| gap((topic, partition), of, age_ms)));
+    }
     if figures.is_truncated || values.len() >= LINK_STATUS_VALUES_MAX {
         values.truncate(LINK_STATUS_VALUES_MAX - 1);
         values.push(("truncated".to_owned(), "true".to_owned()));
@@ -49,6 +59,7 @@ fn of_session(link: &LinkFigures) -> Values {
     let mut values = vec![
         ("state", link.state.to_owned()),
         ("sent-bytes", link.sent_bytes.to_string()),
+        ("line-bytes", link.line_bytes.to_string()),
         ("sent-rate", link.sent_per_second.to_string()),
         ("received-bytes", link.received_bytes.to_string()),
         ("received-rate", link.received_per_second.to_string()),
@@ -84,10 +95,10 @@ fn takes(of: &Takes) -> (String, String) {
     (format!("takes/{}/{}", of.topic, of.partition), value)
 }
 
-fn gaps(of: &Takes, age_ms: u64) -> impl Iterator<Item = (String, String)> {
-    of.gaps.iter().map(move |gap| {
-        let ago_ms = age_ms.saturating_sub(gap.age_ms);
-        let name = format!("gap/{}/{}/{}", of.topic, of.partition, gap.first);
-        (name, format!("{} {ago_ms} {}", gap.end, gap.reason))
-    })
+fn gap((topic, partition): (&str, u32), gap: &Gap, age_ms: u64) -> (String, String) {
+    let Gap { first, end, missing, .. } = gap;
+    let Missing { reason, count, first_ms, last_ms } = missing;
+    let (ago_ms, reason) = (age_ms.saturating_sub(gap.age_ms), reason.name());
+    let value = format!("{end} {ago_ms} {count} {first_ms} {last_ms} {reason}");
+    (format!("gap/{topic}/{partition}/{first}"), value)
 }

@@ -185,9 +185,33 @@ fn prepare(
         .read(|state| target(state, topic, data.index, site_max))
         .ok_or_else(|| unknown(broker))?;
     let bytes = validate(version, data.records, target.bytes_max)?;
+    // Decided when the entry is applied, and here, so that what is refused again and again does not
+    // fill the log.
+    let is_blocked = broker.site.read(|state| {
+        let topic = state.topics().get(target.topic);
+        topic.is_some_and(|topic| state.is_blocked(topic, target.stream, &bytes))
+    });
+    if is_blocked {
+        return Err(refused(&broker.host, Refusal::BudgetReached));
+    }
     broker.counters.produce_batches.add(1);
     broker.counters.produce_bytes.add(bytes.len() as u64);
     Ok((target, bytes))
+}
+
+/// What is answered to a batch that was refused.
+fn refused(host: &Host, refusal: Refusal) -> Failure {
+    let mut message = None;
+    match refusal {
+        Refusal::UnknownProducer => host.probe(Probe::ProducerIdRefused),
+        Refusal::SequenceOutOfOrder { .. } => host.probe(Probe::SequenceRefused),
+        Refusal::BudgetReached => {
+            host.probe(Probe::HeldBack);
+            message = Some(refusal.to_string());
+        }
+        _ => {}
+    }
+    Failure { code: error_map::of_refusal(refusal), message }
 }
 
 fn target(state: &State, topic: &str, index: i32, site_max: usize) -> Option<Target> {
@@ -262,15 +286,12 @@ fn settle(host: &Host, answer: Answer) -> Result<Offset, Failure> {
                 }
                 Ok(*base_offset)
             }
+            [OperationResult::NotKept { base_offset }] => {
+                host.probe(Probe::NotKept);
+                Ok(*base_offset)
+            }
             other => unreachable!("an append was answered with {other:?}"),
         },
-        UnitResult::Refused(refusal) => {
-            match refusal {
-                Refusal::UnknownProducer => host.probe(Probe::ProducerIdRefused),
-                Refusal::SequenceOutOfOrder { .. } => host.probe(Probe::SequenceRefused),
-                _ => {}
-            }
-            Err(error_map::of_refusal(refusal).into())
-        }
+        UnitResult::Refused(refusal) => Err(refused(host, refusal)),
     }
 }

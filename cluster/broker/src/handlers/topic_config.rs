@@ -5,9 +5,11 @@
 //! the largest batch follows from the size of a segment, the majority from the number of nodes.
 
 use crate::limits::TOPIC_SETTINGS;
+use crate::machine::budget::{BUDGET_POLICY, BudgetPolicy};
 use crate::machine::retention::{RETENTION_BYTES, RETENTION_MS};
 use crate::machine::topics::Topic;
 use crate::settings::BrokerSettings;
+use fulmar_types::link::{PRIORITY, Priority};
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
@@ -47,6 +49,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         default: |_| "producer".to_owned(),
         about: "How records are compressed: as the producer does it.",
+    },
+    Setting {
+        name: BUDGET_POLICY,
+        kind: Kind::Text,
+        default: |_| BudgetPolicy::default().name().to_owned(),
+        about: "What goes when retention.bytes are reached and other sites lack what would have to go.",
+    },
+    Setting {
+        name: PRIORITY,
+        kind: Kind::Text,
+        default: |_| Priority::default().name().to_owned(),
+        about: "What goes before what on a link to another site: urgent, normal or bulk.",
     },
     Setting {
         name: MAX_MESSAGE_BYTES,
@@ -108,9 +122,11 @@ pub(crate) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(),
         Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {max} on this site")),
     };
     match key {
+        BUDGET_POLICY => only(&BudgetPolicy::ALL.map(BudgetPolicy::name)),
         "cleanup.policy" => only(&["delete"]),
         "compression.type" => only(&["producer"]),
         "message.timestamp.type" => only(&["CreateTime"]),
+        PRIORITY => only(&Priority::ALL.map(Priority::name)),
         // Every answer waits for a majority; for more nodes none does.
         MIN_INSYNC_REPLICAS => up_to(site.majority()),
         RETENTION_MS | RETENTION_BYTES => match value.parse::<i64>() {

@@ -137,7 +137,7 @@ impl Element for Change {
 
 impl Table<Change> {
     /// Takes note of a change. The oldest goes if there are too many.
-    pub fn note(&mut self, mut change: Change) {
+    pub fn enter(&mut self, mut change: Change) {
         let of_entry = self.range((change.number, 0)..=(change.number, u32::MAX));
         change.part = of_entry.last().map_or(0, |last| last.part + 1);
         self.put(change);
@@ -212,11 +212,11 @@ mod tests {
     #[test]
     fn the_last_changes_are_kept_each_with_its_place() {
         let mut table = Table::default();
-        table.note(change(1));
-        table.note(change(1));
+        table.enter(change(1));
+        table.enter(change(1));
         assert_eq!(table.iter().map(Element::key).collect::<Vec<_>>(), [(1, 0), (1, 1)]);
         for number in 2..=CHANGES_MAX as u64 {
-            table.note(change(number));
+            table.enter(change(number));
         }
         assert_eq!(table.len(), CHANGES_MAX);
         assert_eq!(table.iter().next().map(Element::key), Some((1, 1)), "the oldest is gone");

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 ///
 /// ```text
 /// name len u32, UTF-8 | number u64 | who len u32, UTF-8 | wall ms u64 | paused u8 | site, region: len u32, UTF-8 | authority len u32, DER
-/// | dials u32, each len u32, UTF-8 | topics u32, each len u32, UTF-8
+/// | dials u32, each len u32, UTF-8 | topics u32, each len u32, UTF-8 | cap u64 | connections u8
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -54,7 +54,7 @@ fn texts(input: &mut Reader<'_>, most: usize) -> Result<Vec<String>, CodecError>
 impl Element for Link {
     type Key = String;
     const SEED: u64 = 8;
-    const BYTES_MIN: usize = 45;
+    const BYTES_MIN: usize = 54;
 
     fn key(&self) -> String {
         self.name.clone()
@@ -71,6 +71,8 @@ impl Element for Link {
         out.bytes(&link.authority);
         put_texts(out, &link.dial);
         put_texts(out, &link.take);
+        out.u64(link.cap.unwrap_or(0));
+        out.u8(link.connections);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
@@ -89,7 +91,10 @@ impl Element for Link {
         }
         let dial = texts(input, LINK_DIALS_MAX)?;
         let take = texts(input, LINK_TOPICS_MAX)?;
-        let definition = LinkDefinition { site, region, authority, dial, take, paused };
+        let cap = Some(input.u64()?).filter(|cap| *cap > 0);
+        let connections = input.u8()?;
+        let definition =
+            LinkDefinition { site, region, authority, dial, take, paused, cap, connections };
         Ok(Self { name, number, changed, definition })
     }
 }

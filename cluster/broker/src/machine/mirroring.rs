@@ -7,14 +7,16 @@
 
 use super::batch::BatchFacts;
 use super::changes::{Change, ChangeOf, Changed, Settings, cut, difference};
+use super::gaps::{Gap, gaps_max};
 use super::links::{Link, PeerProgress, Rule};
-use super::mirrors::{Gap, Mirror, Progress};
+use super::mirrors::{Mirror, Progress};
 use super::outcome::{OperationResult, Refusal};
 use super::state::{Append, State, Step};
 use super::topics::is_valid_name;
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
-use fulmar_types::link::{GapReason, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition};
+use fulmar_types::gap::{GapReason, Missing};
+use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, Plant, TopicId};
 
@@ -79,9 +81,15 @@ impl State {
         self.progress.get(&stream).map(|progress| progress.tag)
     }
 
-    /// What a mirrored partition will never have, oldest first.
+    /// What is missing of a partition, oldest first: what a mirror will never have, or what went
+    /// before other sites were known to have it.
     pub fn gaps(&self, stream: StreamId) -> impl Iterator<Item = &Gap> {
         self.gaps.of_stream(stream)
+    }
+
+    /// What is missing of a partition at an offset.
+    pub fn gap_at(&self, stream: StreamId, offset: Offset) -> Option<&Gap> {
+        self.gaps.at(stream, offset)
     }
 
     /// How far the peer of a link has a partition of this site, as far as that was noted.
@@ -109,8 +117,8 @@ impl State {
             LinkOperation::MirrorAppend { place, batch } => {
                 self.mirror_append(step, &place, &batch)
             }
-            LinkOperation::MirrorSkip { place, to, reason } => {
-                self.mirror_skip(step, &place, to, reason)
+            LinkOperation::MirrorSkip { place, to, missing } => {
+                self.mirror_skip(step, &place, to, missing)
             }
             LinkOperation::PeerHas { place } => self.peer_has(step, &place),
         }
@@ -192,7 +200,7 @@ impl State {
         let changed = Changed { who, wall_ms: step.entry_ms() };
         let text = difference(before.as_ref(), after.as_ref());
         let (number, name) = (step.number(), name.to_owned());
-        self.changes.note(Change { number, part: 0, changed: changed.clone(), of, name, text });
+        self.changes.enter(Change { number, part: 0, changed: changed.clone(), of, name, text });
         changed
     }
 
@@ -241,13 +249,21 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         let stream = self.mirror_stream(place)?;
         let topic = self.topics.get(place.topic).expect("it has a stream");
-        let (chain_key, retention) = (topic.chain_key, topic.retention);
+        let (topic, chain_key, retention) = (topic.id, topic.chain_key, topic.keeping.retention);
         let facts =
             BatchFacts::read(batch.bytes(), step.entry_ms()).ok_or(Refusal::InvalidBatch)?;
         // The origin has settled who wrote what; here the offset does.
         let facts = BatchFacts { sequenced: None, ..facts };
-        let done = self.append(step, &Append { stream, chain_key, retention, batch, facts })?;
+        let append = Append { topic, stream, chain_key, retention, batch, facts };
+        let done = self.append(step, &append)?;
         self.progress.put(Progress { stream, tag: place.tag });
+        if facts.missing > 0 {
+            let (first, end) = (place.offset, place.offset.plus(u64::from(facts.records)));
+            let missing = Missing::untimed(GapReason::Withheld, u64::from(facts.missing));
+            let (tag, age_ms) = (place.tag, step.age_ms());
+            let most = gaps_max(self.topics.partition_count());
+            self.gaps.note(Gap { stream, first, end, missing, tag, age_ms }, most);
+        }
         Ok(done)
     }
 
@@ -256,11 +272,11 @@ impl State {
         step: &mut Step,
         place: &MirrorPlace,
         to: Offset,
-        reason: GapReason,
+        missing: Missing,
     ) -> Result<OperationResult, Refusal> {
         let stream = self.mirror_stream(place)?;
         let next = self.known(stream).next;
-        if to <= next || to.0 > i64::MAX as u64 {
+        if to.0 > i64::MAX as u64 || !missing.fits(next, to) {
             return Err(Refusal::OffsetOutOfRange { next });
         }
         let is_empty = self.known(stream).log_start == place.offset;
@@ -273,8 +289,10 @@ impl State {
             self.spans.skip_to(stream, to);
         }
         self.progress.put(Progress { stream, tag: place.tag });
-        let (first, age_ms) = (place.offset, step.age_ms());
-        self.gaps.skipped(Gap { stream, first, end: to, reason, age_ms });
+        let (first, tag, age_ms) = (place.offset, place.tag, step.age_ms());
+        let most = gaps_max(self.topics.partition_count());
+        self.gaps.note(Gap { stream, first, end: to, missing, tag, age_ms }, most);
+        step.passed(stream);
         Ok(OperationResult::Skipped)
     }
 

@@ -13,7 +13,7 @@
 //! | rules: where topics may go | 9 | `links.rs` |
 //! | mirrors | 10 | `mirrors.rs` |
 //! | progress of mirrors | 11 | `mirrors.rs` |
-//! | gaps of mirrors | 12 | `mirrors.rs` |
+//! | gap markers | 12 | `gaps.rs` |
 //! | progress of peers | 13 | `links.rs` |
 //! | changes of links and rules | 14 | `changes.rs` |
 //!
@@ -24,9 +24,11 @@
 //! Never: let anything local (a clock, configuration, addresses of memory) into a section.
 
 pub mod batch;
+pub mod budget;
 pub mod changes;
 pub mod codec;
 pub mod deleted;
+pub mod gaps;
 pub mod links;
 pub mod meta;
 pub mod mirroring;
@@ -46,6 +48,7 @@ mod tests;
 use bytes::Bytes;
 use codec::{Reader, Writer};
 use fulmar_types::{ExitCode, Plant};
+use gaps::Gap;
 use producers::Producers;
 use state::State;
 use table::{Element, Table, TableError};
@@ -117,8 +120,10 @@ const fn version_of(section: u32) -> u32 {
     match section {
         // With the age of the site, and by it.
         PRODUCERS | META => 2,
-        // With the chain.
-        SPANS => 2,
+        // With the chain, and times.
+        SPANS => 3,
+        // With counts and times.
+        GAPS => 2,
         // With who changed them, and when.
         LINKS | RULES => 2,
         _ => 1,
@@ -146,6 +151,11 @@ impl State {
         } else {
             self.producers.snapshot()
         };
+        let gaps = if fulmar_host::planted(Plant::MarkerLostAtLeaderChange) {
+            table_bytes(&Table::<Gap>::default())
+        } else {
+            table_bytes(&self.gaps)
+        };
         [
             (TOPICS, self.topics.snapshot()),
             (PARTITIONS, table_bytes(&self.partitions)),
@@ -158,7 +168,7 @@ impl State {
             (RULES, table_bytes(&self.rules)),
             (MIRRORS, table_bytes(&self.mirrors)),
             (PROGRESS, table_bytes(&self.progress)),
-            (GAPS, table_bytes(&self.gaps)),
+            (GAPS, gaps),
             (PEERS, table_bytes(&self.peers)),
             (CHANGES, table_bytes(&self.changes)),
         ]
@@ -216,6 +226,7 @@ impl State {
             return Err("a producer of a partition that is not there");
         }
         self.check_mirrors()?;
+        self.check_gaps()?;
         self.check_spans()
     }
 
@@ -232,12 +243,26 @@ impl State {
         if self.progress.len() != streams {
             return Err("progress of a partition that is no mirror");
         }
-        if self.gaps.iter().any(|gap| self.progress.get(&gap.stream).is_none()) {
-            return Err("a gap of a partition that is no mirror");
-        }
         let is_there = |stream| self.partitions.get(stream).is_some();
         if !self.peers.iter().all(|peer| is_there(&peer.stream)) {
             return Err("a peer has a partition that is not there");
+        }
+        Ok(())
+    }
+
+    /// The markers of a partition follow one another, and end where it does at the latest.
+    fn check_gaps(&self) -> Result<(), &'static str> {
+        let mut before: Option<&Gap> = None;
+        for gap in self.gaps.iter() {
+            let partition = self.partitions.get(&gap.stream);
+            let partition = partition.ok_or("a gap of a partition that is not there")?;
+            if gap.end > partition.next {
+                return Err("a gap behind the end of its partition");
+            }
+            let earlier = before.replace(gap).filter(|before| before.stream == gap.stream);
+            if earlier.is_some_and(|earlier| earlier.end > gap.first) {
+                return Err("gaps that overlap");
+            }
         }
         Ok(())
     }

@@ -57,6 +57,8 @@ pub enum OperationResult {
         /// Where it is now; it stays where it was if it was there already. Before the offset that
         /// was asked for if retention keeps what is there.
         log_start: Offset,
+        /// How many of the records that went some other site is not known to have.
+        missing: u64,
     },
     /// Idle producers were forgotten.
     ProducersExpired {
@@ -74,6 +76,11 @@ pub enum OperationResult {
     Skipped,
     /// The progress of a peer was noted.
     PeerNoted,
+    /// A batch was taken and not kept, since the budget of its partition is reached.
+    NotKept {
+        /// The offset of its first record.
+        base_offset: Offset,
+    },
 }
 
 /// Why a unit had no effect.
@@ -163,6 +170,9 @@ pub enum Refusal {
     /// The link or the rule is not what whoever changes it has seen.
     #[error("it has been changed meanwhile; look at it again")]
     Changed,
+    /// The budget of the partition is reached, and other sites lack what would have to go.
+    #[error("the budget of the partition is reached, and other sites lack what would have to go")]
+    BudgetReached,
 }
 
 /// The outcome of an entry: one result per unit.
@@ -251,12 +261,13 @@ impl OperationResult {
             Self::Appended { base_offset } => put(out, 4, &[base_offset.0]),
             Self::Duplicate { base_offset, term } => put(out, 5, &[base_offset.0, term.0]),
             Self::ProducerAssigned { producer } => put(out, 6, &[producer.0.unsigned_abs()]),
-            Self::StartMoved { log_start } => put(out, 7, &[log_start.0]),
+            Self::StartMoved { log_start, missing } => put(out, 7, &[log_start.0, missing]),
             Self::ProducersExpired { count } => put(out, 8, &[u64::from(count)]),
             Self::TopicAltered => put(out, 9, &[]),
             Self::LinkSet { number } => put(out, 10, &[number]),
             Self::Skipped => put(out, 11, &[]),
             Self::PeerNoted => put(out, 12, &[]),
+            Self::NotKept { base_offset } => put(out, 13, &[base_offset.0]),
         }
     }
 
@@ -274,12 +285,13 @@ impl OperationResult {
                 let id = i64::try_from(take_varint(input)?).map_err(|_| CodecError::Tag)?;
                 Self::ProducerAssigned { producer: ProducerId(id) }
             }
-            7 => Self::StartMoved { log_start: take_offset(input)? },
+            7 => Self::StartMoved { log_start: take_offset(input)?, missing: take_varint(input)? },
             8 => Self::ProducersExpired { count: take_u32(input)? },
             9 => Self::TopicAltered,
             10 => Self::LinkSet { number: take_varint(input)? },
             11 => Self::Skipped,
             12 => Self::PeerNoted,
+            13 => Self::NotKept { base_offset: take_offset(input)? },
             _ => return Err(CodecError::Tag),
         })
     }
@@ -310,6 +322,7 @@ impl Refusal {
             Self::SiteTaken => put(out, 20, &[]),
             Self::LinkOfOtherSite => put(out, 21, &[]),
             Self::Changed => put(out, 22, &[]),
+            Self::BudgetReached => put(out, 23, &[]),
         }
     }
 
@@ -340,6 +353,7 @@ impl Refusal {
             20 => Self::SiteTaken,
             21 => Self::LinkOfOtherSite,
             22 => Self::Changed,
+            23 => Self::BudgetReached,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -367,12 +381,13 @@ mod tests {
             OperationResult::Appended { base_offset: Offset(u64::MAX) },
             OperationResult::Duplicate { base_offset: Offset(127), term: Term(128) },
             OperationResult::ProducerAssigned { producer: ProducerId(i64::MAX) },
-            OperationResult::StartMoved { log_start: Offset(0) },
+            OperationResult::StartMoved { log_start: Offset(0), missing: 300 },
             OperationResult::ProducersExpired { count: u32::MAX },
             OperationResult::TopicAltered,
             OperationResult::LinkSet { number: 300 },
             OperationResult::Skipped,
             OperationResult::PeerNoted,
+            OperationResult::NotKept { base_offset: Offset(7) },
         ];
         let refusals = [
             Refusal::UnknownTopic,
@@ -397,6 +412,7 @@ mod tests {
             Refusal::SiteTaken,
             Refusal::LinkOfOtherSite,
             Refusal::Changed,
+            Refusal::BudgetReached,
         ];
         let mut results = vec![UnitResult::Done(done)];
         results.extend(refusals.map(UnitResult::Refused));

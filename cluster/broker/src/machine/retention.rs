@@ -65,6 +65,19 @@ impl Retention {
         Grain { bytes: part(self.bytes), age_ms: part(self.age_ms) }
     }
 
+    fn is_old(&self, span: &Span, age_ms: u64) -> bool {
+        let first = planted(Plant::ExpireByFirst);
+        let age = age_ms.saturating_sub(if first { span.first_age_ms } else { span.last_age_ms });
+        self.age_ms.is_some_and(|limit| age > limit)
+    }
+
+    /// Up to where the records of a partition are older than they have to be, of which these are the
+    /// spans, oldest first; 0 if none are.
+    pub fn aged<'a>(&self, spans: impl Iterator<Item = &'a Span>, age_ms: u64) -> Offset {
+        let old = spans.take_while(|span| self.is_old(span, age_ms)).last();
+        old.map(|span| span.end).unwrap_or_default()
+    }
+
     /// The offset at which a partition may begin, of which these are the spans, oldest first, in a
     /// site of this age. `None` if nothing has had its time.
     pub fn start<'a, I: Iterator<Item = &'a Span>>(
@@ -75,10 +88,7 @@ impl Retention {
         let mut bytes = spans().fold(0, |sum: u64, span| sum.saturating_add(span.bytes));
         let has_had_its_time = |span: &&Span| {
             let rest = bytes.saturating_sub(span.bytes);
-            let first = planted(Plant::ExpireByFirst);
-            let age =
-                age_ms.saturating_sub(if first { span.first_age_ms } else { span.last_age_ms });
-            let is_old = self.age_ms.is_some_and(|limit| age > limit);
+            let is_old = self.is_old(span, age_ms);
             let kept = if planted(Plant::ExpireTooMuch) { bytes } else { rest };
             let is_too_much = self.bytes.is_some_and(|limit| kept >= limit);
             bytes = rest;
@@ -109,6 +119,8 @@ mod tests {
             bytes: *bytes,
             first_age_ms: 0,
             last_age_ms: *age,
+            first_ms: 0,
+            last_ms: 0,
             chain: [0; 16],
         };
         each.iter().enumerate().map(span).collect()
@@ -180,7 +192,8 @@ mod tests {
         ) -> (u64, u64) {
             self.age_ms += after_ms;
             let (first, age_ms) = (Offset(self.batches), self.age_ms);
-            let piece = Piece { first, records: 1, bytes, age_ms, chain: [0; 16] };
+            let (at_ms, chain) = (0, [0; 16]);
+            let piece = Piece { first, records: 1, bytes, age_ms, at_ms, chain };
             self.batches += 1;
             self.table.append(STREAM, &piece, retention.grain(spans_max), spans_max);
             if let Some(start) = retention.start(|| self.table.of_stream(STREAM), age_ms) {

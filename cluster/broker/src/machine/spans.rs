@@ -37,7 +37,8 @@ pub fn spans_max(partitions: usize) -> usize {
 /// Neighbouring records of a partition.
 ///
 /// ```text
-/// stream u32 | first u64 | end u64 | bytes u64 | first age ms u64 | last age ms u64 | chain [u8; 16]
+/// stream u32 | first u64 | end u64 | bytes u64 | first age ms u64 | last age ms u64
+/// | first ms u64 | last ms u64 | chain [u8; 16]
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -53,6 +54,10 @@ pub struct Span {
     pub first_age_ms: u64,
     /// The same of the last batch.
     pub last_age_ms: u64,
+    /// The time of the entry that brought the first batch, in ms since 1970.
+    pub first_ms: u64,
+    /// The same of the last batch.
+    pub last_ms: u64,
     /// The hash chain of the partition before the first batch: from here on it can be computed
     /// again.
     pub chain: [u8; 16],
@@ -61,7 +66,8 @@ pub struct Span {
 impl Span {
     fn joined(&self, newer: &Self) -> Self {
         let bytes = self.bytes.saturating_add(newer.bytes);
-        Self { end: newer.end, bytes, last_age_ms: newer.last_age_ms, ..*self }
+        let Self { end, last_age_ms, last_ms, .. } = *newer;
+        Self { end, bytes, last_age_ms, last_ms, ..*self }
     }
 }
 
@@ -94,6 +100,8 @@ pub struct Piece {
     pub bytes: u64,
     /// The age of the site.
     pub age_ms: u64,
+    /// The time of its entry, in ms since 1970.
+    pub at_ms: u64,
     /// The hash chain before it.
     pub chain: [u8; 16],
 }
@@ -101,7 +109,7 @@ pub struct Piece {
 impl Element for Span {
     type Key = (StreamId, Offset);
     const SEED: u64 = 7;
-    const BYTES_MIN: usize = 60;
+    const BYTES_MIN: usize = 76;
 
     fn key(&self) -> Self::Key {
         (self.stream, self.first)
@@ -114,6 +122,8 @@ impl Element for Span {
         out.u64(self.bytes);
         out.u64(self.first_age_ms);
         out.u64(self.last_age_ms);
+        out.u64(self.first_ms);
+        out.u64(self.last_ms);
         out.raw(&self.chain);
     }
 
@@ -125,9 +135,12 @@ impl Element for Span {
             bytes: input.u64()?,
             first_age_ms: input.u64()?,
             last_age_ms: input.u64()?,
+            first_ms: input.u64()?,
+            last_ms: input.u64()?,
             chain: input.array()?,
         };
-        if span.first >= span.end || span.first_age_ms > span.last_age_ms {
+        let is_backwards = span.first_age_ms > span.last_age_ms || span.first_ms > span.last_ms;
+        if span.first >= span.end || is_backwards {
             return Err(CodecError::Tag);
         }
         Ok(span)
@@ -153,13 +166,22 @@ impl Table<Span> {
         match last.filter(grows) {
             Some(last) => {
                 let bytes = last.bytes + piece.bytes;
-                self.put(Span { end, bytes, last_age_ms: piece.age_ms, ..last });
+                let (last_age_ms, last_ms) = (piece.age_ms, piece.at_ms);
+                self.put(Span { end, bytes, last_age_ms, last_ms, ..last });
             }
             None => {
                 let (first, bytes) = (piece.first, piece.bytes);
-                let (first_age_ms, last_age_ms) = (piece.age_ms, piece.age_ms);
-                let chain = piece.chain;
-                self.put(Span { stream, first, end, bytes, first_age_ms, last_age_ms, chain });
+                self.put(Span {
+                    stream,
+                    first,
+                    end,
+                    bytes,
+                    first_age_ms: piece.age_ms,
+                    last_age_ms: piece.age_ms,
+                    first_ms: piece.at_ms,
+                    last_ms: piece.at_ms,
+                    chain: piece.chain,
+                });
                 while self.of_stream(stream).count() > most {
                     self.join_smallest(stream, grain);
                 }
@@ -214,13 +236,15 @@ mod tests {
     fn table(pieces: &[(u64, u64)]) -> Table<Span> {
         let mut table = Table::default();
         for other in [StreamId(3), StreamId(5)] {
-            let piece = Piece { first: Offset(0), records: 1, bytes: 1, age_ms: 0, chain: [0; 16] };
+            let (first, chain) = (Offset(0), [0; 16]);
+            let piece = Piece { first, records: 1, bytes: 1, age_ms: 0, at_ms: 0, chain };
             table.append(other, &piece, GRAIN, 8);
         }
         for (at, (bytes, age_ms)) in pieces.iter().enumerate() {
             let first = Offset(2 * at as u64);
             let chain = [at as u8; 16];
-            let piece = Piece { first, records: 2, bytes: *bytes, age_ms: *age_ms, chain };
+            let (bytes, age_ms) = (*bytes, *age_ms);
+            let piece = Piece { first, records: 2, bytes, age_ms, at_ms: age_ms, chain };
             table.append(STREAM, &piece, GRAIN, 8);
         }
         table

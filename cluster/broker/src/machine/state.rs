@@ -9,11 +9,13 @@
 
 use super::Applied;
 use super::batch::BatchFacts;
+use super::budget::Keeping;
 use super::changes::Change;
 use super::deleted::DeletedName;
+use super::gaps::Gap;
 use super::links::{Link, PeerProgress, Rule};
 use super::meta::{FenceMark, Meta};
-use super::mirrors::{Gap, Mirror, Progress};
+use super::mirrors::{Mirror, Progress};
 use super::outcome::{self, OperationResult, Refusal, UnitResult};
 use super::partitions::{Appending, Partition, Partitions};
 use super::producers::{Forgotten, Producers, Verdict};
@@ -84,6 +86,7 @@ pub(super) struct Step {
     rows: Vec<Row>,
     dropped_streams: Vec<StreamId>,
     moved_starts: Vec<(StreamId, Offset)>,
+    passed_streams: Vec<StreamId>,
 }
 
 impl Step {
@@ -104,10 +107,16 @@ impl Step {
     pub(super) fn start_moved(&mut self, stream: StreamId, start: Offset) {
         self.moved_starts.push((stream, start));
     }
+
+    /// Tells whoever waits for it that a stream goes on without a batch.
+    pub(super) fn passed(&mut self, stream: StreamId) {
+        self.passed_streams.push(stream);
+    }
 }
 
 /// An append on its way through the checks.
 pub(super) struct Append<'a> {
+    pub(super) topic: TopicId,
     pub(super) stream: StreamId,
     pub(super) chain_key: [u8; 32],
     pub(super) retention: Retention,
@@ -181,6 +190,7 @@ impl State {
             rows: Vec::new(),
             dropped_streams: Vec::new(),
             moved_starts: Vec::new(),
+            passed_streams: Vec::new(),
         };
         let mut results = Vec::with_capacity(entry.unit_count() as usize);
         for unit in entry.units() {
@@ -192,6 +202,7 @@ impl State {
             rows: step.rows,
             dropped_streams: step.dropped_streams,
             moved_starts: step.moved_starts,
+            passed_streams: step.passed_streams,
         }
     }
 
@@ -211,6 +222,7 @@ impl State {
             };
         }
         let kept = (step.rows.len(), step.dropped_streams.len(), step.moved_starts.len());
+        let passed = step.passed_streams.len();
         self.begin();
         match self.try_unit(step, unit) {
             Ok(results) => {
@@ -222,6 +234,7 @@ impl State {
                 step.rows.truncate(kept.0);
                 step.dropped_streams.truncate(kept.1);
                 step.moved_starts.truncate(kept.2);
+                step.passed_streams.truncate(passed);
                 UnitResult::Refused(refusal)
             }
         }
@@ -332,11 +345,14 @@ impl State {
                 if self.mirrors.get(&topic.id).is_some() {
                     return Err(Refusal::IsMirror);
                 }
-                let (chain_key, retention) = (topic.chain_key, topic.retention);
+                let (topic, chain_key, retention) =
+                    (topic.id, topic.chain_key, topic.keeping.retention);
                 let facts = BatchFacts::read(batch.bytes(), step.entry_ms);
                 let facts =
                     facts.filter(|facts| facts.missing == 0).ok_or(Refusal::InvalidBatch)?;
-                self.append(step, &Append { stream, chain_key, retention, batch: &batch, facts })
+                let batch = &batch;
+                let append = Append { topic, stream, chain_key, retention, batch, facts };
+                self.append(step, &append)
             }
             // An id that nobody uses costs nothing, so a request that comes twice gets two.
             Operation::InitProducer { request } => {
@@ -345,8 +361,8 @@ impl State {
             }
             Operation::AdvanceStart { topic, partition, offset } => {
                 let (topic, stream) = self.stream(topic, partition)?;
-                let retention = topic.retention;
-                self.advance_start(step, (stream, retention), offset)
+                let topic = topic.id;
+                self.advance_start(step, (topic, stream), offset)
             }
             Operation::AlterTopic { topic, replaces, changes } => {
                 self.alter_topic(topic, replaces, changes)
@@ -385,8 +401,8 @@ impl State {
         let first_stream = self.meta.take_streams(partitions).ok_or(Refusal::LimitReached)?;
         let (chain_key, configs) = split_chain_key(id, configs);
         let strict_from = self.deleted.created(&name, &self.meta);
-        let retention = Retention::of(&configs);
-        let topic = Topic { id, name, partitions, first_stream, chain_key, configs, retention };
+        let keeping = Keeping::of(&configs);
+        let topic = Topic { id, name, partitions, first_stream, chain_key, configs, keeping };
         for stream in topic.streams() {
             let before = self.partitions.put(Partition::new(stream, strict_from));
             assert!(before.is_none(), "a stream is handed out once");
@@ -446,26 +462,20 @@ impl State {
         if !partition.has_room(facts.records) {
             return Err(Refusal::OffsetOutOfRange { next });
         }
-        let mut remember = true;
-        if let Some(sequenced) = &facts.sequenced {
-            // Whoever gets the id later would be told that its batches are duplicates.
-            if !self.meta.has_handed_out(sequenced.producer)
-                && !fulmar_host::planted(Plant::AnyProducerId)
-            {
-                return Err(Refusal::UnknownProducer);
+        if let Some(base) = self.duplicate(append, strict_from)? {
+            self.memory_moves(stream, next, facts.records);
+            return Ok(base);
+        }
+        match self.make_room(step, append) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.remember(step, append, next);
+                return Ok(self.not_keep(step, append));
             }
-            match self.producers.check(stream, sequenced, strict_from) {
-                Ok(Verdict::Next) => {}
-                Ok(Verdict::Duplicate(_)) if fulmar_host::planted(Plant::NoDuplicateCheck) => {
-                    remember = false;
-                }
-                Ok(Verdict::Duplicate(old)) => {
-                    self.memory_moves(stream, next, facts.records);
-                    let (base_offset, term) = (old.base_offset, old.term);
-                    return Ok(OperationResult::Duplicate { base_offset, term });
-                }
-                Err(refusal) => return Err(refusal),
+            Err(Refusal::BudgetReached) if fulmar_host::planted(Plant::BlockAcknowledges) => {
+                return Ok(OperationResult::Appended { base_offset: next });
             }
+            Err(refusal) => return Err(refusal),
         }
         let base = self.memory_moves(stream, next, facts.records);
         let appending = Appending {
@@ -478,12 +488,8 @@ impl State {
             .partitions
             .modify(&stream, |partition| partition.append(base, &append.chain_key, &appending));
         assert!(appended.is_some(), "the partition was there a moment ago");
-        if let Some(sequenced) = facts.sequenced.as_ref().filter(|_| remember) {
-            let at = (base, step.position.term);
-            let forgotten = self.producers.remember(stream, sequenced, at, step.age_ms);
-            self.note_forgotten(&forgotten);
-        }
-        self.span(append, base, step.age_ms, chain);
+        self.remember(step, append, base);
+        self.span(step, append, base, chain);
         step.rows.push(Row {
             stream,
             base_offset: base,
@@ -498,10 +504,48 @@ impl State {
         Ok(OperationResult::Appended { base_offset: base })
     }
 
+    /// What is answered to a batch that is there already; an error to one that may not come now.
+    fn duplicate(
+        &self,
+        append: &Append<'_>,
+        strict_from: u64,
+    ) -> Result<Option<OperationResult>, Refusal> {
+        let Some(sequenced) = &append.facts.sequenced else { return Ok(None) };
+        // Whoever gets the id later would be told that its batches are duplicates.
+        if !self.meta.has_handed_out(sequenced.producer)
+            && !fulmar_host::planted(Plant::AnyProducerId)
+        {
+            return Err(Refusal::UnknownProducer);
+        }
+        match self.producers.check(append.stream, sequenced, strict_from)? {
+            Verdict::Duplicate(old) if !fulmar_host::planted(Plant::NoDuplicateCheck) => {
+                let (base_offset, term) = (old.base_offset, old.term);
+                Ok(Some(OperationResult::Duplicate { base_offset, term }))
+            }
+            Verdict::Duplicate(_) | Verdict::Next => Ok(None),
+        }
+    }
+
+    /// Remembers a batch of an idempotent producer, which gets this offset.
+    fn remember(&mut self, step: &Step, append: &Append<'_>, base: Offset) {
+        let Some(sequenced) = &append.facts.sequenced else { return };
+        if fulmar_host::planted(Plant::NoDuplicateCheck) {
+            let strict_from = self.known(append.stream).strict_producers_from;
+            let verdict = self.producers.check(append.stream, sequenced, strict_from);
+            if matches!(verdict, Ok(Verdict::Duplicate(_))) {
+                return;
+            }
+        }
+        let at = (base, step.position.term);
+        let forgotten = self.producers.remember(append.stream, sequenced, at, step.age_ms);
+        self.note_forgotten(&forgotten);
+    }
+
     /// Takes note of how much and how old a partition is with a batch. `chain` is what it was before.
-    fn span(&mut self, append: &Append<'_>, first: Offset, age_ms: u64, chain: [u8; 16]) {
+    fn span(&mut self, step: &Step, append: &Append<'_>, first: Offset, chain: [u8; 16]) {
         let (records, bytes) = (append.facts.records, u64::from(append.batch.len()));
-        let piece = Piece { first, records, bytes, age_ms, chain };
+        let (age_ms, at_ms) = (step.age_ms, step.entry_ms);
+        let piece = Piece { first, records, bytes, age_ms, at_ms, chain };
         let most = spans_max(self.topics.partition_count());
         self.spans.append(append.stream, &piece, append.retention.grain(most), most);
     }
@@ -529,44 +573,13 @@ impl State {
         }
     }
 
-    /// Lets the oldest records of a partition go, up to an offset. Whoever proposed it may not have
-    /// known the settings that hold here, if they were changed by an entry shortly before this one.
-    fn advance_start(
-        &mut self,
-        step: &mut Step,
-        (stream, retention): (StreamId, Retention),
-        offset: Offset,
-    ) -> Result<OperationResult, Refusal> {
-        let next = self.known(stream).next;
-        if offset > next {
-            return Err(Refusal::OffsetOutOfRange { next });
-        }
-        let allowed = retention.start(|| self.spans(stream), step.age_ms).unwrap_or_default();
-        let is_unchecked = fulmar_host::planted(Plant::AdvanceUnchecked);
-        let start = if is_unchecked { offset } else { self.floor(stream, offset.min(allowed)) };
-        let moved = self
-            .partitions
-            .modify(&stream, |partition| (partition.advance_start(start), partition.log_start));
-        let (moved, log_start) = moved.expect("the partition was there a moment ago");
-        if moved {
-            self.spans.advance_start(stream, log_start);
-            step.moved_starts.push((stream, log_start));
-        }
-        Ok(OperationResult::StartMoved { log_start })
-    }
-
-    /// The last place up to an offset where a span of a partition ends: what goes goes in spans, so that
-    /// the chain is known where the rest begins.
-    fn floor(&self, stream: StreamId, offset: Offset) -> Offset {
-        let ends = self.spans(stream).map(|span| span.end).take_while(|end| *end <= offset);
-        ends.last().unwrap_or_default()
-    }
-
     /// The hash of the whole state.
     pub fn hash(&self) -> u128 {
         // A section that somebody forgot to register is missing from the hash as well.
         let producers =
             if fulmar_host::planted(Plant::ForgetProducers) { 0 } else { self.producers.hash() };
+        let forgets_gaps = fulmar_host::planted(Plant::MarkerLostAtLeaderChange);
+        let gaps = if forgets_gaps { 0 } else { self.gaps.hash() };
         [
             self.meta.hash(),
             self.fences.hash(),
@@ -579,7 +592,7 @@ impl State {
             self.rules.hash(),
             self.mirrors.hash(),
             self.progress.hash(),
-            self.gaps.hash(),
+            gaps,
             self.peers.hash(),
             self.changes.hash(),
         ]

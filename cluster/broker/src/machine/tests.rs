@@ -13,6 +13,7 @@ use fulmar_types::{LogIndex, LogPosition, Offset, PartitionIndex, Term, TopicId,
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
+mod budgets;
 mod mirrors;
 mod settings;
 
@@ -255,7 +256,10 @@ fn the_start_moves_forward_only_and_within_the_partition() {
     assert_eq!(applied.moved_starts, [(StreamId(0), Offset(3))], "what goes goes in spans");
     let out = Err(Refusal::OffsetOutOfRange { next: Offset(10) });
     assert_eq!(site.one(to(11)), out);
-    assert_eq!(site.one(to(10)), Ok(OperationResult::StartMoved { log_start: Offset(10) }));
+    assert_eq!(
+        site.one(to(10)),
+        Ok(OperationResult::StartMoved { log_start: Offset(10), missing: 0 })
+    );
 }
 
 #[test]
@@ -341,6 +345,10 @@ fn setting() -> impl Strategy<Value = (String, Option<String>)> {
     prop_oneof![
         6 => (0u64..500).prop_map(move |bytes| (text("retention.bytes"), Some(bytes.to_string()))),
         6 => (0u64..2_000).prop_map(move |ms| (text("retention.ms"), Some(ms.to_string()))),
+        4 => (0usize..3).prop_map(move |at| {
+            let policy = budget::BudgetPolicy::ALL[at].name();
+            (text(budget::BUDGET_POLICY), Some(text(policy)))
+        }),
         2 => Just((text("retention.bytes"), None)),
         2 => Just((text("retention.ms"), None)),
         1 => Just((text(topics::CHAIN_KEY_CONFIG), Some(text("other")))),
@@ -364,9 +372,11 @@ fn resolved(state: &State, mut unit: Unit) -> Unit {
         let topic = state.topics().get(place.topic);
         let known = topic.and_then(|topic| state.partition(topic.stream(place.partition)?));
         place.link += number;
-        place.offset.0 += known.map_or(0, |known| known.next.0);
+        let next = known.map_or(0, |known| known.next.0);
+        place.offset.0 = place.offset.0.wrapping_add(next).min(next + 9);
         let at = place.offset;
-        if let Operation::Link(LinkOperation::MirrorSkip { to, .. }) = operation {
+        if let Operation::Link(LinkOperation::MirrorSkip { to, missing, .. }) = operation {
+            missing.count = to.0;
             to.0 += at.0;
         }
     }
@@ -392,6 +402,11 @@ fn mirroring() -> impl Strategy<Value = Operation> {
             .prop_map(|(place, records)| mirrors::mirror_append(place, batch(-1, -1, -1, records, 3))),
         2 => (place(), 0u64..12).prop_map(|(place, to)| mirrors::skip(place, to)),
         1 => place().prop_map(mirrors::peer_has),
+        // Of topics that are no mirrors, and may go.
+        3 => (0u8..3, off(), any::<u8>(), off()).prop_map(|(n, number, tag, behind)| {
+            let place = mirrors::place(number, n, behind.wrapping_sub(3), tag);
+            mirrors::peer_has(place)
+        }),
         1 => (0u8..2).prop_map(|n| Operation::DeleteTopic { topic: topic_id(10 + n) }),
     ]
 }
@@ -464,6 +479,29 @@ fn random_histories_fill_mirrors() {
     assert!(seen.len() == 3 && seen.values().all(|times| *times >= 5), "{seen:?}");
 }
 
+#[test]
+fn random_histories_reach_budgets() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut site = Site::with_producers();
+    site.one(mirrors::set_link(Some(false))).expect("set");
+    let mut seen = std::collections::BTreeMap::<&str, usize>::new();
+    for _ in 0..24_000 {
+        let step = operation().new_tree(&mut runner).expect("a step").current();
+        let unit = resolved(&site.state, Unit::of(step));
+        let what = match site.unit(unit) {
+            UnitResult::Refused(Refusal::BudgetReached) => "refused",
+            UnitResult::Done(results) => match results[0] {
+                OperationResult::NotKept { .. } => "not kept",
+                OperationResult::StartMoved { missing: 1.., .. } => "went unsent",
+                _ => continue,
+            },
+            UnitResult::Refused(_) => continue,
+        };
+        *seen.entry(what).or_default() += 1;
+    }
+    assert!(seen.len() == 3 && seen.values().all(|times| *times >= 2), "{seen:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
@@ -531,9 +569,11 @@ proptest! {
                 }
                 let mut topics = before.topics().iter();
                 let topic = topics.find(|topic| topic.streams().any(|known| known == stream));
-                let retention = topic.expect("its start was moved").retention;
-                let allowed = retention.start(|| before.spans(stream), site.state.age_ms());
-                prop_assert!(allowed.is_some_and(|allowed| start <= allowed));
+                let topic = topic.expect("its start was moved");
+                let allowed = before.due_start(topic, stream, site.state.age_ms());
+                // What has a budget makes room, of what was delivered.
+                let room = topic.keeping.bytes_max().map(|_| before.delivered(topic, stream));
+                prop_assert!(allowed.max(room).is_some_and(|allowed| start <= allowed));
             }
         }
     }
@@ -550,11 +590,14 @@ proptest! {
             let mirrors: Vec<StreamId> = site.state.mirrored().collect();
             for row in site.entry(vec![unit]).rows {
                 let end = next.entry(row.stream).or_default();
-                // Mirrors have gaps.
+                // Mirrors have gaps, and so has what was not kept.
                 let is_mirror =
                     mirrors.contains(&row.stream) || site.state.tag(row.stream).is_some();
-                if !is_mirror {
-                    prop_assert_eq!(row.base_offset.0, *end);
+                let marked: Vec<_> = site.state.gaps(row.stream).collect();
+                let is_marked = |at| marked.iter().any(|gap| (gap.first.0..gap.end.0).contains(&at));
+                // What was deleted in the same unit has taken its markers along.
+                if !is_mirror && site.state.partition(row.stream).is_some() {
+                    prop_assert!((*end..row.base_offset.0).all(is_marked));
                 }
                 prop_assert!(row.base_offset.0 >= *end);
                 *end = row.base_offset.0 + u64::from(row.records);

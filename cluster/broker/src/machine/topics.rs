@@ -5,11 +5,12 @@
 //!
 //! Never: derive an identifier here. Apply has no randomness.
 
+use super::budget::Keeping;
 use super::codec::{CodecError, Reader, Writer};
-use super::retention::Retention;
 use super::table::{Element, Table};
 use bytes::Bytes;
 use fulmar_store::StreamId;
+use fulmar_types::link::{PRIORITY, Priority};
 use fulmar_types::{PartitionIndex, Plant, TopicId};
 use std::collections::BTreeMap;
 
@@ -56,8 +57,8 @@ pub struct Topic {
     pub chain_key: [u8; 32],
     /// Its settings, in the order in which they were given.
     pub configs: Vec<(String, String)>,
-    /// How long its records are kept. Derived from the settings.
-    pub retention: Retention,
+    /// How much of it is kept, and what goes first. Derived from the settings.
+    pub keeping: Keeping,
 }
 
 impl Topic {
@@ -76,6 +77,12 @@ impl Topic {
     /// The value of a setting, if it was given.
     pub fn config(&self, key: &str) -> Option<&str> {
         self.configs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// How urgent its records are on a link. A text that says nothing was refused before it was
+    /// proposed.
+    pub fn priority(&self) -> Priority {
+        self.config(PRIORITY).and_then(Priority::by_name).unwrap_or_default()
     }
 }
 
@@ -114,8 +121,8 @@ impl Element for Topic {
         if first_stream.0.checked_add(partitions).is_none() {
             return Err(CodecError::Tag);
         }
-        let retention = Retention::of(&configs);
-        Ok(Self { id, name, partitions, first_stream, chain_key, configs, retention })
+        let keeping = Keeping::of(&configs);
+        Ok(Self { id, name, partitions, first_stream, chain_key, configs, keeping })
     }
 }
 
@@ -182,8 +189,8 @@ impl Topics {
         let Some(topic) = self.table.get(&id) else { return };
         // Name and partitions stay, so nothing that is derived from them changes.
         let is_old = fulmar_host::planted(Plant::KeepOldRetention);
-        let retention = if is_old { topic.retention } else { Retention::of(&configs) };
-        let topic = Topic { configs, retention, ..topic.clone() };
+        let keeping = if is_old { topic.keeping } else { Keeping::of(&configs) };
+        let topic = Topic { configs, keeping, ..topic.clone() };
         self.table.put(topic);
     }
 
@@ -272,7 +279,7 @@ mod tests {
             first_stream: StreamId(first),
             chain_key: [id; 32],
             configs: vec![("max.message.bytes".to_owned(), "1000".to_owned())],
-            retention: Retention::default(),
+            keeping: Keeping::default(),
         }
     }
 

@@ -18,6 +18,7 @@ mod tests;
 
 use bytes::Bytes;
 use fulmar_store::entry::RuleSecret;
+use fulmar_types::Plant;
 use fulmar_types::rule::{FieldAction, Passage, RuleDefinition, Segment};
 use fulmar_wire::batch::{Batch, Compression, Record, RecordIter, rewritten};
 use fulmar_wire::compression::decompress;
@@ -125,7 +126,10 @@ impl Policy {
         let key = key.and_then(|key| self.passed(self.rule.key, key));
         let mut passed = Vec::new();
         for mut header in headers {
-            let passage = self.rule.header(&header.key);
+            let passage = match fulmar_host::planted(Plant::HeadersGo) {
+                true => Passage::Pass,
+                false => self.rule.header(&header.key),
+            };
             if passage != Passage::Drop {
                 header.value = header.value.and_then(|value| self.passed(passage, value));
                 passed.push(header);

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use fulmar_client::{ChangeTold, Cluster, LaidDown, LinkStatus};
 use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{self, LINK_CONNECTIONS_DEFAULT, LinkDefinition};
 use std::path::PathBuf;
 
 /// The links of a site to other sites: what they are, and whether anything passes.
@@ -92,6 +92,13 @@ struct Create {
     /// The topics of the other site that are copied to this one, with commas between; `*` for all.
     #[arg(long, value_name = "TOPIC,...", value_delimiter = ',')]
     take: Vec<String>,
+    /// The most bytes that this side sends in any second, as in 256KiB; `none` for as many as the line
+    /// takes.
+    #[arg(long, value_name = "SIZE")]
+    cap: Option<String>,
+    /// How many connections carry the link, from 1 to 8; the lesser number of the two sides counts.
+    #[arg(long, value_name = "NUMBER", default_value_t = LINK_CONNECTIONS_DEFAULT)]
+    connections: u8,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -117,6 +124,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 dial: create.dial,
                 take: create.take,
                 paused: false,
+                cap: create.cap.as_deref().map_or(Ok(None), link::cap).map_err(Stop::usage)?,
+                connections: link::connections(&create.connections.to_string())
+                    .map_err(Stop::usage)?,
             };
             check_link(&create.name, &after)?;
             let there = links(&cluster).await?;
@@ -129,20 +139,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             change(&cluster, Change::Link { name: create.name, before: None, after: Some(after) })
                 .await
         }
-        Command::List(of) => {
-            let links = links(&of.reaching.cluster(CLIENT)?).await?;
-            if links.is_empty() {
-                say("no links");
-            }
-            for (name, LaidDown { is: link, .. }) in links {
-                let paused = if link.paused { ", paused" } else { "" };
-                say(format!(
-                    "link {name}: to site {} in region {}{paused}",
-                    link.site, link.region
-                ));
-            }
-            Ok(ExitCode::Ok)
-        }
+        Command::List(of) => list(&of.reaching.cluster(CLIENT)?).await,
         Command::Status(of) => status(&of.reaching.cluster(CLIENT)?).await,
         Command::Gaps(of) => {
             let cluster = of.reaching.cluster(CLIENT)?;
@@ -157,9 +154,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             let link = link(&of.reaching.cluster(CLIENT)?, &of.name).await?;
             say(format!("link {}", of.name));
             for (key, value) in settings_of(&link.is) {
-                say(format!("    {key:<9}  {value}"));
+                say(format!("    {key:<11}  {value}"));
             }
-            say(format!("    {:<9}  {}", "changed", changed(&link.changed)));
+            say(format!("    {:<11}  {}", "changed", changed(&link.changed)));
             Ok(ExitCode::Ok)
         }
         Command::History(asked) => history("link", asked).await,
@@ -171,6 +168,18 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             change(&cluster, Change::Link { name: of.name, before, after: None }).await
         }
     }
+}
+
+async fn list(cluster: &Cluster) -> Result<ExitCode, Stop> {
+    let links = links(cluster).await?;
+    if links.is_empty() {
+        say("no links");
+    }
+    for (name, LaidDown { is: link, .. }) in links {
+        let paused = if link.paused { ", paused" } else { "" };
+        say(format!("link {name}: to site {} in region {}{paused}", link.site, link.region));
+    }
+    Ok(ExitCode::Ok)
 }
 
 /// Who made something what it is, and when.

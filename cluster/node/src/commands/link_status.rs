@@ -1,9 +1,10 @@
 //! What becomes of links, in words.
 
-use super::output::{count, grouped, seconds};
-use fulmar_client::LinkStatus;
+use super::output::{count, grouped, seconds, utc};
 use fulmar_client::links::{Sent, Taken};
+use fulmar_client::{LinkStatus, TopicPartition};
 use fulmar_host::time::Duration;
+use fulmar_types::gap::Missing;
 use fulmar_types::link::LinkDefinition;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -42,14 +43,24 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
         grouped(status.sent_rate),
         grouped(status.received_rate)
     ));
+    let tenths = status.sent_bytes * 10 / status.line_bytes.max(1);
+    if tenths > 10 {
+        let on_line = grouped(status.line_bytes);
+        line(format!("  as {on_line} on the line, {}.{} to 1", tenths / 10, tenths % 10));
+    }
+    if link.cap.is_some() {
+        line(format!("  sends {} in any second at most", link.cap_text()));
+    }
     for (of, sent) in &status.sends {
-        line(format!("  sends {}/{}  {}", of.topic, of.partition, sends(sent)));
+        let never = match missing(status, of) {
+            0 => String::new(),
+            some => format!(", {} went or were not kept before", grouped(some)),
+        };
+        line(format!("  sends {}/{}  {}{never}", of.topic, of.partition, sends(sent)));
     }
     for (of, Taken { next, arrived }) in &status.takes {
         let arrived = arrived.map_or_else(String::new, |at| format!(", the last {} ago", ago(at)));
-        let missing = status.gaps.get(of).map(Vec::as_slice).unwrap_or_default();
-        let missing: u64 = missing.iter().map(|gap| gap.end.saturating_sub(gap.first)).sum();
-        let never = match missing {
+        let never = match missing(status, of) {
             0 => String::new(),
             some => format!(", {} will never come", grouped(some)),
         };
@@ -77,6 +88,12 @@ fn listed(names: &BTreeSet<String>) -> String {
     }
 }
 
+/// How many records of a partition are missing.
+fn missing(status: &LinkStatus, of: &TopicPartition) -> u64 {
+    let gaps = status.gaps.get(of).map(Vec::as_slice).unwrap_or_default();
+    gaps.iter().map(|gap| gap.missing.count).sum()
+}
+
 fn sends(sent: &Sent) -> String {
     let Some(has) = sent.has else {
         return format!("{}, and nothing is known to have arrived", count(sent.next, "record"));
@@ -94,26 +111,37 @@ fn sends(sent: &Sent) -> String {
     }
 }
 
-/// What will never come over a link.
+/// What will never come over a link; at the side that sends, what went, or was not kept, before it was
+/// known to have arrived.
 pub fn gaps(status: &LinkStatus) -> String {
     let mut text = String::new();
     for (of, gaps) in &status.gaps {
         for gap in gaps {
-            let records = count(gap.end.saturating_sub(gap.first), "record");
+            let Missing { reason, count: records, .. } = gap.missing;
             writeln!(
                 text,
-                "{}/{}  {records}, offsets {} to {}: {}, noted {} ago",
+                "{}/{}  {}, offsets {} to {}{}: {reason}, noted {} ago",
                 of.topic,
                 of.partition,
+                count(records, "record"),
                 grouped(gap.first),
                 grouped(gap.end.saturating_sub(1)),
-                gap.reason,
+                appended(&gap.missing),
                 ago(gap.noted)
             )
             .expect("a string takes everything");
         }
     }
     text
+}
+
+/// When the records were appended at the origin.
+fn appended(missing: &Missing) -> String {
+    match (missing.first_ms, missing.last_ms) {
+        (0, 0) => String::new(),
+        (0, last) => format!(", of up to {}", utc(last)),
+        (first, last) => format!(", of {} to {}", utc(first), utc(last)),
+    }
 }
 
 /// Long times in words.
@@ -129,9 +157,9 @@ fn ago(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fulmar_client::TopicPartition;
-    use fulmar_client::links::Missing;
+    use fulmar_client::links::Gap;
     use fulmar_types::PartitionIndex;
+    use fulmar_types::gap::GapReason;
     use std::collections::BTreeMap;
 
     #[test]
@@ -144,16 +172,17 @@ mod tests {
             behind_bytes: 1_234,
             behind: Duration::from_secs(40),
         };
-        let gap = Missing {
-            first: 4,
-            end: 1_204,
-            noted: Duration::from_secs(90_000),
-            reason: "expired at the origin".to_owned(),
-        };
+        let gap =
+            |first, end, missing| Gap { first, end, noted: Duration::from_secs(90_000), missing };
+        let (reason, count) = (GapReason::Budget, 1_000);
+        let (first_ms, last_ms) = (1_767_225_600_000, 1_767_229_200_999);
+        let budget = gap(4, 1_204, Missing { reason, count, first_ms, last_ms });
+        let expired = gap(1_204, 1_205, Missing::untimed(GapReason::Expired, 1));
         let up = LinkStatus {
             state: "up".to_owned(),
             up_for: Some(Duration::from_millis(12_345)),
             sent_bytes: 1_234_567,
+            line_bytes: 300_000,
             sends: BTreeMap::from([
                 (of("orders", 0), sent(10, Some(10))),
                 (of("orders", 1), sent(2_010, Some(10))),
@@ -165,7 +194,7 @@ mod tests {
             ]),
             withheld: (0..14).map(|at| format!("topic-{at:02}")).collect(),
             sent_rate: 12_345,
-            gaps: BTreeMap::from([(of("hub.alarms", 0), vec![gap])]),
+            gaps: BTreeMap::from([(of("hub.alarms", 0), vec![budget, expired])]),
             stopped: BTreeMap::from([(of("hub.alarms", 1), "a fork".to_owned())]),
             is_truncated: true,
             ..LinkStatus::default()
@@ -173,6 +202,7 @@ mod tests {
         let link = LinkDefinition {
             site: "hub".to_owned(),
             region: "eu".to_owned(),
+            cap: Some(256 << 10),
             ..LinkDefinition::default()
         };
         insta::assert_snapshot!(render("hub", &link, &up));

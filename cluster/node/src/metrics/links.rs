@@ -43,6 +43,8 @@ fn of_link(text: &mut Text, link: &LinkFigures) {
     }
     text.put(m::LINK_SESSIONS, &labels, link.sessions);
     text.put(m::LINK_SENT, &labels, link.sent_bytes);
+    text.put(m::LINK_LINE, &labels, link.line_bytes);
+    text.put(m::LINK_CAP, &labels, link.cap.unwrap_or(0));
     text.put(m::LINK_RECEIVED, &labels, link.received_bytes);
     text.put(m::LINK_SENT_RATE, &labels, link.sent_per_second);
     text.put(m::LINK_RECEIVED_RATE, &labels, link.received_per_second);
@@ -63,6 +65,7 @@ fn sends(text: &mut Text, link: &LinkFigures) {
         let bytes: u64 = of_topic.iter().map(|of| of.behind_bytes).sum();
         let ms = of_topic.iter().map(|of| of.behind_ms).max().unwrap_or_default();
         text.put(m::LINK_LAG_RECORDS, &labels, records);
+        text.put(m::LINK_UNSENT, &labels, of_topic.iter().map(Sends::unsent).sum::<u64>());
         text.put(m::LINK_LAG_BYTES, &labels, bytes);
         text.seconds(m::LINK_LAG_SECONDS, &labels, Duration::from_millis(ms));
     }

@@ -99,6 +99,8 @@ metrics! {
     LINK_TROUBLE = "fulmar_link_last_error", Gauge, "Seconds since something went wrong with a link, with what it was";
     LINK_SESSIONS = "fulmar_link_sessions_total", Counter, "Sessions of a link since this node leads";
     LINK_SENT = "fulmar_link_sent_bytes_total", Counter, "Bytes of records that went out over a link since this node leads";
+    LINK_LINE = "fulmar_link_line_bytes_total", Counter, "Bytes of the frames that held them, less if they were compressed on the line";
+    LINK_CAP = "fulmar_link_cap_bytes_per_second", Gauge, "The most bytes that this side of a link sends in any second, 0 for no cap";
     LINK_RECEIVED = "fulmar_link_received_bytes_total", Counter, "Bytes of records that came in";
     LINK_SENT_RATE = "fulmar_link_sent_bytes_per_second", Gauge, "The same per second, over the last ten";
     LINK_RECEIVED_RATE = "fulmar_link_received_bytes_per_second", Gauge, "The same per second, over the last ten";
@@ -107,6 +109,7 @@ metrics! {
     LINK_LAG_SECONDS = "fulmar_link_lag_seconds", Gauge, "The age of the oldest of them, at most";
     LINK_ARRIVED = "fulmar_link_last_arrived_seconds", Gauge, "How long ago the last record of a copy came";
     LINK_MISSING = "fulmar_link_missing_records", Gauge, "Records of a copy that will never come";
+    LINK_UNSENT = "fulmar_link_unsent_records", Gauge, "Records that went, or were not kept, before some other site was known to have them";
     LINK_STOPPED = "fulmar_link_stopped_partitions", Gauge, "Partitions of which nothing more comes in this session, by reason";
     LINK_WITHHELD = "fulmar_link_withheld_topics", Gauge, "Topics of this site that no rule lets go over a link";
     TRUNCATED = "fulmar_metrics_truncated", Gauge, "1 if there are more topics or links than are told";

@@ -3,7 +3,7 @@
 //! ```text
 //! operation    9 v1  set link          name text | expected u64 | who text | there u8 = 1 | paused u8
 //!                                      | site text | region text | authority bytes
-//!                                      | dials texts | topics texts
+//!                                      | dials texts | topics texts | cap u64 | connections u8
 //!                                      or name text | expected u64 | who text | there u8 = 0
 //!             10 v1  set rule          topic text | expected u64 | who text | the rule, see `rule.rs`
 //!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
@@ -12,18 +12,20 @@
 //!             12 v1  mirror append     link u64 | topic [u8; 16] | partition u32 | offset u64
 //!                                      | tag [u8; 16] | the batch, to the end
 //!             13 v1  mirror skip       link u64 | topic [u8; 16] | partition u32 | offset u64
-//!                                      | tag [u8; 16] | to u64 | reason u8
+//!                                      | tag [u8; 16] | to u64 | missing
 //!             14 v1  peer has          link u64 | topic [u8; 16] | partition u32 | offset u64
 //!                                      | tag [u8; 16]
 //! text                len u16 | UTF-8
 //! texts               count u16 | text per element
 //! bytes               len u16 | bytes
+//! missing             reason u8 | count u64 | first ms u64 | last ms u64
 //! ```
 //!
 //! `link` is the number of the definition under which the sender acts, so that nothing that was on
 //! its way takes effect when the link has another definition, or none. `expected` is the number that a
 //! link or a rule has had when its change was thought out: 0 if there was none, 2^64 - 1 if that does
-//! not matter. `who` made the change, as the node knew him that took the request.
+//! not matter. `who` made the change, as the node knew him that took the request. `cap` is in bytes
+//! per second, 0 for none.
 //!
 //! Invariants: as in `operation.rs`.
 
@@ -36,7 +38,8 @@ use super::rule::{RuleSecret, fits_rule, put_rule, read_rule, rule_bytes};
 use crate::reader::Reader;
 use bytes::{BufMut, Bytes, BytesMut};
 use fulmar_types::Uuid;
-use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::gap::{GapReason, Missing};
+use fulmar_types::link::LinkDefinition;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, TopicId};
 
@@ -131,8 +134,8 @@ pub enum LinkOperation {
         place: MirrorPlace,
         /// The offset behind the last missing record.
         to: Offset,
-        /// Why.
-        reason: GapReason,
+        /// What that is.
+        missing: Missing,
     },
     /// Notes how far the peer of a link has a topic of this site.
     PeerHas {
@@ -184,6 +187,21 @@ fn read_mirror_place(reader: &mut Reader<'_>) -> Option<MirrorPlace> {
     Some(MirrorPlace { link, topic, partition, offset, tag: reader.array()? })
 }
 
+const MISSING_BYTES: usize = 1 + 3 * 8;
+
+fn put_missing(out: &mut BytesMut, missing: &Missing) {
+    out.put_u8(missing.reason.number());
+    out.put_u64_le(missing.count);
+    out.put_u64_le(missing.first_ms);
+    out.put_u64_le(missing.last_ms);
+}
+
+fn read_missing(reader: &mut Reader<'_>) -> Option<Missing> {
+    let reason = GapReason::from_number(reader.u8()?)?;
+    let (count, first_ms, last_ms) = (reader.u64()?, reader.u64()?, reader.u64()?);
+    Some(Missing { reason, count, first_ms, last_ms })
+}
+
 impl LinkOperation {
     pub(super) fn kind(&self) -> u8 {
         match self {
@@ -206,6 +224,8 @@ impl LinkOperation {
                         + texts
                         + 2
                         + link.authority.len()
+                        + 8
+                        + 1
                 };
                 text_bytes(name) + 8 + text_bytes(who) + 1 + definition.as_ref().map_or(0, of)
             }
@@ -218,7 +238,7 @@ impl LinkOperation {
                 16 + 16 + 4 + texts + 2 + configs.iter().map(pair).sum::<usize>()
             }
             Self::MirrorAppend { batch, .. } => MIRROR_PLACE_BYTES + batch.bytes().len(),
-            Self::MirrorSkip { .. } => MIRROR_PLACE_BYTES + 8 + 1,
+            Self::MirrorSkip { .. } => MIRROR_PLACE_BYTES + 8 + MISSING_BYTES,
             Self::PeerHas { .. } => MIRROR_PLACE_BYTES,
         }
     }
@@ -262,6 +282,8 @@ impl LinkOperation {
                 out.put_slice(&link.authority);
                 put_texts(out, &link.dial);
                 put_texts(out, &link.take);
+                out.put_u64_le(link.cap.unwrap_or(0));
+                out.put_u8(link.connections);
             }
             Self::SetRule { topic, expected, who, definition, secret } => {
                 put_text(out, topic);
@@ -285,10 +307,10 @@ impl LinkOperation {
                 put_mirror_place(out, place);
                 out.put_slice(batch.bytes());
             }
-            Self::MirrorSkip { place, to, reason } => {
+            Self::MirrorSkip { place, to, missing } => {
                 put_mirror_place(out, place);
                 out.put_u64_le(to.0);
-                out.put_u8(reason.number());
+                put_missing(out, missing);
             }
             Self::PeerHas { place } => put_mirror_place(out, place),
         }
@@ -312,7 +334,7 @@ impl LinkOperation {
             MIRROR_SKIP => item.whole(payload, "a gap", |reader| {
                 let place = read_mirror_place(reader)?;
                 let to = Offset(reader.u64()?);
-                Some(Self::MirrorSkip { place, to, reason: GapReason::from_number(reader.u8()?)? })
+                Some(Self::MirrorSkip { place, to, missing: read_missing(reader)? })
             }),
             PEER_HAS => item.whole(payload, "the progress of a peer", |reader| {
                 Some(Self::PeerHas { place: read_mirror_place(reader)? })
@@ -340,7 +362,10 @@ fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     let authority = reader.take(len)?.to_vec();
     let dial = read_texts(reader)?;
     let take = read_texts(reader)?;
-    let definition = LinkDefinition { site, region, authority, dial, take, paused };
+    let cap = Some(reader.u64()?).filter(|cap| *cap > 0);
+    let connections = reader.u8()?;
+    let definition =
+        LinkDefinition { site, region, authority, dial, take, paused, cap, connections };
     Some(LinkOperation::SetLink { name, expected, who, definition: Some(definition) })
 }
 

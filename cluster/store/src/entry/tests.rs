@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::mutation::{mutate, random};
+use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
-use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::link::LinkDefinition;
 use fulmar_types::rule::{FieldAction, Passage, RuleDefinition};
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 use proptest::collection::vec;
@@ -108,15 +109,19 @@ fn any_place() -> impl Strategy<Value = MirrorPlace> {
 fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
     let texts = || vec(".{0,6}", 0..3);
     let expected = || proptest::option::of(0..u64::MAX);
-    let definition = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts(), any::<bool>())
-        .prop_map(|(site, region, authority, dial, take, paused)| LinkDefinition {
+    let line = (any::<bool>(), proptest::option::of(1u64..), any::<u8>());
+    let definition = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts(), line).prop_map(
+        |(site, region, authority, dial, take, (paused, cap, connections))| LinkDefinition {
             site,
             region,
             authority,
             dial,
             take,
             paused,
-        });
+            cap,
+            connections,
+        },
+    );
     prop_oneof![
         (".{0,9}", expected(), ".{0,5}", proptest::option::of(definition)).prop_map(
             |(name, expected, who, definition)| LinkOperation::SetLink {
@@ -152,11 +157,13 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
         (any_place(), vec(any::<u8>(), 0..50)).prop_map(|(place, batch)| {
             LinkOperation::MirrorAppend { place, batch: Batch::new(batch.into()) }
         }),
-        (any_place(), any::<u64>()).prop_map(|(place, to)| LinkOperation::MirrorSkip {
-            place,
-            to: Offset(to),
-            reason: GapReason::Expired,
-        }),
+        (any_place(), any::<u64>(), 0usize..4, any::<[u64; 3]>()).prop_map(
+            |(place, to, reason, [count, first_ms, last_ms])| {
+                let reason = GapReason::ALL[reason];
+                let missing = Missing { reason, count, first_ms, last_ms };
+                LinkOperation::MirrorSkip { place, to: Offset(to), missing }
+            }
+        ),
         any_place().prop_map(|place| LinkOperation::PeerHas { place }),
     ]
 }
@@ -282,6 +289,8 @@ fn link_operations() -> Vec<LinkOperation> {
                 dial: vec![text("d")],
                 take: vec![text("*")],
                 paused: true,
+                cap: Some(1),
+                connections: 4,
             }),
         },
         LinkOperation::SetLink {
@@ -313,7 +322,11 @@ fn link_operations() -> Vec<LinkOperation> {
             origin_name: text("t"),
         }),
         LinkOperation::MirrorAppend { place, batch: Batch::new(Bytes::from_static(b"batch")) },
-        LinkOperation::MirrorSkip { place, to: Offset(5), reason: GapReason::Expired },
+        LinkOperation::MirrorSkip {
+            place,
+            to: Offset(5),
+            missing: Missing { reason: GapReason::Budget, count: 2, first_ms: 7, last_ms: 8 },
+        },
         LinkOperation::PeerHas { place },
     ]
 }
@@ -327,7 +340,7 @@ fn golden_bytes_of_the_operations_about_links() {
     let mirror_place =
         ["0700000000000000", &topic, "02000000", "0300000000000000", &"44".repeat(16)].concat();
     let expected = [
-        "090123000000",
+        "09012c000000",
         "01006c",
         "0500000000000000",
         "010077",
@@ -336,7 +349,9 @@ fn golden_bytes_of_the_operations_about_links() {
         "010072",
         "0100aa",
         "0100010064",
-        "010001002a", // set link
+        "010001002a",
+        "0100000000000000",
+        "04", // set link
         "09010f000000",
         "01006c",
         &"ff".repeat(8),
@@ -366,10 +381,13 @@ fn golden_bytes_of_the_operations_about_links() {
         "0c0139000000",
         &mirror_place,
         "6261746368", // mirror append
-        "0d013d000000",
+        "0d0155000000",
         &mirror_place,
         "0500000000000000",
-        "01", // mirror skip
+        "02",
+        "0200000000000000",
+        "0700000000000000",
+        "0800000000000000", // mirror skip
         "0e0134000000",
         &mirror_place, // peer has
     ];

@@ -1,6 +1,10 @@
-//! Building a batch from records, as a client does. The records are not compressed.
+//! Building a batch from records, as a client does.
 
-use super::{Attributes, CRC_START, HEADER_BYTES, LENGTH_END, MAGIC, NO_PRODUCER_ID, NO_TIMESTAMP};
+use super::{
+    Attributes, CRC_START, Compression, HEADER_BYTES, LENGTH_END, MAGIC, NO_PRODUCER_ID,
+    NO_TIMESTAMP,
+};
+use crate::compression::compress;
 use crate::primitives::Writer;
 use bytes::{Bytes, BytesMut};
 
@@ -25,6 +29,7 @@ pub struct BatchBuilder {
     max_timestamp: i64,
     producer: (i64, i16, i32),
     transactional: bool,
+    compression: Compression,
 }
 
 impl Default for BatchBuilder {
@@ -43,6 +48,7 @@ impl BatchBuilder {
             max_timestamp: NO_TIMESTAMP,
             producer: (NO_PRODUCER_ID, -1, -1),
             transactional: false,
+            compression: Compression::None,
         }
     }
 
@@ -55,6 +61,12 @@ impl BatchBuilder {
     /// Makes the batch part of its producer's transaction.
     pub fn transactional(mut self) -> Self {
         self.transactional = true;
+        self
+    }
+
+    /// Compresses the records.
+    pub fn compressed(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
 
@@ -85,18 +97,27 @@ impl BatchBuilder {
         self.record_count.cast_unsigned()
     }
 
-    /// Bytes that the batch has so far, header included.
+    /// Bytes that the batch has so far, header included, if it is not compressed.
     pub fn batch_bytes(&self) -> usize {
         self.batch.len()
     }
 
     /// The batch with base offset 0; `None` if it has no records.
+    ///
+    /// # Panics
+    /// If compression makes more than 2 GiB of less.
     pub fn build(self) -> Option<Bytes> {
         if self.record_count == 0 {
             return None;
         }
         let mut batch = self.batch.into_bytes();
-        let attributes = if self.transactional { Attributes::TRANSACTIONAL } else { 0 };
+        if self.compression != Compression::None {
+            let records = compress(self.compression, &batch[HEADER_BYTES..]);
+            batch.truncate(HEADER_BYTES);
+            batch.extend_from_slice(&records);
+        }
+        let flags = if self.transactional { Attributes::TRANSACTIONAL } else { 0 };
+        let attributes = flags | self.compression as i16;
         let (producer_id, producer_epoch, base_sequence) = self.producer;
         let batch_length = length(batch.len() - LENGTH_END).expect("push kept it below 2^31");
 
@@ -145,6 +166,33 @@ pub(super) fn put_record(
     batch.varint(length(record.len())?);
     batch.slice(&record.into_bytes());
     Ok(())
+}
+
+/// A batch of so many offsets, from 0 on, of which none has a record: what a broker answers where there is
+/// nothing to read and the partition goes on. Whoever reads it goes on behind its last offset.
+///
+/// # Panics
+/// If there are no offsets.
+pub fn empty_batch(offsets: u32) -> Bytes {
+    let last = offsets.checked_sub(1).expect("a batch has offsets");
+    let mut header = Writer::copying(BytesMut::with_capacity(HEADER_BYTES));
+    header.int64(0);
+    header.int32((HEADER_BYTES - LENGTH_END) as i32);
+    header.int32(-1);
+    header.int8(MAGIC);
+    header.uint32(0);
+    header.int16(0);
+    header.int32(i32::try_from(last).unwrap_or(i32::MAX));
+    header.int64(NO_TIMESTAMP);
+    header.int64(NO_TIMESTAMP);
+    header.int64(NO_PRODUCER_ID);
+    header.int16(-1);
+    header.int32(-1);
+    header.int32(0);
+    let mut batch = header.into_bytes();
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[CRC_START - 4..CRC_START].copy_from_slice(&crc.to_be_bytes());
+    batch.freeze()
 }
 
 /// The longest varint: 5 groups of 7 bits.

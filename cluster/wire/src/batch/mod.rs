@@ -35,7 +35,7 @@ mod rewrite;
 mod tests;
 
 pub use blob::Batches;
-pub use build::{BatchBuilder, BuildError};
+pub use build::{BatchBuilder, BuildError, empty_batch};
 pub use record::{Header, Record, RecordError, RecordIter};
 pub use rewrite::rewritten;
 
@@ -299,10 +299,11 @@ impl BatchHeader {
         })
     }
 
-    /// The rules for what every batch has, whoever wrote it.
+    /// The rules for what every batch has, whoever wrote it. Offsets may lack their records, as what
+    /// Kafka has compacted does.
     fn check_form(&self) -> Result<(), BatchError> {
         let Self { record_count, last_offset_delta, .. } = *self;
-        if record_count < 1 || last_offset_delta < record_count - 1 {
+        if record_count < 0 || last_offset_delta < (record_count - 1).max(0) {
             return Err(BatchError::Count { record_count, last_offset_delta });
         }
         self.attributes.compression().map(|_| ())
@@ -319,6 +320,10 @@ impl BatchHeader {
 
     /// The rules for what a producer may say.
     fn check_producer(&self) -> Result<(), BatchError> {
+        let Self { record_count, last_offset_delta, .. } = *self;
+        if record_count < 1 {
+            return Err(BatchError::Count { record_count, last_offset_delta });
+        }
         let Attributes(bits) = self.attributes;
         if bits & !(Attributes::CODEC | Attributes::TRANSACTIONAL) != 0 {
             return Err(BatchError::Attributes(bits));
@@ -410,6 +415,10 @@ impl Batch {
             return Err(BatchError::Magic(i8::from_be_bytes([*magic])));
         }
         let batch = Self::parse(bytes)?;
+        let BatchHeader { record_count, last_offset_delta, .. } = batch.header;
+        if record_count < 1 {
+            return Err(BatchError::Count { record_count, last_offset_delta });
+        }
         batch.header.check_producer()?;
         if batch.compression() == Compression::None {
             batch.records()?.try_for_each(|record| record.map(drop))?;

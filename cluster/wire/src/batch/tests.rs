@@ -105,6 +105,20 @@ fn the_rules_for_a_producer() {
 }
 
 #[test]
+fn a_batch_may_lack_records_and_no_producer_sends_one_that_does() {
+    for offsets in [1, 5, 1 << 30] {
+        let bytes = empty_batch(offsets);
+        let batch = Batch::parse(bytes.clone()).expect("a batch");
+        assert_eq!(*batch.header().offsets().end(), i64::from(offsets) - 1);
+        assert_eq!(batch.records().expect("not compressed").count(), 0);
+        let count = batch.header().last_offset_delta;
+        let refused = BatchError::Count { record_count: 0, last_offset_delta: count };
+        assert_eq!(Batch::from_producer(bytes, 1_000), Err(refused));
+    }
+    assert!(Batch::parse(changed(set(23, 7i32.to_be_bytes()))).is_ok(), "two records of eight");
+}
+
+#[test]
 fn damage_anywhere_under_the_checksum_is_seen() {
     let valid = two_records();
     for at in CRC_START - 4..valid.len() {

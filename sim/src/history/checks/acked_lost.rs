@@ -35,8 +35,8 @@ pub(super) fn check(log: &PartitionHistory<'_>) -> Option<AckedLost> {
         let at = records.partition_point(|record| record.offset < offset);
         records[at..].iter().take_while(|r| r.offset == offset).any(|r| r.payload == payload)
     };
-    // What went before is judged by [`super::Expired`].
-    let stays = |record: &SeenRecord| record.offset >= *start;
+    // What went before is judged by [`super::Expired`], what was not kept by [`super::Miscounted`].
+    let stays = |record: &SeenRecord| record.offset >= *start && !log.may_lack(record.offset);
     let mut lost =
         log.acked().filter(|(record, _)| stays(record) && !there(record.offset, record.payload));
     let (record, operation) = lost.next()?;

@@ -3,6 +3,9 @@
 //! (Kafka, "Topic Configs"; ours are minima). Age is counted from the call that produced the record,
 //! by the time of the simulator, so a node whose clock was set finds no excuse here.
 //!
+//! Where `retention.bytes` is a maximum (`keep-oldest`, `block`), what comes makes room, and the oldest go
+//! by up to a sixteenth and a batch before; what was not kept takes no room.
+//!
 //! What a topic declares may change. A change takes effect between its call and its answer (at any
 //! time after its call, or never, if nobody knows its outcome) and holds until another one does. A
 //! record that somebody was told of went after that; one of the declarations that may have held from
@@ -13,7 +16,8 @@
 
 use super::PartitionHistory;
 use crate::history::{
-    Action, ChangeOutcome, Kept, Operation, PartitionName, ProduceOutcome, ReadOutcome, Time,
+    Action, Budget, ChangeOutcome, Kept, Operation, PartitionName, ProduceOutcome, ReadOutcome,
+    Time,
 };
 use fulmar_types::Offset;
 use std::collections::BTreeMap;
@@ -171,7 +175,10 @@ fn too_early(
         let allows = |(_, last, promise): &(Declared, Time, Promise)| {
             let age_ns = last.0.saturating_sub(produce.invoked.0);
             promise.kept.for_ns.is_some_and(|limit| age_ns >= limit)
-                || promise.kept.bytes.is_some_and(|limit| promise.bytes_max >= limit)
+                || promise
+                    .kept
+                    .bytes
+                    .is_some_and(|limit| promise.bytes_max >= at_least(log, promise.kept, limit))
         };
         if when_gone().any(allows) {
             return None;
@@ -182,10 +189,27 @@ fn too_early(
     })
 }
 
+/// How many bytes of newer records there have to be for one to go.
+fn at_least(log: &PartitionHistory<'_>, kept: Kept, limit: u64) -> u64 {
+    if kept.budget == Budget::KeepNewest {
+        return limit;
+    }
+    let bytes = |operation: &&Operation| match &operation.action {
+        Action::Produce { batch, .. } => batch.bytes_max,
+        _ => 0,
+    };
+    let batch = log.operations.iter().map(bytes).max().unwrap_or(0);
+    limit.saturating_sub((limit / 16).max(batch) + batch)
+}
+
 /// Bytes of what may have been in the log by some time, from a start on.
 fn bytes_max(log: &PartitionHistory<'_>, start: Offset, by: Time) -> u64 {
     let bytes = |operation: &&Operation| match &operation.action {
-        Action::Produce { outcome: ProduceOutcome::Acked(base), .. } if *base < start => 0,
+        Action::Produce { outcome: ProduceOutcome::Acked(base), .. }
+            if *base < start || log.markers.is_some() && log.may_lack(*base) =>
+        {
+            0
+        }
         Action::Produce { outcome: ProduceOutcome::Failed, .. } => 0,
         Action::Produce { batch, .. } => batch.bytes_max,
         _ => 0,

@@ -9,8 +9,10 @@
 //! | [`OutOfOrder`] | the records of a producer lie in the order of their numbers |
 //! | [`Duplicate`] | no record of an idempotent producer lies in the log twice |
 //! | [`Changed`] | one offset has one content for ever, whoever reads it |
-//! | [`NotDense`] | no offset is skipped |
+//! | [`NotDense`] | no offset is skipped, but for what was declared not to be kept |
 //! | [`Expired`] | no record goes before it has had its time, and none comes back |
+//! | [`Miscounted`] | what is missing is declared, and counted |
+//! | [`OverBudget`] | no partition holds more than its budget |
 //! | [`NotLinearizable`] | every partition answers as one log in one place would |
 //!
 //! Invariants: a check draws no random number and changes nothing; it reports the first violation
@@ -22,9 +24,11 @@ mod damaged_answer;
 mod duplicate;
 mod expired;
 mod invented;
+mod miscounted;
 mod not_dense;
 mod not_linearizable;
 mod out_of_order;
+mod over_budget;
 mod uncommitted_read;
 
 pub use acked_lost::AckedLost;
@@ -33,13 +37,16 @@ pub use damaged_answer::DamagedAnswer;
 pub use duplicate::Duplicate;
 pub use expired::{Expired, Promise, Why};
 pub use invented::Invented;
+pub use miscounted::Miscounted;
 pub use not_dense::NotDense;
 pub use not_linearizable::NotLinearizable;
 pub use out_of_order::OutOfOrder;
+pub use over_budget::OverBudget;
 pub use uncommitted_read::{Instead, UncommittedRead};
 
 use super::{
-    Action, Batch, History, Kept, Operation, PartitionName, Payload, ReadBack, SeenRecord,
+    Action, Batch, Budget, History, Kept, Marker, Operation, PartitionName, Payload, ReadBack,
+    SeenRecord,
 };
 use fulmar_types::Offset;
 use std::collections::BTreeMap;
@@ -100,6 +107,12 @@ pub enum Violation {
     /// See [`Expired`].
     #[error(transparent)]
     Expired(#[from] Expired),
+    /// See [`Miscounted`].
+    #[error(transparent)]
+    Miscounted(#[from] Miscounted),
+    /// See [`OverBudget`].
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
     /// See [`NotLinearizable`].
     #[error(transparent)]
     NotLinearizable(#[from] NotLinearizable),
@@ -118,6 +131,8 @@ impl Violation {
             Self::Changed(_) => "one_offset_one_content",
             Self::NotDense(_) => "offsets_dense",
             Self::Expired(_) => "kept_as_declared",
+            Self::Miscounted(_) => "gaps_counted",
+            Self::OverBudget(_) => "budget_kept",
             Self::NotLinearizable(_) => "linearizable",
         }
     }
@@ -136,6 +151,8 @@ pub fn check(history: &History) -> Vec<Violation> {
         violations.extend(changed::check(&log).map(Violation::from));
         violations.extend(not_dense::check(&log).map(Violation::from));
         violations.extend(expired::check(&log).map(Violation::from));
+        violations.extend(miscounted::check(&log).map(Violation::from));
+        violations.extend(over_budget::check(&log).map(Violation::from));
         violations.extend(out_of_order::check(&log).map(Violation::from));
         violations.extend(not_linearizable::check(&log).map(Violation::from));
     }
@@ -158,6 +175,8 @@ struct PartitionHistory<'a> {
     read_back: Option<&'a ReadBack>,
     /// How long its records are kept from its creation on, if they may go at some time.
     kept: Option<Kept>,
+    /// What its site says to be missing, if it was asked.
+    markers: Option<&'a [Marker]>,
     origins: BTreeMap<Payload, Origin<'a>>,
 }
 
@@ -171,9 +190,29 @@ impl<'a> PartitionHistory<'a> {
             let origins = operations.iter().copied().flat_map(origins).collect();
             let read_back = history.read_backs().get(name);
             let kept = history.kept().get(name).copied();
-            Self { name, operations, read_back, kept, origins }
+            let markers = history.markers().get(name).map(Vec::as_slice);
+            Self { name, operations, read_back, kept, markers, origins }
         };
         partitions.into_iter().map(with_origins).collect()
+    }
+
+    /// What its topic says of its budget. The scenarios that change what is kept say nothing else.
+    fn budget(&self) -> Budget {
+        self.kept.unwrap_or_default().budget
+    }
+
+    /// Whether an offset may lack its record, although others before and behind it are kept. As long as
+    /// the site was not asked, that may be any.
+    fn may_lack(&self, offset: Offset) -> bool {
+        let is_marked = |markers: &[Marker]| {
+            markers.iter().any(|marker| marker.is_for_budget() && marker.spans(offset))
+        };
+        self.budget() == Budget::KeepOldest && self.markers.is_none_or(is_marked)
+    }
+
+    /// Whether that is so of each in a range.
+    fn may_lack_all(&self, from: Offset, to: Offset) -> bool {
+        (from.0..to.0).all(|offset| self.may_lack(Offset(offset)))
     }
 
     /// Every record that was ever seen, and by whom; those of the reader of the whole log last.

@@ -62,7 +62,8 @@ fn settings_are_described_and_changed_one_by_one_or_all_at_once() {
         assert_eq!(of("retention.ms").await, ("5000".to_owned(), 1));
         assert_eq!(change(&fixture, &[("retention.bytes", 0, Some("100"))]).await, none);
         assert_eq!(of("retention.ms").await.0, "5000", "the others stay");
-        let retention = |state: &State| state.topics().by_name("t").map(|topic| topic.retention);
+        let retention =
+            |state: &State| state.topics().by_name("t").map(|topic| topic.keeping.retention);
         let expected = Retention { age_ms: Some(5_000), bytes: Some(100) };
         assert_eq!(fixture.broker.site.read(retention), Some(expected));
         // All at once: what is not named goes back to its default.

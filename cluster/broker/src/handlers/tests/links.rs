@@ -2,7 +2,9 @@
 
 use super::*;
 use fulmar_host::time;
-use fulmar_wire::{RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE};
+use fulmar_wire::{
+    RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE, RESOURCE_TOPIC,
+};
 
 async fn replace(
     fixture: &Fixture,
@@ -45,6 +47,45 @@ fn settings(response: &DescribeConfigsResponse) -> Vec<(String, String)> {
 const NONE: (ErrorCode, Option<String>) = (ErrorCode::None, None);
 
 #[test]
+fn a_budget_holds_producers_back_or_leaves_a_gap_that_is_passed_over() {
+    run(async {
+        let fixture = Fixture::new();
+        let hub = [("site", "hub"), ("region", "eu")];
+        assert_eq!(replace(&fixture, (RESOURCE_LINK, "hub"), &hub).await, NONE);
+        assert_eq!(replace(&fixture, (RESOURCE_RULE, "t"), &[("regions", "eu")]).await, NONE);
+        create(&fixture, "t", 1).await;
+        let policy = |policy| [("retention.bytes", "300"), ("fulmar.budget.policy", policy)];
+        assert_eq!(replace(&fixture, (RESOURCE_TOPIC, "t"), &policy("block")).await, NONE);
+        let mut next = 0;
+        let held_back = loop {
+            match produce(&fixture, batch(None, 1, 0)).await {
+                (ErrorCode::None, offset) => next = offset + 1,
+                (code, _) => break code,
+            }
+        };
+        assert_eq!(held_back, ErrorCode::KafkaStorageError);
+        assert!(next > 1);
+        let answer = ask!(&fixture, 9, Produce, produce_request(-1, batch(None, 1, 0)));
+        let message = answer.responses[0].partition_responses[0].error_message.clone();
+        assert!(message.is_some_and(|text| text.contains("budget")));
+
+        assert_eq!(replace(&fixture, (RESOURCE_TOPIC, "t"), &policy("keep-oldest")).await, NONE);
+        assert_eq!(produce(&fixture, batch(None, 3, 0)).await, (ErrorCode::None, next));
+        let data = fetch(&fixture, next + 1).await;
+        assert_eq!(data.high_watermark, next + 3);
+        let got = Batch::parse(records(&data)).expect("a batch without records");
+        assert_eq!(got.header().offsets(), next + 1..=next + 2);
+        assert_eq!(got.header().record_count, 0);
+
+        let status = settings(&told(&fixture, RESOURCE_LINK_STATUS, &["hub"]).await);
+        let gap = status.iter().find(|(name, _)| name.starts_with("gap/t/0/")).expect("a gap");
+        assert_eq!(gap.0, format!("gap/t/0/{next}"));
+        assert!(gap.1.starts_with(&format!("{} ", next + 3)) && gap.1.ends_with(" budget"));
+        assert_eq!(gap.1.split(' ').nth(2), Some("3"), "{}", gap.1);
+    });
+}
+
+#[test]
 fn a_link_is_set_told_and_removed() {
     run(async {
         let fixture = Fixture::new();
@@ -59,7 +100,7 @@ fn a_link_is_set_told_and_removed() {
         let changes = settings(&told(&fixture, RESOURCE_CHANGES, &[""]).await);
         assert_eq!(changes.len(), 1);
         assert!(changes[0].1.starts_with("link\thub\t"), "{changes:?}");
-        assert!(changes[0].1.ends_with("dial a:1,b:2; take orders; paused false"), "{changes:?}");
+        assert!(changes[0].1.ends_with("paused false; cap none; connections 4"), "{changes:?}");
         let (code, text) = replace(&fixture, hub, &[("sight", "hub")]).await;
         assert_eq!(
             (code, text.as_deref()),

@@ -4,7 +4,8 @@ use super::*;
 use crate::machine::changes::Change;
 use crate::machine::mirroring::NO_TAG;
 use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
-use fulmar_types::link::{GapReason, LinkDefinition};
+use fulmar_types::gap::{GapReason, Missing};
+use fulmar_types::link::LinkDefinition;
 use fulmar_types::rule::RuleDefinition;
 
 fn link(site: &str, paused: bool) -> LinkDefinition {
@@ -64,8 +65,9 @@ pub(super) fn mirror_append(place: MirrorPlace, bytes: Bytes) -> Operation {
 }
 
 pub(super) fn skip(place: MirrorPlace, to: u64) -> Operation {
-    let (to, reason) = (Offset(to), GapReason::Expired);
-    Operation::Link(LinkOperation::MirrorSkip { place, to, reason })
+    let count = to.saturating_sub(place.offset.0);
+    let (to, missing) = (Offset(to), Missing::untimed(GapReason::Expired, count));
+    Operation::Link(LinkOperation::MirrorSkip { place, to, missing })
 }
 
 pub(super) fn peer_has(place: MirrorPlace) -> Operation {
@@ -142,7 +144,7 @@ fn who_changed_what_is_kept_with_it_and_among_the_last_changes() {
     assert_eq!(
         texts,
         [
-            "link north created: site north; region eu; take *; paused false",
+            "link north created: site north; region eu; take *; paused false; cap none; connections 4",
             "link north paused false -> true",
             "rule topic-1 created: regions eu",
             "rule topic-1 removed",

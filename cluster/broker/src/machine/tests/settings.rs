@@ -9,7 +9,7 @@ fn altered() -> Result<OperationResult, Refusal> {
 }
 
 fn start_at(offset: u64) -> Result<OperationResult, Refusal> {
-    Ok(OperationResult::StartMoved { log_start: Offset(offset) })
+    Ok(OperationResult::StartMoved { log_start: Offset(offset), missing: 0 })
 }
 
 fn configs(site: &Site) -> Vec<(String, String)> {
@@ -17,7 +17,7 @@ fn configs(site: &Site) -> Vec<(String, String)> {
 }
 
 fn retention(site: &Site) -> Retention {
-    site.state.topics().by_name("topic-1").expect("there").retention
+    site.state.topics().by_name("topic-1").expect("there").keeping.retention
 }
 
 fn log_start(site: &Site) -> u64 {

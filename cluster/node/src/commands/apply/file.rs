@@ -4,10 +4,11 @@ use super::super::Stop;
 use super::names::{check_link, check_rule, check_topic};
 use super::plan::sorted;
 use fulmar_host::real::tls::keys::authority_of;
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{self, LINK_CONNECTIONS_DEFAULT, LinkDefinition};
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,14 @@ struct WrittenLink {
     take: Vec<String>,
     #[serde(default)]
     paused: bool,
+    /// A size for each second; as much as the line takes if it is left out.
+    cap: Option<String>,
+    #[serde(default = "connections")]
+    connections: u8,
+}
+
+fn connections() -> u8 {
+    LINK_CONNECTIONS_DEFAULT
 }
 
 /// Where a topic may go, and in which form.
@@ -149,6 +158,9 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
     let twice = |what: &str, name: &str| {
         Stop::usage(format!("{shown} is not valid: there are two tables for the {what} {name}."))
     };
+    fn line<T>(shown: &impl fmt::Display, name: &str, read: Result<T, String>) -> Result<T, Stop> {
+        read.map_err(|e| Stop::usage(format!("{shown} is not valid: the link {name}: {e}.")))
+    }
     let mut wanted = Wanted::default();
     for link in written.link {
         plain_list("a place to dial", &link.dial)?;
@@ -160,6 +172,11 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
             dial: link.dial,
             take: link.take,
             paused: link.paused,
+            cap: line(&shown, &link.name, link.cap.as_deref().map_or(Ok(None), link::cap))?,
+            connections: {
+                let text = link.connections.to_string();
+                line(&shown, &link.name, link::connections(&text))?
+            },
         };
         check_link(&link.name, &definition)?;
         if wanted.links.insert(link.name.clone(), definition).is_some() {

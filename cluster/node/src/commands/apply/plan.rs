@@ -3,7 +3,7 @@
 use super::file::{Topic, Wanted};
 use fulmar_client::LaidDown;
 use fulmar_host::real::tls::fingerprint;
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{LinkDefinition, NO_CAP};
 use fulmar_types::rule::RuleDefinition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -187,6 +187,8 @@ pub fn settings_of(link: &LinkDefinition) -> Vec<(&'static str, String)> {
         ("dial", dial),
         ("take", listed(&link.take)),
         ("paused", link.paused.to_string()),
+        ("cap", link.cap.map_or_else(|| NO_CAP.to_owned(), |_| format!("{}/s", link.cap_text()))),
+        ("connections", link.connections.to_string()),
     ]
 }
 
@@ -220,7 +222,7 @@ impl fmt::Display for Change {
             Self::Link { name, before: None, after } => {
                 write!(f, "+ link {name}")?;
                 let settings = after.as_ref().map(settings_of).unwrap_or_default();
-                settings.iter().try_for_each(|(key, value)| write!(f, "\n    {key:<9}  {value}"))
+                settings.iter().try_for_each(|(key, value)| write!(f, "\n    {key:<11}  {value}"))
             }
             Self::Link { name, before: Some(_), after: None } => write!(f, "- link {name}"),
             Self::Link { name, before: Some(before), after: Some(after) } => {
@@ -228,7 +230,7 @@ impl fmt::Display for Change {
                 let both = settings_of(&before.is).into_iter().zip(settings_of(after));
                 let mut differ = both.filter(|(before, after)| before != after);
                 differ.try_for_each(|((key, before), (_, after))| {
-                    write!(f, "\n    {key:<9}  {before} -> {after}")
+                    write!(f, "\n    {key:<11}  {before} -> {after}")
                 })
             }
         }
@@ -247,7 +249,7 @@ mod tests {
             authority: vec![1],
             dial: dial.iter().map(|place| (*place).to_owned()).collect(),
             take: vec!["orders".to_owned()],
-            paused: false,
+            ..LinkDefinition::default()
         }
     }
 

@@ -4,13 +4,17 @@
 //! plant                          line                         hub
 //! readings: may go to region eu ------->  plant.readings: the copy
 //! recipes: no rule              (cut for a while; leaders of both sides are killed meanwhile)
+//! alarms: urgent                                              plant.alarms: in front of the backlog
+//! people: a rule about fields                                 plant.people: without what it withholds
 //! ```
 //!
 //! Invariants: the copy is compared by a fresh process with what follows from the seed, not with what
 //! the sites say of each other; the demo holds only if every record is there once, in order,
-//! unchanged, at the same offset, and the topic without a rule is not at the hub.
+//! unchanged, at the same offset, the topic without a rule is not at the hub, an alarm overtakes the backlog,
+//! and nothing that a rule withholds is at the hub.
 
 mod line;
+mod shown;
 
 use super::load::Load;
 use super::plant::{PARTITIONS, Plant, TOPIC};
@@ -21,14 +25,13 @@ use crate::commands::output::{grouped, say, seconds};
 use crate::commands::site::Site;
 use crate::commands::{Stop, client, config_file};
 use clap::Args;
-use fulmar_client::{
-    Cluster, LinkStatus, OffsetAt, Producer, ProducerSettings, TopicPartition, WriteRecord,
-};
+use fulmar_client::{Cluster, LinkStatus, OffsetAt, TopicPartition};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::link::LinkDefinition;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{ExitCode, NodeId, Offset, PartitionIndex};
 use line::Line;
+use shown::Shown;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,14 +48,18 @@ const PER_SECOND: u64 = 30_000;
 const NAMES: [&str; 2] = ["plant", "hub"];
 const REGION: &str = "eu";
 
+/// What the plant sends in a second at most, so that the backlog takes a while.
+const CAP: u64 = 512 << 10;
+
 /// A topic that no rule lets go.
 const SECRET: &str = "recipes";
 
 /// Cut the line between two sites, kill leaders on both, and prove that the copy is whole.
 ///
 /// Starts two sites of three nodes that prove to each other who they are. Readings of the plant are
-/// copied to the hub; recipes have no rule, and stay. The line is cut, a backlog grows, the leader of
-/// each site is killed with SIGKILL, and the line comes back. At the end a fresh process reads the copy
+/// copied to the hub; recipes have no rule, and stay; of people not everything leaves. The line is cut, a
+/// backlog grows, the leader of each site is killed with SIGKILL, and the line comes back; an alarm overtakes
+/// the backlog. At the end a fresh process reads the copy
 /// and compares it with the seed. Exits with 0 only if it is whole.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
@@ -128,7 +135,7 @@ impl Demo {
             leaders[0], leaders[1]
         ));
         self.lay_down().await?;
-        self.write_secret().await?;
+        self.write_one(SECRET, "not for the hub").await?;
 
         let (records, early) = (options.records, options.records / 4);
         let load = Load::start(&self.clusters[0], Plant::new(options.seed), records, PER_SECOND);
@@ -155,10 +162,11 @@ impl Demo {
             self.kill_leader(at).await?;
         }
         self.line.heal();
-        self.tell("the line is back");
+        self.tell(format!("the line is back, for {} KiB/s", CAP >> 10));
+        let shown = self.overtake().await?;
         let took = self.arrived().await?;
         self.tell(format!("everything is at the hub {} later", seconds(took)));
-        self.judge(options).await
+        self.judge(options, &shown).await
     }
 
     /// Links, and the rule for the readings.
@@ -172,7 +180,8 @@ impl Demo {
                 ..LinkDefinition::default()
             })
         };
-        let to_hub = LinkDefinition { dial: self.line.places.clone(), ..of(&self.sites[1], 1)? };
+        let dial = self.line.places.clone();
+        let to_hub = LinkDefinition { dial, cap: Some(CAP), ..of(&self.sites[1], 1)? };
         let to_plant = LinkDefinition { take: vec!["*".to_owned()], ..of(&self.sites[0], 0)? };
         let failed = |error| Stop::failed(format!("a link cannot be laid down: {error}."));
         for topic in [TOPIC, SECRET] {
@@ -181,21 +190,11 @@ impl Demo {
         }
         let rule = RuleDefinition::verbatim([REGION.to_owned()]);
         plant.set_rule(TOPIC, Some(0), &rule, PATIENCE).await.map_err(failed)?;
+        self.lay_down_shown().await?;
         plant.set_link(NAMES[1], Some(0), Some(&to_hub), PATIENCE).await.map_err(failed)?;
         hub.set_link(NAMES[0], Some(0), Some(&to_plant), PATIENCE).await.map_err(failed)?;
         self.tell(format!("{TOPIC} may go to the hub, {SECRET} have no rule; the plant dials"));
         Ok(())
-    }
-
-    async fn write_secret(&self) -> Result<(), Stop> {
-        let producer = Producer::new(self.clusters[0].clone(), ProducerSettings::default());
-        let record =
-            WriteRecord { value: Some("not for the hub".into()), ..WriteRecord::default() };
-        let to = TopicPartition::new(SECRET, PartitionIndex(0));
-        match producer.enqueue(&to, vec![record]).await.await {
-            fulmar_client::Outcome::Done { .. } => Ok(()),
-            other => Err(Stop::failed(format!("{SECRET} cannot be written: {other:?}."))),
-        }
     }
 
     /// Waits until so many readings are acknowledged.
@@ -248,10 +247,6 @@ impl Demo {
         loop {
             let status = self.clusters[0].link_status(NAMES[1], PATIENCE).await;
             let status = status.ok().flatten().unwrap_or_default();
-            let behind = |status: &LinkStatus| {
-                let missing = status.sends.values();
-                missing.map(|sent| sent.next.saturating_sub(sent.has.unwrap_or(0))).sum()
-            };
             if status.state == "down" {
                 return Ok((status.state.clone(), behind(&status)));
             }
@@ -270,7 +265,7 @@ impl Demo {
         self.sites[at].start(leader)
     }
 
-    async fn judge(&self, options: &Options) -> Result<ExitCode, Stop> {
+    async fn judge(&self, options: &Options, shown: &Shown) -> Result<ExitCode, Stop> {
         self.tell("reading the copy with a fresh process");
         let data_set = (options.seed, options.records);
         let findings = verify::by_fresh_process(&self.sites[1], &copy(), data_set).await?;
@@ -291,10 +286,17 @@ impl Demo {
         let stays =
             if came.is_none() { "not at the hub, as no rule lets it go" } else { "AT THE HUB" };
         say(format!("{SECRET:<9} {stays}"));
-        let holds = findings.is_clean() && came.is_none();
-        say(if holds { "verdict   the copy is whole" } else { "verdict   THE COPY IS NOT WHOLE" });
+        let is_shown = self.say_shown(shown).await;
+        let holds = findings.is_clean() && came.is_none() && is_shown;
+        say(if holds { "verdict   the copy is whole" } else { "verdict   IT DOES NOT HOLD" });
         Ok(if holds { ExitCode::Ok } else { ExitCode::Failed })
     }
+}
+
+/// Readings that the other site is not known to have.
+fn behind(status: &LinkStatus) -> u64 {
+    let readings = status.sends.iter().filter(|(of, _)| *of.topic == *TOPIC);
+    readings.map(|(_, sent)| sent.next.saturating_sub(sent.has.unwrap_or(0))).sum()
 }
 
 /// The name of the copy at the hub.

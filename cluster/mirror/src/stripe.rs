@@ -1,0 +1,162 @@
+//! One connection of a session.
+//!
+//! Invariants: every frame of every connection is written by [`write`], which asks the rules for each
+//! piece of it and pays for it under the cap of the link; who says nothing for long is gone.
+//!
+//! Never: write a batch to the connection that the rules do not let go at that moment.
+
+use crate::cap::RECORD_BYTES;
+use crate::frame::{self, Frame, Frames};
+use crate::greeting;
+use crate::message::{Message, Part};
+use crate::outbox::{Group, Job};
+use crate::session::{Ended, Parts, Taking};
+use fulmar_host::net::{PeerIdentity, WriteHalf};
+use fulmar_host::time::{self, Duration};
+use fulmar_types::link::Priority;
+use fulmar_types::{NodeId, Plant, Probe, TopicId};
+use std::collections::BTreeSet;
+use tokio::io::AsyncWriteExt;
+
+/// Somebody who has nothing to say says so this often.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
+
+/// Who has not been heard for this long is gone: a line may stall without breaking.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
+
+/// How often what the other side has shown is judged again: the time of a certificate runs out.
+const JUDGE_EVERY: Duration = Duration::from_secs(60);
+
+/// A connection on which both sides know each other.
+pub(crate) struct Stripe {
+    /// Which one of its session.
+    pub(crate) number: u8,
+    /// Who is on the other side.
+    pub(crate) peer: PeerIdentity,
+    /// Which node of the other site that is.
+    pub(crate) node: NodeId,
+    /// What the other side says.
+    pub(crate) reader: Frames,
+    /// What this side says.
+    pub(crate) writer: WriteHalf,
+}
+
+/// Carries what the connection has to carry until it ends. With [`Ended::Lost`] the session may go
+/// on without it.
+pub(crate) async fn run(parts: &Parts, taking: &Taking, stripe: Stripe) -> Ended {
+    let Stripe { number, peer, node, reader, writer } = stripe;
+    tokio::select! {
+        biased;
+        why = judge(parts, &peer, node) => why,
+        why = read(parts, taking, number, reader) => why,
+        why = say(parts, number, writer) => why,
+    }
+}
+
+/// Waits until what the other side has shown does not count any more.
+async fn judge(parts: &Parts, peer: &PeerIdentity, node: NodeId) -> Ended {
+    loop {
+        time::sleep(JUDGE_EVERY).await;
+        if greeting::judged(&parts.context, &parts.link, peer, Some(node)).is_err() {
+            return Ended::Distrusted;
+        }
+    }
+}
+
+async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
+    loop {
+        let job = match parts.outbox.try_next(number) {
+            Some(job) => job,
+            None => {
+                if writer.flush().await.is_err() {
+                    return Ended::Lost;
+                }
+                let next = time::timeout(ALIVE_EVERY, parts.outbox.next(number)).await;
+                next.unwrap_or(Job::Got)
+            }
+        };
+        let (lane, frame) = match job {
+            Job::Group(Group { lane, number, messages }) => {
+                (lane, Frame::Messages { lane, number, messages })
+            }
+            Job::Got => (Priority::Urgent, Frame::Got(parts.outbox.telling(number))),
+        };
+        if let Err(why) = write(parts, (lane, number), &mut writer, &frame).await {
+            return why;
+        }
+    }
+}
+
+/// The topics of which a frame has records.
+fn topics(frame: &Frame) -> BTreeSet<TopicId> {
+    let Frame::Messages { messages, .. } = frame else { return BTreeSet::new() };
+    let of = |message: &Message| match message {
+        Message::Batch(part, ..) | Message::Gap { part, .. } => Some(part.topic),
+        _ => None,
+    };
+    messages.iter().filter_map(of).collect()
+}
+
+/// Writes a frame to a connection. The one place through which records leave the site.
+///
+/// # Errors
+/// Why not.
+async fn write(
+    parts: &Parts,
+    (lane, stripe): (Priority, u8),
+    writer: &mut WriteHalf,
+    frame: &Frame,
+) -> Result<(), Ended> {
+    let topics = topics(frame);
+    let bytes = frame::encode(frame).map_err(|_| Ended::Protocol)?;
+    parts.outbox.wrote(stripe, bytes.len() as u64);
+    parts.wrote(frame, bytes.len());
+    let (piece_bytes, is_capped) = parts.cap.piece_bytes();
+    for piece in bytes.chunks(piece_bytes) {
+        parts.cap.pay(lane, (piece.len() + RECORD_BYTES) as u64).await;
+        // With a cap the frame before this piece may have taken seconds.
+        if topics.iter().any(|topic| !parts.may_go(*topic))
+            && !fulmar_host::planted(Plant::RuleAtOfferOnly)
+        {
+            parts.context.host.probe(Probe::RuleChangedInFlight);
+            return Err(Ended::Withheld);
+        }
+        let written = async {
+            writer.write_all(piece).await?;
+            if is_capped { writer.flush().await } else { Ok(()) }
+        };
+        written.await.map_err(|_: std::io::Error| Ended::Lost)?;
+    }
+    Ok(())
+}
+
+async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) -> Ended {
+    loop {
+        let (frame, bytes) = match reader.next(SILENCE_MAX).await {
+            Ok(Some(came)) => came,
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Ended::Protocol;
+            }
+            Ok(None) | Err(_) => return Ended::Lost,
+        };
+        let taken = match frame {
+            Frame::Got(bytes) => parts.outbox.confirmed(number, bytes).map_err(|_| Ended::Protocol),
+            Frame::Messages { lane, number, messages } => {
+                parts.came(&messages);
+                taking.take(parts, lane, number, messages)
+            }
+        };
+        if let Err(why) = taken {
+            return why;
+        }
+        parts.outbox.came(number, bytes);
+    }
+}
+
+/// Whose records a message has, if it has some.
+pub(crate) fn records_of(message: &Message) -> Option<(Part, usize)> {
+    match message {
+        Message::Batch(part, _, bytes) => Some((*part, bytes.len())),
+        _ => None,
+    }
+}

@@ -1,0 +1,204 @@
+//! What can be read of the bytes that cross between sites, whatever is compressed in them.
+//!
+//! ```text
+//! bytes as they are --+
+//! frames, undone  ----+--> tokens
+//! batches, undone ----+
+//! ```
+//!
+//! The layouts are taken from docs/design/mirror.md and not from the code that writes them: whoever
+//! listens at the line has nothing else.
+//!
+//! Invariant: a token that lies across two writes is found as well.
+
+use crate::net::Ear;
+use bytes::Bytes;
+use fulmar_wire::batch::{Batch, Compression};
+use fulmar_wire::compression::decompress;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How a token begins that must not cross.
+pub(super) const CANARY: &str = "CANARY-";
+
+/// How one begins that may.
+pub(super) const MARKER: &str = "MARKER-";
+
+/// Digits of a token behind that.
+pub(super) const TOKEN_DIGITS: usize = 12;
+
+/// What a frame or a batch may become.
+const PLAIN_BYTES_MAX: usize = 32 << 20;
+
+const MESSAGE_BATCH: u8 = 6;
+
+/// Bytes of a batch message between its kind and the batch: topic, partition, offset, tag.
+const BATCH_PLACE_BYTES: usize = 16 + 4 + 8 + 16;
+
+/// In the form of a frame: its messages are compressed.
+const PACKED_FORM: u8 = 16;
+
+/// The form of a frame that has no messages.
+const GOT_FORM: u8 = 32;
+
+/// What was heard.
+#[derive(Default)]
+struct Heard {
+    /// Canaries, with where they were found.
+    canaries: BTreeMap<String, &'static str>,
+    markers: BTreeSet<String>,
+    lines: BTreeMap<u64, Line>,
+}
+
+/// One side of one connection.
+#[derive(Default)]
+struct Line {
+    /// The end of what was looked at as it is.
+    tail: Vec<u8>,
+    /// What is not a whole frame yet.
+    rest: Vec<u8>,
+    is_greeted: bool,
+}
+
+/// The one who listens.
+#[derive(Clone, Default)]
+pub(super) struct Eavesdropper(Arc<Mutex<Heard>>);
+
+impl Eavesdropper {
+    fn locked(&self) -> MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A token that must not have crossed, and where it was found.
+    pub(super) fn canary(&self) -> Option<(String, &'static str)> {
+        self.locked().canaries.first_key_value().map(|(token, place)| (token.clone(), *place))
+    }
+
+    /// How many tokens crossed that may.
+    pub(super) fn markers(&self) -> usize {
+        self.locked().markers.len()
+    }
+}
+
+impl Ear for Eavesdropper {
+    fn hears(&self, line: u64, bytes: &[u8]) {
+        let mut heard = self.locked();
+        let mut at = heard.lines.remove(&line).unwrap_or_default();
+        at.tail.extend_from_slice(bytes);
+        heard.look(&at.tail, "as it is");
+        let keep = (CANARY.len() + TOKEN_DIGITS).min(at.tail.len());
+        at.tail.drain(..at.tail.len() - keep);
+        at.rest.extend_from_slice(bytes);
+        while let Some(frame) = split(&mut at.rest) {
+            // The first one is a greeting, and has no records.
+            if at.is_greeted {
+                heard.frame(&frame);
+            }
+            at.is_greeted = true;
+        }
+        heard.lines.insert(line, at);
+    }
+}
+
+/// What lies between two lengths, if it is there.
+fn split(rest: &mut Vec<u8>) -> Option<Bytes> {
+    let (len, _) = rest.split_first_chunk::<4>()?;
+    let end = 4 + u32::from_le_bytes(*len) as usize;
+    if rest.len() < end {
+        return None;
+    }
+    let frame = Bytes::copy_from_slice(&rest[4..end]);
+    rest.drain(..end);
+    Some(frame)
+}
+
+impl Heard {
+    fn frame(&mut self, frame: &Bytes) {
+        let messages = match frame.first() {
+            Some(form) if *form >= GOT_FORM => return,
+            Some(form) if *form >= PACKED_FORM => {
+                let packed = frame.slice(frame.len().min(13)..);
+                let Ok(plain) = decompress(Compression::Lz4, &packed, PLAIN_BYTES_MAX) else {
+                    return;
+                };
+                self.look(&plain, "in a compressed frame");
+                plain
+            }
+            _ => frame.slice(frame.len().min(9)..),
+        };
+        let mut rest = messages.to_vec();
+        while let Some(message) = split(&mut rest) {
+            if message.first() == Some(&MESSAGE_BATCH) && message.len() > 1 + BATCH_PLACE_BYTES {
+                self.batch(message.slice(1 + BATCH_PLACE_BYTES..));
+            }
+        }
+    }
+
+    fn batch(&mut self, bytes: Bytes) {
+        let Ok(batch) = Batch::parse(bytes) else { return };
+        let plain = decompress(batch.compression(), &batch.record_bytes(), PLAIN_BYTES_MAX);
+        if let Ok(plain) = plain {
+            self.look(&plain, "in a batch");
+        }
+    }
+
+    fn look(&mut self, bytes: &[u8], place: &'static str) {
+        for token in tokens(bytes, CANARY) {
+            self.canaries.entry(token).or_insert(place);
+        }
+        self.markers.extend(tokens(bytes, MARKER));
+    }
+}
+
+/// The whole tokens in some bytes.
+fn tokens(bytes: &[u8], kind: &str) -> Vec<String> {
+    let whole = kind.len() + TOKEN_DIGITS;
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == kind.as_bytes()[0]) {
+        let token = &bytes[from + at..];
+        if token.starts_with(kind.as_bytes()) && token.len() >= whole {
+            found.push(String::from_utf8_lossy(&token[..whole]).into_owned());
+        }
+        from += at + 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_wire::batch::BatchBuilder;
+    use fulmar_wire::compression::compress;
+
+    fn framed(bytes: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(bytes.len()).expect("it is short");
+        [&len.to_le_bytes(), bytes].concat()
+    }
+
+    #[test]
+    fn a_token_is_found_whatever_it_is_wrapped_in() {
+        for codec in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            for packed in [false, true] {
+                let mut batch = BatchBuilder::new().compressed(codec);
+                let value = b"CANARY-0123456789ab MARKER-ba9876543210";
+                batch.push(1, None, Some(value), &[]).expect("it fits");
+                let batch = batch.build().expect("it has a record");
+                let message = [&[6; 1][..], &[0; BATCH_PLACE_BYTES], &batch].concat();
+                let messages = framed(&message);
+                let frame = match packed {
+                    true => [&[16; 13][..], &compress(Compression::Lz4, &messages)].concat(),
+                    false => [&[0; 9][..], &messages].concat(),
+                };
+                let line = [framed(b"\x01hello"), framed(&frame)].concat();
+                for step in [1, 7, line.len()] {
+                    let ear = Eavesdropper::default();
+                    line.chunks(step).for_each(|bytes| ear.hears(3, bytes));
+                    let (token, _) = ear.canary().expect("it crossed");
+                    assert_eq!(token, "CANARY-0123456789ab");
+                    assert_eq!(ear.markers(), 1, "{codec:?} {packed} {step}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Records with secrets in them, and a rule that keeps them at home.
+//!
+//! ```text
+//! produced   {"n":7,"open":MARKER,"secret":CANARY,"person":{"name":CANARY,"town":MARKER},
+//!             "ids":[CANARY,...],"note":"ok CANARY","late":MARKER or CANARY}   key, headers: CANARY, MARKER
+//!            or something that is no JSON, with a CANARY
+//! copied     {"n":7,"open":MARKER,"person":{"name":"***","town":MARKER},"ids":[hash,...],"note":"ok"}
+//! ```
+//!
+//! The batches are compressed with any codec or none. At some time the rule also withholds `late`; from
+//! the moment on at which that was acknowledged, `late` has a canary in what is produced.
+//!
+//! Invariants checked here: no canary crosses between the sites, in no byte and whatever is compressed in
+//! it (`canaries_stay`); the copy has every acknowledged record that may go, in the form of the rule, and
+//! no other (`secrets_withheld`); enough canaries were at stake, and markers did cross
+//! (`canaries_counted`); the copy comes to the end of its origin (`secrets_converge`).
+
+use super::eavesdrop::{CANARY, Eavesdropper, MARKER, TOKEN_DIGITS};
+use super::mirroring::region;
+use super::workload::Workloads;
+use crate::prng::Prng;
+use crate::report::Verdict;
+use crate::scenario::workload::Secrets;
+use crate::scenario::{Drawn, Workload};
+use fulmar_client::fetch::Fetch;
+use fulmar_client::{Cluster, OffsetAt, ReadRecord, Target, TopicPartition};
+use fulmar_host::time;
+use fulmar_types::rule::RuleDefinition;
+use fulmar_types::{Offset, PartitionIndex};
+use fulmar_wire::batch::{BatchBuilder, Compression};
+use fulmar_wire::{ErrorCode, PartitionProduceData, ProduceRequest, TopicProduceData};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long one attempt at anything may take.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// How often the harness looks whether the copy has come to its end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Fewer canaries than this prove nothing.
+const CANARIES_MIN: u64 = 100;
+
+/// What the rule does to fields, but for the last one.
+const FIELDS: &str = "secret=drop,person.name=mask,ids=hash,note=truncate:2";
+
+const CODECS: [Compression; 5] = [
+    Compression::None,
+    Compression::Gzip,
+    Compression::Snappy,
+    Compression::Lz4,
+    Compression::Zstd,
+];
+
+/// What is to become of a record.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// This is to be at the other site; its ids as hashes, and its `late` only before it is withheld.
+    Goes { n: u64, open: String, town: String, ids: usize },
+    /// It stays.
+    Withheld,
+}
+
+#[derive(Default)]
+struct Tally {
+    /// Of every acknowledged record.
+    fates: BTreeMap<Offset, Fate>,
+    /// Canaries in them.
+    canaries: u64,
+    /// The rule withholds `late`.
+    is_stricter: bool,
+}
+
+/// One workload of secrets.
+#[derive(Clone)]
+pub(super) struct Keeping {
+    secrets: Secrets<Drawn>,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// All of a run, and who listens at the line.
+#[derive(Default)]
+pub(super) struct Secrecy {
+    all: Vec<Keeping>,
+    ear: Eavesdropper,
+}
+
+impl Secrecy {
+    pub(super) fn new(workloads: &[Workload<Drawn>]) -> Self {
+        let all = workloads.iter().filter_map(|workload| match workload {
+            Workload::Secrets(secrets) => {
+                Some(Keeping { secrets: secrets.clone(), tally: Arc::default() })
+            }
+            _ => None,
+        });
+        Self { all: all.collect(), ear: Eavesdropper::default() }
+    }
+
+    /// The workload with this topic.
+    pub(super) fn keeping(&self, secrets: &Secrets<Drawn>) -> Keeping {
+        let is_it = |keeping: &&Keeping| keeping.secrets.topic == secrets.topic;
+        self.all.iter().find(is_it).expect("made from the same scenario").clone()
+    }
+
+    /// Creates the topics and their rules, and begins to listen.
+    pub(super) async fn lay_down(&self, workloads: &Workloads) {
+        if !self.all.is_empty() {
+            workloads.stage().machines.overhear(Arc::new(self.ear.clone()));
+        }
+        for keeping in &self.all {
+            let (cluster, topic) =
+                (workloads.cluster(&keeping.secrets.site), keeping.secrets.topic.as_str());
+            while cluster.create_topic(topic, 1, LIMIT).await.is_err()
+                && !cluster.metadata().topics.contains_key(topic)
+            {
+                madsim::time::sleep(LOOK).await;
+            }
+            while !keeping.set_rule(&cluster, FIELDS).await {
+                madsim::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// What is wrong, once everything has healed.
+    pub(super) async fn verdict(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
+        let safety = |check: &str, text| Some(Verdict::Safety { check: check.to_owned(), text });
+        for keeping in &self.all {
+            let verdict = keeping.compare(workloads, deadline_ns).await;
+            if let Some((token, place)) = self.ear.canary() {
+                let text = format!("{token} crossed between the sites, {place}");
+                return safety("canaries_stay", text);
+            }
+            if verdict.is_some() {
+                return verdict;
+            }
+            let (canaries, markers) = (keeping.locked().canaries, self.ear.markers());
+            if canaries < CANARIES_MIN || markers == 0 {
+                let text = format!("{canaries} canaries were withheld, {markers} markers crossed");
+                return safety("canaries_counted", text);
+            }
+        }
+        None
+    }
+}
+
+impl Keeping {
+    fn locked(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn set_rule(&self, cluster: &Cluster, fields: &str) -> bool {
+        let region = region(&self.secrets.to);
+        let rule = RuleDefinition::from_settings([
+            ("regions", region.as_str()),
+            ("key", "hash"),
+            ("headers", "trace=pass,*=drop"),
+            ("fields", fields),
+        ]);
+        let rule = rule.expect("a rule that can be read");
+        cluster.set_rule(self.secrets.topic.as_str(), None, &rule, LIMIT).await.is_ok()
+    }
+
+    /// Produces until it is told to stop.
+    pub(super) async fn run(self, cluster: Cluster, mut prng: Prng, stopped: impl Fn() -> bool) {
+        let (interval, mut n) = (self.secrets.rate.interval(), 0);
+        let begun = time::now();
+        while !stopped() {
+            madsim::time::sleep(interval).await;
+            let is_due = begun.elapsed() >= self.secrets.stricter_after.0;
+            if is_due && !self.locked().is_stricter {
+                let fields = format!("{FIELDS},late=drop");
+                let is_set = self.set_rule(&cluster, &fields).await;
+                self.locked().is_stricter = is_set;
+            }
+            self.produce(&cluster, &mut prng, &mut n).await;
+        }
+    }
+
+    async fn produce(&self, cluster: &Cluster, prng: &mut Prng, n: &mut u64) {
+        let codec = CODECS[prng.below(CODECS.len() as u64) as usize];
+        let mut batch = BatchBuilder::new().compressed(codec);
+        let (mut fates, mut canaries) = (Vec::new(), 0);
+        for _ in 0..self.secrets.batch_records.get() {
+            *n += 1;
+            let record = record(prng, *n, self.locked().is_stricter);
+            let headers: [(&[u8], Option<&[u8]>); 2] = [
+                (b"trace", Some(record.trace.as_bytes())),
+                (b"user", Some(record.user.as_bytes())),
+            ];
+            let (key, value) = (record.key.as_bytes(), record.value.as_bytes());
+            batch.push(0, Some(key), Some(value), &headers).expect("it is small");
+            let all = [&record.key, &record.value, &record.user];
+            canaries += all.map(|text| text.matches(CANARY).count() as u64).iter().sum::<u64>();
+            fates.push(record.fate);
+        }
+        let to = TopicPartition::new(self.secrets.topic.as_str(), PartitionIndex(0));
+        let Ok(leader) = cluster.leader(&to, time::now() + LIMIT).await else { return };
+        let request = request(&to, batch.build());
+        let answer = leader.connection.call(&request, LIMIT).await;
+        let acked = answer.ok().and_then(|answer| {
+            let mut partitions = answer.responses.iter().flat_map(|of| &of.partition_responses);
+            let of = partitions.next().filter(|of| of.error_code == ErrorCode::None)?;
+            u64::try_from(of.base_offset).ok()
+        });
+        let Some(base) = acked else { return cluster.forget_leader(&to, leader.epoch) };
+        let mut tally = self.locked();
+        tally.canaries += canaries;
+        tally.fates.extend((base..).map(Offset).zip(fates));
+    }
+
+    /// Waits until the copy has come to the end of its origin, and compares it with what it is to be.
+    async fn compare(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
+        let (origin, copy) =
+            (workloads.cluster(&self.secrets.site), workloads.cluster(&self.secrets.to));
+        let name = format!("{}.{}", self.secrets.site, self.secrets.topic);
+        let from = TopicPartition::new(self.secrets.topic.as_str(), PartitionIndex(0));
+        let to = TopicPartition::new(&name, PartitionIndex(0));
+        loop {
+            let ends = (end(&origin, &from).await, end(&copy, &to).await);
+            if let (Some(of_origin), Some(of_copy)) = ends
+                && of_copy >= of_origin
+                && let Some(read) = whole(&copy, &to, of_copy).await
+            {
+                let text = self.differs(&read)?;
+                let text = format!("{name} at {} {text}", self.secrets.to);
+                return Some(Verdict::Safety { check: "secrets_withheld".to_owned(), text });
+            }
+            if workloads.stage().machines.now_ns() > deadline_ns {
+                let text = format!("{name} has not come to the end of its origin: {ends:?}");
+                return Some(Verdict::Liveness { check: "secrets_converge".to_owned(), text });
+            }
+            madsim::time::sleep(LOOK).await;
+        }
+    }
+
+    fn differs(&self, read: &BTreeMap<Offset, ReadRecord>) -> Option<String> {
+        let tally = self.locked();
+        for (offset, fate) in &tally.fates {
+            match (fate, read.get(offset)) {
+                (Fate::Withheld, None) => {}
+                (Fate::Withheld, Some(_)) => {
+                    return Some(format!("has offset {offset}, which is no JSON"));
+                }
+                (Fate::Goes { .. }, None) => return Some(format!("lacks offset {offset}")),
+                (fate, Some(record)) if is_as_ruled(fate, record) => {}
+                (fate, Some(record)) => {
+                    let value = record.value.clone().unwrap_or_default();
+                    let value = String::from_utf8_lossy(&value).into_owned();
+                    return Some(format!("has {value} at offset {offset}, made of {fate:?}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn is_as_ruled(fate: &Fate, record: &ReadRecord) -> bool {
+    let Fate::Goes { n, open, town, ids } = fate else { return false };
+    let value = record.value.as_deref().unwrap_or_default();
+    let Ok(mut value) = serde_json::from_slice::<Value>(value) else { return false };
+    let is_hash = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let hashes = value["ids"].as_array().cloned().unwrap_or_default();
+    let are_hashes =
+        hashes.len() == *ids && hashes.iter().all(|id| id.as_str().is_some_and(is_hash));
+    let key = record.key.as_deref().map(String::from_utf8_lossy);
+    let headers: Vec<&[u8]> = record.headers.iter().map(|header| &*header.key).collect();
+    let Some(members) = value.as_object_mut() else { return false };
+    // Before it is withheld it may be there.
+    members.remove("late");
+    members.remove("ids");
+    let expected = serde_json::json!({
+        "n": n, "open": open, "person": { "name": "***", "town": town }, "note": "ok"
+    });
+    value == expected && are_hashes && key.is_some_and(|key| is_hash(&key)) && headers == [b"trace"]
+}
+
+/// A record as it is produced.
+struct Made {
+    key: String,
+    trace: String,
+    user: String,
+    value: String,
+    fate: Fate,
+}
+
+fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
+    let mut token = |kind: &str| {
+        let digits = format!("{:016x}", prng.below(u64::MAX));
+        format!("{kind}{}", &digits[16 - TOKEN_DIGITS..])
+    };
+    let (key, trace, user) = (token(CANARY), token(MARKER), token(CANARY));
+    let (secret, name, note) = (token(CANARY), token(CANARY), token(CANARY));
+    let (open, town) = (token(MARKER), token(MARKER));
+    let late = token(if is_stricter { CANARY } else { MARKER });
+    let all_ids = [token(CANARY), token(CANARY), token(CANARY)];
+    let ids = prng.below(4) as usize;
+    let listed: Vec<String> = all_ids[..ids].iter().map(|id| format!("\"{id}\"")).collect();
+    // A name may be written in other ways, or come twice.
+    let named = ["\"secret\"", "\"s\\u0065cret\"", "\"secret\":1,\"secret\""];
+    let named = named[prng.below(3) as usize];
+    let json = format!(
+        "{{\"n\":{n}, \"open\":\"{open}\",{named}:[{{\"x\":\"{secret}\"}}],\"person\":{{\"name\":\
+         \"{name}\",\"town\":\"{town}\"}},\"ids\":[{}],\"note\":\"ok {note}\",\"late\":\"{late}\"}}",
+        listed.join(",")
+    );
+    let (value, fate) = match prng.below(10) {
+        0 => (format!("{secret} is no JSON"), Fate::Withheld),
+        1 => (json[..json.len() - 1].to_owned(), Fate::Withheld),
+        2 => (format!("\"{secret}\""), Fate::Withheld),
+        _ => (json, Fate::Goes { n, open, town, ids }),
+    };
+    Made { key, trace, user, value, fate }
+}
+
+fn request(to: &TopicPartition, records: Option<bytes::Bytes>) -> ProduceRequest {
+    ProduceRequest {
+        transactional_id: None,
+        acks: -1,
+        timeout_ms: 3_000,
+        topic_data: vec![TopicProduceData {
+            name: to.topic.to_string(),
+            partition_data: vec![PartitionProduceData { index: 0, records }],
+        }],
+    }
+}
+
+async fn end(cluster: &Cluster, of: &TopicPartition) -> Option<Offset> {
+    cluster.find_offset(of, OffsetAt::Latest, LIMIT).await.ok()?.offset
+}
+
+/// Every record of a partition up to an offset, if all of it can be read now.
+async fn whole(
+    cluster: &Cluster,
+    of: &TopicPartition,
+    end: Offset,
+) -> Option<BTreeMap<Offset, ReadRecord>> {
+    let mut read = BTreeMap::new();
+    let mut at = cluster.find_offset(of, OffsetAt::Earliest, LIMIT).await.ok()?.offset?;
+    while at < end {
+        let fetch = Fetch { max_wait: Duration::ZERO, ..Fetch::new(of.clone(), at) };
+        let fetched = cluster.fetch(Target::Leader, &fetch, LIMIT).await.ok()?;
+        let records = fetched.records().ok()?;
+        // What is withheld at the end is no record, and never comes.
+        if fetched.next_offset() == at {
+            return (fetched.high_watermark >= end).then_some(read);
+        }
+        at = fetched.next_offset();
+        read.extend(records.into_iter().map(|record| (record.offset, record)));
+    }
+    Some(read)
+}
