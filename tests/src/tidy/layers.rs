@@ -23,6 +23,7 @@ const CONSENSUS: &str = "fulmar-consensus";
 const CLIENT: &str = "fulmar-client";
 const BROKER: &str = "fulmar-broker";
 const MIRROR: &str = "fulmar-mirror";
+const FLOW: &str = "fulmar-flow";
 const NODE: &str = "fulmar-node";
 const SIM: &str = "fulmar-sim";
 
@@ -35,7 +36,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: CLIENT, may: &[WIRE, HOST, TYPES] },
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: MIRROR, may: &[BROKER, STORE, WIRE, HOST, TYPES] },
-    Layer { name: NODE, may: &[MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
+    Layer { name: FLOW, may: &[BROKER, WIRE, HOST, TYPES] },
+    Layer { name: NODE, may: &[FLOW, MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES] },
     Layer { name: "fulmar-tests", may: &[SIM] },
     Layer { name: "fulmar-preload", may: &[] },
@@ -79,6 +81,7 @@ const FOREIGN: &[Foreign] = &[
         dev: false,
         teach: "types and wire have no I/O",
     },
+    Foreign { name: "sqlparser", only: &[FLOW], dev: false, teach: "SQL is read in one crate" },
     Foreign {
         name: "bincode",
         only: &[CONSENSUS, STORE],

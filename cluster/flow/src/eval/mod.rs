@@ -1,0 +1,221 @@
+//! Computing expressions.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`convert`] | `CAST`, and JSON as values of columns |
+//! | [`functions`] | what the functions do |
+//!
+//! Logic has three values: what is compared with NULL is neither TRUE nor FALSE. `AND` and `OR` look at
+//! their left side first, and at the right side only if it can still decide.
+//!
+//! Invariant: an error is a [`Failure`] with its place; nothing overflows, and no value is invented.
+
+pub mod convert;
+pub mod functions;
+
+use crate::plan::expr::{Arithmetic, Comparison, Expr, Kind};
+use crate::problem::Position;
+use crate::value::decimal::Decimal;
+use crate::value::double::Double;
+use crate::value::{Type, Value, time};
+use std::cmp::Ordering;
+use std::fmt;
+
+/// Why an expression has no value for a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The place of the expression in the file.
+    pub at: Position,
+    /// What went wrong.
+    pub reason: String,
+}
+
+impl Failure {
+    /// At a place.
+    pub fn new(at: Position, reason: impl Into<String>) -> Self {
+        Self { at, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.reason)
+    }
+}
+
+/// The value of an expression for a row.
+pub fn eval(expr: &Expr, row: &[Value]) -> Result<Value, Failure> {
+    Ok(match &expr.kind {
+        Kind::Column(index) => row[*index].clone(),
+        Kind::Literal(value) => value.clone(),
+        Kind::Not(inner) => match eval(inner, row)? {
+            Value::Boolean(value) => Value::Boolean(!value),
+            _ => Value::Null,
+        },
+        Kind::And(left, right) => logic(left, right, row, false)?,
+        Kind::Or(left, right) => logic(left, right, row, true)?,
+        Kind::Compare(comparison, left, right) => {
+            let (left, right) = (eval(left, row)?, eval(right, row)?);
+            let order = compare(&left, &right);
+            order.map_or(Value::Null, |order| Value::Boolean(holds(*comparison, order)))
+        }
+        Kind::Arithmetic(operation, left, right) => {
+            let (left, right) = (eval(left, row)?, eval(right, row)?);
+            arithmetic(*operation, &left, &right, expr)?
+        }
+        Kind::Negate(inner) => match eval(inner, row)? {
+            Value::Bigint(number) => Value::Bigint(
+                number.checked_neg().ok_or_else(|| Failure::new(expr.at, "BIGINT overflows"))?,
+            ),
+            Value::Decimal(number) => Value::Decimal(number.negate()),
+            Value::Double(number) => double(-number.get(), expr.at)?,
+            _ => Value::Null,
+        },
+        Kind::Shift(inner, by_ms) => match eval(inner, row)? {
+            Value::Timestamp(ms) => {
+                let ms = ms.checked_add(*by_ms).and_then(time::in_range);
+                Value::Timestamp(ms.ok_or_else(|| {
+                    Failure::new(expr.at, "the time is outside of the years 1 to 9999")
+                })?)
+            }
+            _ => Value::Null,
+        },
+        Kind::IsNull(inner) => Value::Boolean(eval(inner, row)?.is_null()),
+        Kind::Is(inner, wanted) => Value::Boolean(eval(inner, row)? == Value::Boolean(*wanted)),
+        Kind::Same(left, right) => {
+            let (left, right) = (eval(left, row)?, eval(right, row)?);
+            Value::Boolean(left.cmp(&right).is_eq())
+        }
+        Kind::In(inner, list) => is_in(&eval(inner, row)?, list, row)?,
+        Kind::Like(inner, pattern) => match eval(inner, row)? {
+            Value::Varchar(text) => Value::Boolean(pattern.0.is_match(&text)),
+            _ => Value::Null,
+        },
+        Kind::Case(whens, otherwise) => {
+            for (condition, result) in whens {
+                if eval(condition, row)?.is_true() {
+                    return eval(result, row);
+                }
+            }
+            eval(otherwise, row)?
+        }
+        Kind::Cast(inner, is_try) => match convert::cast(eval(inner, row)?, expr.of) {
+            Ok(value) => value,
+            Err(_) if *is_try => Value::Null,
+            Err(reason) => return Err(Failure::new(expr.at, reason)),
+        },
+        Kind::Call(function, arguments, pattern) => {
+            functions::call(*function, arguments, pattern.as_ref(), (expr, row))?
+        }
+    })
+}
+
+/// `AND` is decided by FALSE, `OR` by TRUE.
+fn logic(left: &Expr, right: &Expr, row: &[Value], decides: bool) -> Result<Value, Failure> {
+    let left = eval(left, row)?;
+    if left == Value::Boolean(decides) {
+        return Ok(left);
+    }
+    let right = eval(right, row)?;
+    Ok(if right == Value::Boolean(decides) || left == right || right.is_null() {
+        right
+    } else {
+        // The left side is NULL, or both are what does not decide.
+        left
+    })
+}
+
+/// The order of two values of one type. `None` if one of them is NULL.
+pub fn compare(left: &Value, right: &Value) -> Option<Ordering> {
+    if left.is_null() || right.is_null() { None } else { Some(left.cmp(right)) }
+}
+
+fn holds(comparison: Comparison, order: Ordering) -> bool {
+    match comparison {
+        Comparison::Equal => order.is_eq(),
+        Comparison::NotEqual => order.is_ne(),
+        Comparison::Less => order.is_lt(),
+        Comparison::LessOrEqual => order.is_le(),
+        Comparison::Greater => order.is_gt(),
+        Comparison::GreaterOrEqual => order.is_ge(),
+    }
+}
+
+fn is_in(value: &Value, list: &[Expr], row: &[Value]) -> Result<Value, Failure> {
+    let mut unknown = false;
+    for element in list {
+        match compare(value, &eval(element, row)?) {
+            Some(order) if order.is_eq() => return Ok(Value::Boolean(true)),
+            Some(_) => {}
+            None => unknown = true,
+        }
+    }
+    Ok(if unknown { Value::Null } else { Value::Boolean(false) })
+}
+
+/// A double, if it is finite.
+pub fn double(number: f64, at: Position) -> Result<Value, Failure> {
+    let number = Double::new(number);
+    number.map(Value::Double).ok_or_else(|| Failure::new(at, "DOUBLE is not finite"))
+}
+
+fn arithmetic(
+    operation: Arithmetic,
+    left: &Value,
+    right: &Value,
+    expr: &Expr,
+) -> Result<Value, Failure> {
+    let at = expr.at;
+    let by_zero = || Failure::new(at, "division by zero");
+    let divides = matches!(operation, Arithmetic::Divide | Arithmetic::Remainder);
+    match (left, right) {
+        (Value::Bigint(left), Value::Bigint(right)) => {
+            if divides && *right == 0 {
+                return Err(by_zero());
+            }
+            let number = match operation {
+                Arithmetic::Add => left.checked_add(*right),
+                Arithmetic::Subtract => left.checked_sub(*right),
+                Arithmetic::Multiply => left.checked_mul(*right),
+                Arithmetic::Divide => left.checked_div(*right),
+                Arithmetic::Remainder => Some(left.wrapping_rem(*right)),
+            };
+            number.map(Value::Bigint).ok_or_else(|| Failure::new(at, "BIGINT overflows"))
+        }
+        (Value::Decimal(left), Value::Decimal(right)) => {
+            if divides && right.mantissa == 0 {
+                return Err(by_zero());
+            }
+            let Type::Decimal(precision, scale) = expr.of else {
+                return Err(Failure::new(at, format!("a DECIMAL is no {}", expr.of)));
+            };
+            let number = match operation {
+                Arithmetic::Add => left.add(*right),
+                Arithmetic::Subtract => left.add(right.negate()),
+                Arithmetic::Multiply => left.multiply(*right),
+                Arithmetic::Divide => left.divide(*right, scale),
+                Arithmetic::Remainder => left.remainder(*right),
+            };
+            let number = number.and_then(|n: Decimal| n.rescale(scale));
+            let number = number.filter(|number| number.fits(precision));
+            let number = number.map(Value::Decimal);
+            number.ok_or_else(|| Failure::new(at, format!("{} overflows", expr.of)))
+        }
+        (Value::Double(left), Value::Double(right)) => {
+            let (left, right) = (left.get(), right.get());
+            if divides && right == 0.0 {
+                return Err(by_zero());
+            }
+            let number = match operation {
+                Arithmetic::Add => left + right,
+                Arithmetic::Subtract => left - right,
+                Arithmetic::Multiply => left * right,
+                Arithmetic::Divide => left / right,
+                // Exact by definition, so the same everywhere.
+                Arithmetic::Remainder => left % right,
+            };
+            double(number, at)
+        }
+        _ => Ok(Value::Null),
+    }
+}

@@ -1,0 +1,223 @@
+//! Expressions with types, as they are computed.
+
+use super::functions::Function;
+use crate::problem::Position;
+use crate::value::{Type, Value};
+use regex::Regex;
+
+/// How two values are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `=`
+    Equal,
+    /// `<>`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+}
+
+/// How two numbers become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// `+`
+    Add,
+    /// `-`
+    Subtract,
+    /// `*`
+    Multiply,
+    /// `/`
+    Divide,
+    /// `%`
+    Remainder,
+}
+
+/// A pattern that is known when the plan is made.
+#[derive(Clone, Debug)]
+pub struct Pattern(pub Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+/// What an expression does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// A column of the row.
+    Column(usize),
+    /// A value.
+    Literal(Value),
+    /// `NOT`
+    Not(Box<Expr>),
+    /// `AND`
+    And(Box<Expr>, Box<Expr>),
+    /// `OR`
+    Or(Box<Expr>, Box<Expr>),
+    /// Both sides have one type.
+    Compare(Comparison, Box<Expr>, Box<Expr>),
+    /// Of numbers of one kind.
+    Arithmetic(Arithmetic, Box<Expr>, Box<Expr>),
+    /// A number below zero.
+    Negate(Box<Expr>),
+    /// A point in time, moved by milliseconds.
+    Shift(Box<Expr>, i64),
+    /// `IS NULL`
+    IsNull(Box<Expr>),
+    /// `IS TRUE` or `IS FALSE`
+    Is(Box<Expr>, bool),
+    /// `IS NOT DISTINCT FROM`
+    Same(Box<Expr>, Box<Expr>),
+    /// `IN`
+    In(Box<Expr>, Vec<Expr>),
+    /// `LIKE`
+    Like(Box<Expr>, Pattern),
+    /// Conditions with results, and the result if none holds.
+    Case(Vec<(Expr, Expr)>, Box<Expr>),
+    /// To the type of the expression; a value that cannot is an error, or NULL.
+    Cast(Box<Expr>, bool),
+    /// A function. Its pattern is not among the arguments.
+    Call(Function, Vec<Expr>, Option<Pattern>),
+}
+
+/// An expression.
+#[derive(Clone, Debug)]
+pub struct Expr {
+    /// What it does.
+    pub kind: Kind,
+    /// What it gives.
+    pub of: Type,
+    /// Where it stands.
+    pub at: Position,
+}
+
+/// Wherever it stands.
+impl PartialEq for Expr {
+    fn eq(&self, other: &Self) -> bool {
+        self.of == other.of && self.kind == other.kind
+    }
+}
+
+impl Expr {
+    /// A value.
+    pub fn literal(value: Value, of: Type, at: Position) -> Self {
+        Self { kind: Kind::Literal(value), of, at }
+    }
+
+    /// A column.
+    pub fn column(index: usize, of: Type, at: Position) -> Self {
+        Self { kind: Kind::Column(index), of, at }
+    }
+
+    /// The same value as another type, into which it always fits or which says so when it does not.
+    pub fn into_type(self, of: Type) -> Self {
+        if self.of == of {
+            return self;
+        }
+        let at = self.at;
+        match self.kind {
+            Kind::Literal(Value::Null) => Self { kind: self.kind, of, at },
+            _ => Self { kind: Kind::Cast(Box::new(self), false), of, at },
+        }
+    }
+
+    /// Calls something with every column.
+    pub fn columns(&self, found: &mut impl FnMut(usize)) {
+        match &self.kind {
+            Kind::Column(index) => found(*index),
+            Kind::Literal(_) => {}
+            Kind::Not(one)
+            | Kind::Negate(one)
+            | Kind::Shift(one, _)
+            | Kind::IsNull(one)
+            | Kind::Is(one, _)
+            | Kind::Like(one, _)
+            | Kind::Cast(one, _) => one.columns(found),
+            Kind::And(left, right)
+            | Kind::Or(left, right)
+            | Kind::Compare(_, left, right)
+            | Kind::Arithmetic(_, left, right)
+            | Kind::Same(left, right) => {
+                left.columns(found);
+                right.columns(found);
+            }
+            Kind::In(one, list) => {
+                one.columns(found);
+                list.iter().for_each(|element| element.columns(found));
+            }
+            Kind::Case(whens, otherwise) => {
+                for (condition, result) in whens {
+                    condition.columns(found);
+                    result.columns(found);
+                }
+                otherwise.columns(found);
+            }
+            Kind::Call(_, arguments, _) => arguments.iter().for_each(|a| a.columns(found)),
+        }
+    }
+
+    /// The parts of a condition that all have to hold.
+    pub fn conjuncts(self, parts: &mut Vec<Self>) {
+        match self.kind {
+            Kind::And(left, right) => {
+                left.conjuncts(parts);
+                right.conjuncts(parts);
+            }
+            _ => parts.push(self),
+        }
+    }
+
+    /// One condition out of parts that all have to hold.
+    pub fn all(parts: Vec<Self>) -> Option<Self> {
+        parts.into_iter().reduce(|left, right| {
+            let at = left.at;
+            Self { kind: Kind::And(Box::new(left), Box::new(right)), of: Type::Boolean, at }
+        })
+    }
+
+    /// The same expression over columns that lie further left.
+    pub fn shifted(mut self, by: usize) -> Self {
+        self.shift(by);
+        self
+    }
+
+    fn shift(&mut self, by: usize) {
+        match &mut self.kind {
+            Kind::Column(index) => *index -= by,
+            Kind::Literal(_) => {}
+            Kind::Not(one)
+            | Kind::Negate(one)
+            | Kind::Shift(one, _)
+            | Kind::IsNull(one)
+            | Kind::Is(one, _)
+            | Kind::Like(one, _)
+            | Kind::Cast(one, _) => one.shift(by),
+            Kind::And(left, right)
+            | Kind::Or(left, right)
+            | Kind::Compare(_, left, right)
+            | Kind::Arithmetic(_, left, right)
+            | Kind::Same(left, right) => {
+                left.shift(by);
+                right.shift(by);
+            }
+            Kind::In(one, list) => {
+                one.shift(by);
+                list.iter_mut().for_each(|element| element.shift(by));
+            }
+            Kind::Case(whens, otherwise) => {
+                for (condition, result) in whens {
+                    condition.shift(by);
+                    result.shift(by);
+                }
+                otherwise.shift(by);
+            }
+            Kind::Call(_, arguments, _) => arguments.iter_mut().for_each(|a| a.shift(by)),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The functions there are, what they take, and what they give.
+//!
+//! The table is what the planner goes by; docs/SQL.md lists the same functions.
+//!
+//! Invariant: no function reads a clock, a random number, or anything but its arguments.
+
+use super::expr::{Expr, Kind, Pattern};
+use crate::problem::{Position, Problem};
+use crate::value::decimal::PRECISION_MAX;
+use crate::value::json::Path;
+use crate::value::{Type, Value};
+use regex::RegexBuilder;
+
+/// The most bytes that a compiled pattern may take.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// A function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Function {
+    Upper,
+    Lower,
+    Trim,
+    TrimStart,
+    TrimEnd,
+    CharLength,
+    Substring,
+    Concat,
+    Replace,
+    Position,
+    Left,
+    Right,
+    SplitIndex,
+    StartsWith,
+    RegexpReplace,
+    RegexpExtract,
+    RegexpLike,
+    Abs,
+    Sign,
+    Floor,
+    Ceil,
+    Round,
+    Truncate,
+    Sqrt,
+    Greatest,
+    Least,
+    Coalesce,
+    NullIf,
+    JsonValue,
+    JsonQuery,
+    JsonExists,
+    Mask,
+    KeyedHash,
+    DateTrunc,
+    Extract,
+    DateFormat,
+    EpochMs,
+    FromEpochMs,
+}
+
+/// What an argument has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    Text,
+    Whole,
+    /// A whole number that is written out.
+    WholeLiteral,
+    Number,
+    Double,
+    Time,
+    Json,
+    Any,
+    /// A text that is written out: of a path, of a unit, or of whatever comes.
+    PathLiteral,
+    UnitLiteral,
+    TextLiteral,
+    PatternLiteral,
+}
+
+/// What a function gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gives {
+    Is(Type),
+    /// The type of the first argument.
+    First,
+    /// The type that holds all arguments.
+    Common,
+    /// The type of the first argument with as many digits behind the point as the second says.
+    Digits,
+}
+
+struct Signature {
+    name: &'static str,
+    function: Function,
+    takes: &'static [Takes],
+    /// How many of the last ones may be left out.
+    optional: usize,
+    /// Whether the last one may come again and again.
+    repeats: bool,
+    gives: Gives,
+}
+
+const fn row(
+    name: &'static str,
+    function: Function,
+    takes: &'static [Takes],
+    gives: Gives,
+) -> Signature {
+    Signature { name, function, takes, optional: 0, repeats: false, gives }
+}
+
+const fn optional(signature: Signature) -> Signature {
+    Signature { optional: 1, ..signature }
+}
+
+const fn repeated(signature: Signature) -> Signature {
+    Signature { repeats: true, ..signature }
+}
+
+use Takes::{Any, Number, Text, Time, Whole};
+const TEXT: Gives = Gives::Is(Type::Varchar);
+const BIGINT: Gives = Gives::Is(Type::Bigint);
+const BOOLEAN: Gives = Gives::Is(Type::Boolean);
+const TIME: Gives = Gives::Is(Type::Timestamp);
+
+const SIGNATURES: &[Signature] = &[
+    row("UPPER", Function::Upper, &[Text], TEXT),
+    row("LOWER", Function::Lower, &[Text], TEXT),
+    row("TRIM", Function::Trim, &[Text], TEXT),
+    row("LTRIM", Function::TrimStart, &[Text], TEXT),
+    row("RTRIM", Function::TrimEnd, &[Text], TEXT),
+    row("CHAR_LENGTH", Function::CharLength, &[Text], BIGINT),
+    optional(row("SUBSTRING", Function::Substring, &[Text, Whole, Whole], TEXT)),
+    repeated(row("CONCAT", Function::Concat, &[Any, Any], TEXT)),
+    row("REPLACE", Function::Replace, &[Text, Text, Text], TEXT),
+    row("POSITION", Function::Position, &[Text, Text], BIGINT),
+    row("LEFT", Function::Left, &[Text, Whole], TEXT),
+    row("RIGHT", Function::Right, &[Text, Whole], TEXT),
+    row("SPLIT_INDEX", Function::SplitIndex, &[Text, Text, Whole], TEXT),
+    row("STARTS_WITH", Function::StartsWith, &[Text, Text], BOOLEAN),
+    row("REGEXP_REPLACE", Function::RegexpReplace, &[Text, Takes::PatternLiteral, Text], TEXT),
+    optional(row(
+        "REGEXP_EXTRACT",
+        Function::RegexpExtract,
+        &[Text, Takes::PatternLiteral, Whole],
+        TEXT,
+    )),
+    row("REGEXP_LIKE", Function::RegexpLike, &[Text, Takes::PatternLiteral], BOOLEAN),
+    row("ABS", Function::Abs, &[Number], Gives::First),
+    row("SIGN", Function::Sign, &[Number], BIGINT),
+    row("FLOOR", Function::Floor, &[Number], Gives::Digits),
+    row("CEIL", Function::Ceil, &[Number], Gives::Digits),
+    optional(row("ROUND", Function::Round, &[Number, Takes::WholeLiteral], Gives::Digits)),
+    optional(row("TRUNCATE", Function::Truncate, &[Number, Takes::WholeLiteral], Gives::Digits)),
+    row("SQRT", Function::Sqrt, &[Takes::Double], Gives::Is(Type::Double)),
+    repeated(row("GREATEST", Function::Greatest, &[Any, Any], Gives::Common)),
+    repeated(row("LEAST", Function::Least, &[Any, Any], Gives::Common)),
+    repeated(row("COALESCE", Function::Coalesce, &[Any, Any], Gives::Common)),
+    row("NULLIF", Function::NullIf, &[Any, Any], Gives::Common),
+    row("JSON_VALUE", Function::JsonValue, &[Takes::Json, Takes::PathLiteral], TEXT),
+    row(
+        "JSON_QUERY",
+        Function::JsonQuery,
+        &[Takes::Json, Takes::PathLiteral],
+        Gives::Is(Type::Json),
+    ),
+    row("JSON_EXISTS", Function::JsonExists, &[Takes::Json, Takes::PathLiteral], BOOLEAN),
+    optional(row("MASK", Function::Mask, &[Text, Whole], TEXT)),
+    row("KEYED_HASH", Function::KeyedHash, &[Any, Takes::TextLiteral], TEXT),
+    row("DATE_TRUNC", Function::DateTrunc, &[Takes::UnitLiteral, Time], TIME),
+    row("EXTRACT", Function::Extract, &[Takes::UnitLiteral, Time], BIGINT),
+    row("DATE_FORMAT", Function::DateFormat, &[Time, Takes::TextLiteral], TEXT),
+    row("EPOCH_MS", Function::EpochMs, &[Time], BIGINT),
+    row("FROM_EPOCH_MS", Function::FromEpochMs, &[Whole], TIME),
+];
+
+/// Other names of the same functions.
+const ALIASES: &[(&str, &str)] = &[
+    ("CHARACTER_LENGTH", "CHAR_LENGTH"),
+    ("LENGTH", "CHAR_LENGTH"),
+    ("SUBSTR", "SUBSTRING"),
+    ("CEILING", "CEIL"),
+    ("IFNULL", "COALESCE"),
+    ("REGEXP", "REGEXP_LIKE"),
+];
+
+/// Units of `DATE_TRUNC` and `EXTRACT`.
+pub const UNITS: &[&str] =
+    &["MILLISECOND", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "DOW", "DOY"];
+
+/// The names of all functions.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SIGNATURES.iter().map(|signature| signature.name)
+}
+
+/// A call, if its name and its arguments are right.
+pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Problem> {
+    let wanted = name.to_ascii_uppercase();
+    let known = ALIASES.iter().find(|(alias, _)| *alias == wanted).map_or(&*wanted, |(_, is)| is);
+    let Some(signature) = SIGNATURES.iter().find(|signature| signature.name == known) else {
+        let near = names().filter(|other| other.starts_with(&wanted[..1.min(wanted.len())]));
+        let near: Vec<&str> = near.collect();
+        let expected = match near.as_slice() {
+            [] => "a function of docs/SQL.md".to_owned(),
+            near => format!("a function of docs/SQL.md, like {}", near.join(", ")),
+        };
+        return Err(Problem::expected(at, format!("the function `{name}`"), expected));
+    };
+    let count = arguments.len();
+    let (least, most) = (signature.takes.len() - signature.optional, signature.takes.len());
+    if count < least || (count > most && !signature.repeats) {
+        let plural = if least == 1 { "" } else { "s" };
+        let expected = match (signature.repeats, least == most) {
+            (true, _) => format!("{least} or more"),
+            (false, true) => format!("{least} argument{plural}"),
+            (false, false) => format!("{least} to {most}"),
+        };
+        return Err(Problem::expected(at, format!("{count} arguments of {known}"), expected));
+    }
+    let mut pattern = None;
+    let mut given = Vec::new();
+    for (index, argument) in arguments.into_iter().enumerate() {
+        let takes = signature.takes[index.min(most - 1)];
+        if takes == Takes::PatternLiteral {
+            pattern = Some(compile(&argument)?);
+        } else {
+            given.push(fit(argument, takes)?);
+        }
+    }
+    let of = result(signature, &mut given, at)?;
+    Ok(Expr { kind: Kind::Call(signature.function, given, pattern), of, at })
+}
+
+/// The text of an argument that is written out.
+fn literal(argument: &Expr, expected: &str) -> Result<String, Problem> {
+    match &argument.kind {
+        Kind::Literal(Value::Varchar(text)) => Ok(text.to_string()),
+        _ => Err(Problem::expected(argument.at, argument.of, format!("{expected}, in quotes"))),
+    }
+}
+
+fn compile(argument: &Expr) -> Result<Pattern, Problem> {
+    let text = literal(argument, "a regular expression")?;
+    let compiled = RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build();
+    compiled.map(Pattern).map_err(|error| {
+        let why = error.to_string();
+        let why = why.lines().last().unwrap_or_default().trim().to_owned();
+        Problem::new(argument.at, format!("`{text}` is no regular expression: {why}"))
+    })
+}
+
+fn fit(argument: Expr, takes: Takes) -> Result<Expr, Problem> {
+    let at = argument.at;
+    let of = argument.of;
+    let refuse = |expected: &str| Err(Problem::expected(at, of, expected));
+    let wanted = match takes {
+        Takes::Any => return Ok(argument),
+        Takes::Number if of.is_number() || of == Type::Null => {
+            let of = if of == Type::Null { Type::Bigint } else { of };
+            return Ok(argument.into_type(of));
+        }
+        Takes::Number => return refuse("a number"),
+        Takes::Double if of.is_number() => return Ok(argument.into_type(Type::Double)),
+        Takes::Double => Type::Double,
+        Takes::Text => Type::Varchar,
+        Takes::Whole => Type::Bigint,
+        Takes::Time => Type::Timestamp,
+        Takes::Json => Type::Json,
+        Takes::WholeLiteral => match &argument.kind {
+            Kind::Literal(Value::Bigint(digits)) if (0..=38).contains(digits) => {
+                return Ok(argument);
+            }
+            _ => return refuse("a number of digits from 0 to 38, written out"),
+        },
+        Takes::TextLiteral => return literal(&argument, "a text").map(|_| argument),
+        Takes::PathLiteral => {
+            let text = literal(&argument, "a path")?;
+            return match Path::parse(&text) {
+                Some(_) => Ok(argument),
+                None => {
+                    Err(Problem::expected(at, format!("`{text}`"), "a path like $.motor.speed[0]"))
+                }
+            };
+        }
+        Takes::UnitLiteral => {
+            let text = literal(&argument, "a unit")?.to_ascii_uppercase();
+            if UNITS.contains(&text.as_str()) {
+                return Ok(Expr::literal(Value::text(text), Type::Varchar, at));
+            }
+            let expected = format!("one of {}", UNITS.join(", "));
+            return Err(Problem::expected(at, format!("`{text}`"), expected));
+        }
+        Takes::PatternLiteral => return Ok(argument),
+    };
+    if of != wanted && of != Type::Null {
+        return refuse(&wanted.to_string());
+    }
+    Ok(argument.into_type(wanted))
+}
+
+fn result(signature: &Signature, given: &mut Vec<Expr>, at: Position) -> Result<Type, Problem> {
+    match signature.gives {
+        Gives::Is(of) => Ok(of),
+        Gives::First => Ok(given[0].of),
+        Gives::Common => {
+            let common = given.iter().try_fold(Type::Null, |of, argument| of.common(argument.of));
+            let types: Vec<String> = given.iter().map(|a| a.of.to_string()).collect();
+            let of =
+                common.filter(|of| of.is_ordered() || signature.function == Function::Coalesce);
+            let Some(of) = of else {
+                return Err(Problem::expected(at, types.join(" and "), "values of one type"));
+            };
+            *given = given.drain(..).map(|argument| argument.into_type(of)).collect();
+            Ok(of)
+        }
+        Gives::Digits => {
+            let digits = match given.get(1).map(|argument| &argument.kind) {
+                Some(Kind::Literal(Value::Bigint(digits))) => *digits as u8,
+                _ => 0,
+            };
+            Ok(match given[0].of {
+                Type::Decimal(precision, scale) => {
+                    let scale = scale.min(digits);
+                    // Rounding up may need one more digit in front.
+                    let front = precision - given[0].of.digits().map_or(0, |(_, s)| s);
+                    Type::Decimal((front + scale + 1).min(PRECISION_MAX), scale)
+                }
+                of => of,
+            })
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What an operator may touch besides its own state: the fates, and the records that go beside.
+
+use super::Halt;
+use super::fates::{Fate, Ledger};
+use super::record::{Header, Record, Row, Written};
+use crate::eval::Failure;
+use crate::plan::Column;
+use crate::plan::source::Source;
+use crate::sql::statement::OnError;
+use crate::value::json;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What is the same for all rows of a batch at an operator.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// What becomes of records.
+    pub fates: &'a mut Ledger,
+    /// The source whose rule holds.
+    pub rule: &'a Source,
+    /// The columns that rows have here.
+    pub columns: &'a [Column],
+    /// Where bad rows go.
+    pub beside: &'a mut Vec<Written>,
+    /// Results that could not be computed, of no single record.
+    pub failed_results: &'a mut u64,
+    /// Set if the pipeline has to stop.
+    pub halt: &'a mut Option<Halt>,
+}
+
+fn header(name: &str, value: impl ToString) -> Header {
+    (name.into(), Some(Bytes::from(value.to_string())))
+}
+
+fn reasons(failure: &Failure) -> [Header; 3] {
+    [
+        header("fulmar.reason", &failure.reason),
+        header("fulmar.line", failure.at.line),
+        header("fulmar.column", failure.at.column),
+    ]
+}
+
+/// A record as it came, with where it came from and why it goes there.
+pub fn beside(source: &Source, topic: &str, record: &Record, failure: &Failure) -> Written {
+    let mut headers = record.headers.clone();
+    headers.push(header("fulmar.topic", &source.topic));
+    headers.push(header("fulmar.partition", record.partition));
+    headers.push(header("fulmar.offset", record.offset));
+    headers.extend(reasons(failure));
+    Written {
+        topic: topic.into(),
+        timestamp: record.timestamp,
+        key: record.key.clone(),
+        headers,
+        value: record.value.clone(),
+    }
+}
+
+impl Context<'_> {
+    /// A row cannot be computed.
+    pub fn fail(&mut self, row: &Row, failure: &Failure) {
+        let fate = match self.rule.on_error {
+            OnError::DeadLetter(_) => Fate::DeadLettered,
+            OnError::Drop => Fate::Dropped,
+            OnError::Fail => return self.stop(row, failure),
+        };
+        self.fates.settle_row(row.origin.as_ref(), fate);
+        if row.origin.is_none() {
+            *self.failed_results += 1;
+        }
+        let OnError::DeadLetter(topic) = &self.rule.on_error else { return };
+        let written = match &row.origin {
+            Some(origin) => beside(self.rule, &topic.text, &origin.record, failure),
+            None => self.result(&topic.text, row, failure),
+        };
+        // The copies of a row in several windows come one after the other, and fail alike.
+        if row.origin.is_none() || self.beside.last() != Some(&written) {
+            self.beside.push(written);
+        }
+    }
+
+    /// A result that is of no single record.
+    fn result(&self, topic: &str, row: &Row, failure: &Failure) -> Written {
+        let value = object(self.columns, row);
+        Written {
+            topic: topic.into(),
+            timestamp: row.time,
+            key: None,
+            headers: reasons(failure).into(),
+            value: Some(value),
+        }
+    }
+
+    fn stop(&mut self, row: &Row, failure: &Failure) {
+        if self.halt.is_none() {
+            let record = row.origin.as_ref().map(|origin| Arc::clone(&origin.record));
+            let topic = self.rule.topic.clone();
+            *self.halt = Some(Halt { failure: failure.clone(), topic, record });
+        }
+    }
+}
+
+/// A row as a payload.
+pub fn object(columns: &[Column], row: &Row) -> Bytes {
+    let mut out = String::from("{");
+    for (index, (column, value)) in columns.iter().zip(&row.values).enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        json::write_text(&column.name, &mut out);
+        out.push(':');
+        value.write_json(&mut out);
+    }
+    out.push('}');
+    Bytes::from(out)
+}

@@ -1,0 +1,267 @@
+//! Groups in windows: rows go in, and when the watermark passes the end of a window, one row for each
+//! group comes out, once.
+//!
+//! The timers are the keys of the state: the end of a window comes first in them, so what is due is what
+//! lies in front, and no timer can be lost while its window is kept.
+//!
+//! Invariant: a window that has fired is gone, and no row comes for it any more, since rows older than the
+//! watermark are late.
+
+use super::context::Context;
+use super::fates::{Fate, place};
+use super::fold::Folded;
+use super::kept::{Change, Kept};
+use super::record::Row;
+use crate::eval::{Failure, eval};
+use crate::plan::Grouping;
+use crate::value::codec::{Codec, Malformed};
+use crate::value::{Value, time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// End and start of a window, and the other keys.
+type Place = (i64, (i64, Vec<Value>));
+
+/// The other keys, and the start of a session.
+type SessionPlace = (Vec<Value>, i64);
+
+/// A group of a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Group {
+    folds: Vec<Folded>,
+    /// How many records it stands for, by reader and partition.
+    records: BTreeMap<(u32, u32), u64>,
+}
+
+impl Codec for Group {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.folds.put(out);
+        let records: Vec<((u32, u32), u64)> = self.records.iter().map(|(p, n)| (*p, *n)).collect();
+        records.put(out);
+    }
+
+    fn read(from: &mut &[u8]) -> Result<Self, Malformed> {
+        let folds = Vec::read(from)?;
+        let records: Vec<((u32, u32), u64)> = Vec::read(from)?;
+        Ok(Self { folds, records: records.into_iter().collect() })
+    }
+}
+
+/// A row, computed as far as a group needs it.
+struct Item {
+    keys: Vec<Value>,
+    window: Option<(i64, i64)>,
+    arguments: Vec<Value>,
+}
+
+/// The groups of a node.
+#[derive(Debug)]
+pub struct Groups {
+    grouping: Grouping,
+    windows: Kept<Place, Group>,
+    sessions: Kept<SessionPlace, (i64, Group)>,
+    /// Sessions by their end; they follow from the sessions.
+    due: BTreeSet<(i64, SessionPlace)>,
+}
+
+impl Groups {
+    /// Without a group.
+    pub fn new(grouping: &Grouping) -> Self {
+        Self {
+            grouping: grouping.clone(),
+            windows: Kept::default(),
+            sessions: Kept::default(),
+            due: BTreeSet::new(),
+        }
+    }
+
+    /// Rows go in.
+    pub fn rows(&mut self, rows: Vec<Row>, context: &mut Context<'_>) {
+        for row in rows {
+            match self.item(&row) {
+                Ok(item) => self.take(&row, item, context),
+                Err(failure) => context.fail(&row, &failure),
+            }
+        }
+    }
+
+    fn item(&self, row: &Row) -> Result<Item, Failure> {
+        let mut item = Item { keys: Vec::new(), window: None, arguments: Vec::new() };
+        let (mut start, mut end) = (None, None);
+        for (index, key) in self.grouping.keys.iter().enumerate() {
+            let value = eval(key, &row.values)?;
+            match value {
+                Value::Timestamp(ms) if index == self.grouping.start => start = Some(ms),
+                Value::Timestamp(ms) if index == self.grouping.end => end = Some(ms),
+                _ if index == self.grouping.start || index == self.grouping.end => {}
+                value => item.keys.push(value),
+            }
+        }
+        item.window = start.zip(end);
+        if let Some(gap_ms) = self.grouping.session_gap_ms {
+            let is_date = row.time.checked_add(gap_ms).and_then(time::in_range).is_some();
+            if !is_date {
+                let at = self.grouping.keys[self.grouping.end].at;
+                let reason = "the session ends outside of the years 1 to 9999";
+                return Err(Failure::new(at, reason));
+            }
+        }
+        for aggregate in &self.grouping.aggregates {
+            item.arguments.push(match &aggregate.argument {
+                Some(argument) => eval(argument, &row.values)?,
+                None => Value::Boolean(true),
+            });
+        }
+        Ok(item)
+    }
+
+    fn take(&mut self, row: &Row, item: Item, context: &mut Context<'_>) {
+        let held = place(row.origin.as_ref());
+        context.fates.hold(held);
+        match (self.grouping.session_gap_ms, item.window) {
+            (Some(gap_ms), _) => self.take_session(row, item, gap_ms),
+            (None, Some((start, end))) => {
+                let group = self.windows.change(&(end, (start, item.keys)));
+                add(&self.grouping, group, row, item.arguments);
+            }
+            (None, None) => {
+                // A window of NULL, which only an outer join can make, ends never.
+                context.fates.release(held);
+                context.fates.settle_row(row.origin.as_ref(), Fate::Filtered);
+            }
+        }
+    }
+
+    /// A row makes a session, and joins it with all that it touches.
+    fn take_session(&mut self, row: &Row, item: Item, gap_ms: i64) {
+        let (mut start, mut end) = (row.time, row.time + gap_ms);
+        let mut touched = Vec::new();
+        // Sessions of a key lie apart, so those that touch lie in a row, and the first of them begins
+        // before this one ends.
+        let range = (item.keys.clone(), i64::MIN)..=(item.keys.clone(), end);
+        for (place, (other_end, _)) in self.sessions.entries().range(range).rev() {
+            if *other_end < start {
+                break;
+            }
+            start = start.min(place.1);
+            end = end.max(*other_end);
+            touched.push(place.clone());
+        }
+        let mut merged = Group::default();
+        for place in touched.into_iter().rev() {
+            if let Some((old_end, group)) = self.sessions.remove(&place) {
+                self.due.remove(&(old_end, place));
+                merge(&self.grouping, &mut merged, group);
+            }
+        }
+        add(&self.grouping, &mut merged, row, item.arguments);
+        let place = (item.keys, start);
+        self.due.insert((end, place.clone()));
+        self.sessions.insert(place, (end, merged));
+    }
+
+    /// Windows that end at the watermark or before it are over.
+    pub fn watermark(&mut self, watermark: i64, context: &mut Context<'_>) -> Vec<Row> {
+        let mut rows = Vec::new();
+        while let Some((place, _)) = self.windows.entries().first_key_value()
+            && place.0 <= watermark
+        {
+            let place = place.clone();
+            if let Some(group) = self.windows.remove(&place) {
+                let (end, (start, keys)) = place;
+                rows.extend(self.close((start, end), keys, &group, context));
+            }
+        }
+        while let Some((end, place)) = self.due.first()
+            && *end <= watermark
+        {
+            let (end, place) = (*end, place.clone());
+            self.due.remove(&(end, place.clone()));
+            if let Some((_, group)) = self.sessions.remove(&place) {
+                rows.extend(self.close((place.1, end), place.0, &group, context));
+            }
+        }
+        rows
+    }
+
+    fn close(
+        &self,
+        (start, end): (i64, i64),
+        keys: Vec<Value>,
+        group: &Group,
+        context: &mut Context<'_>,
+    ) -> Option<Row> {
+        for (place, count) in &group.records {
+            context.fates.absorb(*place, *count);
+        }
+        let mut keys = keys.into_iter();
+        let mut values = Vec::new();
+        for index in 0..self.grouping.keys.len() {
+            values.push(match index {
+                index if index == self.grouping.start => Value::Timestamp(start),
+                index if index == self.grouping.end => Value::Timestamp(end),
+                _ => keys.next().unwrap_or(Value::Null),
+            });
+        }
+        let mut row = Row { values, time: end - 1, origin: None };
+        for (aggregate, fold) in self.grouping.aggregates.iter().zip(&group.folds) {
+            match fold.get(aggregate) {
+                Ok(value) => row.values.push(value),
+                Err(failure) => {
+                    context.fail(&row, &failure);
+                    return None;
+                }
+            }
+        }
+        Some(row)
+    }
+
+    /// See [`Kept::delta`]; takes two numbers of parts.
+    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
+        self.windows.delta(part, out);
+        self.sessions.delta(part + 1, out);
+    }
+
+    /// See [`Kept::snapshot`].
+    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
+        self.windows.snapshot(part, out);
+        self.sessions.snapshot(part + 1, out);
+    }
+
+    /// See [`Kept::load`].
+    pub fn load(&mut self, second: bool, change: &Change) -> Result<(), Malformed> {
+        if second { self.sessions.load(change) } else { self.windows.load(change) }
+    }
+
+    /// After everything was loaded.
+    pub fn loaded(&mut self) {
+        let sessions = self.sessions.entries().iter();
+        self.due = sessions.map(|(place, (end, _))| (*end, place.clone())).collect();
+    }
+}
+
+fn add(grouping: &Grouping, group: &mut Group, row: &Row, arguments: Vec<Value>) {
+    if group.folds.is_empty() {
+        group.folds = grouping.aggregates.iter().map(Folded::new).collect();
+    }
+    let aggregates = grouping.aggregates.iter().zip(arguments);
+    for (fold, (aggregate, argument)) in group.folds.iter_mut().zip(aggregates) {
+        fold.add(aggregate.fold, argument, row.time);
+    }
+    if let Some(place) = place(row.origin.as_ref()) {
+        *group.records.entry(place).or_default() += 1;
+    }
+}
+
+fn merge(grouping: &Grouping, into: &mut Group, from: Group) {
+    if into.folds.is_empty() {
+        into.folds = from.folds;
+    } else {
+        let aggregates = grouping.aggregates.iter().zip(from.folds);
+        for (fold, (aggregate, other)) in into.folds.iter_mut().zip(aggregates) {
+            fold.merge(aggregate.fold, other);
+        }
+    }
+    for (place, count) in from.records {
+        *into.records.entry(place).or_default() += count;
+    }
+}

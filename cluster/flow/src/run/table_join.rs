@@ -1,0 +1,200 @@
+//! A stream joined with a table as of event time.
+//!
+//! A row of the stream waits until the watermark has passed its time; then everything that the table said up
+//! to that time is known, and the row gets the latest version that is not younger than itself. So what
+//! comes out does not depend on which topic was read first.
+//!
+//! Of each key the versions are kept that a row can still ask for.
+
+use super::context::Context;
+use super::fates::{Fate, place};
+use super::kept::{Change, Kept};
+use super::record::Row;
+use crate::eval::eval;
+use crate::plan::Joining;
+use crate::value::Value;
+use crate::value::codec::{Codec, Malformed};
+use std::collections::BTreeSet;
+
+/// A version of a row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Its columns; `None` if the row is gone from here on.
+    pub values: Option<Vec<Value>>,
+    /// Reader and partition of its record.
+    pub record: (u32, u32),
+}
+
+impl Codec for Version {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.values.put(out);
+        self.record.put(out);
+    }
+
+    fn read(from: &mut &[u8]) -> Result<Self, Malformed> {
+        Ok(Self { values: Option::read(from)?, record: Codec::read(from)? })
+    }
+}
+
+/// The state of a join.
+#[derive(Debug)]
+pub struct TableJoin {
+    joining: Joining,
+    /// How many columns the table has.
+    width: usize,
+    /// Rows of the stream, by time and, within a time, by their coming.
+    waiting: Kept<(i64, u64), Row>,
+    /// Versions by key and time.
+    versions: Kept<(Vec<Value>, i64), Version>,
+    /// Keys with more than one version; it follows from the versions.
+    crowded: BTreeSet<Vec<Value>>,
+}
+
+impl TableJoin {
+    /// With a table of so many columns.
+    pub fn new(joining: &Joining, width: usize) -> Self {
+        Self {
+            joining: joining.clone(),
+            width,
+            waiting: Kept::default(),
+            versions: Kept::default(),
+            crowded: BTreeSet::new(),
+        }
+    }
+
+    /// Rows of the stream come.
+    pub fn rows(&mut self, rows: Vec<Row>, context: &mut Context<'_>) {
+        for row in rows {
+            context.fates.hold(place(row.origin.as_ref()));
+            let same_time = (row.time, 0)..=(row.time, u64::MAX);
+            let last = self.waiting.entries().range(same_time).next_back();
+            let next = last.map_or(0, |((_, number), _)| number + 1);
+            self.waiting.insert((row.time, next), row);
+        }
+    }
+
+    /// The table says something.
+    pub fn version(
+        &mut self,
+        key: Vec<Value>,
+        time: i64,
+        version: Version,
+        context: &mut Context<'_>,
+    ) {
+        context.fates.hold(Some(version.record));
+        let replaced = self.versions.insert((key.clone(), time), version);
+        if let Some(replaced) = replaced {
+            context.fates.absorb(replaced.record, 1);
+        }
+        let all = (key.clone(), i64::MIN)..=(key.clone(), i64::MAX);
+        if self.versions.entries().range(all).nth(1).is_some() {
+            self.crowded.insert(key);
+        }
+    }
+
+    /// Rows older than the watermark have waited long enough.
+    pub fn watermark(&mut self, watermark: i64, context: &mut Context<'_>) -> Vec<Row> {
+        let mut rows = Vec::new();
+        while let Some((at, _)) = self.waiting.entries().first_key_value()
+            && at.0 < watermark
+        {
+            let at = *at;
+            if let Some(row) = self.waiting.remove(&at) {
+                context.fates.release(place(row.origin.as_ref()));
+                rows.extend(self.join(row, context));
+            }
+        }
+        self.forget(watermark, context);
+        rows
+    }
+
+    fn join(&self, row: Row, context: &mut Context<'_>) -> Option<Row> {
+        let mut key = Vec::new();
+        for expr in &self.joining.left_keys {
+            match eval(expr, &row.values) {
+                Ok(value) => key.push(value),
+                Err(failure) => {
+                    context.fail(&row, &failure);
+                    return None;
+                }
+            }
+        }
+        let up_to = (key.clone(), i64::MIN)..=(key.clone(), row.time);
+        let found = match key.iter().any(Value::is_null) {
+            true => None,
+            false => self.versions.entries().range(up_to).next_back(),
+        };
+        if let Some(values) = found.and_then(|(_, version)| version.values.as_ref()) {
+            let joined: Vec<Value> = row.values.iter().chain(values).cloned().collect();
+            let holds = match &self.joining.condition {
+                None => Ok(true),
+                Some(condition) => eval(condition, &joined).map(|value| value.is_true()),
+            };
+            match holds {
+                Ok(true) => return Some(Row { values: joined, ..row }),
+                Ok(false) => {}
+                Err(failure) => {
+                    context.fail(&row, &failure);
+                    return None;
+                }
+            }
+        }
+        if !self.joining.keeps_left {
+            context.fates.settle_row(row.origin.as_ref(), Fate::Filtered);
+            return None;
+        }
+        let mut row = row;
+        row.values.extend(vec![Value::Null; self.width]);
+        Some(row)
+    }
+
+    /// Drops the versions that no row can ask for any more: rows to come are not older than the watermark.
+    fn forget(&mut self, watermark: i64, context: &mut Context<'_>) {
+        for key in std::mem::take(&mut self.crowded) {
+            let up_to = (key.clone(), i64::MIN)..=(key.clone(), watermark);
+            let old = self.versions.entries().range(up_to);
+            let mut old: Vec<(Vec<Value>, i64)> = old.map(|(at, _)| at.clone()).collect();
+            // The youngest of them is what holds at the watermark. It stays even if it says that the row is
+            // gone: an older record that comes late must not bring the row back.
+            old.pop();
+            for at in old {
+                if let Some(version) = self.versions.remove(&at) {
+                    context.fates.absorb(version.record, 1);
+                }
+            }
+            let left = (key.clone(), i64::MIN)..=(key.clone(), i64::MAX);
+            if self.versions.entries().range(left).nth(1).is_some() {
+                self.crowded.insert(key);
+            }
+        }
+    }
+
+    /// See [`Kept::delta`]; takes two numbers of parts.
+    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
+        self.waiting.delta(part, out);
+        self.versions.delta(part + 1, out);
+    }
+
+    /// See [`Kept::snapshot`].
+    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
+        self.waiting.snapshot(part, out);
+        self.versions.snapshot(part + 1, out);
+    }
+
+    /// See [`Kept::load`].
+    pub fn load(&mut self, second: bool, change: &Change) -> Result<(), Malformed> {
+        if second { self.versions.load(change) } else { self.waiting.load(change) }
+    }
+
+    /// After everything was loaded.
+    pub fn loaded(&mut self) {
+        let mut last: Option<&Vec<Value>> = None;
+        self.crowded.clear();
+        for (key, _) in self.versions.entries().keys() {
+            if last == Some(key) {
+                self.crowded.insert(key.clone());
+            }
+            last = Some(key);
+        }
+    }
+}

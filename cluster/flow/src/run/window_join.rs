@@ -1,0 +1,145 @@
+//! Two streams joined within windows: rows of both sides are kept, and when the watermark passes the end
+//! of a window, its pairs come out, in the order of the keys and of their coming.
+
+use super::context::Context;
+use super::fates::{Fate, place};
+use super::kept::{Change, Kept};
+use super::record::Row;
+use crate::eval::{Failure, eval};
+use crate::plan::Joining;
+use crate::value::Value;
+use crate::value::codec::Malformed;
+
+/// End and start of a window, the keys, the side, and the number of the row among those.
+type Place = ((i64, i64), (Vec<Value>, (u8, u64)));
+
+/// The columns of a row, and the reader and partition of the record that it stands for.
+type Side = (Vec<Value>, Option<(u32, u32)>);
+
+/// The state of a join.
+#[derive(Debug)]
+pub struct WindowJoin {
+    joining: Joining,
+    windows: [(usize, usize); 2],
+    /// How many columns the right side has.
+    width: usize,
+    rows: Kept<Place, Side>,
+}
+
+impl WindowJoin {
+    /// With the columns of the window on both sides, and a right side of so many columns.
+    pub fn new(joining: &Joining, windows: [(usize, usize); 2], width: usize) -> Self {
+        Self { joining: joining.clone(), windows, width, rows: Kept::default() }
+    }
+
+    /// Rows come on a side: 0 is the left one.
+    pub fn rows(&mut self, side: usize, rows: Vec<Row>, context: &mut Context<'_>) {
+        for row in rows {
+            match self.place(side, &row) {
+                Ok(Some(at)) => {
+                    let held = place(row.origin.as_ref());
+                    context.fates.hold(held);
+                    self.rows.insert(at, (row.values, held));
+                }
+                Ok(None) => context.fates.settle_row(row.origin.as_ref(), Fate::Filtered),
+                Err(failure) => context.fail(&row, &failure),
+            }
+        }
+    }
+
+    fn place(&self, side: usize, row: &Row) -> Result<Option<Place>, Failure> {
+        let exprs = if side == 0 { &self.joining.left_keys } else { &self.joining.right_keys };
+        let mut keys = Vec::new();
+        for expr in exprs {
+            keys.push(eval(expr, &row.values)?);
+        }
+        let (start, end) = self.windows[side];
+        let (Value::Timestamp(start), Value::Timestamp(end)) =
+            (&row.values[start], &row.values[end])
+        else {
+            // A window of NULL, which only an outer join can make.
+            return Ok(None);
+        };
+        let at = |number| ((*end, *start), (keys.clone(), (side as u8, number)));
+        let last = self.rows.entries().range(at(0)..=at(u64::MAX)).next_back();
+        Ok(Some(at(last.map_or(0, |((_, (_, (_, number))), _)| number + 1))))
+    }
+
+    /// Windows that end at the watermark or before it are over.
+    pub fn watermark(&mut self, watermark: i64, context: &mut Context<'_>) -> Vec<Row> {
+        let mut out = Vec::new();
+        while let Some((first, _)) = self.rows.entries().first_key_value()
+            && first.0.0 <= watermark
+        {
+            let (window, keys) = (first.0, first.1.0.clone());
+            let mut sides: [Vec<Vec<Value>>; 2] = [Vec::new(), Vec::new()];
+            let of_group =
+                (window, (keys.clone(), (0, 0)))..=(window, (keys.clone(), (1, u64::MAX)));
+            let places: Vec<Place> =
+                self.rows.entries().range(of_group).map(|(place, _)| place.clone()).collect();
+            for place in places {
+                if let Some((values, record)) = self.rows.remove(&place) {
+                    if let Some(record) = record {
+                        context.fates.absorb(record, 1);
+                    }
+                    sides[usize::from(place.1.1.0)].push(values);
+                }
+            }
+            let is_equal = !keys.iter().any(Value::is_null);
+            let [left, right] = sides;
+            let right = if is_equal { right } else { Vec::new() };
+            self.pairs(window.0, &left, &right, (&mut out, context));
+        }
+        out
+    }
+
+    fn pairs(
+        &self,
+        end: i64,
+        left: &[Vec<Value>],
+        right: &[Vec<Value>],
+        (out, context): (&mut Vec<Row>, &mut Context<'_>),
+    ) {
+        let row = |values: Vec<Value>| Row { values, time: end - 1, origin: None };
+        for one in left {
+            let mut is_alone = true;
+            for other in right {
+                let joined = row(one.iter().chain(other).cloned().collect());
+                let holds = match &self.joining.condition {
+                    None => Ok(true),
+                    Some(condition) => eval(condition, &joined.values).map(|value| value.is_true()),
+                };
+                match holds {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        is_alone = false;
+                        out.push(joined);
+                    }
+                    Err(failure) => {
+                        is_alone = false;
+                        context.fail(&joined, &failure);
+                    }
+                }
+            }
+            if is_alone && self.joining.keeps_left {
+                let nulls = vec![Value::Null; self.width];
+                out.push(row(one.iter().cloned().chain(nulls).collect()));
+            }
+        }
+    }
+
+    /// See [`Kept::delta`].
+    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
+        self.rows.delta(part, out);
+    }
+
+    /// See [`Kept::snapshot`].
+    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
+        self.rows.snapshot(part, out);
+    }
+
+    /// See [`Kept::load`].
+    pub fn load(&mut self, change: &Change) -> Result<(), Malformed> {
+        self.rows.load(change)
+    }
+}

@@ -1,0 +1,246 @@
+//! Doubles that give the same bits on every machine, and sums of them that do not depend on the order.
+//!
+//! Addition, subtraction, multiplication, division and the square root are fixed by IEEE 754 to the
+//! last bit, and so is reading and writing them; nothing else is used. A result that is not finite is
+//! an error, so a [`Double`] is never infinite, no number, or minus zero, and has a total order.
+//!
+//! A sum is kept exactly, as a whole number of 2^-1074ths in steps of 32 bits, and is rounded once when it
+//! is read. So a sum is the same whatever order, batch or subtask its parts came in.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// A finite number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Double(f64);
+
+impl Double {
+    /// `None` if it is not finite.
+    pub fn new(number: f64) -> Option<Self> {
+        // Minus zero equals zero, and would be written differently.
+        number.is_finite().then_some(Self(number + 0.0))
+    }
+
+    /// As a plain number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Eq for Double {}
+
+impl PartialOrd for Double {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Double {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// Bits of one step of a sum.
+const STEP_BITS: u32 = 32;
+
+/// Steps by their place, each one counts 2^(32 * place - 1074); all are within 1 to 2^32 - 1.
+type Steps = BTreeMap<u32, u32>;
+
+/// An exact sum: what is above zero and what is below, each for itself, so that equal sums of the
+/// same numbers have equal steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExactSum {
+    above: Steps,
+    below: Steps,
+}
+
+/// Adds to a step and carries upwards.
+fn carry(steps: &mut Steps, place: u32, number: u32) {
+    let (mut place, mut number) = (place, number);
+    while number != 0 {
+        let sum = u64::from(steps.get(&place).copied().unwrap_or_default()) + u64::from(number);
+        match sum as u32 {
+            0 => steps.remove(&place),
+            low => steps.insert(place, low),
+        };
+        place += 1;
+        number = (sum >> STEP_BITS) as u32;
+    }
+}
+
+/// What is left of the larger sum without the smaller one.
+fn difference(larger: &Steps, smaller: &Steps) -> Steps {
+    let mut steps = Steps::new();
+    let mut borrowed = 0;
+    let top = larger.keys().next_back().copied().unwrap_or_default();
+    for place in 0..=top {
+        let of = |steps: &Steps| i64::from(steps.get(&place).copied().unwrap_or_default());
+        let step = of(larger) - of(smaller) - borrowed;
+        borrowed = i64::from(step < 0);
+        let step = (step + (borrowed << STEP_BITS)) as u32;
+        if step != 0 {
+            steps.insert(place, step);
+        }
+    }
+    assert_eq!(borrowed, 0, "the smaller sum was the larger one");
+    steps
+}
+
+/// A sum above zero, rounded to the nearest double, ties to even; infinite if it is too large.
+fn rounded(steps: &Steps) -> f64 {
+    let Some((top, highest)) = steps.last_key_value().map(|(place, step)| (*place, *step)) else {
+        return 0.0;
+    };
+    let step = |below: u32| {
+        let place = top.checked_sub(below);
+        u128::from(place.and_then(|place| steps.get(&place)).copied().unwrap_or_default())
+    };
+    // Three steps hold any mantissa; below them it only matters whether there is anything.
+    let wide = (u128::from(highest) << 64) | (step(1) << 32) | step(2);
+    let is_more = steps.keys().next().is_some_and(|lowest| lowest + 2 < top);
+    // `wide` counts 2^base.
+    let base = (i64::from(top) - 2) * i64::from(STEP_BITS) - 1074;
+    let bits = 128 - wide.leading_zeros();
+    // A number near zero keeps fewer bits than 53.
+    let drop = i64::from(bits.saturating_sub(53)).max(-1074 - base).max(0) as u32;
+    let (mut kept, rest) = (wide >> drop, wide & ((1 << drop) - 1));
+    let half = if drop == 0 { 0 } else { 1 << (drop - 1) };
+    if drop > 0 && (rest > half || (rest == half && (is_more || kept & 1 == 1))) {
+        kept += 1;
+    }
+    scaled(kept as u64, base + i64::from(drop))
+}
+
+impl ExactSum {
+    /// Adds a number.
+    pub fn add(&mut self, number: Double) {
+        let bits = number.0.to_bits();
+        let exponent = ((bits >> 52) & 0x7ff) as u32;
+        let fraction = bits & ((1 << 52) - 1);
+        // A number is `mantissa` * 2^(shift - 1074).
+        let (mantissa, shift) =
+            if exponent == 0 { (fraction, 0) } else { (fraction | (1 << 52), exponent - 1) };
+        let wide = u128::from(mantissa) << (shift % STEP_BITS);
+        let steps = if number.0 < 0.0 { &mut self.below } else { &mut self.above };
+        for part in 0..3 {
+            carry(steps, shift / STEP_BITS + part, (wide >> (STEP_BITS * part)) as u32);
+        }
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Self) {
+        for (place, step) in &other.above {
+            carry(&mut self.above, *place, *step);
+        }
+        for (place, step) in &other.below {
+            carry(&mut self.below, *place, *step);
+        }
+    }
+
+    /// The sum, rounded once. `None` if that is not finite.
+    pub fn get(&self) -> Option<Double> {
+        let is_above = self.above.iter().rev().cmp(self.below.iter().rev()) != Ordering::Less;
+        let number = if is_above {
+            rounded(&difference(&self.above, &self.below))
+        } else {
+            -rounded(&difference(&self.below, &self.above))
+        };
+        Double::new(number)
+    }
+
+    /// Its steps, for storing: first those above zero, then those below.
+    pub fn steps(&self) -> [Vec<(u32, u32)>; 2] {
+        [&self.above, &self.below].map(|steps| steps.iter().map(|(p, s)| (*p, *s)).collect())
+    }
+
+    /// A sum out of stored steps.
+    pub fn from_steps([above, below]: [Vec<(u32, u32)>; 2]) -> Self {
+        let mut sum = Self::default();
+        above.into_iter().for_each(|(place, step)| carry(&mut sum.above, place, step));
+        below.into_iter().for_each(|(place, step)| carry(&mut sum.below, place, step));
+        sum
+    }
+}
+
+/// `mantissa` * 2^`exponent` for a mantissa of at most 53 bits and a result that is exact or infinite.
+fn scaled(mantissa: u64, exponent: i64) -> f64 {
+    let mut number = mantissa as f64;
+    let mut exponent = exponent;
+    // Powers of two are exact as long as nothing falls below the smallest number, which the caller
+    // has made sure of; the steps keep each factor finite.
+    while exponent > 0 && number.is_finite() {
+        let step = exponent.min(1000);
+        number *= f64::from_bits(((1023 + step) as u64) << 52);
+        exponent -= step;
+    }
+    while exponent < 0 && number != 0.0 {
+        let step = exponent.max(-1000);
+        number *= f64::from_bits(((1023 + step) as u64) << 52);
+        exponent -= step;
+    }
+    number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sum(numbers: &[f64]) -> Option<f64> {
+        let mut sum = ExactSum::default();
+        for number in numbers {
+            sum.add(Double::new(*number).expect("finite"));
+        }
+        sum.get().map(Double::get)
+    }
+
+    #[test]
+    fn sums_are_exact() {
+        assert_eq!(sum(&[]), Some(0.0));
+        assert_eq!(sum(&[0.1; 10]), Some(1.0));
+        assert_eq!(sum(&[1e308, 1.0, -1e308]), Some(1.0));
+        assert_eq!(sum(&[1e16, 1.0, 1.0, -1e16]), Some(2.0));
+        assert_eq!(sum(&[-1e16, -1.0, -1.0, 1e16]), Some(-2.0));
+        assert_eq!(sum(&[f64::MAX, f64::MAX]), None);
+        assert_eq!(sum(&[f64::MAX, f64::MAX, -f64::MAX]), Some(f64::MAX));
+        let tiny = f64::from_bits(1);
+        assert_eq!(sum(&[tiny, tiny]), Some(f64::from_bits(2)));
+        assert_eq!(sum(&[1.0, tiny, -1.0]), Some(tiny));
+        assert_eq!(sum(&[-1.0, tiny]), Some(-1.0));
+    }
+
+    proptest! {
+        #[test]
+        fn one_or_two_numbers_are_added_as_the_machine_does(a in any::<u64>(), b in any::<u64>()) {
+            let (a, b) = (f64::from_bits(a), f64::from_bits(b));
+            prop_assume!(a.is_finite() && b.is_finite());
+            prop_assert_eq!(sum(&[a]), Some(a + 0.0));
+            let expected = Some(a + b + 0.0).filter(|sum| sum.is_finite());
+            prop_assert_eq!(sum(&[a, b]), expected);
+        }
+
+        #[test]
+        fn near_numbers_too(a in -1000i32..1000, b in -1000i32..1000, e in -60i32..60) {
+            let (a, b) = (f64::from(a) * 2f64.powi(e), f64::from(b));
+            prop_assert_eq!(sum(&[a, b]), Some(a + b + 0.0));
+        }
+
+        #[test]
+        fn the_order_and_the_grouping_do_not_matter(
+            numbers in prop::collection::vec(any::<f64>(), 0..20), cut in 0usize..20,
+        ) {
+            let numbers: Vec<Double> = numbers.into_iter().filter_map(Double::new).collect();
+            let mut forwards = ExactSum::default();
+            numbers.iter().for_each(|n| forwards.add(*n));
+            let (left, right) = numbers.split_at(cut.min(numbers.len()));
+            let (mut a, mut b) = (ExactSum::default(), ExactSum::default());
+            left.iter().rev().for_each(|n| a.add(*n));
+            right.iter().rev().for_each(|n| b.add(*n));
+            b.merge(&a);
+            prop_assert_eq!(&forwards, &b);
+            prop_assert_eq!(forwards.get(), b.get());
+            prop_assert_eq!(ExactSum::from_steps(b.steps()), b);
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! JSON as it comes in payloads: read with limits, and written in one form.
+//!
+//! Numbers stay the text that they were, so that no digit is lost. Members keep their order; of two with
+//! one name the last counts.
+//!
+//! Invariant: reading is bounded by the length of the text and by [`DEPTH_MAX`], whatever it holds.
+
+use std::fmt::Write;
+
+/// How deep arrays and objects may lie in each other.
+const DEPTH_MAX: usize = 64;
+
+/// A JSON value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Json {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number, as it was written.
+    Number(Box<str>),
+    /// A text.
+    String(Box<str>),
+    /// A list.
+    Array(Vec<Json>),
+    /// Members, in their order.
+    Object(Vec<(Box<str>, Json)>),
+}
+
+/// Why a text is no JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The byte where it stops to be.
+    pub at: usize,
+    /// What should be there.
+    pub expected: &'static str,
+}
+
+impl Json {
+    /// Reads a text that is one value and nothing else.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let mut reader = Reader { text, at: 0 };
+        let value = reader.value(0)?;
+        reader.space();
+        match reader.peek() {
+            None => Ok(value),
+            Some(_) => Err(reader.expected("nothing after the value")),
+        }
+    }
+
+    /// A member of an object.
+    pub fn member(&self, name: &str) -> Option<&Self> {
+        let Self::Object(members) = self else { return None };
+        members.iter().rev().find(|(member, _)| &**member == name).map(|(_, value)| value)
+    }
+
+    /// What a path leads to.
+    pub fn at(&self, path: &Path) -> Option<&Self> {
+        path.0.iter().try_fold(self, |value, step| match (step, value) {
+            (Step::Member(name), _) => value.member(name),
+            (Step::Element(at), Self::Array(elements)) => elements.get(*at),
+            _ => None,
+        })
+    }
+
+    /// Writes it without any space.
+    pub fn write(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(digits) => out.push_str(digits),
+            Self::String(text) => write_text(text, out),
+            Self::Array(elements) => {
+                out.push('[');
+                for (at, element) in elements.iter().enumerate() {
+                    out.push_str(if at > 0 { "," } else { "" });
+                    element.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(members) => {
+                out.push('{');
+                for (at, (name, value)) in members.iter().enumerate() {
+                    out.push_str(if at > 0 { "," } else { "" });
+                    write_text(name, out);
+                    out.push(':');
+                    value.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+
+    /// As a text.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+
+    /// Whether they mean the same: the order of members, and how a number is written, say nothing.
+    pub fn means(&self, other: &Self) -> bool {
+        let number = |text: &str| {
+            let text = super::decimal::Decimal::parse(text)?;
+            Some(text)
+        };
+        match (self, other) {
+            (Self::Number(left), Self::Number(right)) => match (number(left), number(right)) {
+                (Some(left), Some(right)) => left.compare(right).is_eq(),
+                _ => left.parse::<f64>().ok() == right.parse::<f64>().ok(),
+            },
+            (Self::Array(left), Self::Array(right)) => {
+                left.len() == right.len() && left.iter().zip(right).all(|(l, r)| l.means(r))
+            }
+            (Self::Object(left), Self::Object(right)) => {
+                left.len() == right.len()
+                    && left.iter().all(|(n, l)| other.member(n).is_some_and(|r| l.means(r)))
+            }
+            _ => self == other,
+        }
+    }
+}
+
+/// A text in quotes.
+pub fn write_text(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if (c as u32) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Member(Box<str>),
+    Element(usize),
+}
+
+/// A path like `$.motor.bearings[0]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path(Vec<Step>);
+
+impl Path {
+    /// A path to a member of the outermost object.
+    pub fn member(name: &str) -> Self {
+        Self(vec![Step::Member(name.into())])
+    }
+
+    /// Reads a path. `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut rest = text.strip_prefix('$')?;
+        let mut steps = Vec::new();
+        while !rest.is_empty() {
+            if let Some(after) = rest.strip_prefix("['") {
+                let (name, after) = after.split_once("']")?;
+                steps.push(Step::Member(name.into()));
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix('[') {
+                let (at, after) = after.split_once(']')?;
+                steps.push(Step::Element(at.parse().ok()?));
+                rest = after;
+            } else {
+                let after = rest.strip_prefix('.')?;
+                let end = after.find(['.', '[']).unwrap_or(after.len());
+                steps.push(Step::Member(after[..end].into()));
+                rest = &after[end..];
+                if end == 0 {
+                    return None;
+                }
+            }
+        }
+        Some(Self(steps))
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn expected(&self, expected: &'static str) -> Malformed {
+        Malformed { at: self.at, expected }
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let is_there = self.peek() == Some(byte);
+        self.at += usize::from(is_there);
+        is_there
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Json, Malformed> {
+        self.space();
+        if depth > DEPTH_MAX {
+            return Err(self.expected("at most 64 levels"));
+        }
+        match self.peek() {
+            Some(b'"') => Ok(Json::String(self.string()?)),
+            Some(b'{') => self.object(depth),
+            Some(b'[') => self.array(depth),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => {
+                for (word, value) in
+                    [("null", Json::Null), ("true", Json::Bool(true)), ("false", Json::Bool(false))]
+                {
+                    if self.text[self.at..].starts_with(word) {
+                        self.at += word.len();
+                        return Ok(value);
+                    }
+                }
+                Err(self.expected("a JSON value"))
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Json, Malformed> {
+        self.at += 1;
+        let mut members = Vec::new();
+        self.space();
+        if self.take(b'}') {
+            return Ok(Json::Object(members));
+        }
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return Err(self.expected("the name of a member, in quotes"));
+            }
+            let name = self.string()?;
+            self.space();
+            if !self.take(b':') {
+                return Err(self.expected("a colon"));
+            }
+            members.push((name, self.value(depth + 1)?));
+            self.space();
+            if self.take(b'}') {
+                return Ok(Json::Object(members));
+            }
+            if !self.take(b',') {
+                return Err(self.expected("a comma or a closing brace"));
+            }
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Json, Malformed> {
+        self.at += 1;
+        let mut elements = Vec::new();
+        self.space();
+        if self.take(b']') {
+            return Ok(Json::Array(elements));
+        }
+        loop {
+            elements.push(self.value(depth + 1)?);
+            self.space();
+            if self.take(b']') {
+                return Ok(Json::Array(elements));
+            }
+            if !self.take(b',') {
+                return Err(self.expected("a comma or a closing bracket"));
+            }
+        }
+    }
+
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let begun = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if begun == self.at { Err(self.expected("a digit")) } else { Ok(()) }
+    }
+
+    fn number(&mut self) -> Result<Json, Malformed> {
+        let begun = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        Ok(Json::Number(self.text[begun..self.at].into()))
+    }
+
+    fn string(&mut self) -> Result<Box<str>, Malformed> {
+        self.at += 1;
+        let mut text = String::new();
+        loop {
+            let rest = &self.text[self.at..];
+            let plain = rest.find(|c: char| c == '"' || c == '\\' || (c as u32) < 0x20);
+            let Some(plain) = plain else {
+                self.at = self.text.len();
+                return Err(self.expected("a closing quote"));
+            };
+            text.push_str(&rest[..plain]);
+            self.at += plain;
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(text.into());
+                }
+                Some(b'\\') => text.push(self.escape()?),
+                _ => return Err(self.expected("no bare control character")),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, Malformed> {
+        self.at += 1;
+        let escaped = self.peek().ok_or_else(|| self.expected("an escaped character"))?;
+        let c = match escaped {
+            b'"' | b'\\' | b'/' => escaped as char,
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => return self.unicode(),
+            _ => return Err(self.expected("an escaped character")),
+        };
+        self.at += 1;
+        Ok(c)
+    }
+
+    /// The four digits after `\u`, twice for a character beyond 16 bits.
+    fn unicode(&mut self) -> Result<char, Malformed> {
+        let first = self.hex()?;
+        let code = match first {
+            0xd800..0xdc00 => {
+                if !(self.take(b'\\') && self.peek() == Some(b'u')) {
+                    return Err(self.expected("the other half of a surrogate pair"));
+                }
+                let second = self.hex()?;
+                if !(0xdc00..0xe000).contains(&second) {
+                    return Err(self.expected("the other half of a surrogate pair"));
+                }
+                0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)
+            }
+            code => code,
+        };
+        char::from_u32(code).ok_or_else(|| self.expected("a character"))
+    }
+
+    /// From the `u` on.
+    fn hex(&mut self) -> Result<u32, Malformed> {
+        let digits = self.text.get(self.at + 1..self.at + 5);
+        let digits = digits.filter(|digits| digits.bytes().all(|d| d.is_ascii_hexdigit()));
+        let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let code = code.ok_or_else(|| self.expected("four hexadecimal digits"))?;
+        self.at += 5;
+        Ok(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(text: &str) -> Json {
+        Json::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    #[test]
+    fn values_are_read_and_written() {
+        for text in [
+            "null",
+            "true",
+            "-0.5e+10",
+            "\"a\\\"b\\\\c\\n\"",
+            "[]",
+            "{}",
+            "[1,[2,{\"a\":null}]]",
+            "{\"a\":1,\"b\":\"ü\"}",
+            "123456789012345678901234567890.000",
+        ] {
+            assert_eq!(json(text).text(), text);
+        }
+        assert_eq!(json(" { \"a\" : [ 1 , 2 ] } ").text(), "{\"a\":[1,2]}");
+        assert_eq!(json("\"\\ud83d\\ude00\\u0041\\/\"").text(), "\"😀A/\"");
+        for text in [
+            "",
+            "nul",
+            "[1,]",
+            "{\"a\"}",
+            "{a:1}",
+            "01",
+            "1.",
+            "-",
+            "\"",
+            "\"\\x\"",
+            "\"\\ud83d\"",
+            "\"\\u+123\"",
+            "1 2",
+            "\"\u{1}\"",
+            "[",
+            "{\"a\":1",
+            "\"\\u00e",
+            "\"\\ud800\\u0041\"",
+        ] {
+            assert!(Json::parse(text).is_err(), "{text}");
+        }
+        assert!(Json::parse(&"[".repeat(1_000_000)).is_err());
+    }
+
+    #[test]
+    fn paths_lead_somewhere() {
+        let value = json("{\"a\":{\"b c\":[10,20]},\"a\":{\"b c\":[30]}}");
+        let at = |path: &str| Path::parse(path).and_then(|path| value.at(&path).map(Json::text));
+        assert_eq!(at("$.a['b c'][0]").as_deref(), Some("30"));
+        assert_eq!(at("$.a.x"), None);
+        for path in ["", "a", "$a", "$.", "$[x]", "$.a[", "$['a"] {
+            assert_eq!(Path::parse(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_same_may_be_written_differently() {
+        assert!(json("{\"a\":1.50,\"b\":[2]}").means(&json("{\"b\":[2.0],\"a\":15e-1}")));
+        assert!(!json("{\"a\":1}").means(&json("{\"a\":1,\"b\":2}")));
+        assert!(!json("1").means(&json("\"1\"")));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_and_read_again(text in "[\\[\\]{}\",:\\\\a1e.\\- u0-9dD]{0,40}") {
+            if let Ok(value) = Json::parse(&text) {
+                prop_assert_eq!(json(&value.text()), value);
+            }
+        }
+
+        #[test]
+        fn any_text_survives(text in any::<String>()) {
+            let value = Json::String(text.into());
+            prop_assert_eq!(json(&value.text()), value);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What is said about mistakes: the place, what was found, what was expected.
+
+use fulmar_flow::plan;
+
+const STREAM: &str = "CREATE STREAM s (k VARCHAR, v BIGINT, d DECIMAL(9, 2), f DOUBLE, b BOOLEAN, j JSON, \
+                      at TIMESTAMP(3)) FROM TOPIC a WATERMARK at ON ERROR DROP LATE DROP;\n";
+const TABLE: &str =
+    "CREATE TABLE t (k VARCHAR PRIMARY KEY, r BIGINT) FROM TOPIC c ON ERROR DROP;\n";
+
+fn problems(text: &str) -> Vec<String> {
+    match plan(text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// Every case is the second line of a file, and has one problem, which holds all these parts.
+fn check(cases: &[(&str, &[&str])]) {
+    for (query, parts) in cases {
+        let found = problems(&format!("{STREAM}{query}"));
+        assert_eq!(found.len(), 1, "{query}: {found:#?}");
+        for part in *parts {
+            assert!(found[0].contains(part), "{query}\n  {}\n  has no `{part}`", found[0]);
+        }
+    }
+}
+
+/// The same of queries that go to a topic.
+fn outputs(queries: &[(&str, &[&str])]) {
+    for (query, parts) in queries {
+        check(&[(&format!("INSERT INTO TOPIC x {query};"), parts)]);
+    }
+}
+
+#[test]
+fn statements() {
+    check(&[
+        ("DROP STREAM s;", &["2:1: found `DROP`, expected CREATE, INSERT or TEST"]),
+        ("CREATE VIEW x AS SELECT 1;", &["2:8: found `VIEW`, expected STREAM or TABLE"]),
+        ("CREATE STREAM x FROM TOPIC y;", &["2:17: found `FROM`, expected `(`, TO TOPIC or AS"]),
+        ("CREATE STREAM x TO TOPIC y SELECT k FROM s;", &["expected KEY or AS"]),
+        ("CREATE STREAM x (a INT) FROM TOPIC y ON ERROR DROP;", &["2:20: found `INT`", "BIGINT"]),
+        (
+            "CREATE STREAM x (a DECIMAL(40, 2)) FROM TOPIC y ON ERROR DROP;",
+            &["2:20: found", "DECIMAL"],
+        ),
+        ("CREATE STREAM x (a BIGINT) FROM TOPIC y;", &["2:15: found `x` without ON ERROR"]),
+        ("CREATE STREAM x (a BIGINT UNIQUE) FROM TOPIC y;", &["found `UNIQUE`, expected NOT NULL"]),
+        (
+            "CREATE STREAM x (a BIGINT, a BIGINT) FROM TOPIC y ON ERROR DROP;",
+            &["a second column `a`"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT) FROM TOPIC y ON ERROR SKIP;",
+            &["2:50: found `SKIP`", "DEAD LETTER"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT) FROM TOPIC y ON ERROR DEAD LETTER y;",
+            &["found `y`, which is read"],
+        ),
+        ("CREATE STREAM x (a BIGINT) FROM TOPIC 'a b' ON ERROR DROP;", &["2:39: found `a b`"]),
+        (
+            "CREATE STREAM x (a BIGINT) FROM TOPIC y WATERMARK a ON ERROR DROP;",
+            &["2:51: found `a`, expected a column of type TIMESTAMP(3)"],
+        ),
+        (
+            "CREATE STREAM x (a TIMESTAMP(3)) FROM TOPIC y WATERMARK a ON ERROR DROP;",
+            &["without LATE, expected LATE TO topic or LATE DROP"],
+        ),
+        (
+            "CREATE STREAM x (a TIMESTAMP(3)) FROM TOPIC y WATERMARK a - 5 ON ERROR DROP LATE DROP;",
+            &["2:61: found `5`, expected an interval"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT METADATA FROM 'key') FROM TOPIC y ON ERROR DROP;",
+            &["2:41: found BIGINT for METADATA FROM 'key', expected VARCHAR"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT METADATA FROM 'age') FROM TOPIC y ON ERROR DROP;",
+            &["found `age`"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT PATH 'a') FROM TOPIC y ON ERROR DROP;",
+            &["found `a`, expected a path"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT CHECK (b > 1)) FROM TOPIC y ON ERROR DROP;",
+            &["2:34: found `b`"],
+        ),
+        (
+            "CREATE STREAM x (a BIGINT CHECK (a b)) FROM TOPIC y ON ERROR DROP;",
+            &["2:36: found `b`"],
+        ),
+        ("CREATE TABLE x (a BIGINT) FROM TOPIC y ON ERROR DROP;", &["a table without PRIMARY KEY"]),
+        ("CREATE STREAM s AS SELECT k FROM s;", &["2:15: found a second `s`"]),
+        (
+            "INSERT INTO TOPIC x KEY y SELECT k FROM s;",
+            &["2:25: found `y`, expected one of the columns k"],
+        ),
+        ("INSERT INTO TOPIC x VALUES (1);", &["2:21: found `VALUES`, expected SELECT"]),
+        ("INSERT INTO TOPIC x SELECT k FROM s WHERE;", &["2:42: found the end of it"]),
+        ("INSERT INTO TOPIC x SELECT 'k FROM s;", &["Unterminated string literal"]),
+        ("TEST 'x' OPEN;", &["no output"]),
+    ]);
+}
+
+#[test]
+fn queries() {
+    let queries: &[(&str, &[&str])] = &[
+        ("SELECT x FROM s", &["2:28: found `x`, expected one of s.k, s.v"]),
+        ("SELECT k FROM x", &["2:35: found `x`, expected one of s"]),
+        ("SELECT 1 FROM s", &["2:28: found `1`, expected AS and a name"]),
+        ("SELECT k, k FROM s", &["2:31: found a second column `k`"]),
+        ("SELECT NULL AS x FROM s", &["2:28: found NULL"]),
+        ("SELECT DISTINCT k FROM s", &["with DISTINCT"]),
+        ("SELECT k FROM s ORDER BY k", &["with ORDER BY"]),
+        ("SELECT k FROM s LIMIT 1", &["with LIMIT"]),
+        ("SELECT k FROM s UNION ALL SELECT k FROM s", &["found UNION"]),
+        ("SELECT k FROM s, s", &["2 relations"]),
+        ("SELECT k FROM s CROSS JOIN s AS x", &["expected JOIN or LEFT JOIN"]),
+        ("SELECT k FROM s FINAL x", &["found"]),
+        ("SELECT k FROM (SELECT k FROM s)", &["with an alias"]),
+        ("SELECT k FROM s WHERE v", &["2:43: found BIGINT, expected a condition"]),
+        ("SELECT k FROM s WHERE v = 'a'", &["found BIGINT and VARCHAR"]),
+        ("SELECT k FROM s WHERE j = j", &["found JSON and JSON"]),
+        ("SELECT k + 1 AS x FROM s", &["2:28: found VARCHAR, expected a number"]),
+        ("SELECT k FROM s WHERE k IN (1)", &["2:49: found BIGINT, expected a value like VARCHAR"]),
+        ("SELECT k FROM s WHERE k LIKE k", &["expected a pattern, in quotes"]),
+        (
+            "SELECT k FROM s WHERE EXISTS (SELECT k FROM s)",
+            &["expected an expression of docs/SQL.md"],
+        ),
+        ("SELECT CAST(b AS BIGINT) AS x FROM s", &["a CAST from BOOLEAN to BIGINT"]),
+        ("SELECT CASE WHEN b THEN 1 ELSE 'a' END AS x FROM s", &["found VARCHAR, expected BIGINT"]),
+        ("SELECT UPER(k) AS x FROM s", &["found the function `UPER`", "UPPER"]),
+        ("SELECT UPPER(k, k) AS x FROM s", &["found 2 arguments of UPPER, expected 1 argument"]),
+        ("SELECT UPPER(v) AS x FROM s", &["2:34: found BIGINT, expected VARCHAR"]),
+        ("SELECT REGEXP_LIKE(k, '(') AS x FROM s", &["2:43: `(` is no regular expression"]),
+        ("SELECT JSON_VALUE(j, 'a') AS x FROM s", &["2:42: found `a`, expected a path"]),
+        (
+            "SELECT DATE_TRUNC('week', at) AS x FROM s",
+            &["found `WEEK`, expected one of MILLISECOND"],
+        ),
+        ("SELECT ROUND(d, v) AS x FROM s", &["written out"]),
+        ("SELECT at * INTERVAL '1' SECOND AS x FROM s", &["found an INTERVAL"]),
+    ];
+    outputs(queries);
+}
+
+#[test]
+fn windows() {
+    let queries: &[(&str, &[&str])] = &[
+        ("SELECT COUNT(*) AS n FROM s", &["a GROUP BY without a window"]),
+        ("SELECT k, COUNT(*) AS n FROM s GROUP BY k", &["a GROUP BY without a window"]),
+        ("SELECT k FROM s HAVING v > 1", &["2:44: found HAVING"]),
+        ("SELECT k FROM s WHERE COUNT(*) > 1", &["the aggregate COUNT"]),
+        ("SELECT k FROM TUMBLE(s)", &["expected TUMBLE(stream, INTERVAL ...)"]),
+        ("SELECT k FROM TUMBLE(s, INTERVAL '0' SECOND)", &["expected a longer interval"]),
+        ("SELECT k FROM TUMBLE(s, INTERVAL '1' MONTH)", &["expected an interval like"]),
+        (
+            "SELECT k FROM HOP(s, INTERVAL '2' SECOND, INTERVAL '3' SECOND)",
+            &["3000 ms every 2000 ms"],
+        ),
+        ("SELECT k FROM SESSION(s, INTERVAL '2' SECOND)", &["SESSION without GROUP BY"]),
+        ("SELECT k FROM CUMULATE(s, INTERVAL '2' SECOND)", &["expected TUMBLE, HOP or SESSION"]),
+        (
+            "SELECT v, COUNT(*) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY k, window_start, window_end",
+            &["2:28: found `v`, expected an aggregate function or a column of the GROUP BY"],
+        ),
+        (
+            "SELECT SUM(k) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, window_end",
+            &["2:32: found VARCHAR, expected a number"],
+        ),
+        (
+            "SELECT COUNT(DISTINCT k) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, \
+             window_end",
+            &["COUNT with DISTINCT"],
+        ),
+        (
+            "SELECT SUM(COUNT(*)) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, window_end",
+            &["the aggregate COUNT", "not in each other"],
+        ),
+        ("SELECT s.k FROM s JOIN s AS x ON s.k = x.k", &["a join of streams without windows"]),
+    ];
+    outputs(queries);
+}
+
+#[test]
+fn tables() {
+    for (query, part) in [
+        ("SELECT k FROM t", "found the table `t`"),
+        ("SELECT s.k FROM s JOIN t ON s.v = t.r", "expected ON ... = t.k, of the PRIMARY KEY"),
+        ("SELECT s.k FROM s JOIN t ON s.k > t.k", "expected ON ... = t.k, of the PRIMARY KEY"),
+        ("SELECT k FROM s JOIN t ON s.k = t.k", "3:28: found `k`, expected s.k or t.k"),
+        ("SELECT s.k FROM s JOIN t USING (k)", "expected JOIN ... ON a condition"),
+    ] {
+        let found = problems(&format!("{STREAM}{TABLE}INSERT INTO TOPIC x {query};"));
+        assert_eq!(found.len(), 1, "{query}: {found:#?}");
+        assert!(found[0].contains(part), "{query}\n  {}\n  has no `{part}`", found[0]);
+    }
+}
+
+#[test]
+fn every_problem_of_a_file_is_found() {
+    let text =
+        "CREATE STREAM a (x INT) FROM TOPIC a ON ERROR DROP;\nINSERT INTO b SELECT 1;\nSELECT 1;";
+    assert_eq!(problems(text).len(), 3);
+    assert_eq!(problems(""), ["1:1: found no statement, expected CREATE, INSERT or TEST"]);
+    let unread = format!("{STREAM}{TABLE}INSERT INTO TOPIC x SELECT k FROM s;");
+    assert_eq!(
+        problems(&unread),
+        ["2:14: found `t`, which no output reads, expected a query that reads it"]
+    );
+    let test =
+        format!("{STREAM}INSERT INTO TOPIC x SELECT k FROM s;\nTEST 't' INPUT x '1' EXPECT a '1';");
+    assert_eq!(
+        problems(&test),
+        [
+            "3:16: found `x`, expected one of the topics a",
+            "3:29: found `a`, expected one of the topics x"
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_too_large_or_too_deep() {
+    let deep = |open: &str, close: &str, count: usize| {
+        let (open, close) = (open.repeat(count), close.repeat(count));
+        format!("{STREAM}INSERT INTO TOPIC x SELECT {open}v{close} AS y FROM s;")
+    };
+    for text in [
+        deep("(", ")", 400),
+        deep("ABS(", ")", 300),
+        deep("NOT ", "", 900),
+        deep("- ", "", 900),
+        deep("", " + v", 400),
+        deep("", " COLLATE v", 400),
+        deep("", " IS NULL", 400),
+        deep("CASE WHEN b THEN ", " END", 300),
+        deep("", " + v", 100_000),
+        "(".repeat(2_000_000),
+        format!("{STREAM}INSERT INTO TOPIC x {}k FROM s;", "SELECT k FROM (".repeat(150)),
+    ] {
+        assert!(!problems(&text).is_empty(), "{}", &text[..80]);
+    }
+    let mut named = format!("{STREAM}CREATE STREAM a0 AS SELECT k FROM s;\n");
+    for at in 1..20 {
+        let before = at - 1;
+        named += &format!(
+            "CREATE STREAM a{at} AS SELECT x.k, x.window_start, x.window_end FROM TUMBLE(a{before}, INTERVAL \
+             '1' SECOND) x JOIN TUMBLE(a{before}, INTERVAL '1' SECOND) y ON x.window_start = \
+             y.window_start AND x.window_end = y.window_end;\n"
+        );
+        named += &format!("CREATE STREAM b{at} AS SELECT k FROM a{at};\n");
+        named = named.replace(&format!("TUMBLE(a{before}, "), &format!("TUMBLE(b{before}, "));
+        named = named.replace("b0", "a0");
+    }
+    named += "INSERT INTO TOPIC x SELECT k FROM b19;";
+    assert!(!problems(&named).is_empty());
+}
