@@ -38,6 +38,9 @@ pub trait GroupHandle: Send + Sync + 'static {
     /// Who leads, as far as this node knows.
     fn leadership(&self) -> Leadership;
 
+    /// Whether this node leads, and the peers have granted that nobody else does at this moment.
+    fn holds_lease_now(&self) -> bool;
+
     /// Waits until the leadership differs from `seen`.
     fn wait_leadership_change(&self, seen: Leadership) -> BoxFuture<'static, ()>;
 

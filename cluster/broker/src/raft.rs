@@ -43,6 +43,10 @@ impl GroupHandle for Group {
         Group::leadership(self)
     }
 
+    fn holds_lease_now(&self) -> bool {
+        Group::holds_lease_now(self)
+    }
+
     fn wait_leadership_change(&self, seen: Leadership) -> BoxFuture<'static, ()> {
         let group = self.clone();
         Box::pin(async move { Group::wait_leadership_change(&group, seen).await })

@@ -363,6 +363,12 @@ impl Group {
         *self.shared.leadership.lock().expect("no holder of this lock panics")
     }
 
+    /// Whether this node leads, and the peers have granted that nobody else does at this moment.
+    pub fn holds_lease_now(&self) -> bool {
+        let leadership = self.leadership();
+        leadership.is_me && self.shared.holds_lease(leadership.term)
+    }
+
     /// Waits until the leadership differs from `seen`.
     pub async fn wait_leadership_change(&self, seen: Leadership) {
         loop {

@@ -63,6 +63,13 @@ impl Border {
                 ready
             }
         };
-        Some(ready.policy.clear(bytes))
+        let most = parts.context.settings.batch_bytes_max;
+        match ready.policy.clear(bytes) {
+            // A rule may make a batch longer than a site takes.
+            Cleared::Goes(cleared) if cleared.len() > most && cleared.len() > bytes.len() => {
+                Some(Cleared::Withheld)
+            }
+            cleared => Some(cleared),
+        }
     }
 }

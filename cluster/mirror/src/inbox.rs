@@ -7,7 +7,7 @@
 //! Invariants: messages of one priority go on in the order of their numbers, each once; what waits for
 //! an earlier one is bounded in bytes, with a charge for each message.
 
-use crate::message::Message;
+use crate::message::{Message, Offered};
 use fulmar_types::Plant;
 use fulmar_types::limits::PEER_FRAME_BYTES_MAX;
 use fulmar_types::link::Priority;
@@ -37,10 +37,16 @@ pub(crate) struct Inbox {
     lanes: [Lane; Priority::ALL.len()],
 }
 
+/// What an offered topic occupies.
+fn offered_bytes(topic: &Offered) -> usize {
+    let pair = |(name, value): &(String, String)| MESSAGE_BYTES + name.len() + value.len();
+    MESSAGE_BYTES + topic.name.len() + topic.configs.iter().map(pair).sum::<usize>()
+}
+
 fn size(message: &Message) -> usize {
     let bytes = match message {
         Message::Batch(_, _, bytes) => bytes.len(),
-        Message::Offer(topics) => topics.len() * MESSAGE_BYTES,
+        Message::Offer(topics) => topics.iter().map(offered_bytes).sum(),
         _ => 0,
     };
     MESSAGE_BYTES + bytes

@@ -51,6 +51,9 @@ const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Connections that were greeted, and are not among those of the session yet.
 pub(crate) const JOINING_MAX: usize = 8;
 
+/// Copies of a session of which is told that they have stopped, at most.
+const STOPPED_MAX: usize = 1_024;
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -163,7 +166,10 @@ impl Parts {
         why: &'static str,
     ) {
         self.context.broker.links().note(&self.link.name, |link| {
-            link.stopped.insert((name, partition), why);
+            // The other side may offer whatever it likes.
+            if link.stopped.len() < STOPPED_MAX {
+                link.stopped.insert((name, partition), why);
+            }
         });
     }
 
@@ -376,6 +382,8 @@ async fn stands(parts: &Parts) -> Ended {
         if !is_same {
             return Ended::Redefined;
         }
+        // Who dialled under an earlier definition may have set another one.
+        parts.cap.set(parts.link.definition.cap);
         if !stands && !fulmar_host::planted(Plant::RuleAtOfferOnly) {
             return Ended::Withheld;
         }

@@ -27,6 +27,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(12);
 /// How often what the other side has shown is judged again: the time of a certificate runs out.
 const JUDGE_EVERY: Duration = Duration::from_secs(60);
 
+/// How long records wait for a lease that is not there, and how often somebody looks.
+const LEASE_WAIT: Duration = Duration::from_secs(2);
+const LEASE_LOOK: Duration = Duration::from_millis(20);
+
 /// A connection on which both sides know each other.
 pub(crate) struct Stripe {
     /// Which one of its session.
@@ -87,14 +91,15 @@ async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
     }
 }
 
-/// The topics of which a frame has records.
+/// The topics of which a frame tells something.
 fn topics(frame: &Frame) -> BTreeSet<TopicId> {
     let Frame::Messages { messages, .. } = frame else { return BTreeSet::new() };
     let of = |message: &Message| match message {
-        Message::Batch(part, ..) | Message::Gap { part, .. } => Some(part.topic),
-        _ => None,
+        Message::Batch(part, ..) | Message::Gap { part, .. } => vec![part.topic],
+        Message::Offer(topics) => topics.iter().map(|topic| topic.topic).collect(),
+        _ => Vec::new(),
     };
-    messages.iter().filter_map(of).collect()
+    messages.iter().flat_map(of).collect()
 }
 
 /// Writes a frame to a connection. The one place through which records leave the site.
@@ -114,6 +119,9 @@ async fn write(
     let (piece_bytes, is_capped) = parts.cap.piece_bytes();
     for piece in bytes.chunks(piece_bytes) {
         parts.cap.pay(lane, (piece.len() + RECORD_BYTES) as u64).await;
+        if !topics.is_empty() && !has_lease(parts).await {
+            return Err(Ended::Deposed);
+        }
         // With a cap the frame before this piece may have taken seconds.
         if topics.iter().any(|topic| !parts.may_go(*topic))
             && !fulmar_host::planted(Plant::RuleAtOfferOnly)
@@ -128,6 +136,19 @@ async fn write(
         written.await.map_err(|_: std::io::Error| Ended::Lost)?;
     }
     Ok(())
+}
+
+/// Waits a little while nobody has granted that this node leads alone: who is cut off from its site may
+/// not know the rules that stand. `false` if that does not end.
+async fn has_lease(parts: &Parts) -> bool {
+    let begun = time::now();
+    while !parts.context.broker.group().holds_lease_now() {
+        if begun.elapsed() > LEASE_WAIT {
+            return false;
+        }
+        time::sleep(LEASE_LOOK).await;
+    }
+    true
 }
 
 async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) -> Ended {

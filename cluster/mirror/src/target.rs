@@ -14,13 +14,14 @@ use crate::session::{Ended, Parts};
 use bytes::Bytes;
 use fulmar_broker::machine::mirroring::NO_TAG;
 use fulmar_broker::machine::outcome::{OperationResult, Refusal, UnitResult};
+use fulmar_broker::machine::topics::is_valid_name;
 use fulmar_broker::proposer::{Answer, Ticket};
 use fulmar_host::random;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, Operation, Unit};
 use fulmar_types::gap::Missing;
-use fulmar_types::limits::BATCH_BYTES_MAX;
+use fulmar_types::limits::{BATCH_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
 use fulmar_types::link::Priority;
 use fulmar_types::{Event, Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -143,6 +144,11 @@ impl Target {
         locked(&self.rooms)[lane.rank()].take(bytes)
     }
 
+    /// Room that nothing has taken after all: the other side is told when somebody looks.
+    fn give_back(&self, lane: Priority, bytes: u32) {
+        locked(&self.rooms)[lane.rank()].freed += bytes;
+    }
+
     /// What the other side lets go, all of it.
     pub(crate) fn offered(&mut self, topics: Vec<Offered>) -> bool {
         // Only the newest counts.
@@ -166,6 +172,7 @@ impl Target {
                     self.parts.stopped(taken.topic, part.partition, "a batch cannot be taken");
                 }
                 self.stopped.insert(part);
+                self.give_back(lane, len);
                 return true;
             }
         };
@@ -208,7 +215,10 @@ impl Target {
     ) -> bool {
         let mut taking = locked(&self.taking);
         // What was not asked for is not taken; what was given up may still come for a while.
-        let Some(taken) = taking.get_mut(&part) else { return self.stopped.contains(&part) };
+        let Some(taken) = taking.get_mut(&part) else {
+            self.give_back(lane, bytes);
+            return self.stopped.contains(&part);
+        };
         if from != taken.next {
             return false;
         }
@@ -270,7 +280,10 @@ impl Taker {
                 Err(time::Elapsed) if self.lacks_one() => {
                     return self.parts.end(Ended::MirrorRemoved);
                 }
-                Err(time::Elapsed) => continue,
+                Err(time::Elapsed) => {
+                    self.tell_room().await;
+                    continue;
+                }
             }
             let topics = offered.borrow_and_update().clone().unwrap_or_default();
             // What an earlier leader had committed may not be applied here yet.
@@ -284,6 +297,21 @@ impl Taker {
         }
     }
 
+    /// Tells the other side of room that was given back, and is not told with what is committed.
+    async fn tell_room(&self) {
+        for lane in Priority::ALL {
+            let freed = {
+                let room = &mut locked(&self.rooms)[lane.rank()];
+                let freed = std::mem::take(&mut room.freed);
+                room.given += freed;
+                freed
+            };
+            if freed > 0 {
+                self.parts.send(Message::Room(lane, freed)).await;
+            }
+        }
+    }
+
     /// Whether a mirror that this session takes is not there any more.
     fn lacks_one(&self) -> bool {
         let taken: BTreeSet<TopicId> =
@@ -293,6 +321,12 @@ impl Taker {
     }
 
     async fn take_up(&self, topic: &Offered) {
+        let name = self.parts.link.definition.name_of(&topic.name);
+        let can_be =
+            is_valid_name(&name) && (1..=PARTITIONS_PER_TOPIC_MAX).contains(&topic.partitions);
+        if !can_be {
+            return self.stopped(topic, "no topic can have its name or its partitions");
+        }
         loop {
             match self.here(topic) {
                 Here::Mirror(mirror, marks) => {

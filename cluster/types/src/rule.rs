@@ -443,10 +443,24 @@ impl RuleDefinition {
     }
 }
 
+/// Whether a space stands in a text without a backslash before it: it would be a part of a name, and whoever
+/// wrote it hardly meant that.
+fn has_bare_space(text: &str) -> bool {
+    let mut is_escaped = false;
+    text.chars().any(|c| {
+        let is_bare = c.is_whitespace() && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_bare
+    })
+}
+
 /// What stands before and behind the last `=` of each part of a list.
 fn pairs(text: &str) -> Result<Vec<(&str, &str)>, String> {
     let parts = split(text, ',').into_iter().map(str::trim).filter(|part| !part.is_empty());
     let pair = |part| match split(part, '=').as_slice() {
+        [name, _] if has_bare_space(name) => Err(format!(
+            "`{part}` has a space in its name; one that belongs there needs a backslash before it"
+        )),
         [name, value] if !name.is_empty() => Ok((*name, *value)),
         _ => Err(format!("`{part}` is not of the form NAME=ACTION")),
     };
@@ -544,6 +558,9 @@ mod tests {
             (FIELDS, "items[0].id=drop", "items.id"),
             (FIELDS, "$.a=drop", "$.a"),
             (FIELDS, "a=drop,a=mask", "twice"),
+            (FIELDS, "a =drop", "space"),
+            (FIELDS, "a. b=drop", "space"),
+            (HEADERS, "x =drop", "space"),
             (HEADERS, "x=maybe", "maybe"),
             (HEADERS, "x=drop,x=pass", "twice"),
             (KEY, "keep", "keep"),

@@ -298,14 +298,17 @@ async fn read_partition(
     let mut records = Records::new();
     if from < high_watermark && (budget.first || limit > 0) {
         let batches = broker.records.read(stream, from..high_watermark, limit).await;
-        for batch in batches.map_err(error_map::of_records)? {
+        let batches = batches.map_err(error_map::of_records)?;
+        // A marker may span records that are there, which may not fit into this answer.
+        let has_batches = !batches.is_empty();
+        for batch in batches {
             if !budget.first && batch.bytes.len() > limit.saturating_sub(records.len()) {
                 break;
             }
             budget.first = false;
             push_placed(&mut records, &batch);
         }
-        if records.is_empty()
+        if !has_batches
             && let Some(end) = broker.site.read(|state| hole(state, stream, from, high_watermark))
         {
             budget.first = false;

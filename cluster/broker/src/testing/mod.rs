@@ -173,6 +173,10 @@ impl GroupHandle for FakeGroup {
         })
     }
 
+    fn holds_lease_now(&self) -> bool {
+        self.locked().leader == Some(self.node)
+    }
+
     fn takes_records(&self) -> bool {
         !self.locked().full
     }

@@ -18,6 +18,9 @@ use std::fmt;
 /// Arrays and objects inside one another that are entered, at most.
 const DEPTH_MAX: usize = 64;
 
+/// Bytes that a value may become: hashes are longer than what they stand for.
+const OUT_BYTES_MAX: usize = 4 << 20;
+
 /// What goes in place of a masked value.
 const MASK: &str = "\"***\"";
 
@@ -63,6 +66,7 @@ impl Rewriting<'_> {
     /// Writes a value that some paths lead to. `false` if it does not go, and then nothing is written;
     /// `None` if it cannot be read.
     fn value(&mut self, value: &RawValue, at: &[&Node], depth: usize) -> Option<bool> {
+        self.fits()?;
         let actions = at.iter().filter_map(|node| node.action);
         if let Some(action) = actions.reduce(FieldAction::join) {
             return self.act(value, action, depth);
@@ -76,6 +80,11 @@ impl Rewriting<'_> {
             _ => return Some(false),
         }
         Some(true)
+    }
+
+    /// `None` if there is too much already.
+    fn fits(&self) -> Option<()> {
+        (self.out.len() <= OUT_BYTES_MAX).then_some(())
     }
 
     fn object(&mut self, value: &RawValue, at: &[&Node], depth: usize) -> Option<()> {
@@ -132,6 +141,7 @@ impl Rewriting<'_> {
 
     /// Writes what an action makes of a value; as `value`.
     fn act(&mut self, value: &RawValue, action: FieldAction, depth: usize) -> Option<bool> {
+        self.fits()?;
         let text = value.get();
         match (action, *text.as_bytes().first()?) {
             (FieldAction::Drop, _) => return Some(false),
@@ -148,7 +158,7 @@ impl Rewriting<'_> {
                     }
                     _ => self.pseudonyms.of(text.as_bytes()),
                 };
-                self.out.push_str(&format!("\"{hash}\""));
+                self.out.extend(["\"", &hash, "\""]);
             }
             (FieldAction::Truncate(characters), b'"') => {
                 let whole: String = serde_json::from_str(text).ok()?;

@@ -26,7 +26,11 @@ use std::collections::BTreeMap;
 
 /// What the records of one batch may become when they are decompressed. A batch that would become more
 /// cannot be judged.
-const PLAIN_BYTES_MAX: usize = 16 << 20;
+const PLAIN_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of keys, headers and values that a batch may have when its rule was applied. One that would have
+/// more is withheld: the other side would not take it.
+const CLEARED_BYTES_MAX: usize = 8 << 20;
 
 /// What becomes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +60,8 @@ impl Pseudonyms {
     /// What goes in place of a value: 128 bits in hexadecimal digits.
     pub(crate) fn of(&self, value: &[u8]) -> String {
         let hash = blake3::keyed_hash(&self.0, value);
-        hash.as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
+        hash.as_bytes()[..16].iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
     }
 }
 
@@ -104,9 +109,14 @@ impl Policy {
             Compression::None => batch.record_bytes(),
             codec => decompress(codec, &batch.record_bytes(), PLAIN_BYTES_MAX).ok()?,
         };
-        let mut kept = Vec::new();
+        let (mut kept, mut bytes) = (Vec::new(), 0);
         for record in RecordIter::over(batch.header(), plain) {
-            kept.extend(self.record(record.ok()?));
+            let Some(record) = self.record(record.ok()?) else { continue };
+            bytes += size(&record);
+            if bytes > CLEARED_BYTES_MAX {
+                return None;
+            }
+            kept.push(record);
         }
         if kept.is_empty() {
             return Some(Cleared::Withheld);
@@ -145,4 +155,11 @@ impl Policy {
             Passage::Drop => None,
         }
     }
+}
+
+/// Bytes of a record, but for what frames it.
+fn size(record: &Record) -> usize {
+    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers = record.headers.iter().map(|header| header.key.len() + len(&header.value));
+    len(&record.key) + len(&record.value) + headers.sum::<usize>()
 }

@@ -144,6 +144,20 @@ fn a_batch_without_anything_that_may_go_is_withheld() {
     assert_eq!(fields("a=drop").clear(&damaged.into()), Cleared::Withheld);
 }
 
+#[test]
+fn what_would_become_too_much_is_withheld() {
+    let many = format!("{{\"a\":[{}]}}", vec!["1"; 300_000].join(","));
+    assert_eq!(value(&fields("a=hash"), &many), None);
+    assert!(value(&fields("a=drop"), &many).is_some());
+    let mut builder = BatchBuilder::new().compressed(Compression::Zstd);
+    for _ in 0..40 {
+        let some = format!("{{\"a\":[{}]}}", vec!["1"; 10_000].join(","));
+        builder.push(1, None, Some(some.as_bytes()), &[]).expect("it fits");
+    }
+    let batch = builder.build().expect("it has records");
+    assert_eq!(fields("a=hash").clear(&batch), Cleared::Withheld);
+}
+
 /// JSON with a secret in the fields `s`, wherever they are, and in odd places.
 fn any_json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
