@@ -126,7 +126,9 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(&written).expect("it is JSON");
             let after: f64 = written.parse().expect("it is a number");
             let step = 10f64.powi(-i32::from(digits));
-            prop_assert!((after - number).abs() <= step * 0.500_001, "{text} -> {written}");
+            // What is exact here is not in floating point.
+            let slack = step * 1e-6 + number.abs() * 1e-12;
+            prop_assert!((after - number).abs() <= step * 0.5 + slack, "{text} -> {written}");
         }
     }
 }
