@@ -12,9 +12,7 @@ use crate::metadata::{LeaderEpoch, TopicPartition};
 use bytes::Bytes;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::{NodeId, Offset};
-use fulmar_wire::batch::{
-    Batch, BatchError, Batches, Compression, Header, Record, RecordError, RecordIter,
-};
+use fulmar_wire::batch::{Batch, BatchError, Batches, Header, Record, RecordError, RecordIter};
 use fulmar_wire::compression::decompress;
 use fulmar_wire::{
     ErrorCode, FetchPartition, FetchPartitionData, FetchRequest, FetchTopic, READ_COMMITTED,
@@ -106,11 +104,9 @@ impl Fetched {
     pub fn records(&self) -> Result<Vec<ReadRecord>, RecordError> {
         let mut records = Vec::new();
         for batch in self.batches.iter().filter(|b| !b.header().attributes.is_control()) {
-            let plain = match batch.compression() {
-                Compression::None => batch.record_bytes(),
-                codec => decompress(codec, &batch.record_bytes(), PLAIN_BYTES_MAX)
-                    .map_err(|_| RecordError::Compressed(codec))?,
-            };
+            let codec = batch.compression();
+            let plain = decompress(codec, &batch.record_bytes(), PLAIN_BYTES_MAX)
+                .map_err(|_| RecordError::Compressed(codec))?;
             for record in RecordIter::over(batch.header(), plain) {
                 let record = ReadRecord::from(record?);
                 // An offset in the middle of a batch is answered with the whole batch.

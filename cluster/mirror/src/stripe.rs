@@ -93,13 +93,16 @@ async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
 
 /// The topics of which a frame tells something.
 fn topics(frame: &Frame) -> BTreeSet<TopicId> {
-    let Frame::Messages { messages, .. } = frame else { return BTreeSet::new() };
-    let of = |message: &Message| match message {
-        Message::Batch(part, ..) | Message::Gap { part, .. } => vec![part.topic],
-        Message::Offer(topics) => topics.iter().map(|topic| topic.topic).collect(),
-        _ => Vec::new(),
-    };
-    messages.iter().flat_map(of).collect()
+    let mut told = BTreeSet::new();
+    let Frame::Messages { messages, .. } = frame else { return told };
+    for message in messages {
+        match message {
+            Message::Batch(part, ..) | Message::Gap { part, .. } => drop(told.insert(part.topic)),
+            Message::Offer(topics) => told.extend(topics.iter().map(|topic| topic.topic)),
+            _ => {}
+        }
+    }
+    told
 }
 
 /// Writes a frame to a connection. The one place through which records leave the site.

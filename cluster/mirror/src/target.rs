@@ -101,6 +101,13 @@ impl Room {
         self.given = left.unwrap_or(self.given);
         left.is_some()
     }
+
+    /// Gives back what is free, if it is at least so much. Returns what the other side is to be told.
+    fn release(&mut self, least: u32) -> u32 {
+        let freed = if self.freed >= least { std::mem::take(&mut self.freed) } else { 0 };
+        self.given += freed;
+        freed
+    }
 }
 
 type Rooms = Arc<Mutex<[Room; Priority::ALL.len()]>>;
@@ -300,12 +307,7 @@ impl Taker {
     /// Tells the other side of room that was given back, and is not told with what is committed.
     async fn tell_room(&self) {
         for lane in Priority::ALL {
-            let freed = {
-                let room = &mut locked(&self.rooms)[lane.rank()];
-                let freed = std::mem::take(&mut room.freed);
-                room.given += freed;
-                freed
-            };
+            let freed = locked(&self.rooms)[lane.rank()].release(0);
             if freed > 0 {
                 self.parts.send(Message::Room(lane, freed)).await;
             }
@@ -519,10 +521,7 @@ impl Committer {
             let mut rooms = locked(&self.rooms);
             let room = &mut rooms[done.lane.rank()];
             room.freed += done.bytes;
-            let is_due = room.freed >= ROOM_STEP_BYTES;
-            let freed = if is_due { std::mem::take(&mut room.freed) } else { 0 };
-            room.given += freed;
-            freed
+            room.release(ROOM_STEP_BYTES)
         };
         if freed > 0 {
             self.parts.send(Message::Room(done.lane, freed)).await;

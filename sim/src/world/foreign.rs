@@ -62,7 +62,7 @@ impl Client {
             let (now, name) = (self.now(), self.name(&to.topic, to.partition));
             self.history().begin(self.id, name, now, Action::produce(batch))
         };
-        let outcome = self.send_once(to, request(to, who, &value)).await;
+        let outcome = self.send_once(to, request(to, first_batch(who, &value))).await;
         let now = self.now();
         self.history().produced(id, now, outcome);
     }
@@ -83,11 +83,17 @@ impl Client {
     }
 }
 
-fn request(to: &TopicPartition, who: ProducerIdentity, value: &Bytes) -> ProduceRequest {
+/// One record as the first batch of a producer.
+fn first_batch(who: ProducerIdentity, value: &Bytes) -> Option<Bytes> {
     let mut batch = BatchBuilder::new().producer(who.producer_id, who.epoch, 0);
     batch.push(0, None, Some(value), &[]).expect("one small record");
+    batch.build()
+}
+
+/// A request to append a batch.
+pub(super) fn request(to: &TopicPartition, records: Option<Bytes>) -> ProduceRequest {
     let index = i32::try_from(to.partition.get()).expect("a handful of partitions");
-    let data = PartitionProduceData { index, records: batch.build() };
+    let data = PartitionProduceData { index, records };
     ProduceRequest {
         transactional_id: None,
         acks: -1,

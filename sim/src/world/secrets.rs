@@ -16,6 +16,7 @@
 //! (`canaries_counted`); the copy comes to the end of its origin (`secrets_converge`).
 
 use super::eavesdrop::{CANARY, Eavesdropper, MARKER, TOKEN_DIGITS};
+use super::foreign::request;
 use super::mirroring::region;
 use super::workload::Workloads;
 use crate::prng::Prng;
@@ -27,8 +28,8 @@ use fulmar_client::{Cluster, OffsetAt, ReadRecord, Target, TopicPartition};
 use fulmar_host::time;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
+use fulmar_wire::ErrorCode;
 use fulmar_wire::batch::{BatchBuilder, Compression};
-use fulmar_wire::{ErrorCode, PartitionProduceData, ProduceRequest, TopicProduceData};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -312,18 +313,6 @@ fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
         _ => (json, Fate::Goes { n, open, town, ids }),
     };
     Made { key, trace, user, value, fate }
-}
-
-fn request(to: &TopicPartition, records: Option<bytes::Bytes>) -> ProduceRequest {
-    ProduceRequest {
-        transactional_id: None,
-        acks: -1,
-        timeout_ms: 3_000,
-        topic_data: vec![TopicProduceData {
-            name: to.topic.to_string(),
-            partition_data: vec![PartitionProduceData { index: 0, records }],
-        }],
-    }
 }
 
 async fn end(cluster: &Cluster, of: &TopicPartition) -> Option<Offset> {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use fulmar_store::entry::RuleSecret;
 use fulmar_types::Plant;
 use fulmar_types::rule::{FieldAction, Passage, RuleDefinition, Segment};
-use fulmar_wire::batch::{Batch, Compression, Record, RecordIter, rewritten};
+use fulmar_wire::batch::{Batch, Record, RecordIter, rewritten};
 use fulmar_wire::compression::decompress;
 use std::collections::BTreeMap;
 
@@ -105,10 +105,7 @@ impl Policy {
         if batch.header().attributes.is_control() {
             return None;
         }
-        let plain = match batch.compression() {
-            Compression::None => batch.record_bytes(),
-            codec => decompress(codec, &batch.record_bytes(), PLAIN_BYTES_MAX).ok()?,
-        };
+        let plain = decompress(batch.compression(), &batch.record_bytes(), PLAIN_BYTES_MAX).ok()?;
         let (mut kept, mut bytes) = (Vec::new(), 0);
         for record in RecordIter::over(batch.header(), plain) {
             let Some(record) = self.record(record.ok()?) else { continue };

@@ -2,7 +2,7 @@
 
 use super::*;
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS};
-use fulmar_wire::batch::BatchBuilder;
+use fulmar_wire::batch::{BatchBuilder, Compression};
 use proptest::prelude::*;
 
 const SECRET: RuleSecret = [7; 32];
