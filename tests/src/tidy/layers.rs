@@ -26,6 +26,7 @@ const MIRROR: &str = "fulmar-mirror";
 const FLOW: &str = "fulmar-flow";
 const NODE: &str = "fulmar-node";
 const SIM: &str = "fulmar-sim";
+const REFERENCE: &str = "fulmar-reference";
 
 const LAYERS: &[Layer] = &[
     Layer { name: TYPES, may: &[] },
@@ -36,11 +37,12 @@ const LAYERS: &[Layer] = &[
     Layer { name: CLIENT, may: &[WIRE, HOST, TYPES] },
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: MIRROR, may: &[BROKER, STORE, WIRE, HOST, TYPES] },
-    Layer { name: FLOW, may: &[BROKER, WIRE, HOST, TYPES] },
+    Layer { name: FLOW, may: &[BROKER, WIRE, HOST, TYPES, REFERENCE] },
     Layer { name: NODE, may: &[FLOW, MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
-    Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES] },
+    Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES, REFERENCE] },
     Layer { name: "fulmar-tests", may: &[SIM] },
     Layer { name: "fulmar-preload", may: &[] },
+    Layer { name: REFERENCE, may: &[] },
 ];
 
 /// A foreign crate that only some of ours may depend on.

@@ -1,9 +1,28 @@
-//! The reference: after each epoch it looks at all records again from the start, with loops over lists and
-//! nothing else, and says what is new.
+//! The reference: after each epoch it looks at all records again that can matter, with loops over lists
+//! and nothing else, and says what is new.
 
-use super::spec::{Case, Input, PARTITIONS, Shape, Windows, hundredths};
-use fulmar_flow::Fates;
+use crate::spec::{Case, Input, Shape, Windows, hundredths};
 use std::collections::BTreeMap;
+
+/// What became of the records that one reader read from one partition; the words are those of
+/// docs/SQL.md.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fates {
+    /// How many it read.
+    pub read: u64,
+    /// Written to an output.
+    pub passed: u64,
+    /// Left out by a condition, or without a partner in a join.
+    pub filtered: u64,
+    /// Too late for the event time.
+    pub late: u64,
+    /// Sent to the topic for bad records.
+    pub dead_lettered: u64,
+    /// Part of a window that is closed, or a row of a table that was replaced.
+    pub absorbed: u64,
+    /// Part of what is kept.
+    pub held: u64,
+}
 
 /// A record that comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,70 +55,73 @@ fn is_bad(input: &Input) -> bool {
     input.is_broken || input.v.is_some_and(|v| v >= 90)
 }
 
-/// The watermark at the end of an epoch, and whether all partitions are idle.
-fn watermark(
-    case: &Case,
-    upto: usize,
-    (of_devices, partitions, delay_ms, idle_ms): (bool, u32, i64, Option<i64>),
-) -> (Option<i64>, bool) {
-    let (mut best, mut idle) = (None, false);
-    for at in 0..=upto {
-        let age_ms = case.epochs[at].age_ms;
-        let mut least: Option<i64> = None;
-        let (mut active, mut unknown) = (0, 0);
-        for partition in 0..partitions {
-            let (mut heard_ms, mut top) = (case.epochs[0].age_ms, None);
-            for epoch in &case.epochs[..=at] {
-                let inputs = if of_devices { &epoch.devices } else { &epoch.inputs };
-                for input in inputs.iter().filter(|input| input.partition == partition) {
-                    heard_ms = epoch.age_ms;
-                    // The end of a row of the table says nothing about its event time.
-                    let counts = if of_devices { !input.is_broken } else { !is_bad(input) };
-                    if counts {
-                        top = top.max(Some(input.at));
-                    }
-                }
-            }
-            if idle_ms.is_some_and(|idle_ms| age_ms - heard_ms >= idle_ms as u64) {
-                continue;
-            }
-            active += 1;
-            match top {
-                None => unknown += 1,
-                Some(top) => least = Some(least.map_or(top, |least| least.min(top))),
+/// What makes the event time of a source.
+#[derive(Clone, Copy)]
+struct Clock {
+    is_table: bool,
+    partitions: u32,
+    delay_ms: i64,
+    idle_ms: Option<i64>,
+}
+
+/// The watermark at the end of each epoch, and whether all partitions were idle then.
+fn watermarks(case: &Case, clock: Clock) -> Vec<(Option<i64>, bool)> {
+    let begun_ms = case.epochs.first().map_or(0, |epoch| epoch.age_ms);
+    let mut heard_ms = vec![begun_ms; clock.partitions as usize];
+    let mut tops: Vec<Option<i64>> = vec![None; clock.partitions as usize];
+    let (mut best, mut all) = (None, Vec::new());
+    for (at, epoch) in case.epochs.iter().enumerate() {
+        for input in if clock.is_table { &epoch.devices } else { &epoch.inputs } {
+            let partition = input.partition as usize;
+            heard_ms[partition] = epoch.age_ms;
+            // The end of a row of the table says nothing about its event time.
+            let counts = if clock.is_table { !input.is_broken } else { !is_bad(input) };
+            if counts {
+                tops[partition] = tops[partition].max(Some(input.at));
             }
         }
-        idle = active == 0;
-        if unknown == 0
-            && let Some(least) = least
-        {
-            best = best.max(Some(least - delay_ms));
+        let is_idle = |partition: usize| {
+            let silent_ms = epoch.age_ms - heard_ms[partition];
+            clock.idle_ms.is_some_and(|idle_ms| silent_ms >= idle_ms as u64)
+        };
+        let active: Vec<usize> = (0..tops.len()).filter(|partition| !is_idle(*partition)).collect();
+        let least: Option<Vec<i64>> = active.iter().map(|partition| tops[*partition]).collect();
+        if let Some(least) = least.and_then(|tops| tops.into_iter().min()) {
+            best = best.max(Some(least - clock.delay_ms));
         }
         if case.ends && at + 1 == case.epochs.len() {
             best = Some(i64::MAX);
         }
+        all.push((best, active.is_empty()));
     }
-    (best, idle)
+    all
 }
 
-fn stream_time(case: &Case, at: usize) -> (Option<i64>, bool) {
-    watermark(case, at, (false, PARTITIONS, case.delay_ms, case.idle_ms))
+/// The watermark of the stream at the end of each epoch.
+fn stream_times(case: &Case) -> Vec<Option<i64>> {
+    let (partitions, delay_ms, idle_ms) = (case.partitions, case.delay_ms, case.idle_ms);
+    let all = watermarks(case, Clock { is_table: false, partitions, delay_ms, idle_ms });
+    all.into_iter().map(|(time, _)| time).collect()
 }
 
-/// The watermark of the join with the table.
-fn join_time(case: &Case, upto: usize) -> Option<i64> {
-    let mut best = None;
-    for at in 0..=upto {
-        let mut next = stream_time(case, at).0;
-        if case.table_time {
-            let (table, is_idle) = watermark(case, at, (true, 1, 0, Some(3_000)));
-            if !is_idle {
-                next = next.min(table);
-            }
+/// The watermark of the join with the table at the end of each epoch.
+fn join_times(case: &Case) -> Vec<Option<i64>> {
+    let table = Clock { is_table: true, partitions: 1, delay_ms: 0, idle_ms: Some(3_000) };
+    let tables = watermarks(case, table);
+    let (mut best, mut all) = (None, Vec::new());
+    for (mut next, (table, is_idle)) in stream_times(case).into_iter().zip(tables) {
+        if case.table_time && !is_idle {
+            next = next.min(table);
         }
         best = best.max(next);
+        all.push(best);
     }
-    best
+    all
+}
+
+/// The times at the end of the epoch before, and of this one.
+fn step(times: &[Option<i64>], at: usize) -> (Option<i64>, Option<i64>) {
+    (at.checked_sub(1).and_then(|before| times[before]), times[at])
 }
 
 /// Runs a case.
@@ -108,13 +130,14 @@ pub fn run(case: &Case) -> Expected {
     let mut epochs: Vec<Vec<Came>> = vec![Vec::new(); case.epochs.len()];
     let mut fates: BTreeMap<(String, u32), Fates> = BTreeMap::new();
     let mut rows = Vec::new();
+    let times = stream_times(case);
     for (epoch, inputs) in case.epochs.iter().enumerate() {
-        let before = epoch.checked_sub(1).and_then(|before| stream_time(case, before).0);
+        let before = step(&times, epoch).0;
         for input in &inputs.inputs {
             let of = fates.entry(("s".to_owned(), input.partition)).or_default();
             of.read += 1;
             let raw = |topic: &str| Came {
-                topic: topic.to_owned(),
+                topic: case.topic(topic),
                 key: Some(input.key()),
                 value: input.payload().unwrap_or_default(),
             };
@@ -162,13 +185,13 @@ fn fate<'a>(fates: &'a mut BTreeMap<(String, u32), Fates>, input: &Input) -> &'a
     fates.entry((name.to_owned(), input.partition)).or_default()
 }
 
-fn out(key: Option<String>, value: String) -> Came {
-    Came { topic: "out".to_owned(), key, value }
+fn out(case: &Case, key: Option<String>, value: String) -> Came {
+    Came { topic: case.topic("out"), key, value }
 }
 
-fn dead(input: &Input) -> Came {
+fn dead(case: &Case, input: &Input) -> Came {
     let value = input.payload().unwrap_or_default();
-    Came { topic: "dead".to_owned(), key: Some(input.key()), value }
+    Came { topic: case.topic("dead"), key: Some(input.key()), value }
 }
 
 fn plain(
@@ -185,13 +208,13 @@ fn plain(
         };
         let Some(q) = quotient(v) else {
             fate(fates, input).dead_lettered += 1;
-            epochs[*epoch].push(dead(input));
+            epochs[*epoch].push(dead(case, input));
             continue;
         };
         fate(fates, input).passed += 1;
         let (k, d) = (input.key(), hundredths(input.d * 2));
         let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"q\":{q},\"d\":{d}}}");
-        epochs[*epoch].push(out(Some(k), value));
+        epochs[*epoch].push(out(case, Some(k), value));
     }
 }
 
@@ -202,9 +225,9 @@ fn enrich(case: &Case, keeps: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) 
         .enumerate()
         .flat_map(|(at, epoch)| epoch.devices.iter().map(move |input| (at, input)))
         .collect();
+    let times = join_times(case);
     for at in 0..case.epochs.len() {
-        let now = join_time(case, at);
-        let before = at.checked_sub(1).and_then(|before| join_time(case, before));
+        let (before, now) = step(&times, at);
         let mut due: Vec<&Row<'_>> = rows
             .iter()
             .filter(|row| row.epoch <= at && now.is_some_and(|now| row.input.at < now))
@@ -224,16 +247,16 @@ fn enrich(case: &Case, keeps: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) 
             };
             let Some(q) = quotient(v) else {
                 fate(fates, input).dead_lettered += 1;
-                epochs[at].push(dead(input));
+                epochs[at].push(dead(case, input));
                 continue;
             };
             fate(fates, input).passed += 1;
             let (k, r) = (input.key(), quoted(device.map(|device| device.d)));
             let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"r\":{r},\"q\":{q}}}");
-            epochs[at].push(out(Some(k), value));
+            epochs[at].push(out(case, Some(k), value));
         }
     }
-    let end = join_time(case, case.epochs.len() - 1);
+    let end = times.last().copied().flatten();
     for row in rows.iter().filter(|row| end.is_none_or(|end| row.input.at >= end)) {
         fate(fates, row.input).held += 1;
     }
@@ -266,61 +289,54 @@ fn passes(case: &Case, input: &Input) -> bool {
     input.v.is_none_or(|v| v >= case.least)
 }
 
-/// The windows of the rows up to an epoch: start, end, key, rows in the order in which they came.
+/// A window: its end, its start, its key.
+type Window = (i64, i64, Option<String>);
+
+/// The windows of rows, and the rows of each in the order in which they came.
 fn windows_of<'a>(
-    case: &Case,
-    windows: Windows,
-    by_key: bool,
-    rows: &[&Row<'a>],
-) -> Vec<(i64, i64, Option<String>, Vec<&'a Input>)> {
+    (windows, by_key): (Windows, bool),
+    rows: impl Iterator<Item = &'a Input>,
+) -> BTreeMap<Window, Vec<&'a Input>> {
     let key = |input: &Input| by_key.then(|| input.key());
-    let mut found: Vec<(i64, i64, Option<String>, Vec<&'a Input>)> = Vec::new();
-    let mut add = |start: i64, end: i64, input: &'a Input| {
-        let known = found.iter_mut().find(|w| w.0 == start && w.1 == end && w.2 == key(input));
-        match known {
-            Some(window) => window.3.push(input),
-            None => found.push((start, end, key(input), vec![input])),
-        }
-    };
-    let inputs = rows.iter().map(|row| row.input).filter(|input| passes(case, input));
+    let mut found: BTreeMap<Window, Vec<&'a Input>> = BTreeMap::new();
     match windows {
         Windows::Tumble(size) => {
-            inputs.for_each(|input| {
+            for input in rows {
                 let start = input.at.div_euclid(size) * size;
-                add(start, start + size, input);
-            });
+                found.entry((start + size, start, key(input))).or_default().push(input);
+            }
         }
         Windows::Hop(slide, size) => {
-            for input in inputs {
-                for start in (input.at - size + 1)..=input.at {
-                    if start.rem_euclid(slide) == 0 {
-                        add(start, start + size, input);
-                    }
+            for input in rows {
+                let mut start = input.at.div_euclid(slide) * slide;
+                while start > input.at - size {
+                    found.entry((start + size, start, key(input))).or_default().push(input);
+                    start -= slide;
                 }
             }
         }
         Windows::Session(gap) => {
-            let inputs: Vec<&Input> = inputs.collect();
-            for one in &inputs {
-                let same: Vec<&&Input> = inputs.iter().filter(|o| key(o) == key(one)).collect();
-                let (mut start, mut end) = (one.at, one.at + gap);
-                // As long as another row touches, the session grows.
-                loop {
-                    let touch = same.iter().filter(|o| o.at <= end && o.at + gap >= start);
-                    let (low, high) = touch
-                        .fold((start, end), |(low, high), o| (low.min(o.at), high.max(o.at + gap)));
-                    if (low, high) == (start, end) {
-                        break;
-                    }
-                    (start, end) = (low, high);
+            let rows: Vec<&Input> = rows.collect();
+            let mut by_time: Vec<(Option<String>, i64)> =
+                rows.iter().map(|input| (key(input), input.at)).collect();
+            by_time.sort();
+            // Rows of one key that touch, one after the other: start and end of each session.
+            let mut sessions: Vec<(Option<String>, i64, i64)> = Vec::new();
+            for (key, at) in by_time {
+                match sessions.last_mut().filter(|last| last.0 == key && at <= last.2) {
+                    Some(last) => last.2 = at + gap,
+                    None => sessions.push((key, at, at + gap)),
                 }
-                add(start, end, one);
+            }
+            for input in rows {
+                let key = key(input);
+                let holds = |session: &&(Option<String>, i64, i64)| {
+                    session.0 == key && (session.1..session.2).contains(&input.at)
+                };
+                let (key, start, end) = sessions.iter().find(holds).cloned().unwrap_or_default();
+                found.entry((end, start, key)).or_default().push(input);
             }
         }
-    }
-    found.sort_by(|a, b| (a.1, a.0, &a.2).cmp(&(b.1, b.0, &b.2)));
-    if matches!(windows, Windows::Session(_)) {
-        found.sort_by(|a, b| (a.1, &a.2, a.0).cmp(&(b.1, &b.2, b.0)));
     }
     found
 }
@@ -331,33 +347,51 @@ fn group(
     rows: &[Row<'_>],
     (epochs, fates): Out<'_>,
 ) {
+    let times = stream_times(case);
     for at in 0..case.epochs.len() {
-        let now = stream_time(case, at).0;
-        let before = at.checked_sub(1).and_then(|before| stream_time(case, before).0);
-        let upto: Vec<&Row<'_>> = rows.iter().filter(|row| row.epoch <= at).collect();
-        for (start, end, key, inputs) in windows_of(case, windows, by_key, &upto) {
-            let fires =
-                now.is_some_and(|now| end <= now) && before.is_none_or(|before| end > before);
-            if fires && inputs.len() as u64 > having {
-                epochs[at].push(out(key.clone(), line((start, end), key, &inputs)));
+        let (before, Some(now)) = step(&times, at) else { continue };
+        // No window that ends now has rows from before that. A session may be of any length.
+        let reaches = |input: &Input| match (windows, before) {
+            (Windows::Tumble(size) | Windows::Hop(_, size), Some(before)) => {
+                input.at >= before - size
+            }
+            _ => true,
+        };
+        let upto = rows.iter().filter(|row| row.epoch <= at).map(|row| row.input);
+        let upto = upto.filter(|input| passes(case, input) && reaches(input));
+        let found = windows_of((windows, by_key), upto);
+        let mut fire: Vec<(Window, Vec<&Input>)> = found
+            .into_iter()
+            .filter(|((end, ..), _)| *end <= now && before.is_none_or(|before| *end > before))
+            .collect();
+        // Sessions that end together come in the order of their keys.
+        if matches!(windows, Windows::Session(_)) {
+            fire.sort_by(|((a_end, a, x), _), ((b_end, b, y), _)| {
+                (a_end, x, a).cmp(&(b_end, y, b))
+            });
+        }
+        for ((end, start, key), inputs) in fire {
+            if inputs.len() as u64 > having {
+                epochs[at].push(out(case, key.clone(), line((start, end), key, &inputs)));
             }
         }
     }
-    let end = stream_time(case, case.epochs.len() - 1).0;
-    let all: Vec<&Row<'_>> = rows.iter().collect();
-    let found = windows_of(case, windows, by_key, &all);
-    for row in rows {
-        let of = fate(fates, row.input);
-        if !passes(case, row.input) {
-            of.filtered += 1;
-            continue;
+    let end = times.last().copied().flatten();
+    let kept = rows.iter().map(|row| row.input).filter(|input| passes(case, input));
+    let mut last: BTreeMap<(u32, i64), i64> = BTreeMap::new();
+    for ((end, ..), inputs) in windows_of((windows, by_key), kept) {
+        for input in inputs {
+            let known = last.entry((input.partition, input.offset)).or_insert(end);
+            *known = end.max(*known);
         }
-        let holds = |w: &&(i64, i64, Option<String>, Vec<&Input>)| {
-            w.3.iter().any(|input| std::ptr::eq(*input, row.input))
-        };
-        let last = found.iter().filter(holds).map(|window| window.1).max();
-        let is_closed = end.is_some_and(|end| last.is_some_and(|last| last <= end));
-        if is_closed { of.absorbed += 1 } else { of.held += 1 }
+    }
+    for Row { input, .. } in rows {
+        let of = fate(fates, input);
+        match last.get(&(input.partition, input.offset)) {
+            None => of.filtered += 1,
+            Some(last) if end.is_some_and(|end| *last <= end) => of.absorbed += 1,
+            Some(_) => of.held += 1,
+        }
     }
 }
 
@@ -399,19 +433,20 @@ fn line((start, end): (i64, i64), key: Option<String>, inputs: &[&Input]) -> Str
 
 fn join(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fates): Out<'_>) {
     let start = |input: &Input| input.at.div_euclid(size) * size;
+    let times = stream_times(case);
     for at in 0..case.epochs.len() {
-        let now = stream_time(case, at).0;
-        let before = at.checked_sub(1).and_then(|before| stream_time(case, before).0);
-        let upto = || rows.iter().filter(|row| row.epoch <= at).map(|row| row.input);
-        let mut starts: Vec<i64> = upto().map(start).collect();
+        let (before, now) = step(&times, at);
+        let fires = |end: i64| {
+            now.is_some_and(|now| end <= now) && before.is_none_or(|before| end > before)
+        };
+        let upto = rows.iter().filter(|row| row.epoch <= at).map(|row| row.input);
+        let due: Vec<&Input> = upto.filter(|input| fires(start(input) + size)).collect();
+        let mut starts: Vec<i64> = due.iter().map(|input| start(input)).collect();
         starts.sort_unstable();
         starts.dedup();
-        starts.retain(|start| {
-            let end = start + size;
-            now.is_some_and(|now| end <= now) && before.is_none_or(|before| end > before)
-        });
         for window in starts {
-            let inside: Vec<&Input> = upto().filter(|input| start(input) == window).collect();
+            let inside: Vec<&Input> =
+                due.iter().copied().filter(|input| start(input) == window).collect();
             let most = inside.iter().filter_map(|input| input.v).max();
             let mut left: Vec<&&Input> =
                 inside.iter().filter(|i| i.v.is_some_and(|v| v >= case.least)).collect();
@@ -421,13 +456,13 @@ fn join(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fate
                 if best.is_some() || keeps {
                     let (k, v, m) = (input.key(), quoted(input.v), quoted(best));
                     let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"m\":{m}}}");
-                    epochs[at].push(out(Some(k), value));
+                    epochs[at].push(out(case, Some(k), value));
                 }
             }
         }
     }
     // The last reader is the one that looks for the most; nothing is left out on its way.
-    let end = stream_time(case, case.epochs.len() - 1).0;
+    let end = times.last().copied().flatten();
     for row in rows {
         let is_closed = end.is_some_and(|end| start(row.input) + size <= end);
         let of = fate(fates, row.input);
