@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`check`] | what must hold of what the nodes report, one property a file |
+//! | [`epochs`] | what the nodes of a site say of the epochs of its pipelines |
 //! | [`history`] | what the clients saw, and the checks that need nothing else |
 //! | [`linear`] | the linearizability checker for a partition's log |
 //! | [`prng`] | random numbers out of a seed and a salt, one stream for every purpose |
@@ -22,6 +23,7 @@ pub mod check;
 pub mod clock;
 #[cfg(madsim)]
 pub mod disk;
+pub mod epochs;
 pub mod history;
 pub mod linear;
 #[cfg(madsim)]

@@ -159,6 +159,7 @@ fn input(is_device: bool) -> impl Strategy<Value = Input> {
         move |(partition, device, v, (d, f), at, is_broken)| Input {
             partition: if is_device { 0 } else { partition },
             offset: 0,
+            number: 0,
             device,
             v,
             d,
@@ -191,6 +192,7 @@ fn case() -> impl Strategy<Value = Case> {
                 for input in &mut inputs {
                     let offset = &mut offsets[input.partition as usize];
                     (input.offset, input.at) = (*offset, now + input.at);
+                    input.number = input.offset.cast_unsigned();
                     *offset += 1;
                 }
                 for input in &mut devices {

@@ -27,6 +27,38 @@ pub enum Role {
     Leader,
 }
 
+/// Some neighbouring records of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRange {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The first.
+    pub from: Offset,
+    /// Where they end.
+    pub to: Offset,
+}
+
+/// What the log says of one epoch of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedEpoch {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The number of the owner that committed it.
+    pub fence: u64,
+    /// Which epoch it is, from 1.
+    pub epoch: u64,
+    /// The age of the site at its end, in milliseconds.
+    pub age_ms: u64,
+    /// Hash of all outputs.
+    pub hash: [u8; 16],
+    /// How many batches they are.
+    pub appends: u32,
+    /// What was read, in canonical order.
+    pub ranges: Vec<RecordRange>,
+}
+
 /// A fact about one node. The reporter adds which node, and when.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -245,6 +277,17 @@ pub enum Event {
         /// Where the mirror is.
         offset: Offset,
     },
+    /// From here on this node knows who owns a pipeline.
+    PipelineOwned {
+        /// Its name.
+        pipeline: String,
+        /// Who runs it; nobody, if `None`.
+        owner: Option<NodeId>,
+        /// His number: whatever acts under another one is refused.
+        fence: u64,
+    },
+    /// An epoch of a pipeline was applied.
+    EpochCommitted(Box<CommittedEpoch>),
     /// A rare state was reached.
     Probe(Probe),
     /// A queue was measured; the simulator checks that it never exceeds its bound.

@@ -12,6 +12,7 @@
 
 mod applied_equal;
 mod election_safety;
+mod epochs_agree;
 mod flushed_survives;
 mod forks_have_cause;
 mod full_disk_survived;
@@ -131,6 +132,7 @@ impl Default for Checks {
                 Box::<stops_have_cause::StopsHaveCause>::default(),
                 Box::<forks_have_cause::ForksHaveCause>::default(),
                 Box::<link_protocol::LinkProtocol>::default(),
+                Box::<epochs_agree::EpochsAgree>::default(),
             ],
             violation: None,
         }

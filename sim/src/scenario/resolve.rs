@@ -1,6 +1,6 @@
 //! Who a role is and which links it has, when a fault fires.
 //!
-//! Invariant: the answer depends on the scenario and on who leads, on nothing else, and is ordered,
+//! Invariant: the answer depends on the scenario, on who leads and on who owns pipelines, on nothing else, and is ordered,
 //! so that the same run applies the same faults in the same order.
 
 use super::fault::Others;
@@ -9,13 +9,15 @@ use super::target::{Between, Direction, End, EndOf, NodeAddress, SiteName, Sites
 use fulmar_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who leads each site that has a leader, at one moment.
+/// Who leads each site that has a leader, and who owns its first pipeline, at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Roles<'a> {
     /// The sites of the scenario.
     pub sites: &'a Sites,
     /// The leaders.
     pub leaders: &'a BTreeMap<SiteName, NodeId>,
+    /// The owners of the first pipelines.
+    pub owners: &'a BTreeMap<SiteName, NodeId>,
 }
 
 /// Directed links, each from a place to another.
@@ -32,6 +34,7 @@ impl Roles<'_> {
         let nodes = match target {
             Target::Nodes(_, nodes) => nodes.clone(),
             Target::Leader(_) => leader.into_iter().collect(),
+            Target::Owner(site) => self.owners.get(site).copied().into_iter().collect(),
             Target::All(site) => self.nodes_of(site),
             Target::Follower(site, position) => {
                 let mut followers = self.nodes_of(site);
@@ -150,7 +153,7 @@ mod tests {
     fn roles_are_found() {
         let sites = sites();
         let leaders = BTreeMap::from([(site("north"), NodeId(2))]);
-        let roles = Roles { sites: &sites, leaders: &leaders };
+        let roles = Roles { sites: &sites, leaders: &leaders, owners: &BTreeMap::new() };
         let numbers = |target: &Target| -> Vec<u64> {
             roles.nodes(target).iter().map(|node| node.node.get()).collect()
         };
@@ -163,7 +166,7 @@ mod tests {
         let two = Target::Nodes(site("north"), vec![NodeId(1), NodeId(3)]);
         assert_eq!(numbers(&two), [1, 3]);
         let alone = BTreeMap::from([(site("south"), NodeId(1))]);
-        let roles = Roles { sites: &sites, leaders: &alone };
+        let roles = Roles { sites: &sites, leaders: &alone, owners: &BTreeMap::new() };
         assert!(roles.nodes(&Target::Follower(site("south"), 1)).is_empty());
     }
 
@@ -171,7 +174,7 @@ mod tests {
     fn links_go_the_way_that_is_asked() {
         let sites = sites();
         let leaders = BTreeMap::from([(site("north"), NodeId(2))]);
-        let roles = Roles { sites: &sites, leaders: &leaders };
+        let roles = Roles { sites: &sites, leaders: &leaders, owners: &BTreeMap::new() };
         let between = Between {
             from: EndOf::Nodes(Target::Leader(site("north"))),
             to: EndOf::Nodes(Target::All(site("north"))),
@@ -189,7 +192,7 @@ mod tests {
     fn an_isolated_target_keeps_its_own_links() {
         let sites = sites();
         let leaders = BTreeMap::new();
-        let roles = Roles { sites: &sites, leaders: &leaders };
+        let roles = Roles { sites: &sites, leaders: &leaders, owners: &BTreeMap::new() };
         let two = Target::Nodes(site("north"), vec![NodeId(1), NodeId(3)]);
         let peers = roles.links_to(&two, Others::Peers, Direction::In);
         let wanted = ["node 2 of north -> node 1 of north", "node 2 of north -> node 3 of north"];

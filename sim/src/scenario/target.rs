@@ -109,6 +109,8 @@ pub enum Target {
     /// The followers in order of their numbers: the one at this position, from 1, counted round
     /// if there are fewer.
     Follower(SiteName, u32),
+    /// Whoever owns the first pipeline of the site, by name, at that time. Nobody, if nobody does.
+    Owner(SiteName),
     /// All nodes of a site.
     All(SiteName),
 }
@@ -120,6 +122,7 @@ impl Target {
             Self::Nodes(site, _)
             | Self::Leader(site)
             | Self::Follower(site, _)
+            | Self::Owner(site)
             | Self::All(site) => site,
         }
     }
@@ -135,6 +138,7 @@ impl fmt::Display for Target {
             }
             Self::Leader(site) => write!(f, "leader of {site}"),
             Self::Follower(site, position) => write!(f, "follower {position} of {site}"),
+            Self::Owner(site) => write!(f, "owner of {site}"),
             Self::All(site) => write!(f, "all of {site}"),
         }
     }
@@ -156,7 +160,7 @@ pub enum TargetChoice {
 }
 
 /// How targets are written, for error messages.
-const TARGETS: &str = "\"leader of SITE\", \"follower of SITE\", \"node 2 of SITE\", \
+const TARGETS: &str = "\"leader of SITE\", \"follower of SITE\", \"owner of SITE\", \"node 2 of SITE\", \
      \"nodes 1, 2 of SITE\", \"any of SITE\", \"minority of SITE\", \"all of SITE\", \"any\"";
 
 impl TargetChoice {
@@ -173,6 +177,7 @@ impl TargetChoice {
             ("any", "") => Ok(Self::AnyOf(site)),
             ("all", "") => Ok(Self::One(Target::All(site))),
             ("leader", "") => Ok(Self::One(Target::Leader(site))),
+            ("owner", "") => Ok(Self::One(Target::Owner(site))),
             ("minority" | "follower", "") if sites.node_count(&site) < 2 => {
                 Err(format!("site `{site}` has one node and so no {word}"))
             }

@@ -8,6 +8,7 @@
 
 use crate::check::{Checks, Harm, Observation, SiteNode, Violation};
 use crate::disk::Trouble;
+use crate::epochs::EpochLog;
 use crate::machine::MachineSink;
 use crate::report::LineUse;
 use crate::scenario::{EventKind, SiteName};
@@ -60,6 +61,9 @@ struct State {
     elected: BTreeMap<u16, Term>,
     leader_changes: BTreeMap<u16, u64>,
     lines: BTreeMap<String, LineUse>,
+    /// Who owns which pipeline, with his number.
+    owners: BTreeMap<(u16, String), (u64, Option<NodeId>)>,
+    epochs: BTreeMap<(u16, String), EpochLog>,
     exits: VecDeque<Exit>,
     text: Option<String>,
     harness_error: Option<String>,
@@ -137,6 +141,18 @@ impl Sink {
             .iter()
             .filter(|((counted, at), _)| *counted == kind && site.is_none_or(|site| site == *at));
         of_kind.map(|(_, count)| count).sum()
+    }
+
+    /// The node that owns the first pipeline of a site, by name, if one does.
+    pub fn owner(&self, site: u16) -> Option<NodeId> {
+        let state = self.state();
+        let first = state.owners.range((site, String::new())..).next();
+        first.filter(|((at, _), _)| *at == site).and_then(|(_, (_, owner))| *owner)
+    }
+
+    /// The epochs that a site has committed for a pipeline.
+    pub fn epochs(&self, site: u16, pipeline: &str) -> EpochLog {
+        self.state().epochs.get(&(site, pipeline.to_owned())).cloned().unwrap_or_default()
     }
 
     /// Waits until an event has happened this often.
@@ -298,6 +314,17 @@ impl State {
                 if lost && led {
                     self.hit(Probe::LeaderUnflushedTailLost);
                 }
+            }
+            Event::PipelineOwned { pipeline, owner, fence } => {
+                let known = self.owners.entry((at.site, pipeline.clone())).or_default();
+                if *fence >= known.0 {
+                    *known = (*fence, *owner);
+                }
+            }
+            Event::EpochCommitted(epoch) => {
+                let log = self.epochs.entry((at.site, epoch.pipeline.clone())).or_default();
+                // What is wrong with it, if anything, the check says.
+                let _ = log.note(epoch);
             }
             Event::Rejoined if std::mem::take(&mut view.rejoins) => {
                 self.hit(Probe::WipedNodeVotesAgain)

@@ -271,8 +271,13 @@ impl Stage {
             let leader = self.sink.leader(self.site_number(site))?;
             Some((site.clone(), leader))
         };
+        let owns = |site: &SiteName| {
+            let owner = self.sink.owner(self.site_number(site))?;
+            Some((site.clone(), owner))
+        };
         let leaders = self.sites.iter().filter_map(leads).collect();
-        look(&Roles { sites: &self.drawn.sites, leaders: &leaders })
+        let owners = self.sites.iter().filter_map(owns).collect();
+        look(&Roles { sites: &self.drawn.sites, leaders: &leaders, owners: &owners })
     }
 
     /// The nodes that are meant, as of now.

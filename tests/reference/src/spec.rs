@@ -48,6 +48,8 @@ pub struct Input {
     pub partition: u32,
     /// The offset.
     pub offset: i64,
+    /// What it is called by whoever made it.
+    pub number: u64,
     /// The device.
     pub device: u8,
     /// A number, or none.
@@ -74,7 +76,7 @@ impl Input {
     pub fn payload(&self) -> Option<String> {
         match (self.is_broken, self.is_device) {
             (true, true) => None,
-            (true, false) => Some(format!("{{\"k\": {}", self.offset)),
+            (true, false) => Some(format!("{{\"k\": {}", self.number)),
             (false, true) => Some(format!("{{\"r\":{}}}", self.d)),
             (false, false) => {
                 let v = self.v.map_or("null".to_owned(), |v| v.to_string());
@@ -84,6 +86,28 @@ impl Input {
             }
         }
     }
+}
+
+/// The partition of a record with this key, of so many: murmur2 of its bytes, as the clients of Kafka have
+/// it (`org.apache.kafka.common.utils.Utils`), without its sign.
+pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    const FACTOR: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ key.len() as u32;
+    for four in key.chunks(4) {
+        if let Ok(four) = <[u8; 4]>::try_from(four) {
+            let mut word = u32::from_le_bytes(four).wrapping_mul(FACTOR);
+            word ^= word >> 24;
+            hash = hash.wrapping_mul(FACTOR) ^ word.wrapping_mul(FACTOR);
+        } else {
+            for (at, byte) in four.iter().enumerate() {
+                hash ^= u32::from(*byte) << (8 * at);
+            }
+            hash = hash.wrapping_mul(FACTOR);
+        }
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(FACTOR);
+    hash ^= hash >> 15;
+    (hash & 0x7fff_ffff) % partitions
 }
 
 /// A number of hundredths as a DECIMAL(_, 2) is written.
@@ -206,4 +230,24 @@ impl Case {
 
 fn interval(ms: i64) -> String {
     format!("INTERVAL '{ms}' MILLISECOND")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values are those of `UtilsTest` in Kafka.
+    #[test]
+    fn keys_go_where_the_clients_of_kafka_send_them() {
+        let hashes: [(&str, i32); 4] = [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("abc", 479_470_107),
+        ];
+        for (key, hash) in hashes {
+            let positive = hash.cast_unsigned() & 0x7fff_ffff;
+            assert_eq!(partition_of(key.as_bytes(), 1 << 20), positive % (1 << 20), "{key}");
+        }
+    }
 }

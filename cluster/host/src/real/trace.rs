@@ -200,6 +200,7 @@ impl Observer for TracingObserver {
             | Event::Applied { .. }
             | Event::LeadProved { .. }
             | Event::TopicsTold { .. }
+            | Event::EpochCommitted(_)
             | Event::QueueDepth { .. } => tracing::trace!(?event),
             // The vocabulary grows; an event that has no line of its own is still worth one.
             other => tracing::debug!(event = ?other),

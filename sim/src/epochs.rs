@@ -1,0 +1,128 @@
+//! What the nodes of a site say of the epochs of its pipelines, put together.
+//!
+//! Every node reports an epoch when it applies the entry that commits it, and once more when it applies it
+//! again after a restart. A pipeline that begins anew, or goes on from a savepoint, has a new owner's number,
+//! and counts on from there.
+//!
+//! Invariant: all nodes say the same of an epoch of one owner, epochs follow one another, and each reads on
+//! where the one before had come to, or further if records are gone.
+
+use fulmar_types::event::{CommittedEpoch, RecordRange};
+use fulmar_types::{Offset, PartitionIndex, TopicId};
+use std::collections::BTreeMap;
+
+/// A partition that is read.
+pub type Part = (TopicId, PartitionIndex);
+
+/// The epochs of one pipeline, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct EpochLog {
+    epochs: BTreeMap<u64, CommittedEpoch>,
+    /// Made of the epochs.
+    positions: BTreeMap<Part, Offset>,
+}
+
+impl EpochLog {
+    /// The epochs, in order.
+    pub fn epochs(&self) -> impl DoubleEndedIterator<Item = &CommittedEpoch> {
+        self.epochs.values()
+    }
+
+    /// How far every partition has been read.
+    pub fn positions(&self) -> &BTreeMap<Part, Offset> {
+        &self.positions
+    }
+
+    /// Takes note of what a node said. Whether it was new.
+    ///
+    /// # Errors
+    /// What contradicts what.
+    pub fn note(&mut self, said: &CommittedEpoch) -> Result<bool, String> {
+        match self.epochs.get(&said.epoch) {
+            Some(known) if known == said => return Ok(false),
+            // The pipeline has gone back since.
+            Some(known) if known.fence > said.fence => return Ok(false),
+            Some(known) if known.fence == said.fence => {
+                return Err(format!("{} was told before as {}", told(said), told(known)));
+            }
+            _ => {}
+        }
+        if !self.epochs.split_off(&said.epoch).is_empty() {
+            let ranges = self.epochs.values().flat_map(|epoch| &epoch.ranges);
+            let positions = ranges.map(|range| ((range.topic, range.partition), range.to));
+            self.positions = positions.collect();
+        }
+        let last = self.epochs.last_key_value().map_or(0, |(number, _)| *number);
+        if said.epoch != last + 1 {
+            return Err(format!("{} follows epoch {last}", told(said)));
+        }
+        for range in &said.ranges {
+            if let Some(text) = goes_wrong(range, &self.positions) {
+                return Err(format!("{} {text}", told(said)));
+            }
+            self.positions.insert((range.topic, range.partition), range.to);
+        }
+        self.epochs.insert(said.epoch, said.clone());
+        Ok(true)
+    }
+}
+
+fn goes_wrong(range: &RecordRange, positions: &BTreeMap<Part, Offset>) -> Option<String> {
+    let RecordRange { topic, partition, from, to } = range;
+    let before = positions.get(&(*topic, *partition)).copied().unwrap_or(Offset(0));
+    let is_wrong = *from < before || to <= from;
+    is_wrong.then(|| format!("reads {topic}/{partition} from {from} to {to}, which is at {before}"))
+}
+
+fn told(epoch: &CommittedEpoch) -> String {
+    let CommittedEpoch { pipeline, fence, epoch: number, appends, .. } = epoch;
+    let read: u64 = epoch.ranges.iter().map(|range| range.to.get() - range.from.get()).sum();
+    format!(
+        "epoch {number} of {pipeline}, by owner {fence}, of {read} records and {appends} batches"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_types::Uuid;
+
+    fn epoch(number: u64, fence: u64, (from, to): (u64, u64)) -> CommittedEpoch {
+        let topic = TopicId(Uuid([1; 16]));
+        let range =
+            RecordRange { topic, partition: PartitionIndex(0), from: Offset(from), to: Offset(to) };
+        CommittedEpoch {
+            pipeline: "alerts".to_owned(),
+            fence,
+            epoch: number,
+            age_ms: 10 * number,
+            hash: [0; 16],
+            appends: 0,
+            ranges: vec![range],
+        }
+    }
+
+    #[test]
+    fn epochs_follow_one_another_and_are_told_alike() {
+        let mut log = EpochLog::default();
+        assert_eq!(log.note(&epoch(1, 7, (0, 5))), Ok(true));
+        assert_eq!(log.note(&epoch(1, 7, (0, 5))), Ok(false), "by another node");
+        assert!(log.note(&epoch(1, 7, (0, 6))).is_err(), "another node says something else");
+        assert!(log.note(&epoch(3, 7, (5, 6))).is_err(), "one is missing");
+        assert!(log.note(&epoch(2, 7, (4, 6))).is_err(), "a record is read twice");
+        assert_eq!(log.note(&epoch(2, 8, (9, 12))), Ok(true), "records went, owners too");
+        assert_eq!(log.positions().values().copied().collect::<Vec<_>>(), [Offset(12)]);
+    }
+
+    #[test]
+    fn a_pipeline_that_goes_back_counts_on_from_there() {
+        let mut log = EpochLog::default();
+        for number in 1..=3 {
+            let read = (5 * number - 5, 5 * number);
+            assert_eq!(log.note(&epoch(number, 7, read)), Ok(true));
+        }
+        assert_eq!(log.note(&epoch(2, 9, (5, 8))), Ok(true), "from a savepoint");
+        assert_eq!(log.note(&epoch(2, 7, (5, 10))), Ok(false), "a node that lags behind");
+        assert_eq!(log.epochs().count(), 2);
+    }
+}
