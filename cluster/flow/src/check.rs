@@ -4,9 +4,10 @@
 //! passes says that nothing else happened.
 
 use crate::plan::Plan;
-use crate::plan::bind::interval;
+use crate::plan::written::interval;
+use crate::run::engine::Engine;
+use crate::run::fates::Fates;
 use crate::run::record::{Record, Written};
-use crate::run::{Engine, fates::Fates};
 use crate::sql::fixture::{Expected, Fixture, Input, Step};
 use crate::value::json::Json;
 use bytes::Bytes;
@@ -117,6 +118,7 @@ fn record(input: &Input, offset: i64) -> Record {
         key: bytes(&input.key),
         headers: Vec::new(),
         value: bytes(&input.value),
+        damage: None,
     }
 }
 

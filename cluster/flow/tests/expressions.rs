@@ -16,8 +16,15 @@ fn value(expression: &str) -> Result<String, String> {
     let plan = plan(&text).map_err(|problems| format!("{problems:?}"))?;
     let mut engine = Engine::new(Arc::new(plan), &BTreeMap::new());
     let value = Some(ROW.into());
-    let record =
-        Record { partition: 0, offset: 0, timestamp: 0, key: None, headers: Vec::new(), value };
+    let record = Record {
+        partition: 0,
+        offset: 0,
+        timestamp: 0,
+        key: None,
+        headers: Vec::new(),
+        value,
+        damage: None,
+    };
     engine.batch("a", &[Arc::new(record)]).map_err(|halt| halt.failure.reason)?;
     let written = engine.end_epoch(0, true).map_err(|halt| halt.failure.reason)?;
     let bytes = written[0].value.clone().unwrap_or_default();

@@ -4,7 +4,9 @@
 //!
 //! The reference is `tests/reference`, which shares no code with the operators, not even the parser.
 
-use fulmar_flow::{Change, Engine, Fates, Record, Written, plan};
+use fulmar_flow::{
+    Change, Cursor, Cutting, Engine, Fates, OutputBatch, Plan, Record, Written, output, plan,
+};
 use fulmar_reference::model::{self, Came};
 use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows};
 use proptest::prelude::*;
@@ -34,6 +36,7 @@ fn record(input: &Input) -> Arc<Record> {
         key: Some(input.key().into()),
         headers: Vec::new(),
         value: input.payload().map(Into::into),
+        damage: None,
     })
 }
 
@@ -60,13 +63,100 @@ fn by_topic(came: Vec<Came>) -> BTreeMap<String, Vec<Came>> {
     topics
 }
 
+fn in_batches(written: &[Written]) -> Vec<OutputBatch> {
+    let partitions = [("out".to_owned(), 3)].into();
+    let cutting = Cutting { partitions: &partitions, epoch: 7, batch_bytes_max: 600 };
+    output::batches(written, cutting)
+}
+
 /// How an engine is driven.
 #[derive(Clone, Copy, Debug)]
 struct Driving {
     /// Records of a batch.
     batch: usize,
-    /// After every epoch a new engine goes on from a snapshot at the start and the deltas since then.
-    taken_over: bool,
+    /// After every epoch a new engine goes on from what was stored of the state.
+    taken_over: Option<Storing>,
+}
+
+/// What is stored of the state after every epoch.
+#[derive(Clone, Copy, Debug)]
+enum Storing {
+    /// A delta, behind a snapshot at the start.
+    Deltas,
+    /// A delta and a slice of so many bytes, taken out in pieces; what was stored before the slices that have
+    /// come around goes.
+    Slices(usize),
+}
+
+/// What is stored of the state.
+#[derive(Default)]
+struct Stored {
+    /// What was stored after each epoch.
+    parts: Vec<Vec<Change>>,
+    /// Where the last slice ended, and with which epoch the slices began.
+    round: Option<(Option<Cursor>, usize)>,
+}
+
+impl Stored {
+    fn store(&mut self, engine: &mut Engine, storing: Storing) {
+        let Storing::Slices(bytes_max) = storing else {
+            if self.parts.is_empty() {
+                self.parts.push(engine.snapshot());
+            }
+            return self.parts.push(engine.delta(usize::MAX));
+        };
+        let mut part = Vec::new();
+        loop {
+            let piece = engine.delta(bytes_max / 3);
+            if piece.is_empty() {
+                break;
+            }
+            part.extend(piece);
+        }
+        let now = self.parts.len();
+        let (after, begun) = self.round.take().unwrap_or((None, now));
+        let (piece, cursor) = engine.slice(after.as_ref(), bytes_max);
+        part.extend(piece);
+        self.parts.push(part);
+        match cursor {
+            Some(cursor) => self.round = Some((Some(cursor), begun)),
+            None => self.parts[..begun].iter_mut().for_each(Vec::clear),
+        }
+    }
+}
+
+fn engine(plan: &Arc<Plan>) -> Engine {
+    let partitions = [("in".to_owned(), PARTITIONS), ("devices".to_owned(), 1)].into();
+    Engine::new(Arc::clone(plan), &partitions)
+}
+
+fn taken_over<'a>(plan: &Arc<Plan>, parts: impl IntoIterator<Item = &'a Vec<Change>>) -> Engine {
+    let mut next = engine(plan);
+    for part in parts {
+        next.load(part).expect("what was stored");
+    }
+    next.loaded();
+    next
+}
+
+/// Nothing happens before the age that an engine says, and something does then.
+fn check_idle(plan: &Arc<Plan>, now: &Engine, age_ms: u64) {
+    let Some(next) = now.next_idle_age(age_ms) else { return };
+    let watermarks = |engine: &Engine| -> Vec<Option<i64>> {
+        (0..plan.sources.len()).map(|source| engine.watermark(source)).collect()
+    };
+    let state = now.snapshot();
+    if next > age_ms + 1 {
+        let mut early = taken_over(plan, [&state]);
+        let written = early.end_epoch(next - 1, false).expect("no result stops it");
+        assert_eq!(written, Vec::new(), "at {} after {age_ms}", next - 1);
+        assert_eq!(watermarks(&early), watermarks(now));
+    }
+    let mut then = taken_over(plan, [&state]);
+    then.end_epoch(next, false).expect("no result stops it");
+    let is_freed = plan.sources.iter().any(|source| source.primary.is_some());
+    assert!(watermarks(&then) != watermarks(now) || is_freed, "at {next} after {age_ms}");
+    assert!(then.next_idle_age(next).is_none_or(|later| later > next), "once");
 }
 
 struct Driven {
@@ -80,10 +170,8 @@ fn drive(case: &Case, driving: Driving) -> Driven {
     let text = case.sql();
     let plan = plan(&text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"));
     let plan = Arc::new(plan);
-    let partitions: BTreeMap<String, u32> =
-        [("in".to_owned(), PARTITIONS), ("devices".to_owned(), 1)].into();
-    let mut engine = Engine::new(Arc::clone(&plan), &partitions);
-    let mut log: Vec<Change> = engine.snapshot();
+    let mut engine = engine(&plan);
+    let mut stored = Stored::default();
     let mut all = Vec::new();
     for (at, epoch) in case.epochs.iter().enumerate() {
         for (topic, inputs) in [("devices", &epoch.devices), ("in", &epoch.inputs)] {
@@ -94,12 +182,14 @@ fn drive(case: &Case, driving: Driving) -> Driven {
         }
         let is_last = at + 1 == case.epochs.len() && case.ends;
         all.push(engine.end_epoch(epoch.age_ms, is_last).expect("no result stops it"));
-        if driving.taken_over {
-            log.extend(engine.delta());
-            let mut next = Engine::new(Arc::clone(&plan), &partitions);
-            next.load(&log).expect("what was stored");
+        if let Some(storing) = driving.taken_over {
+            stored.store(&mut engine, storing);
+            let next = taken_over(&plan, &stored.parts);
             assert_eq!(next.snapshot(), engine.snapshot());
+            assert_eq!(next.weight(), engine.weight());
             engine = next;
+        } else if !is_last {
+            check_idle(&plan, &engine, epoch.age_ms);
         }
     }
     let fates = engine.fates().map(|(reader, partition, fates)| {
@@ -111,7 +201,7 @@ fn drive(case: &Case, driving: Driving) -> Driven {
 }
 
 fn check(case: &Case) -> Result<(), TestCaseError> {
-    let whole = drive(case, Driving { batch: usize::MAX, taken_over: false });
+    let whole = drive(case, Driving { batch: usize::MAX, taken_over: None });
     let expected = model::run(case);
     for (at, (came_now, expected)) in whole.came.iter().zip(&expected.epochs).enumerate() {
         let came_now = by_topic(came_now.iter().map(came).collect());
@@ -123,14 +213,19 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
         prop_assert_eq!(in_words(fates), expected, "{:?} of\n{}", place, case.sql());
     }
     for driving in [
-        Driving { batch: 1, taken_over: false },
-        Driving { batch: 3, taken_over: true },
-        Driving { batch: usize::MAX, taken_over: true },
+        Driving { batch: 1, taken_over: None },
+        Driving { batch: 3, taken_over: Some(Storing::Deltas) },
+        Driving { batch: usize::MAX, taken_over: Some(Storing::Deltas) },
+        Driving { batch: 2, taken_over: Some(Storing::Slices(100)) },
+        Driving { batch: 7, taken_over: Some(Storing::Slices(2_000)) },
     ] {
         let other = drive(case, driving);
         prop_assert_eq!(&other.came, &whole.came, "{:?}", driving);
         prop_assert_eq!(&other.fates, &whole.fates, "{:?}", driving);
         prop_assert_eq!(&other.state, &whole.state, "{:?}", driving);
+        for (one, other) in whole.came.iter().zip(&other.came) {
+            prop_assert_eq!(in_batches(one), in_batches(other), "{:?}", driving);
+        }
     }
     Ok(())
 }

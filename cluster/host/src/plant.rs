@@ -2,14 +2,17 @@
 //! release build of the node cannot even be told to misbehave.
 
 use fulmar_types::Plant;
+#[cfg(madsim)]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[cfg(madsim)]
-static PLANTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+static PLANTED: [AtomicBool; Plant::ALL.len()] =
+    [const { AtomicBool::new(false) }; Plant::ALL.len()];
 
 /// Whether this bug is planted.
 #[cfg(madsim)]
 pub fn planted(plant: Plant) -> bool {
-    PLANTED.load(std::sync::atomic::Ordering::Relaxed) & (1 << plant as u64) != 0
+    PLANTED[plant as usize].load(Ordering::Relaxed)
 }
 
 /// Whether this bug is planted: never in this build.
@@ -22,11 +25,11 @@ pub const fn planted(_: Plant) -> bool {
 /// Plants a bug for the rest of the process.
 #[cfg(madsim)]
 pub fn plant(plant: Plant) {
-    PLANTED.fetch_or(1 << plant as u64, std::sync::atomic::Ordering::Relaxed);
+    PLANTED[plant as usize].store(true, Ordering::Relaxed);
 }
 
 /// Removes every planted bug.
 #[cfg(madsim)]
 pub fn clear_plants() {
-    PLANTED.store(0, std::sync::atomic::Ordering::Relaxed);
+    PLANTED.iter().for_each(|planted| planted.store(false, Ordering::Relaxed));
 }

@@ -126,6 +126,22 @@ plants! {
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever
     /// offset is next.
     ProgressInMemory = "progress-in-memory",
+    /// Append what comes out of an epoch before the epoch is in the log.
+    OutputsBeforeCommit = "outputs-before-commit",
+    /// A new owner of a pipeline goes on from the last delta, and leaves out the epochs behind it.
+    TakeoverSkipsReplay = "takeover-skips-replay",
+    /// A new owner of a pipeline loads all deltas but the last one.
+    DeltaLostAtTakeover = "delta-lost-at-takeover",
+    /// Do not set the timers of sessions when the state of a pipeline is loaded.
+    TimerNotSaved = "timer-not-saved",
+    /// Take the watermark of a stream from the partition that is furthest, not from the one that is last.
+    WatermarkFromFastestPartition = "watermark-from-fastest-partition",
+    /// Count a row as late, and do not write it to the topic for late rows.
+    LateRowDropped = "late-row-dropped",
+    /// Write what comes out of a window twice.
+    WindowFiresTwice = "window-fires-twice",
+    /// Read the partitions of an epoch in an order that depends on the node.
+    CanonicalOrderIgnored = "canonical-order-ignored",
 }
 
 impl Plant {

@@ -89,6 +89,22 @@ probes! {
     NotKept = "not kept for the budget",
     /// A producer was held back, since the budget was reached.
     HeldBack = "held back for the budget",
+    /// A node took a pipeline over while windows were open.
+    TakeoverWithOpenWindows = "takeover with open windows",
+    /// An owner of a pipeline that is none any more was refused a commit.
+    StaleCommitRefused = "stale commit refused",
+    /// The outputs of an epoch that one owner had logged were appended by the next.
+    EpochCompletedByAnother = "epoch completed by another owner",
+    /// The outputs of an epoch did not fit the entry that logged it.
+    LargeEpoch = "large epoch",
+    /// An owner of a pipeline took a delta of its state.
+    DeltaTaken = "delta taken",
+    /// Outputs that were made anew differ from those of the logged epoch.
+    Diverged = "diverged",
+    /// A pipeline waited for room: in its outputs, in the log, or in its memory.
+    WaitedForRoom = "pipeline waited for room",
+    /// A pipeline ended an epoch without records, since partitions were idle.
+    IdleEpoch = "idle epoch",
 }
 
 impl Probe {

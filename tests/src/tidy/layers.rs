@@ -37,7 +37,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: CLIENT, may: &[WIRE, HOST, TYPES] },
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: MIRROR, may: &[BROKER, STORE, WIRE, HOST, TYPES] },
-    Layer { name: FLOW, may: &[BROKER, WIRE, HOST, TYPES, REFERENCE] },
+    Layer { name: FLOW, may: &[WIRE, HOST, TYPES, REFERENCE] },
     Layer { name: NODE, may: &[FLOW, MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES, REFERENCE] },
     Layer { name: "fulmar-tests", may: &[SIM] },

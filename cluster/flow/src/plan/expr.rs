@@ -129,37 +129,10 @@ impl Expr {
 
     /// Calls something with every column.
     pub fn columns(&self, found: &mut impl FnMut(usize)) {
-        match &self.kind {
-            Kind::Column(index) => found(*index),
-            Kind::Literal(_) => {}
-            Kind::Not(one)
-            | Kind::Negate(one)
-            | Kind::Shift(one, _)
-            | Kind::IsNull(one)
-            | Kind::Is(one, _)
-            | Kind::Like(one, _)
-            | Kind::Cast(one, _) => one.columns(found),
-            Kind::And(left, right)
-            | Kind::Or(left, right)
-            | Kind::Compare(_, left, right)
-            | Kind::Arithmetic(_, left, right)
-            | Kind::Same(left, right) => {
-                left.columns(found);
-                right.columns(found);
-            }
-            Kind::In(one, list) => {
-                one.columns(found);
-                list.iter().for_each(|element| element.columns(found));
-            }
-            Kind::Case(whens, otherwise) => {
-                for (condition, result) in whens {
-                    condition.columns(found);
-                    result.columns(found);
-                }
-                otherwise.columns(found);
-            }
-            Kind::Call(_, arguments, _) => arguments.iter().for_each(|a| a.columns(found)),
+        if let Kind::Column(index) = self.kind {
+            found(index);
         }
+        self.parts(&mut |part| part.columns(&mut *found));
     }
 
     /// The parts of a condition that all have to hold.
@@ -188,36 +161,53 @@ impl Expr {
     }
 
     fn shift(&mut self, by: usize) {
-        match &mut self.kind {
-            Kind::Column(index) => *index -= by,
-            Kind::Literal(_) => {}
-            Kind::Not(one)
-            | Kind::Negate(one)
-            | Kind::Shift(one, _)
-            | Kind::IsNull(one)
-            | Kind::Is(one, _)
-            | Kind::Like(one, _)
-            | Kind::Cast(one, _) => one.shift(by),
-            Kind::And(left, right)
-            | Kind::Or(left, right)
-            | Kind::Compare(_, left, right)
-            | Kind::Arithmetic(_, left, right)
-            | Kind::Same(left, right) => {
-                left.shift(by);
-                right.shift(by);
-            }
-            Kind::In(one, list) => {
-                one.shift(by);
-                list.iter_mut().for_each(|element| element.shift(by));
-            }
-            Kind::Case(whens, otherwise) => {
-                for (condition, result) in whens {
-                    condition.shift(by);
-                    result.shift(by);
-                }
-                otherwise.shift(by);
-            }
-            Kind::Call(_, arguments, _) => arguments.iter_mut().for_each(|a| a.shift(by)),
+        if let Kind::Column(index) = &mut self.kind {
+            *index -= by;
         }
+        self.parts_mut(&mut |part| part.shift(by));
     }
 }
+
+/// The one place that knows which parts an expression has: for looking at them and for changing them.
+macro_rules! walk {
+    ($doc:literal, $name:ident, $iter:ident, $($reference:tt)+) => {
+        impl Expr {
+            #[doc = $doc]
+            pub fn $name(self: $($reference)+ Self, see: &mut dyn FnMut($($reference)+ Self)) {
+                match $($reference)+ self.kind {
+                    Kind::Column(_) | Kind::Literal(_) => {}
+                    Kind::Not(one)
+                    | Kind::Negate(one)
+                    | Kind::Shift(one, _)
+                    | Kind::IsNull(one)
+                    | Kind::Is(one, _)
+                    | Kind::Like(one, _)
+                    | Kind::Cast(one, _) => see(one),
+                    Kind::And(left, right)
+                    | Kind::Or(left, right)
+                    | Kind::Compare(_, left, right)
+                    | Kind::Arithmetic(_, left, right)
+                    | Kind::Same(left, right) => {
+                        see(left);
+                        see(right);
+                    }
+                    Kind::In(one, list) => {
+                        see(one);
+                        list.$iter().for_each(see);
+                    }
+                    Kind::Case(whens, otherwise) => {
+                        for (condition, result) in whens {
+                            see(condition);
+                            see(result);
+                        }
+                        see(otherwise);
+                    }
+                    Kind::Call(_, arguments, _) => arguments.$iter().for_each(see),
+                }
+            }
+        }
+    };
+}
+
+walk!("Calls something with every part.", parts, iter, &);
+walk!("Calls something that may change it with every part.", parts_mut, iter_mut, &mut);

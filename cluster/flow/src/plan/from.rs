@@ -3,9 +3,10 @@
 //! Windows are assigned as late as possible, so that a condition that does not ask for the window is
 //! tested before a row is multiplied.
 
-use super::bind::{Binder, Scope, begin, interval, place};
+use super::bind::{Binder, Scope};
 use super::expr::{Comparison, Expr, Kind};
 use super::query::query_begin;
+use super::written::{begin, interval, place};
 use super::{Column, Joining, Operator, Planner, Readable, Role, Windows};
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::position;

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`expr`] | expressions with types |
 //! | [`functions`] | the functions there are, and what they take |
-//! | [`bind`] | from parsed expressions to typed ones |
+//! | [`bind`], [`calls`] | from parsed expressions to typed ones |
+//! | [`written`], [`numbers`] | values and types as they are written, and what is computed of numbers |
 //! | [`source`] | topics as streams and tables |
 //! | [`query`], [`from`] | from parsed queries to operators |
 //! | [`picture`] | the plan for people |
+//! | `shape` | what its state depends on |
 //!
 //! Nodes lie in one list, inputs before the node that they feed, and each feeds one other node: a named
 //! query that is read twice is planned twice. So every record has one way from where it is read, and
@@ -16,12 +18,16 @@
 //! Invariant: a plan has no unknown name and no type error left.
 
 pub mod bind;
+mod calls;
 pub mod expr;
 pub mod from;
 pub mod functions;
+mod numbers;
 pub mod picture;
 pub mod query;
+mod shape;
 pub mod source;
+pub mod written;
 
 use crate::problem::{Position, Problem};
 use crate::sql::fixture::Fixture;
@@ -371,7 +377,7 @@ impl<'a> Planner<'a> {
                     problems.extend(unknown(&input.topic, &read));
                 }
                 crate::sql::fixture::Step::Epoch(Some(after)) => {
-                    problems.extend(bind::interval(after).err());
+                    problems.extend(written::interval(after).err());
                 }
                 crate::sql::fixture::Step::Epoch(None) => {}
             }

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a part of the grammar that is not understood is refused here; nothing is left out.
 
-use super::bind::{Binder, Grouped, Scope, begin, place};
+use super::bind::{Binder, Grouped, Scope};
 use super::expr::{Expr, Kind};
 use super::from::Input;
+use super::written::{begin, place};
 use super::{Aggregate, Column, Grouping, Operator, Planner, Role};
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::position;

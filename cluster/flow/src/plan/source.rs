@@ -1,7 +1,8 @@
 //! Topics as streams and tables: what a record has to be to become a row.
 
-use super::bind::{Binder, Scope, data_type, interval};
+use super::bind::{Binder, Scope};
 use super::expr::Expr;
+use super::written::{data_type, interval};
 use super::{Column, Role};
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::Name;

@@ -2,6 +2,7 @@
 
 use super::Halt;
 use super::fates::{Fate, Ledger};
+use super::kept::Kept;
 use super::record::{Header, Record, Row, Written};
 use crate::eval::Failure;
 use crate::plan::Column;
@@ -23,7 +24,7 @@ pub struct Context<'a> {
     /// Where bad rows go.
     pub beside: &'a mut Vec<Written>,
     /// Results that could not be computed, of no single record.
-    pub failed_results: &'a mut u64,
+    pub failed_results: &'a mut Kept<u32, u64>,
     /// Set if the pipeline has to stop.
     pub halt: &'a mut Option<Halt>,
 }
@@ -66,7 +67,7 @@ impl Context<'_> {
         };
         self.fates.settle_row(row.origin.as_ref(), fate);
         if row.origin.is_none() {
-            *self.failed_results += 1;
+            self.failed_results.change(&0, |count| *count += 1);
         }
         let OnError::DeadLetter(topic) = &self.rule.on_error else { return };
         let written = match &row.origin {

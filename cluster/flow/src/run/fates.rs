@@ -110,6 +110,10 @@ impl Codec for Fates {
         }
         Ok(fates)
     }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+    }
 }
 
 /// The fates of all readers, by reader and partition.
@@ -117,25 +121,24 @@ impl Codec for Fates {
 pub struct Ledger(pub Kept<(u32, u32), Fates>);
 
 impl Ledger {
-    fn of(&mut self, place: (u32, u32)) -> &mut Fates {
-        self.0.change(&place)
+    fn of(&mut self, place: (u32, u32), change: impl FnOnce(&mut Fates)) {
+        self.0.change(&place, change);
     }
 
     /// A record came in.
     pub fn read(&mut self, place: (u32, u32)) {
-        self.of(place).read += 1;
+        self.of(place, |fates| fates.read += 1);
     }
 
     /// Something became of a record for good.
     pub fn settle(&mut self, place: (u32, u32), fate: Fate) {
-        let fates = self.of(place);
-        match fate {
+        self.of(place, |fates| match fate {
             Fate::Passed => fates.passed += 1,
             Fate::Filtered => fates.filtered += 1,
             Fate::Late => fates.late += 1,
             Fate::DeadLettered => fates.dead_lettered += 1,
             Fate::Dropped => fates.dropped += 1,
-        }
+        });
     }
 
     /// Of a row, if it stands for a record.
@@ -148,25 +151,28 @@ impl Ledger {
     /// A row is kept.
     pub fn hold(&mut self, place: Option<(u32, u32)>) {
         if let Some(place) = place {
-            self.of(place).held += 1;
+            self.of(place, |fates| fates.held += 1);
         }
     }
 
     /// A row is no longer kept, and goes on.
     pub fn release(&mut self, place: Option<(u32, u32)>) {
         if let Some(place) = place {
-            let fates = self.of(place);
-            assert!(fates.held > 0, "reader {place:?} releases a record that it does not hold");
-            fates.held -= 1;
+            self.of(place, |fates| {
+                assert!(fates.held > 0, "reader {place:?} releases a record that it does not hold");
+                fates.held -= 1;
+            });
         }
     }
 
     /// Rows are no longer kept, and were all that was needed.
     pub fn absorb(&mut self, place: (u32, u32), count: u64) {
-        let fates = self.of(place);
-        assert!(fates.held >= count, "reader {place:?} absorbs {count} of {} records", fates.held);
-        fates.held -= count;
-        fates.absorbed += count;
+        self.of(place, |fates| {
+            let held = fates.held;
+            assert!(held >= count, "reader {place:?} absorbs {count} of {held} records");
+            fates.held -= count;
+            fates.absorbed += count;
+        });
     }
 
     /// Every record has one fate.

@@ -220,4 +220,14 @@ impl Codec for Folded {
             _ => return Err(Malformed),
         })
     }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Count(_) | Self::Exact(..) => 40,
+            // Two short lists; sums of numbers of one size stay within a few steps.
+            Self::Doubles(..) => 120,
+            Self::Best(value) => 40 + value.weight(),
+            Self::Timed(known) => 40 + known.weight(),
+        }
+    }
 }

@@ -10,12 +10,13 @@
 use super::context::Context;
 use super::fates::{Fate, place};
 use super::fold::Folded;
-use super::kept::{Change, Kept};
+use super::kept::{Kept, Part};
 use super::record::Row;
 use crate::eval::{Failure, eval};
 use crate::plan::Grouping;
-use crate::value::codec::{Codec, Malformed};
+use crate::value::codec::{Codec, LIST_WEIGHT, Malformed};
 use crate::value::{Value, time};
+use fulmar_types::Plant;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// End and start of a window, and the other keys.
@@ -43,6 +44,10 @@ impl Codec for Group {
         let folds = Vec::read(from)?;
         let records: Vec<((u32, u32), u64)> = Vec::read(from)?;
         Ok(Self { folds, records: records.into_iter().collect() })
+    }
+
+    fn weight(&self) -> usize {
+        self.folds.weight() + LIST_WEIGHT * self.records.len()
     }
 }
 
@@ -120,8 +125,10 @@ impl Groups {
         match (self.grouping.session_gap_ms, item.window) {
             (Some(gap_ms), _) => self.take_session(row, item, gap_ms),
             (None, Some((start, end))) => {
-                let group = self.windows.change(&(end, (start, item.keys)));
-                add(&self.grouping, group, row, item.arguments);
+                let (grouping, arguments) = (&self.grouping, item.arguments);
+                self.windows.change(&(end, (start, item.keys)), |group| {
+                    add(grouping, group, row, arguments);
+                });
             }
             (None, None) => {
                 // A window of NULL, which only an outer join can make, ends never.
@@ -168,7 +175,11 @@ impl Groups {
             let place = place.clone();
             if let Some(group) = self.windows.remove(&place) {
                 let (end, (start, keys)) = place;
-                rows.extend(self.close((start, end), keys, &group, context));
+                let row = self.close((start, end), keys, &group, context);
+                if fulmar_host::planted(Plant::WindowFiresTwice) {
+                    rows.extend(row.clone());
+                }
+                rows.extend(row);
             }
         }
         while let Some((end, place)) = self.due.first()
@@ -215,25 +226,21 @@ impl Groups {
         Some(row)
     }
 
-    /// See [`Kept::delta`]; takes two numbers of parts.
-    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
-        self.windows.delta(part, out);
-        self.sessions.delta(part + 1, out);
+    /// What it keeps.
+    pub fn parts(&self) -> Vec<&dyn Part> {
+        vec![&self.windows, &self.sessions]
     }
 
-    /// See [`Kept::snapshot`].
-    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
-        self.windows.snapshot(part, out);
-        self.sessions.snapshot(part + 1, out);
-    }
-
-    /// See [`Kept::load`].
-    pub fn load(&mut self, second: bool, change: &Change) -> Result<(), Malformed> {
-        if second { self.sessions.load(change) } else { self.windows.load(change) }
+    /// The same, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.windows, &mut self.sessions]
     }
 
     /// After everything was loaded.
     pub fn loaded(&mut self) {
+        if fulmar_host::planted(Plant::TimerNotSaved) {
+            return;
+        }
         let sessions = self.sessions.entries().iter();
         self.due = sessions.map(|(place, (end, _))| (*end, place.clone())).collect();
     }

@@ -1,12 +1,18 @@
 //! State that is kept by key, and what changed in it since it was last asked.
 //!
-//! A snapshot is all entries, a delta is those that changed. Both are lists of [`Change`]s; a snapshot
-//! with the deltas after it, one after the other, is the state.
+//! A snapshot is all entries, a delta is those that changed, a slice is some entries in the order of their
+//! keys. All are lists of [`Change`]s; a snapshot, or slices that follow one another, with the deltas
+//! taken together with them and after them, one after the other, is the state.
 //!
-//! Invariant: taking a snapshot or a delta changes nothing that a later row could notice.
+//! Invariant: taking any of them changes nothing that a later row could notice.
 
 use crate::value::codec::{Codec, Malformed};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::ops::Bound;
+
+/// What an entry takes in memory besides its key and its value.
+const ENTRY_WEIGHT: usize = 48;
 
 /// An entry of the state that is new, different or gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,16 +25,64 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
 }
 
+impl Change {
+    /// The bytes of its key and its value.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Changes that are being taken out, up to so many bytes.
+#[derive(Debug)]
+pub struct Taking {
+    /// What was taken out.
+    pub changes: Vec<Change>,
+    left: usize,
+}
+
+impl Taking {
+    /// At most about so many bytes, and one entry at least.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { changes: Vec::new(), left: bytes_max.max(1) }
+    }
+
+    /// Whether there is room for another one.
+    pub fn has_room(&self) -> bool {
+        self.left > 0
+    }
+
+    fn push(&mut self, change: Change) {
+        self.left = self.left.saturating_sub(change.bytes().max(1));
+        self.changes.push(change);
+    }
+}
+
+/// A part of the state, whatever its keys and values are.
+pub trait Part: Debug {
+    /// Takes out what changed since the last time, as far as there is room.
+    fn delta(&mut self, part: u32, out: &mut Taking);
+
+    /// Takes out entries behind a key, or from the first one on, as far as there is room.
+    fn slice(&self, part: u32, after: Option<&[u8]>, out: &mut Taking) -> Result<(), Malformed>;
+
+    /// Takes in what was taken out.
+    fn load(&mut self, change: &Change) -> Result<(), Malformed>;
+
+    /// About how many bytes it takes in memory.
+    fn weight(&self) -> usize;
+}
+
 /// Entries by key, in the order of the keys.
 #[derive(Debug)]
 pub struct Kept<K, V> {
     entries: BTreeMap<K, V>,
     changed: BTreeSet<K>,
+    weight: usize,
 }
 
 impl<K: Ord, V> Default for Kept<K, V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), changed: BTreeSet::new() }
+        Self { entries: BTreeMap::new(), changed: BTreeSet::new(), weight: 0 }
     }
 }
 
@@ -43,52 +97,83 @@ impl<K: Codec + Ord + Clone, V: Codec> Kept<K, V> {
         self.entries.get(key)
     }
 
-    /// An entry that is going to be different; the default if there was none.
-    pub fn change(&mut self, key: &K) -> &mut V
+    /// Changes an entry; the default if there was none.
+    pub fn change(&mut self, key: &K, change: impl FnOnce(&mut V))
     where
         V: Default,
     {
         self.changed.insert(key.clone());
-        self.entries.entry(key.clone()).or_default()
+        let mut before = 0;
+        let entry = self.entries.entry(key.clone());
+        let value = entry.and_modify(|value| before = ENTRY_WEIGHT + key.weight() + value.weight());
+        let value = value.or_default();
+        change(value);
+        self.weight += ENTRY_WEIGHT + key.weight() + value.weight();
+        self.weight -= before;
     }
 
     /// Sets an entry.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.changed.insert(key.clone());
-        self.entries.insert(key, value)
+        self.put(key, value)
     }
 
     /// Removes an entry.
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        let removed = self.entries.remove(key);
+        let removed = self.take(key);
         if removed.is_some() {
             self.changed.insert(key.clone());
         }
         removed
     }
 
-    /// What changed since the last time.
-    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
-        for key in std::mem::take(&mut self.changed) {
+    fn put(&mut self, key: K, value: V) -> Option<V> {
+        let weight = key.weight();
+        self.weight += ENTRY_WEIGHT + weight + value.weight();
+        let before = self.entries.insert(key, value)?;
+        self.weight -= ENTRY_WEIGHT + weight + before.weight();
+        Some(before)
+    }
+
+    fn take(&mut self, key: &K) -> Option<V> {
+        let removed = self.entries.remove(key)?;
+        self.weight -= ENTRY_WEIGHT + key.weight() + removed.weight();
+        Some(removed)
+    }
+}
+
+impl<K: Codec + Ord + Clone + Debug, V: Codec + Debug> Part for Kept<K, V> {
+    fn delta(&mut self, part: u32, out: &mut Taking) {
+        while out.has_room()
+            && let Some(key) = self.changed.pop_first()
+        {
             let value = self.entries.get(&key).map(Codec::bytes);
             out.push(Change { part, key: key.bytes(), value });
         }
     }
 
-    /// Everything.
-    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
-        for (key, value) in &self.entries {
+    fn slice(&self, part: u32, after: Option<&[u8]>, out: &mut Taking) -> Result<(), Malformed> {
+        let after = after.map(K::whole).transpose()?;
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        for (key, value) in self.entries.range((from, Bound::Unbounded)) {
+            if !out.has_room() {
+                break;
+            }
             out.push(Change { part, key: key.bytes(), value: Some(value.bytes()) });
         }
+        Ok(())
     }
 
-    /// Takes in what was taken out.
-    pub fn load(&mut self, change: &Change) -> Result<(), Malformed> {
+    fn load(&mut self, change: &Change) -> Result<(), Malformed> {
         let key = K::whole(&change.key)?;
         match &change.value {
-            Some(value) => self.entries.insert(key, V::whole(value)?),
-            None => self.entries.remove(&key),
+            Some(value) => self.put(key, V::whole(value)?),
+            None => self.take(&key),
         };
         Ok(())
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
     }
 }

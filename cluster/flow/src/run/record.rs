@@ -1,9 +1,12 @@
 //! Records that come in, rows on their way, and records that go out.
 
 use crate::value::Value;
-use crate::value::codec::{Codec, Malformed};
+use crate::value::codec::{Codec, LIST_WEIGHT, Malformed};
 use bytes::Bytes;
 use std::sync::Arc;
+
+/// What a record weighs besides its bytes.
+const RECORD_WEIGHT: usize = 64;
 
 /// A header: its name and its value.
 pub type Header = (Arc<str>, Option<Bytes>);
@@ -23,6 +26,8 @@ pub struct Record {
     pub headers: Vec<Header>,
     /// The payload.
     pub value: Option<Bytes>,
+    /// Why it cannot be read, if so; the payload is then whatever is there instead.
+    pub damage: Option<Arc<str>>,
 }
 
 /// A record for an output topic.
@@ -75,6 +80,10 @@ impl Codec for Bytes {
         *from = rest;
         Ok(Self::copy_from_slice(bytes))
     }
+
+    fn weight(&self) -> usize {
+        LIST_WEIGHT + self.len()
+    }
 }
 
 /// ```text
@@ -117,11 +126,21 @@ impl Codec for Row {
                     key: Option::read(from)?,
                     headers: Vec::read(from)?,
                     value: Option::read(from)?,
+                    // What cannot be read never becomes a row.
+                    damage: None,
                 };
                 Some(Origin { reader, record: Arc::new(record), counts })
             }
             _ => return Err(Malformed),
         };
         Ok(Self { values, time, origin })
+    }
+
+    fn weight(&self) -> usize {
+        let record = |origin: &Origin| {
+            let record = &origin.record;
+            RECORD_WEIGHT + record.key.weight() + record.headers.weight() + record.value.weight()
+        };
+        16 + self.values.weight() + self.origin.as_ref().map_or(0, record)
     }
 }

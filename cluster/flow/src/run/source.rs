@@ -5,7 +5,7 @@
 //! moves at the end of an epoch. A partition from which nothing came for as long as the file says is
 //! idle and does not count, so that it never holds up the others. If all are idle, time stands still.
 
-use super::kept::{Change, Kept};
+use super::kept::{Kept, Part};
 use super::record::{Record, Row};
 use crate::eval::convert::{from_json, shorten};
 use crate::eval::{Failure, eval};
@@ -13,6 +13,7 @@ use crate::plan::source::{Origin, Source, Watermark};
 use crate::value::codec::{Codec, Malformed};
 use crate::value::json::Json;
 use crate::value::{Value, time};
+use fulmar_types::Plant;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ pub enum Decoded {
 
 /// A record as a row, or why it is none.
 pub fn decode(source: &Source, record: &Record) -> Result<Decoded, Failure> {
+    if let Some(damage) = &record.damage {
+        return Err(Failure::new(source.at, &**damage));
+    }
     let json = match (&record.value, &source.primary) {
         (None, Some(_)) => None,
         (None, None) => return Err(Failure::new(source.at, "a record without a payload")),
@@ -158,6 +162,10 @@ impl Codec for Partition {
     fn read(from: &mut &[u8]) -> Result<Self, Malformed> {
         Ok(Self { top_ms: Option::read(from)?, heard_ms: Option::read(from)? })
     }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+    }
 }
 
 /// The event time of a source.
@@ -183,7 +191,7 @@ impl EventTime {
             idle: false,
         };
         for partition in 0..partitions {
-            time.partitions.change(&partition);
+            time.partitions.change(&partition, |_| ());
         }
         time
     }
@@ -212,7 +220,7 @@ impl EventTime {
     pub fn see(&mut self, partition: u32, time: i64) {
         let known = self.partitions.get(&partition).and_then(|known| known.top_ms);
         if known.is_none_or(|top| top < time) {
-            self.partitions.change(&partition).top_ms = Some(time);
+            self.partitions.change(&partition, |known| known.top_ms = Some(time));
         }
     }
 
@@ -223,7 +231,7 @@ impl EventTime {
         for partition in all {
             let known = self.partitions.get(&partition).and_then(|known| known.heard_ms);
             if known.is_none() || (heard.contains(&partition) && known != Some(age_ms)) {
-                self.partitions.change(&partition).heard_ms = Some(age_ms);
+                self.partitions.change(&partition, |known| known.heard_ms = Some(age_ms));
             }
         }
         let is_active = |partition: &&Partition| {
@@ -235,7 +243,10 @@ impl EventTime {
         self.idle = active.is_empty();
         // One that has sent nothing yet holds up the others until it is idle.
         let tops: Option<Vec<i64>> = active.iter().map(|partition| partition.top_ms).collect();
-        let least = tops.and_then(|tops| tops.into_iter().min());
+        let least = match fulmar_host::planted(Plant::WatermarkFromFastestPartition) {
+            true => active.iter().filter_map(|partition| partition.top_ms).max(),
+            false => tops.and_then(|tops| tops.into_iter().min()),
+        };
         let next = if last { Some(i64::MAX) } else { least.map(|top| top - self.rule.delay_ms) };
         if let Some(next) = next
             && self.watermark().is_none_or(|watermark| watermark < next)
@@ -244,20 +255,39 @@ impl EventTime {
         }
     }
 
-    /// See [`Kept::delta`]; takes two numbers of parts.
-    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
-        self.partitions.delta(part, out);
-        self.watermark.delta(part + 1, out);
+    /// The next age behind `age_ms`, that of the last epoch, at which the end of an epoch without records
+    /// would let time go on, since partitions are idle by then. Before the first epoch that is at once:
+    /// silence counts from there on. `frees` says that it also matters when all of them are idle.
+    pub fn next_idle_age(&self, age_ms: u64, frees: bool) -> Option<u64> {
+        let idle_ms = self.rule.idle_ms?.unsigned_abs();
+        let mut active: Vec<(u64, Option<i64>)> = Vec::new();
+        for partition in self.partitions.entries().values() {
+            let Some(heard_ms) = partition.heard_ms else { return Some(age_ms) };
+            let until_ms = heard_ms.saturating_add(idle_ms);
+            active.extend((until_ms > age_ms).then_some((until_ms, partition.top_ms)));
+        }
+        active.sort_unstable();
+        let moves = |at: &usize| {
+            let rest = &active[*at..];
+            let tops: Option<Vec<i64>> = rest.iter().map(|(_, top)| *top).collect();
+            match tops.and_then(|tops| tops.into_iter().min()) {
+                Some(least) => self.watermark().is_none_or(|now| now < least - self.rule.delay_ms),
+                None => frees && rest.is_empty(),
+            }
+        };
+        // Those that are idle at an age are all before one place.
+        let is_last = |at: &usize| active.get(*at).is_none_or(|next| next.0 > active[at - 1].0);
+        let place = (1..=active.len()).filter(is_last).find(moves)?;
+        Some(active[place - 1].0)
     }
 
-    /// See [`Kept::snapshot`].
-    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
-        self.partitions.snapshot(part, out);
-        self.watermark.snapshot(part + 1, out);
+    /// What it keeps.
+    pub fn parts(&self) -> Vec<&dyn Part> {
+        vec![&self.partitions, &self.watermark]
     }
 
-    /// See [`Kept::load`].
-    pub fn load(&mut self, second: bool, change: &Change) -> Result<(), Malformed> {
-        if second { self.watermark.load(change) } else { self.partitions.load(change) }
+    /// The same, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.partitions, &mut self.watermark]
     }
 }

@@ -8,7 +8,7 @@
 
 use super::context::Context;
 use super::fates::{Fate, place};
-use super::kept::{Change, Kept};
+use super::kept::{Kept, Part};
 use super::record::Row;
 use crate::eval::eval;
 use crate::plan::Joining;
@@ -33,6 +33,10 @@ impl Codec for Version {
 
     fn read(from: &mut &[u8]) -> Result<Self, Malformed> {
         Ok(Self { values: Option::read(from)?, record: Codec::read(from)? })
+    }
+
+    fn weight(&self) -> usize {
+        self.values.weight() + self.record.weight()
     }
 }
 
@@ -169,21 +173,14 @@ impl TableJoin {
         }
     }
 
-    /// See [`Kept::delta`]; takes two numbers of parts.
-    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
-        self.waiting.delta(part, out);
-        self.versions.delta(part + 1, out);
+    /// What it keeps.
+    pub fn parts(&self) -> Vec<&dyn Part> {
+        vec![&self.waiting, &self.versions]
     }
 
-    /// See [`Kept::snapshot`].
-    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
-        self.waiting.snapshot(part, out);
-        self.versions.snapshot(part + 1, out);
-    }
-
-    /// See [`Kept::load`].
-    pub fn load(&mut self, second: bool, change: &Change) -> Result<(), Malformed> {
-        if second { self.versions.load(change) } else { self.waiting.load(change) }
+    /// The same, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.waiting, &mut self.versions]
     }
 
     /// After everything was loaded.

@@ -3,12 +3,11 @@
 
 use super::context::Context;
 use super::fates::{Fate, place};
-use super::kept::{Change, Kept};
+use super::kept::{Kept, Part};
 use super::record::Row;
 use crate::eval::{Failure, eval};
 use crate::plan::Joining;
 use crate::value::Value;
-use crate::value::codec::Malformed;
 
 /// End and start of a window, the keys, the side, and the number of the row among those.
 type Place = ((i64, i64), (Vec<Value>, (u8, u64)));
@@ -128,18 +127,13 @@ impl WindowJoin {
         }
     }
 
-    /// See [`Kept::delta`].
-    pub fn delta(&mut self, part: u32, out: &mut Vec<Change>) {
-        self.rows.delta(part, out);
+    /// What it keeps.
+    pub fn parts(&self) -> Vec<&dyn Part> {
+        vec![&self.rows]
     }
 
-    /// See [`Kept::snapshot`].
-    pub fn snapshot(&self, part: u32, out: &mut Vec<Change>) {
-        self.rows.snapshot(part, out);
-    }
-
-    /// See [`Kept::load`].
-    pub fn load(&mut self, change: &Change) -> Result<(), Malformed> {
-        self.rows.load(change)
+    /// The same, to be changed.
+    pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.rows]
     }
 }

@@ -26,6 +26,12 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
+/// What a list or a text weighs besides what is in it.
+pub const LIST_WEIGHT: usize = 24;
+
+/// What a value weighs besides what it points to.
+const VALUE_WEIGHT: usize = 32;
+
 /// Something that is kept in the state.
 pub trait Codec: Sized {
     /// Appends it.
@@ -33,6 +39,9 @@ pub trait Codec: Sized {
 
     /// Takes it off the front.
     fn read(from: &mut &[u8]) -> Result<Self, Malformed>;
+
+    /// About how many bytes it takes in memory: the same on every machine, and cheap.
+    fn weight(&self) -> usize;
 
     /// As bytes of its own.
     fn bytes(&self) -> Vec<u8> {
@@ -64,6 +73,10 @@ macro_rules! numbers {
             fn read(from: &mut &[u8]) -> Result<Self, Malformed> {
                 array(from).map(Self::from_le_bytes)
             }
+
+            fn weight(&self) -> usize {
+                size_of::<Self>()
+            }
         }
     )*};
 }
@@ -88,6 +101,10 @@ impl<T: Codec> Codec for Vec<T> {
         }
         Ok(elements)
     }
+
+    fn weight(&self) -> usize {
+        LIST_WEIGHT + self.iter().map(Codec::weight).sum::<usize>()
+    }
 }
 
 impl<A: Codec, B: Codec> Codec for (A, B) {
@@ -98,6 +115,10 @@ impl<A: Codec, B: Codec> Codec for (A, B) {
 
     fn read(from: &mut &[u8]) -> Result<Self, Malformed> {
         Ok((A::read(from)?, B::read(from)?))
+    }
+
+    fn weight(&self) -> usize {
+        self.0.weight() + self.1.weight()
     }
 }
 
@@ -116,6 +137,10 @@ impl<T: Codec> Codec for Option<T> {
             _ => Err(Malformed),
         }
     }
+
+    fn weight(&self) -> usize {
+        8 + self.as_ref().map_or(0, Codec::weight)
+    }
 }
 
 impl Codec for Arc<str> {
@@ -129,6 +154,10 @@ impl Codec for Arc<str> {
         let (text, rest) = from.split_at_checked(len).ok_or(Malformed)?;
         *from = rest;
         str::from_utf8(text).map(Self::from).map_err(|_| Malformed)
+    }
+
+    fn weight(&self) -> usize {
+        LIST_WEIGHT + self.len()
     }
 }
 
@@ -174,6 +203,15 @@ impl Codec for Value {
             _ => return Err(Malformed),
         };
         Ok(value)
+    }
+
+    fn weight(&self) -> usize {
+        VALUE_WEIGHT
+            + match self {
+                Self::Varchar(text) => text.weight(),
+                Self::Json(value) => value.weight(),
+                _ => 0,
+            }
     }
 }
 

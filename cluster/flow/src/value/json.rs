@@ -37,6 +37,18 @@ pub struct Malformed {
 }
 
 impl Json {
+    /// About how many bytes it takes in memory.
+    pub fn weight(&self) -> usize {
+        32 + match self {
+            Self::Null | Self::Bool(_) => 0,
+            Self::Number(text) | Self::String(text) => text.len(),
+            Self::Array(elements) => elements.iter().map(Self::weight).sum(),
+            Self::Object(members) => {
+                members.iter().map(|(name, value)| 16 + name.len() + value.weight()).sum()
+            }
+        }
+    }
+
     /// Reads a text that is one value and nothing else.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
         let mut reader = Reader { text, at: 0 };

@@ -1,0 +1,147 @@
+//! The shape of a plan: a digest of everything that the meaning of its state depends on.
+//!
+//! State is kept by the places of nodes, sources and readers, and by the columns of rows. Two files with
+//! one shape can go on from one another's state; what differs between them are names, topics that are
+//! written, what becomes of bad and late records, and what is computed behind the last operator that keeps
+//! something.
+//!
+//! Invariant: if two plans differ in something that state depends on, their shapes differ. The other way
+//! round a difference that would not matter may be seen as one that does.
+
+use super::expr::{Expr, Kind};
+use super::source::{Source, SourceColumn};
+use super::{Aggregate, Column, Grouping, Joining, Node, Operator, Plan};
+use std::fmt::Write;
+
+/// Changes when operators keep something else for the same plan.
+const VERSION: u32 = 1;
+
+impl Plan {
+    /// The digest.
+    pub fn shape(&self) -> [u8; 16] {
+        let mut text = format!("shape {VERSION}\n");
+        for source in &self.sources {
+            write_source(source, &mut text);
+        }
+        let feeds_state = self.feeding_state();
+        for (node, feeds_state) in self.nodes.iter().zip(feeds_state) {
+            let _ = write!(text, "node {:?} ", node.inputs);
+            write_node(node, feeds_state, &mut text);
+            text.push('\n');
+        }
+        let _ = write!(text, "readers {:?}", self.readers);
+        let digest = blake3::hash(text.as_bytes());
+        *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
+    }
+
+    /// For each node, whether its rows come to a node that keeps something.
+    fn feeding_state(&self) -> Vec<bool> {
+        let consumers = self.consumers();
+        let mut feeds = vec![false; self.nodes.len()];
+        for at in (0..self.nodes.len()).rev() {
+            feeds[at] = consumers[at].is_some_and(|(to, _)| self.nodes[to].uses_time || feeds[to]);
+        }
+        feeds
+    }
+}
+
+fn write_source(source: &Source, out: &mut String) {
+    let _ = write!(out, "source {:?} {:?} (", source.topic, source.primary);
+    for SourceColumn { column, origin, not_null, .. } in &source.columns {
+        let Column { of, role, .. } = column;
+        let _ = write!(out, "{of:?} {role:?} {origin:?} {not_null},");
+    }
+    out.push_str(") checks");
+    write_all(&source.checks, out);
+    let _ = writeln!(out, " {:?}", source.watermark);
+}
+
+fn write_node(node: &Node, feeds_state: bool, out: &mut String) {
+    match &node.operator {
+        Operator::Read { source, reader } => {
+            let _ = write!(out, "read {source} {reader}");
+        }
+        // Rows behind the last state are gone at the end of their epoch.
+        Operator::Filter(_) | Operator::Project(_) if !feeds_state => out.push_str("stateless"),
+        Operator::Filter(condition) => {
+            out.push_str("filter ");
+            write_expr(condition, out);
+        }
+        Operator::Project(exprs) => {
+            out.push_str("project");
+            write_all(exprs, out);
+        }
+        Operator::Assign(windows) => {
+            let _ = write!(out, "{windows:?}");
+        }
+        Operator::Group(grouping) => write_group(grouping, out),
+        Operator::TableJoin { table, reader, joining } => {
+            let _ = write!(out, "table {table} {reader} ");
+            write_joining(joining, out);
+        }
+        Operator::WindowJoin { joining, left, right } => {
+            let _ = write!(out, "windows {left:?} {right:?} ");
+            write_joining(joining, out);
+        }
+        Operator::Sink { .. } => out.push_str("sink"),
+    }
+}
+
+fn write_group(grouping: &Grouping, out: &mut String) {
+    let Grouping { keys, start, end, session_gap_ms, aggregates } = grouping;
+    let _ = write!(out, "group {start} {end} {session_gap_ms:?}");
+    write_all(keys, out);
+    for Aggregate { fold, argument, of, .. } in aggregates {
+        let _ = write!(out, " {fold:?} {of:?}");
+        write_all(argument, out);
+    }
+}
+
+fn write_joining(joining: &Joining, out: &mut String) {
+    let Joining { left_keys, right_keys, condition, keeps_left } = joining;
+    let _ = write!(out, "{keeps_left}");
+    write_all(left_keys, out);
+    write_all(right_keys, out);
+    write_all(condition, out);
+}
+
+fn write_all<'a>(exprs: impl IntoIterator<Item = &'a Expr>, out: &mut String) {
+    out.push('[');
+    for expr in exprs {
+        write_expr(expr, out);
+        out.push(',');
+    }
+    out.push(']');
+}
+
+/// What it computes, without where it stands.
+fn write_expr(expr: &Expr, out: &mut String) {
+    let _ = match &expr.kind {
+        Kind::Column(index) => write!(out, "column {index}"),
+        Kind::Literal(value) => write!(out, "literal {value:?}"),
+        Kind::Not(_) => write!(out, "not"),
+        Kind::And(..) => write!(out, "and"),
+        Kind::Or(..) => write!(out, "or"),
+        Kind::Compare(comparison, ..) => write!(out, "{comparison:?}"),
+        Kind::Arithmetic(arithmetic, ..) => write!(out, "{arithmetic:?}"),
+        Kind::Negate(_) => write!(out, "negate"),
+        Kind::Shift(_, by) => write!(out, "shift {by}"),
+        Kind::IsNull(_) => write!(out, "is null"),
+        Kind::Is(_, wanted) => write!(out, "is {wanted}"),
+        Kind::Same(..) => write!(out, "same"),
+        Kind::In(..) => write!(out, "in"),
+        Kind::Like(_, pattern) => write!(out, "like {:?}", pattern.0.as_str()),
+        Kind::Case(..) => write!(out, "case"),
+        Kind::Cast(_, is_try) => write!(out, "cast {is_try}"),
+        Kind::Call(function, _, pattern) => {
+            let pattern = pattern.as_ref().map(|pattern| pattern.0.as_str());
+            write!(out, "{function:?} {pattern:?}")
+        }
+    };
+    let _ = write!(out, ": {:?}(", expr.of);
+    expr.parts(&mut |part| {
+        write_expr(part, out);
+        out.push(',');
+    });
+    out.push(')');
+}

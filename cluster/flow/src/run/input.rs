@@ -1,0 +1,125 @@
+//! From records to the operators that read them.
+
+use super::Halt;
+use super::context::beside;
+use super::engine::{Engine, State};
+use super::fates::Fate;
+use super::record::{Origin, Record, Row};
+use super::source::{self, Decoded};
+use super::table_join::Version;
+use crate::eval::Failure;
+use crate::sql::statement::{Late, OnError};
+use crate::value::{Value, time};
+use fulmar_types::Plant;
+use std::sync::Arc;
+
+impl Engine {
+    /// Records of a source come in.
+    pub(super) fn read(&mut self, index: usize, records: &[Arc<Record>]) {
+        let plan = Arc::clone(&self.plan);
+        let source = &plan.sources[index];
+        let mut batches: Vec<Vec<Row>> = vec![Vec::new(); self.readers[index].len()];
+        for record in records {
+            if let Some(time) = &mut self.times[index] {
+                time.hear(record.partition);
+            }
+            for reader in &self.readers[index] {
+                self.fates.read((reader.number, record.partition));
+            }
+            match source::decode(source, record) {
+                Ok(Decoded::Row(row)) if source.primary.is_some() => {
+                    self.version(index, record, row);
+                }
+                Ok(Decoded::Gone(key, time)) => self.gone(index, record, key, time),
+                Ok(Decoded::Row(row)) => self.row(index, record, row, &mut batches),
+                Err(failure) => self.bad(index, record, failure),
+            }
+            if self.halt.is_some() {
+                return;
+            }
+        }
+        for (reader, rows) in batches.into_iter().enumerate() {
+            let node = self.readers[index][reader].node;
+            self.push(node, rows);
+        }
+    }
+
+    fn row(&mut self, index: usize, record: &Arc<Record>, row: Row, batches: &mut [Vec<Row>]) {
+        let mut is_late = false;
+        if let Some(time) = &mut self.times[index] {
+            is_late = time.is_late(row.time);
+            time.see(record.partition, row.time);
+        }
+        let mut was_needed = false;
+        for (reader, batch) in self.readers[index].iter().zip(batches) {
+            if is_late && reader.uses_time {
+                was_needed = true;
+                self.fates.settle((reader.number, record.partition), Fate::Late);
+            } else {
+                let record = Arc::clone(record);
+                let origin = Some(Origin { reader: reader.number, record, counts: true });
+                batch.push(Row { origin, ..row.clone() });
+            }
+        }
+        let source = &self.plan.sources[index];
+        let is_told = was_needed && !fulmar_host::planted(Plant::LateRowDropped);
+        if let (true, Late::To(topic)) = (is_told, &source.late) {
+            let reason =
+                format!("its event time {} is before the watermark", time::format(row.time));
+            let failure = Failure::new(source.at, reason);
+            self.late[index].push(beside(source, &topic.text, record, &failure));
+        }
+    }
+
+    fn bad(&mut self, index: usize, record: &Arc<Record>, failure: Failure) {
+        let source = &self.plan.sources[index];
+        let fate = match &source.on_error {
+            OnError::DeadLetter(topic) => {
+                self.dead[index].push(beside(source, &topic.text, record, &failure));
+                Fate::DeadLettered
+            }
+            OnError::Drop => Fate::Dropped,
+            OnError::Fail => {
+                let (topic, record) = (source.topic.clone(), Some(Arc::clone(record)));
+                self.halt = Some(Halt { failure, topic, record });
+                return;
+            }
+        };
+        for reader in &self.readers[index] {
+            self.fates.settle((reader.number, record.partition), fate);
+        }
+    }
+
+    fn version(&mut self, index: usize, record: &Arc<Record>, row: Row) {
+        if let Some(time) = &mut self.times[index] {
+            time.see(record.partition, row.time);
+        }
+        let primary = self.plan.sources[index].primary.clone().unwrap_or_default();
+        let key: Vec<Value> = primary.iter().map(|index| row.values[*index].clone()).collect();
+        self.tell(index, record, (key, row.time), Some(row.values));
+    }
+
+    fn gone(&mut self, index: usize, record: &Arc<Record>, key: Vec<Value>, time: i64) {
+        self.tell(index, record, (key, time), None);
+    }
+
+    /// Tells every join with a table what its topic says.
+    fn tell(
+        &mut self,
+        index: usize,
+        record: &Arc<Record>,
+        (key, time): (Vec<Value>, i64),
+        values: Option<Vec<Value>>,
+    ) {
+        for at in 0..self.readers[index].len() {
+            let reader = self.readers[index][at];
+            assert!(reader.is_table, "reader {} reads a table as a stream", reader.number);
+            let version =
+                Version { values: values.clone(), record: (reader.number, record.partition) };
+            let (state, mut context) = self.at(reader.node);
+            if let State::TableJoin(join) = state {
+                join.version(key.clone(), time, version, &mut context);
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Which changes of a file leave the shape of its plan, so that it can go on from the state of the one
+//! before.
+
+use fulmar_flow::plan;
+
+const FILE: &str = "
+CREATE STREAM s (
+    k VARCHAR NOT NULL, v DECIMAL(6, 2), at TIMESTAMP(3) NOT NULL
+) FROM TOPIC readings
+  WATERMARK at - INTERVAL '2' SECOND ON ERROR DROP LATE DROP;
+INSERT INTO TOPIC alerts KEY who
+SELECT k AS who, window_end AS at, AVG(v) AS mean
+FROM TUMBLE(s, INTERVAL '10' SECOND)
+WHERE v > 10.0
+GROUP BY k, window_start, window_end
+HAVING AVG(v) > 90;
+";
+
+fn shape(text: &str) -> [u8; 16] {
+    plan(text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}")).shape()
+}
+
+/// The shape with something else in a place.
+fn with(what: &str, by: &str) -> [u8; 16] {
+    assert_eq!(FILE.matches(what).count(), 1, "{what}");
+    shape(&FILE.replace(what, by))
+}
+
+#[test]
+fn what_state_does_not_depend_on_leaves_it() {
+    let same = [
+        ("TOPIC alerts", "TOPIC warnings"),
+        ("KEY who", ""),
+        ("who, window_end AS at", "who,\n  window_end AS until"),
+        ("ON ERROR DROP", "ON ERROR DEAD LETTER bad"),
+        ("LATE DROP", "LATE TO late"),
+        ("HAVING AVG(v) > 90", "HAVING AVG(v) > 95"),
+        ("KEY who\nSELECT k AS who", "KEY id\nSELECT UPPER(k) AS id"),
+    ];
+    for (what, by) in same {
+        assert_eq!(with(what, by), shape(FILE), "{by} for {what}");
+    }
+}
+
+#[test]
+fn what_state_depends_on_changes_it() {
+    let different = [
+        ("TOPIC readings", "TOPIC other"),
+        ("k VARCHAR NOT NULL", "k VARCHAR"),
+        ("DECIMAL(6, 2)", "DECIMAL(6, 3)"),
+        ("NULL, v", "NULL, w BIGINT, v"),
+        ("DECIMAL(6, 2)", "DECIMAL(6, 2) CHECK (v < 7.0)"),
+        ("DECIMAL(6, 2)", "DECIMAL(6, 2) PATH '$.other'"),
+        ("INTERVAL '2' SECOND", "INTERVAL '3' SECOND"),
+        ("'2' SECOND", "'2' SECOND IDLE INTERVAL '1' MINUTE"),
+        ("TUMBLE(s, INTERVAL '10' SECOND)", "HOP(s, INTERVAL '5' SECOND, INTERVAL '10' SECOND)"),
+        ("INTERVAL '10' SECOND", "INTERVAL '20' SECOND"),
+        ("WHERE v > 10.0", "WHERE v > 11.0"),
+        ("WHERE v > 10.0", ""),
+        ("AS mean", "AS mean, MAX(v) AS most"),
+    ];
+    for (what, by) in different {
+        assert_ne!(with(what, by), shape(FILE), "{by} for {what}");
+    }
+}
