@@ -1,5 +1,7 @@
 //! The replicated state machine of a site: what the entries of its log mean.
 //!
+//! The list that they come from is `sections.rs`.
+//!
 //! | section | id | file |
 //! |---|---|---|
 //! | topics | 1 | `topics.rs` |
@@ -37,6 +39,7 @@ pub mod outcome;
 pub mod partitions;
 pub mod producers;
 pub mod retention;
+mod sections;
 pub mod spans;
 pub mod state;
 pub mod table;
@@ -45,14 +48,10 @@ pub mod topics;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
-use codec::{Reader, Writer};
-use fulmar_types::{ExitCode, Plant};
+use fulmar_types::ExitCode;
 use gaps::Gap;
-use producers::Producers;
 use state::State;
-use table::{Element, Table, TableError};
-use topics::Topics;
+use table::TableError;
 
 pub use fulmar_store::snapshot::Section;
 
@@ -100,114 +99,8 @@ impl RestoreError {
     }
 }
 
-const TOPICS: u32 = 1;
-const PARTITIONS: u32 = 2;
-const PRODUCERS: u32 = 3;
-const META: u32 = 4;
-const FENCES: u32 = 5;
-const DELETED: u32 = 6;
-const SPANS: u32 = 7;
-const LINKS: u32 = 8;
-const RULES: u32 = 9;
-const MIRRORS: u32 = 10;
-const PROGRESS: u32 = 11;
-const GAPS: u32 = 12;
-const PEERS: u32 = 13;
-const CHANGES: u32 = 14;
-
-/// The version in which a section is written, and the only one that is read.
-const fn version_of(section: u32) -> u32 {
-    match section {
-        // With the age of the site, and by it.
-        PRODUCERS | META => 2,
-        // With the chain, and times.
-        SPANS => 3,
-        // With counts and times.
-        GAPS => 2,
-        // With who changed them, and when.
-        LINKS | RULES => 2,
-        _ => 1,
-    }
-}
-
-fn table_bytes<E: Element>(table: &Table<E>) -> Bytes {
-    let mut out = Writer::new();
-    table.snapshot(&mut out);
-    out.finish()
-}
-
-fn table_from<E: Element>(bytes: &[u8]) -> Result<Table<E>, TableError> {
-    let mut input = Reader::new(bytes);
-    let table = Table::restore(&mut input)?;
-    input.end()?;
-    Ok(table)
-}
-
 impl State {
-    /// All sections, in ascending order of their ids.
-    pub fn snapshot(&self) -> Vec<Section> {
-        let producers = if fulmar_host::planted(Plant::ForgetProducers) {
-            Producers::default().snapshot()
-        } else {
-            self.producers.snapshot()
-        };
-        let gaps = if fulmar_host::planted(Plant::MarkerLostAtLeaderChange) {
-            table_bytes(&Table::<Gap>::default())
-        } else {
-            table_bytes(&self.gaps)
-        };
-        [
-            (TOPICS, self.topics.snapshot()),
-            (PARTITIONS, table_bytes(&self.partitions)),
-            (PRODUCERS, producers),
-            (META, table_bytes(&self.meta)),
-            (FENCES, table_bytes(&self.fences)),
-            (DELETED, table_bytes(&self.deleted)),
-            (SPANS, table_bytes(&self.spans)),
-            (LINKS, table_bytes(&self.links)),
-            (RULES, table_bytes(&self.rules)),
-            (MIRRORS, table_bytes(&self.mirrors)),
-            (PROGRESS, table_bytes(&self.progress)),
-            (GAPS, gaps),
-            (PEERS, table_bytes(&self.peers)),
-            (CHANGES, table_bytes(&self.changes)),
-        ]
-        .into_iter()
-        .map(|(id, bytes)| Section { id, version: version_of(id), bytes })
-        .collect()
-    }
-
-    /// The state that was saved.
-    ///
-    /// # Errors
-    /// [`RestoreError`].
-    pub fn restore(sections: &[Section]) -> Result<Self, RestoreError> {
-        for section in sections {
-            let (id, version) = (section.id, section.version);
-            if !(TOPICS..=CHANGES).contains(&id) || version != version_of(id) {
-                return Err(RestoreError::Unknown { id, version });
-            }
-        }
-        let mut state = Self::default();
-        state.topics = section(sections, TOPICS, Topics::restore)?;
-        state.partitions = section(sections, PARTITIONS, table_from)?;
-        state.producers = section(sections, PRODUCERS, Producers::restore)?;
-        state.meta = section(sections, META, table_from)?;
-        state.fences = section(sections, FENCES, table_from)?;
-        state.deleted = section(sections, DELETED, table_from)?;
-        state.spans = section(sections, SPANS, table_from)?;
-        state.links = section(sections, LINKS, table_from)?;
-        state.rules = section(sections, RULES, table_from)?;
-        state.mirrors = section(sections, MIRRORS, table_from)?;
-        state.progress = section(sections, PROGRESS, table_from)?;
-        state.gaps = section(sections, GAPS, table_from)?;
-        state.peers = section(sections, PEERS, table_from)?;
-        state.changes = section(sections, CHANGES, table_from)?;
-        state.check_consistent().map_err(RestoreError::Inconsistent)?;
-        Ok(state)
-    }
-
-    fn check_consistent(&self) -> Result<(), &'static str> {
+    pub(super) fn check_consistent(&self) -> Result<(), &'static str> {
         let meta = self.meta.get(&()).ok_or("a site without its numbers")?;
         if self.partitions.len() != self.topics.partition_count() {
             return Err("partitions without a topic");
@@ -287,17 +180,4 @@ impl State {
         }
         Ok(())
     }
-}
-
-fn section<T>(
-    sections: &[Section],
-    id: u32,
-    restore: impl FnOnce(&[u8]) -> Result<T, TableError>,
-) -> Result<T, RestoreError> {
-    let mut found = sections.iter().filter(|section| section.id == id);
-    let section = found.next().ok_or(RestoreError::Missing { id })?;
-    if found.next().is_some() {
-        return Err(RestoreError::Damaged { id, error: TableError::Twice });
-    }
-    restore(&section.bytes).map_err(|error| RestoreError::Damaged { id, error })
 }

@@ -10,18 +10,11 @@
 use super::Applied;
 use super::batch::BatchFacts;
 use super::budget::Keeping;
-use super::changes::Change;
-use super::deleted::DeletedName;
-use super::gaps::Gap;
-use super::links::{Link, PeerProgress, Rule};
-use super::meta::{FenceMark, Meta};
-use super::mirrors::{Mirror, Progress};
 use super::outcome::{self, OperationResult, Refusal, UnitResult};
-use super::partitions::{Appending, Partition, Partitions};
+use super::partitions::{Appending, Partition};
 use super::producers::{Forgotten, Producers, Verdict};
 use super::retention::Retention;
 use super::spans::{Piece, Span, spans_max};
-use super::table::Table;
 use super::topics::{
     CHAIN_KEY_CONFIG, TOPIC_CONFIG_BYTES_MAX, TOPIC_CONFIGS_MAX, Topic, Topics, is_valid_name,
     split_chain_key,
@@ -30,53 +23,11 @@ use fulmar_store::entry::{Batch, Entry, Operation, Precondition, UnitView};
 use fulmar_store::{Row, StreamId};
 use fulmar_types::limits::{PARTITIONS_PER_SITE_MAX, PARTITIONS_PER_TOPIC_MAX};
 use fulmar_types::{LogPosition, Offset, PartitionIndex, Plant, TopicId};
-use std::collections::BTreeMap;
+
+pub use super::sections::State;
 
 /// Producers that one entry forgets at most, so that applying it takes no longer than others.
 const PRODUCERS_EXPIRED_MAX: usize = 4_096;
-
-/// Everything that the nodes of a site agree on, apart from the log itself.
-#[derive(Clone, Debug)]
-pub struct State {
-    pub(super) meta: Table<Meta>,
-    pub(super) fences: Table<FenceMark>,
-    pub(super) topics: Topics,
-    pub(super) partitions: Partitions,
-    pub(super) producers: Producers,
-    pub(super) deleted: Table<DeletedName>,
-    pub(super) spans: Table<Span>,
-    pub(super) links: Table<Link>,
-    pub(super) rules: Table<Rule>,
-    pub(super) mirrors: Table<Mirror>,
-    pub(super) progress: Table<Progress>,
-    pub(super) gaps: Table<Gap>,
-    pub(super) peers: Table<PeerProgress>,
-    pub(super) changes: Table<Change>,
-    /// Used only by [`Plant::OffsetFromMemory`].
-    memory: BTreeMap<StreamId, Offset>,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self {
-            meta: Table::new_site(),
-            fences: Table::default(),
-            topics: Topics::default(),
-            partitions: Partitions::default(),
-            producers: Producers::default(),
-            deleted: Table::default(),
-            spans: Table::default(),
-            links: Table::default(),
-            rules: Table::default(),
-            mirrors: Table::default(),
-            progress: Table::default(),
-            gaps: Table::default(),
-            peers: Table::default(),
-            changes: Table::default(),
-            memory: BTreeMap::new(),
-        }
-    }
-}
 
 /// What an entry brought about so far.
 pub(super) struct Step {
@@ -261,57 +212,6 @@ impl State {
             }
         }
         unit.operations().map(|operation| self.apply_operation(step, operation)).collect()
-    }
-
-    fn begin(&mut self) {
-        self.meta.begin();
-        self.fences.begin();
-        self.topics.begin();
-        self.partitions.begin();
-        self.producers.begin();
-        self.deleted.begin();
-        self.spans.begin();
-        self.links.begin();
-        self.rules.begin();
-        self.mirrors.begin();
-        self.progress.begin();
-        self.gaps.begin();
-        self.peers.begin();
-        self.changes.begin();
-    }
-
-    fn commit(&mut self) {
-        self.meta.commit();
-        self.fences.commit();
-        self.topics.commit();
-        self.partitions.commit();
-        self.producers.commit();
-        self.deleted.commit();
-        self.spans.commit();
-        self.links.commit();
-        self.rules.commit();
-        self.mirrors.commit();
-        self.progress.commit();
-        self.gaps.commit();
-        self.peers.commit();
-        self.changes.commit();
-    }
-
-    fn rollback(&mut self) {
-        self.meta.rollback(|_, _| ());
-        self.fences.rollback(|_, _| ());
-        self.topics.rollback();
-        self.partitions.rollback(|_, _| ());
-        self.producers.rollback();
-        self.deleted.rollback(|_, _| ());
-        self.spans.rollback(|_, _| ());
-        self.links.rollback(|_, _| ());
-        self.rules.rollback(|_, _| ());
-        self.mirrors.rollback(|_, _| ());
-        self.progress.rollback(|_, _| ());
-        self.gaps.rollback(|_, _| ());
-        self.peers.rollback(|_, _| ());
-        self.changes.rollback(|_, _| ());
     }
 
     /// The topic and the stream of a partition.
@@ -571,32 +471,5 @@ impl State {
                 partition.strict_producers_from = partition.strict_producers_from.max(above);
             });
         }
-    }
-
-    /// The hash of the whole state.
-    pub fn hash(&self) -> u128 {
-        // A section that somebody forgot to register is missing from the hash as well.
-        let producers =
-            if fulmar_host::planted(Plant::ForgetProducers) { 0 } else { self.producers.hash() };
-        let forgets_gaps = fulmar_host::planted(Plant::MarkerLostAtLeaderChange);
-        let gaps = if forgets_gaps { 0 } else { self.gaps.hash() };
-        [
-            self.meta.hash(),
-            self.fences.hash(),
-            self.topics.hash(),
-            self.partitions.hash(),
-            producers,
-            self.deleted.hash(),
-            self.spans.hash(),
-            self.links.hash(),
-            self.rules.hash(),
-            self.mirrors.hash(),
-            self.progress.hash(),
-            gaps,
-            self.peers.hash(),
-            self.changes.hash(),
-        ]
-        .into_iter()
-        .fold(0, u128::wrapping_add)
     }
 }

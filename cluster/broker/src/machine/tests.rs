@@ -3,6 +3,7 @@
 
 use super::outcome::{OperationResult, Refusal, UnitResult};
 use super::producers::ProducerId;
+use super::sections::{META, MIRRORS, PARTITIONS, PROGRESS, TOPICS};
 use super::*;
 use bytes::Bytes;
 use fulmar_store::StreamId;
