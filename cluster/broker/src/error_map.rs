@@ -40,13 +40,32 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         // As for a full disk: producers try again after it, for as long as they may.
         Refusal::BudgetReached => ErrorCode::KafkaStorageError,
         Refusal::IsMirror => ErrorCode::PolicyViolation,
+        // As Kafka answers for its own.
+        Refusal::IsInternal => ErrorCode::InvalidTopicException,
         Refusal::UnknownLink
         | Refusal::StaleLink { .. }
         | Refusal::InvalidLink
         | Refusal::SiteTaken
         | Refusal::LinkOfOtherSite
         | Refusal::Changed
-        | Refusal::NotAMirror => ErrorCode::InvalidRequest,
+        | Refusal::NotAMirror
+        | Refusal::UnknownPipeline
+        | Refusal::StaleOwner { .. }
+        | Refusal::NotRunning
+        | Refusal::InvalidPipeline
+        | Refusal::OwnInput
+        | Refusal::OtherShape
+        | Refusal::NotSettled
+        | Refusal::UnexpectedEpoch { .. }
+        | Refusal::EpochIncomplete { .. }
+        | Refusal::UnexpectedAppend { .. }
+        | Refusal::AgeGoesBack { .. }
+        | Refusal::NotAnInput
+        | Refusal::NotAnOutput
+        | Refusal::UnexpectedPart { .. }
+        | Refusal::DeltaNeeded
+        | Refusal::UnknownSavepoint
+        | Refusal::SavepointHeld => ErrorCode::InvalidRequest,
     }
 }
 

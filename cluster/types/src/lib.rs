@@ -13,6 +13,7 @@ pub mod gap;
 pub mod id;
 pub mod limits;
 pub mod link;
+pub mod pipeline;
 pub mod plant;
 pub mod probe;
 pub mod rule;

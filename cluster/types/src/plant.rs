@@ -142,6 +142,16 @@ plants! {
     WindowFiresTwice = "window-fires-twice",
     /// Read the partitions of an epoch in an order that depends on the node.
     CanonicalOrderIgnored = "canonical-order-ignored",
+    /// Take the epoch of an owner that is none any more, whatever others have committed since.
+    FencingNotChecked = "fencing-not-checked",
+    /// Note the last record that an epoch has read as the next one to read.
+    InputOffsetOffByOne = "input-offset-off-by-one",
+    /// Go on with the next epoch though not all appends of the last one are there.
+    EpochAppendsUnchecked = "epoch-appends-unchecked",
+    /// Let inputs go that whoever takes over a pipeline would have to read again.
+    ReplayFloorIgnored = "replay-floor-ignored",
+    /// Take for the delta of an owner what the one before had begun to write.
+    DeltaOfOtherFenceTaken = "delta-of-other-fence-taken",
 }
 
 impl Plant {

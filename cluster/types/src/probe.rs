@@ -105,6 +105,10 @@ probes! {
     WaitedForRoom = "pipeline waited for room",
     /// A pipeline ended an epoch without records, since partitions were idle.
     IdleEpoch = "idle epoch",
+    /// A leader proposed a unit for another node.
+    ProposedForPeer = "proposed for a peer",
+    /// A node asked the leader to propose a unit, and was not told what became of it.
+    ProposalForPeerUnknown = "proposal for a peer unknown",
 }
 
 impl Probe {

@@ -143,9 +143,11 @@ impl State {
         reached
     }
 
-    /// Up to where nobody waits for the records of a partition.
+    /// Up to where nobody waits for the records of a partition: no site, and no pipeline that would have
+    /// to read them again.
     pub fn delivered(&self, topic: &Topic, stream: StreamId) -> Offset {
-        self.reached(topic, stream).all
+        let reached = self.reached(topic, stream).all;
+        self.replayed_from(stream).map_or(reached, |from| reached.min(from))
     }
 
     /// Bytes of the batches that a partition keeps.
@@ -214,8 +216,19 @@ impl State {
         }
     }
 
-    /// Up to where records of a partition may go in a site of this age. `None` if nothing has to.
+    /// Up to where records of a partition may go in a site of this age. `None` if nothing has to, or what
+    /// has to go is still to be read again.
     fn leaving(&self, topic: &Topic, stream: StreamId, age_ms: u64) -> Option<Leaving> {
+        let leaving = self.due(topic, stream, age_ms)?;
+        let Some(from) = self.replayed_from(stream) else { return Some(leaving) };
+        // A leader that proposed what cannot go would do so again and again.
+        let start = self.floor(stream, leaving.start.min(from));
+        let is_something = start > self.known(stream).log_start;
+        is_something.then(|| Leaving { start, aged: leaving.aged.min(start) })
+    }
+
+    /// Up to where the records of a partition have had their time.
+    fn due(&self, topic: &Topic, stream: StreamId, age_ms: u64) -> Option<Leaving> {
         let Keeping { retention, policy } = topic.keeping;
         let spans = || self.spans(stream);
         if policy == BudgetPolicy::KeepNewest {

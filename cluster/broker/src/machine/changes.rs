@@ -1,4 +1,4 @@
-//! Who changed a link or a rule, and when; and the last changes of all of them.
+//! Who changed a link, a rule, a pipeline or a savepoint, and when; and the last changes of all of them.
 //!
 //! Invariants: a change is noted by the entry that makes it, in its order; who made it is what the node
 //! knew that took the request, and when is the time of the entry; the number of changes that are kept, and
@@ -55,6 +55,10 @@ pub enum ChangeOf {
     Link,
     /// A rule.
     Rule,
+    /// A pipeline.
+    Pipeline,
+    /// A savepoint.
+    Savepoint,
 }
 
 impl ChangeOf {
@@ -62,6 +66,8 @@ impl ChangeOf {
         match self {
             Self::Link => 1,
             Self::Rule => 2,
+            Self::Pipeline => 3,
+            Self::Savepoint => 4,
         }
     }
 
@@ -69,6 +75,8 @@ impl ChangeOf {
         match number {
             1 => Some(Self::Link),
             2 => Some(Self::Rule),
+            3 => Some(Self::Pipeline),
+            4 => Some(Self::Savepoint),
             _ => None,
         }
     }
@@ -79,6 +87,8 @@ impl fmt::Display for ChangeOf {
         f.write_str(match self {
             Self::Link => "link",
             Self::Rule => "rule",
+            Self::Pipeline => "pipeline",
+            Self::Savepoint => "savepoint",
         })
     }
 }
@@ -86,8 +96,8 @@ impl fmt::Display for ChangeOf {
 /// A change.
 ///
 /// ```text
-/// number u64 | part u32 | who len u32, UTF-8 | wall ms u64 | of u8 = 1 link, 2 rule
-/// | name len u32, UTF-8 | text len u32, UTF-8
+/// number u64 | part u32 | who len u32, UTF-8 | wall ms u64 | of u8 = 1 link, 2 rule, 3 pipeline,
+/// 4 savepoint/// | name len u32, UTF-8 | text len u32, UTF-8
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -99,7 +109,7 @@ pub struct Change {
     pub changed: Changed,
     /// Of what.
     pub of: ChangeOf,
-    /// The name of the link, or the topic of the rule.
+    /// The name of it, or the topic of the rule.
     pub name: String,
     /// What differs, for people.
     pub text: String,

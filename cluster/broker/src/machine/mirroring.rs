@@ -11,14 +11,17 @@ use super::gaps::{Gap, gaps_max};
 use super::links::{Link, PeerProgress, Rule};
 use super::mirrors::{Mirror, Progress};
 use super::outcome::{OperationResult, Refusal};
+use super::pipelines::Making;
 use super::state::{Append, State, Step};
 use super::topics::is_valid_name;
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
 use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition};
+use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, Plant, TopicId};
+use std::collections::BTreeSet;
 
 /// Rules of a site, at most.
 pub const RULES_MAX: usize = 4_096;
@@ -26,15 +29,18 @@ pub const RULES_MAX: usize = 4_096;
 /// The tag of a partition in which nothing was ever written.
 pub const NO_TAG: Tag = [0; 16];
 
-/// Whether a link or a rule is still the one that somebody has looked at.
-fn check_expected(expected: Option<u64>, number: Option<u64>) -> Result<(), Refusal> {
-    match expected {
-        Some(expected) if expected != number.unwrap_or(0) => Err(Refusal::Changed),
-        _ => Ok(()),
-    }
-}
-
 impl State {
+    /// Whether a link, a rule or a pipeline is still the one that somebody has looked at.
+    pub(super) fn check_expected(
+        expected: Option<u64>,
+        number: Option<u64>,
+    ) -> Result<(), Refusal> {
+        match expected {
+            Some(expected) if expected != number.unwrap_or(0) => Err(Refusal::Changed),
+            _ => Ok(()),
+        }
+    }
+
     /// The links, by name.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.iter()
@@ -60,9 +66,45 @@ impl State {
         self.rules.get(&topic.to_owned())
     }
 
-    /// The rule by which the records of a topic may go to a region. Without one they go nowhere.
+    /// The rule by which the records of a topic may go to a region. Without one they go nowhere, but for
+    /// what pipelines have made of topics that all may go there as they are.
     pub fn rule_to(&self, topic: &str, region: &str) -> Option<&Rule> {
-        self.rule(topic).filter(|rule| rule.definition.lets_go_to(region))
+        if is_internal(topic) {
+            return None;
+        }
+        match self.rule(topic) {
+            Some(rule) => Some(rule).filter(|rule| rule.definition.lets_go_to(region)),
+            None => self.inherited_rule(topic, region),
+        }
+    }
+
+    /// What a topic is made of that pipelines write, by name; and whether there is more.
+    pub fn made_of(&self, topic: &str) -> Option<&Making> {
+        self.topics.by_name(topic).and_then(|topic| self.makings.get(&topic.id))
+    }
+
+    /// The first of the rules of all that a topic is made of, if each lets its topic go to a region as it
+    /// is. What has no rule may itself be made of others.
+    fn inherited_rule(&self, topic: &str, region: &str) -> Option<&Rule> {
+        let (mut seen, mut ahead) = (BTreeSet::new(), vec![topic]);
+        let mut first: Option<&Rule> = None;
+        while let Some(topic) = ahead.pop() {
+            let making = self.made_of(topic).filter(|making| !making.has_more)?;
+            for input in making.of.iter().filter(|input| !is_internal(input)) {
+                if !seen.insert(input.as_str()) {
+                    continue;
+                }
+                let Some(rule) = self.rule(input) else {
+                    ahead.push(input);
+                    continue;
+                };
+                if !rule.definition.lets_go_to(region) || !rule.definition.is_verbatim() {
+                    return None;
+                }
+                first = first.filter(|first| first.topic < rule.topic).or(Some(rule));
+            }
+        }
+        first
     }
 
     /// What a topic is a copy of, if it is one.
@@ -105,12 +147,12 @@ impl State {
         match operation {
             LinkOperation::SetLink { name, expected, who, definition } => {
                 let number = self.links.get(&name).map(|link| link.number);
-                check_expected(expected, number)?;
+                Self::check_expected(expected, number)?;
                 self.set_link(step, (name, who), definition)
             }
             LinkOperation::SetRule { topic, expected, who, definition, secret } => {
                 let number = self.rules.get(&topic).map(|rule| rule.number);
-                check_expected(expected, number)?;
+                Self::check_expected(expected, number)?;
                 self.set_rule(step, (topic, who), (definition, secret))
             }
             LinkOperation::CreateMirror(new) => self.create_mirror(new),
@@ -169,7 +211,7 @@ impl State {
         (topic, who): (String, String),
         (definition, secret): (RuleDefinition, RuleSecret),
     ) -> Result<OperationResult, Refusal> {
-        if !is_valid_name(&topic) || !definition.is_within_limits() {
+        if !is_valid_name(&topic) || is_internal(&topic) || !definition.is_within_limits() {
             return Err(Refusal::InvalidLink);
         }
         let before = self.rules.get(&topic).map(|rule| rule.definition.settings());
@@ -190,7 +232,7 @@ impl State {
     }
 
     /// Takes note of a change, and says who made it when.
-    fn note(
+    pub(super) fn note(
         &mut self,
         step: &Step,
         (of, name, who): (ChangeOf, &str, String),

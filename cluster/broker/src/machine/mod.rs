@@ -17,7 +17,15 @@
 //! | progress of mirrors | 11 | `mirrors.rs` |
 //! | gap markers | 12 | `gaps.rs` |
 //! | progress of peers | 13 | `links.rs` |
-//! | changes of links and rules | 14 | `changes.rs` |
+//! | changes of links, rules and pipelines | 14 | `changes.rs` |
+//! | pipelines | 15 | `pipelines.rs` |
+//! | who runs them, and how far they have come | 16 | `pipelines.rs` |
+//! | what they say of themselves | 17 | `pipelines.rs` |
+//! | positions in their inputs | 18 | `pipelines.rs` |
+//! | epochs that no delta covers | 19 | `pipelines.rs` |
+//! | deltas | 20 | `pipelines.rs` |
+//! | savepoints | 21 | `pipelines.rs` |
+//! | what topics are made of | 22 | `pipelines.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or
@@ -30,6 +38,7 @@ pub mod budget;
 pub mod changes;
 pub mod codec;
 pub mod deleted;
+mod deploying;
 pub mod gaps;
 pub mod links;
 pub mod meta;
@@ -37,6 +46,8 @@ pub mod mirroring;
 pub mod mirrors;
 pub mod outcome;
 pub mod partitions;
+pub mod pipelines;
+pub mod piping;
 pub mod producers;
 pub mod retention;
 mod sections;
@@ -50,6 +61,7 @@ mod tests;
 
 use fulmar_types::ExitCode;
 use gaps::Gap;
+use pipelines::Run;
 use state::State;
 use table::TableError;
 
@@ -120,7 +132,8 @@ impl State {
         }
         self.check_mirrors()?;
         self.check_gaps()?;
-        self.check_spans()
+        self.check_spans()?;
+        self.check_pipelines()
     }
 
     /// A mirror is a topic, and its partitions have their progress; nothing else has.
@@ -177,6 +190,52 @@ impl State {
         }
         if spans.next().is_some() {
             return Err("a span of a partition that is not there");
+        }
+        Ok(())
+    }
+
+    /// A pipeline has how far it has come, a topic for its state, and nothing belongs to one that is not
+    /// there.
+    fn check_pipelines(&self) -> Result<(), &'static str> {
+        let is_there = |name: &String| self.runs.get(name).is_some();
+        if self.runs.len() != self.pipelines.len() {
+            return Err("a run without its pipeline");
+        }
+        for pipeline in self.pipelines.iter() {
+            let topic = self.topics.get(pipeline.topic);
+            let run = self.runs.get(&pipeline.name).ok_or("a pipeline without its run")?;
+            let next = topic.and_then(|topic| self.partitions.get(&topic.first_stream));
+            let next = next.ok_or("a pipeline without a topic for its state")?.next;
+            if self.deltas(&pipeline.name).any(|delta| delta.end > next) {
+                return Err("a delta behind the end of its topic");
+            }
+            let logged = self.logged_epochs(&pipeline.name);
+            let ranges: usize = logged.map(|epoch| epoch.ranges.len()).sum();
+            if ranges != run.logged_ranges as usize {
+                return Err("a pipeline without the epochs that no delta covers");
+            }
+        }
+        for position in self.positions.iter() {
+            let stream = self.partitions.get(&position.stream);
+            if stream.is_none() || !is_there(&position.pipeline) {
+                return Err("a position of a pipeline or a partition that is not there");
+            }
+        }
+        for epoch in self.epochs.iter() {
+            let run = self.runs.get(&epoch.pipeline);
+            let is_open = |run: &Run| epoch.epoch > run.delta_epoch && epoch.epoch <= run.epoch;
+            if !run.is_some_and(is_open) {
+                return Err("an epoch that a delta covers, or of no pipeline");
+            }
+        }
+        let has_pipeline = self.deltas.iter().all(|delta| is_there(&delta.pipeline))
+            && self.savepoints.iter().all(|savepoint| is_there(&savepoint.pipeline))
+            && self.facts.iter().all(|facts| is_there(&facts.pipeline));
+        if !has_pipeline {
+            return Err("something of a pipeline that is not there");
+        }
+        if self.makings.iter().any(|making| self.topics.get(making.topic).is_none()) {
+            return Err("what a topic is made of that is not there");
         }
         Ok(())
     }

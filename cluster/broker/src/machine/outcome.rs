@@ -81,6 +81,32 @@ pub enum OperationResult {
         /// The offset of its first record.
         base_offset: Offset,
     },
+    /// A pipeline is what was asked for.
+    PipelineSet {
+        /// The number of the definition.
+        number: u64,
+    },
+    /// A pipeline has another owner, or none.
+    Claimed {
+        /// The number that the owner names from now on.
+        fence: u64,
+    },
+    /// An epoch of a pipeline is what it is.
+    EpochCommitted,
+    /// A delta is complete.
+    DeltaDone,
+    /// A pipeline does not go on.
+    Halted,
+    /// The owner of a pipeline was asked for a delta, or there is one.
+    DeltaWanted {
+        /// That of this epoch or of a later one is the one to wait for.
+        epoch: u64,
+    },
+    /// A savepoint is there, or is gone.
+    SavepointSet {
+        /// The number of the definition.
+        number: u64,
+    },
 }
 
 /// Why a unit had no effect.
@@ -173,6 +199,82 @@ pub enum Refusal {
     /// The budget of the partition is reached, and other sites lack what would have to go.
     #[error("the budget of the partition is reached, and other sites lack what would have to go")]
     BudgetReached,
+    /// There is no such pipeline.
+    #[error("there is no such pipeline")]
+    UnknownPipeline,
+    /// Another claim stands by now.
+    #[error("the pipeline has another owner by now, or none; its fence is {fence}")]
+    StaleOwner {
+        /// The number of that claim.
+        fence: u64,
+    },
+    /// The pipeline is paused, or has failed.
+    #[error("the pipeline is paused, or has failed")]
+    NotRunning,
+    /// A name, a text, a list or an epoch is not what it may be.
+    #[error("a name, a text or a list of the pipeline is empty, too long, or not what it may be")]
+    InvalidPipeline,
+    /// A pipeline reads what it writes.
+    #[error("the pipeline would read a topic that it writes")]
+    OwnInput,
+    /// The state does not fit what the pipeline does.
+    #[error(
+        "the state belongs to a pipeline of another shape; begin fresh, or from a savepoint of this shape"
+    )]
+    OtherShape,
+    /// The state does not cover everything that has been done.
+    #[error("the state does not cover yet what has been put out; pause the pipeline first")]
+    NotSettled,
+    /// It is not the turn of this epoch.
+    #[error("it is not the turn of this epoch, but of {next}")]
+    UnexpectedEpoch {
+        /// The one whose turn it is.
+        next: u64,
+    },
+    /// The last epoch has appends that are not there.
+    #[error("only {appended} appends of the last epoch are there")]
+    EpochIncomplete {
+        /// How many are there.
+        appended: u32,
+    },
+    /// It is not the turn of this append.
+    #[error("it is not the turn of this append, but of {next}")]
+    UnexpectedAppend {
+        /// The one whose turn it is.
+        next: u32,
+    },
+    /// An epoch ends before the one before it.
+    #[error("an epoch cannot end before the age {age_ms}")]
+    AgeGoesBack {
+        /// The age at which the last one ended, in milliseconds.
+        age_ms: u64,
+    },
+    /// The pipeline does not read the partition.
+    #[error("the pipeline does not read this partition")]
+    NotAnInput,
+    /// The pipeline does not write the topic.
+    #[error("the pipeline does not write this topic")]
+    NotAnOutput,
+    /// The parts of a delta lie elsewhere.
+    #[error("what was written of the delta lies from {first} to {end}")]
+    UnexpectedPart {
+        /// Where it begins.
+        first: Offset,
+        /// Where it ends.
+        end: Offset,
+    },
+    /// There are too many epochs that no delta covers.
+    #[error("there are too many epochs that the state does not cover")]
+    DeltaNeeded,
+    /// The topic has the state of a pipeline.
+    #[error("the topic has the state of a pipeline, which alone writes to it and removes it")]
+    IsInternal,
+    /// There is no such savepoint of the pipeline.
+    #[error("there is no such savepoint of the pipeline")]
+    UnknownSavepoint,
+    /// Savepoints need the state of the pipeline.
+    #[error("the pipeline has savepoints; remove them first, or with it")]
+    SavepointHeld,
 }
 
 /// The outcome of an entry: one result per unit.
@@ -268,6 +370,13 @@ impl OperationResult {
             Self::Skipped => put(out, 11, &[]),
             Self::PeerNoted => put(out, 12, &[]),
             Self::NotKept { base_offset } => put(out, 13, &[base_offset.0]),
+            Self::PipelineSet { number } => put(out, 14, &[number]),
+            Self::Claimed { fence } => put(out, 15, &[fence]),
+            Self::EpochCommitted => put(out, 16, &[]),
+            Self::DeltaDone => put(out, 17, &[]),
+            Self::Halted => put(out, 18, &[]),
+            Self::DeltaWanted { epoch } => put(out, 19, &[epoch]),
+            Self::SavepointSet { number } => put(out, 20, &[number]),
         }
     }
 
@@ -292,6 +401,13 @@ impl OperationResult {
             11 => Self::Skipped,
             12 => Self::PeerNoted,
             13 => Self::NotKept { base_offset: take_offset(input)? },
+            14 => Self::PipelineSet { number: take_varint(input)? },
+            15 => Self::Claimed { fence: take_varint(input)? },
+            16 => Self::EpochCommitted,
+            17 => Self::DeltaDone,
+            18 => Self::Halted,
+            19 => Self::DeltaWanted { epoch: take_varint(input)? },
+            20 => Self::SavepointSet { number: take_varint(input)? },
             _ => return Err(CodecError::Tag),
         })
     }
@@ -323,6 +439,24 @@ impl Refusal {
             Self::LinkOfOtherSite => put(out, 21, &[]),
             Self::Changed => put(out, 22, &[]),
             Self::BudgetReached => put(out, 23, &[]),
+            Self::UnknownPipeline => put(out, 24, &[]),
+            Self::StaleOwner { fence } => put(out, 25, &[fence]),
+            Self::NotRunning => put(out, 26, &[]),
+            Self::InvalidPipeline => put(out, 27, &[]),
+            Self::OwnInput => put(out, 28, &[]),
+            Self::OtherShape => put(out, 29, &[]),
+            Self::NotSettled => put(out, 30, &[]),
+            Self::UnexpectedEpoch { next } => put(out, 31, &[next]),
+            Self::EpochIncomplete { appended } => put(out, 32, &[u64::from(appended)]),
+            Self::UnexpectedAppend { next } => put(out, 33, &[u64::from(next)]),
+            Self::AgeGoesBack { age_ms } => put(out, 34, &[age_ms]),
+            Self::NotAnInput => put(out, 35, &[]),
+            Self::NotAnOutput => put(out, 36, &[]),
+            Self::UnexpectedPart { first, end } => put(out, 37, &[first.0, end.0]),
+            Self::DeltaNeeded => put(out, 38, &[]),
+            Self::IsInternal => put(out, 39, &[]),
+            Self::UnknownSavepoint => put(out, 40, &[]),
+            Self::SavepointHeld => put(out, 41, &[]),
         }
     }
 
@@ -354,6 +488,24 @@ impl Refusal {
             21 => Self::LinkOfOtherSite,
             22 => Self::Changed,
             23 => Self::BudgetReached,
+            24 => Self::UnknownPipeline,
+            25 => Self::StaleOwner { fence: take_varint(input)? },
+            26 => Self::NotRunning,
+            27 => Self::InvalidPipeline,
+            28 => Self::OwnInput,
+            29 => Self::OtherShape,
+            30 => Self::NotSettled,
+            31 => Self::UnexpectedEpoch { next: take_varint(input)? },
+            32 => Self::EpochIncomplete { appended: take_u32(input)? },
+            33 => Self::UnexpectedAppend { next: take_u32(input)? },
+            34 => Self::AgeGoesBack { age_ms: take_varint(input)? },
+            35 => Self::NotAnInput,
+            36 => Self::NotAnOutput,
+            37 => Self::UnexpectedPart { first: take_offset(input)?, end: take_offset(input)? },
+            38 => Self::DeltaNeeded,
+            39 => Self::IsInternal,
+            40 => Self::UnknownSavepoint,
+            41 => Self::SavepointHeld,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -388,6 +540,13 @@ mod tests {
             OperationResult::Skipped,
             OperationResult::PeerNoted,
             OperationResult::NotKept { base_offset: Offset(7) },
+            OperationResult::PipelineSet { number: 300 },
+            OperationResult::Claimed { fence: 301 },
+            OperationResult::EpochCommitted,
+            OperationResult::DeltaDone,
+            OperationResult::Halted,
+            OperationResult::DeltaWanted { epoch: 302 },
+            OperationResult::SavepointSet { number: 303 },
         ];
         let refusals = [
             Refusal::UnknownTopic,
@@ -413,6 +572,24 @@ mod tests {
             Refusal::LinkOfOtherSite,
             Refusal::Changed,
             Refusal::BudgetReached,
+            Refusal::UnknownPipeline,
+            Refusal::StaleOwner { fence: 300 },
+            Refusal::NotRunning,
+            Refusal::InvalidPipeline,
+            Refusal::OwnInput,
+            Refusal::OtherShape,
+            Refusal::NotSettled,
+            Refusal::UnexpectedEpoch { next: 3 },
+            Refusal::EpochIncomplete { appended: 2 },
+            Refusal::UnexpectedAppend { next: 1 },
+            Refusal::AgeGoesBack { age_ms: 300 },
+            Refusal::NotAnInput,
+            Refusal::NotAnOutput,
+            Refusal::UnexpectedPart { first: Offset(1), end: Offset(2) },
+            Refusal::DeltaNeeded,
+            Refusal::IsInternal,
+            Refusal::UnknownSavepoint,
+            Refusal::SavepointHeld,
         ];
         let mut results = vec![UnitResult::Done(done)];
         results.extend(refusals.map(UnitResult::Refused));

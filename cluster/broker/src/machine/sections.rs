@@ -12,6 +12,7 @@ use super::links::{Link, PeerProgress, Rule};
 use super::meta::{FenceMark, Meta};
 use super::mirrors::{Mirror, Progress};
 use super::partitions::Partitions;
+use super::pipelines::{Delta, Facts, LoggedEpoch, Making, Pipeline, Position, Run, Savepoint};
 use super::producers::Producers;
 use super::spans::Span;
 use super::table::{Element, Table, TableError};
@@ -182,6 +183,14 @@ sections! {
     GAPS = 12, version 2, gaps: Table<Gap>;
     PEERS = 13, version 1, peers: Table<PeerProgress>;
     CHANGES = 14, version 1, changes: Table<Change>;
+    PIPELINES = 15, version 1, pipelines: Table<Pipeline>;
+    RUNS = 16, version 1, runs: Table<Run>;
+    FACTS = 17, version 1, facts: Table<Facts>;
+    POSITIONS = 18, version 1, positions: Table<Position>;
+    EPOCHS = 19, version 1, epochs: Table<LoggedEpoch>;
+    DELTAS = 20, version 1, deltas: Table<Delta>;
+    SAVEPOINTS = 21, version 1, savepoints: Table<Savepoint>;
+    MAKINGS = 22, version 1, makings: Table<Making>;
 }
 
 impl Default for State {

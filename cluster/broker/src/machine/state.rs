@@ -22,6 +22,7 @@ use super::topics::{
 use fulmar_store::entry::{Batch, Entry, Operation, Precondition, UnitView};
 use fulmar_store::{Row, StreamId};
 use fulmar_types::limits::{PARTITIONS_PER_SITE_MAX, PARTITIONS_PER_TOPIC_MAX};
+use fulmar_types::pipeline::is_internal;
 use fulmar_types::{LogPosition, Offset, PartitionIndex, Plant, TopicId};
 
 pub use super::sections::State;
@@ -245,6 +246,9 @@ impl State {
                 if self.mirrors.get(&topic.id).is_some() {
                     return Err(Refusal::IsMirror);
                 }
+                if is_internal(&topic.name) {
+                    return Err(Refusal::IsInternal);
+                }
                 let (topic, chain_key, retention) =
                     (topic.id, topic.chain_key, topic.keeping.retention);
                 let facts = BatchFacts::read(batch.bytes(), step.entry_ms);
@@ -275,10 +279,25 @@ impl State {
                 Ok(OperationResult::ProducersExpired { count })
             }
             Operation::Link(operation) => self.apply_link(step, operation),
+            Operation::Pipeline(operation) => self.apply_pipeline(step, operation),
         }
     }
 
     pub(super) fn create_topic(
+        &mut self,
+        id: TopicId,
+        name: String,
+        partitions: u32,
+        configs: Vec<(String, String)>,
+    ) -> Result<OperationResult, Refusal> {
+        if is_internal(&name) {
+            return Err(Refusal::InvalidTopicName);
+        }
+        self.new_topic(id, name, partitions, configs)
+    }
+
+    /// The same, also for the state of a pipeline.
+    pub(super) fn new_topic(
         &mut self,
         id: TopicId,
         name: String,
@@ -318,6 +337,9 @@ impl State {
         changes: Vec<(String, Option<String>)>,
     ) -> Result<OperationResult, Refusal> {
         let topic = self.topics.get(id).ok_or(Refusal::UnknownTopic)?;
+        if is_internal(&topic.name) {
+            return Err(Refusal::IsInternal);
+        }
         let mut configs = if replaces { Vec::new() } else { topic.configs.clone() };
         for (name, value) in changes {
             // The key of the hash chains is not a setting: a chain that goes on with another would
@@ -334,7 +356,17 @@ impl State {
     }
 
     fn delete_topic(&mut self, step: &mut Step, id: TopicId) -> Result<OperationResult, Refusal> {
-        let topic = self.topics.remove(id).ok_or(Refusal::UnknownTopic)?;
+        let topic = self.topics.get(id).ok_or(Refusal::UnknownTopic)?;
+        if is_internal(&topic.name) {
+            return Err(Refusal::IsInternal);
+        }
+        self.drop_topic(step, id);
+        Ok(OperationResult::TopicDeleted)
+    }
+
+    /// Removes a topic that is there, with everything that belongs to it.
+    pub(super) fn drop_topic(&mut self, step: &mut Step, id: TopicId) {
+        let topic = self.topics.remove(id).expect("it was found a moment ago");
         for stream in topic.streams() {
             let partition = self.partitions.remove(&stream);
             assert!(partition.is_some(), "every stream of a topic has a partition");
@@ -343,11 +375,12 @@ impl State {
             self.progress.remove(&stream);
             self.gaps.drop_stream(stream);
             self.peers.drop_stream(stream);
+            self.positions.drop_stream(stream);
             step.dropped_streams.push(stream);
         }
         self.mirrors.remove(&id);
+        self.makings.remove(&id);
         self.deleted.deleted(topic.name, &mut self.meta);
-        Ok(OperationResult::TopicDeleted)
     }
 
     pub(super) fn append(

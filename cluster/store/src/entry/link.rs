@@ -271,7 +271,7 @@ impl LinkOperation {
         match self {
             Self::SetLink { name, expected, who, definition } => {
                 put_text(out, name);
-                out.put_u64_le(expected.unwrap_or(WHATEVER));
+                put_expected(out, *expected);
                 put_text(out, who);
                 out.put_u8(u8::from(definition.is_some()));
                 let Some(link) = definition else { return };
@@ -287,7 +287,7 @@ impl LinkOperation {
             }
             Self::SetRule { topic, expected, who, definition, secret } => {
                 put_text(out, topic);
-                out.put_u64_le(expected.unwrap_or(WHATEVER));
+                put_expected(out, *expected);
                 put_text(out, who);
                 put_rule(out, definition, secret);
             }
@@ -344,7 +344,11 @@ impl LinkOperation {
     }
 }
 
-fn read_expected(reader: &mut Reader<'_>) -> Option<Option<u64>> {
+pub(super) fn put_expected(out: &mut BytesMut, expected: Option<u64>) {
+    out.put_u64_le(expected.unwrap_or(WHATEVER));
+}
+
+pub(super) fn read_expected(reader: &mut Reader<'_>) -> Option<Option<u64>> {
     let number = reader.u64()?;
     Some((number != WHATEVER).then_some(number))
 }

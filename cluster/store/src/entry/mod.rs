@@ -31,6 +31,7 @@
 mod builder;
 mod link;
 mod operation;
+mod pipeline;
 mod rule;
 mod unit;
 
@@ -40,6 +41,7 @@ mod tests;
 pub use builder::{EntryBuilder, PushError, unit_bytes_max};
 pub use link::{LinkOperation, MirrorPlace, NewMirror, Tag};
 pub use operation::{Batch, Operation, Precondition};
+pub use pipeline::{EpochPlace, InputRange, NewPipeline, PipelineChange, PipelineOperation};
 pub use rule::RuleSecret;
 pub use unit::{Unit, UnitView, Units};
 

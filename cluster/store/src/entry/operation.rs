@@ -14,6 +14,7 @@
 //!              8 v1  alter topic       topic [u8; 16] | replaces u8 | changes u16
 //!                                      | (key text, 0 u8 | 1 u8, value text) per change
 //!           9 to 14                    links and mirrors, see `link.rs`
+//!          15 to 23                    pipelines, see `pipeline.rs`
 //! text               len u16 | UTF-8
 //! ```
 //!
@@ -23,6 +24,7 @@
 //! Never: validate a batch here. What is stored is what the client sent.
 
 use super::link::{self, LinkOperation};
+use super::pipeline::{self, PipelineOperation};
 use super::{EntryError, ITEM_HEADER_BYTES};
 use crate::reader::Reader;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -130,6 +132,8 @@ pub enum Operation {
     },
     /// Something about links and mirrors.
     Link(LinkOperation),
+    /// Something about pipelines.
+    Pipeline(PipelineOperation),
 }
 
 /// The bytes of a record batch, and where they lie in the entry that they were decoded from.
@@ -359,6 +363,7 @@ impl Operation {
             Self::ExpireProducers { .. } => EXPIRE_PRODUCERS,
             Self::AlterTopic { .. } => ALTER_TOPIC,
             Self::Link(operation) => operation.kind(),
+            Self::Pipeline(operation) => operation.kind(),
         }
     }
 
@@ -380,6 +385,7 @@ impl Operation {
                 16 + 1 + 2 + changes.iter().map(change).sum::<usize>()
             }
             Self::Link(operation) => operation.body_len(),
+            Self::Pipeline(operation) => operation.body_len(),
         }
     }
 
@@ -403,6 +409,7 @@ impl Operation {
                 changes.len() <= usize::from(u16::MAX) && changes.iter().all(fits)
             }
             Self::Link(operation) => operation.is_encodable(),
+            Self::Pipeline(operation) => operation.is_encodable(),
             _ => true,
         }
     }
@@ -445,6 +452,7 @@ impl Operation {
                 }
             }
             Self::Link(operation) => operation.encode(out),
+            Self::Pipeline(operation) => operation.encode(out),
         }
     }
 
@@ -470,6 +478,9 @@ impl Operation {
             (ALTER_TOPIC, VERSION_1) => item.whole(payload, "changes of a topic", read_alter_topic),
             (kind @ link::SET_LINK..=link::PEER_HAS, VERSION_1) => {
                 LinkOperation::decode(payload, kind, item).map(Self::Link)
+            }
+            (kind @ pipeline::SET_PIPELINE..=pipeline::SET_SAVEPOINT, VERSION_1) => {
+                PipelineOperation::decode(payload, kind, item).map(Self::Pipeline)
             }
             _ => Err(item.unknown()),
         }

@@ -37,6 +37,7 @@ impl Unit {
     pub fn has_records(&self) -> bool {
         self.operations.iter().any(|operation| match operation {
             Operation::Append { .. } | Operation::Link(LinkOperation::MirrorAppend { .. }) => true,
+            Operation::Pipeline(operation) => operation.has_records(),
             Operation::Noop
             | Operation::CreateTopic { .. }
             | Operation::DeleteTopic { .. }
