@@ -127,6 +127,14 @@ impl Cluster {
         separate
     }
 
+    /// The same site with connections of its own, and nothing known of it. For a site that was put back
+    /// to an older copy of itself: its leaders have epochs again that clients have seen the end of.
+    pub fn afresh(&self) -> Self {
+        let shared = &self.0;
+        let (bootstrap, settings) = (shared.bootstrap.clone(), shared.settings.clone());
+        Self::new(Arc::clone(&shared.network), bootstrap, settings)
+    }
+
     /// How this client behaves.
     pub fn settings(&self) -> &Settings {
         &self.0.settings

@@ -62,6 +62,10 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the taking side looks whether its mirrors are still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Why nothing more of a copy comes whose origin has another history, and what to do.
+const FORKED: &str = "a fork: its origin has other records, as one that was put back to an older copy; \
+                      if the origin is right, delete this copy, and it is made anew";
+
 /// How often a mirror that cannot be made is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -133,6 +137,7 @@ impl Target {
             taking: Arc::clone(&taking),
             rooms: Arc::clone(&rooms),
             proposing: Arc::new(Semaphore::new(PROPOSING_BYTES_MAX)),
+            copies: BTreeSet::new(),
         };
         let _taking_up = task::spawn_owned(taker.run(offered));
         Self { parts, taking, rooms, offers, stopped: BTreeSet::new(), _taking_up }
@@ -247,7 +252,7 @@ impl Target {
         let Some(taken) = taking.remove(&part) else { return false };
         let (topic, partition) = (taken.topic, part.partition);
         self.parts.context.host.report(Event::LinkForked { topic, partition, offset });
-        self.parts.stopped(topic, partition, "it differs from its origin (a fork)");
+        self.parts.stopped(topic, partition, FORKED);
         true
     }
 }
@@ -265,6 +270,8 @@ struct Taker {
     rooms: Rooms,
     /// Bytes that may be proposed.
     proposing: Arc<Semaphore>,
+    /// The mirrors of this session, those included of which nothing more comes.
+    copies: BTreeSet<TopicId>,
 }
 
 /// What there is for an offered topic on this site.
@@ -278,7 +285,7 @@ enum Here {
 }
 
 impl Taker {
-    async fn run(self, mut offered: watch::Receiver<Option<Vec<Offered>>>) {
+    async fn run(mut self, mut offered: watch::Receiver<Option<Vec<Offered>>>) {
         loop {
             match time::timeout(LOOK_EVERY, offered.changed()).await {
                 Ok(Ok(())) => {}
@@ -297,7 +304,8 @@ impl Taker {
             if !self.parts.context.leads().await {
                 return self.parts.end(Ended::Deposed);
             }
-            let wanted = |topic: &&Offered| self.parts.link.definition.takes(&topic.name);
+            let link = Arc::clone(&self.parts.link);
+            let wanted = |topic: &&Offered| link.definition.takes(&topic.name);
             for topic in topics.iter().filter(wanted) {
                 self.take_up(topic).await;
             }
@@ -316,13 +324,11 @@ impl Taker {
 
     /// Whether a mirror that this session takes is not there any more.
     fn lacks_one(&self) -> bool {
-        let taken: BTreeSet<TopicId> =
-            locked(&self.taking).values().map(|taken| taken.topic).collect();
         let site = self.parts.context.broker.site();
-        site.read(|state| taken.iter().any(|topic| state.topics().get(*topic).is_none()))
+        site.read(|state| self.copies.iter().any(|topic| state.topics().get(*topic).is_none()))
     }
 
-    async fn take_up(&self, topic: &Offered) {
+    async fn take_up(&mut self, topic: &Offered) {
         let name = self.parts.link.definition.name_of(&topic.name);
         let can_be =
             is_valid_name(&name) && (1..=PARTITIONS_PER_TOPIC_MAX).contains(&topic.partitions);
@@ -332,6 +338,7 @@ impl Taker {
         loop {
             match self.here(topic) {
                 Here::Mirror(mirror, marks) => {
+                    self.copies.insert(mirror);
                     for (partition, mark) in (0..).zip(marks) {
                         self.take(topic.topic, mirror, PartitionIndex(partition), mark).await;
                     }

@@ -123,6 +123,8 @@ plants! {
     BudgetDropsUnsent = "budget-drops-unsent",
     /// Acknowledge what is refused because a budget is reached.
     BlockAcknowledges = "block-acknowledges",
+    /// Go on with any mirror, whatever tag it shows.
+    VerifyNothing = "verify-nothing",
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever
     /// offset is next.
     ProgressInMemory = "progress-in-memory",

@@ -1,13 +1,14 @@
-//! A link says that a mirror and its origin have parted only if somebody has parted them: in no run
-//! is a site put back to an older copy of itself, so there is no fork (DESIGN of mirrors: two
-//! histories are never merged; here there is one).
+//! A link says that a mirror and its origin have parted only if somebody has parted them, by putting a
+//! site back to an older copy of itself (DESIGN of mirrors: two histories are never merged; while
+//! nobody does that there is one).
 
 use super::{Check, Observation};
 use fulmar_types::{Event, Probe};
 
-/// Counts the links that went on, and takes no fork.
+/// Counts the links that went on, and takes no fork before there can be one.
 #[derive(Default)]
 pub struct ForksHaveCause {
+    may_fork: bool,
     compared: u64,
 }
 
@@ -19,7 +20,7 @@ impl Check for ForksHaveCause {
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         match seen.event {
             Event::Probe(Probe::LinkResumed) => self.compared += 1,
-            Event::LinkForked { topic, partition, offset } => {
+            Event::LinkForked { topic, partition, offset } if !self.may_fork => {
                 return Err(format!(
                     "{}: partition {partition} of topic {topic} and its mirror are said to differ \
                      before offset {offset}, and nobody has parted them",
@@ -29,6 +30,10 @@ impl Check for ForksHaveCause {
             _ => {}
         }
         Ok(())
+    }
+
+    fn put_back(&mut self) {
+        self.may_fork = true;
     }
 
     fn compared(&self) -> u64 {
@@ -51,5 +56,8 @@ mod tests {
         let text = text.expect("nobody made it");
         assert!(text.contains("node 2 of site 0") && text.contains("before offset 7"), "{text}");
         assert_eq!(check.compared(), 1);
+        check.put_back();
+        let forked = Event::LinkForked { topic, partition, offset: Offset(7) };
+        assert_eq!(run(&mut check, &[(2, forked)]), None, "there are two histories now");
     }
 }

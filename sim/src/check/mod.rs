@@ -28,7 +28,12 @@ mod topics_current;
 mod votes_kept;
 
 use fulmar_types::{Event, NodeId};
+use std::collections::BTreeMap;
 use std::fmt;
+
+/// Sites of a scenario are fewer. A site that was put back to an older copy of itself is another site for
+/// the checks, since nothing that it promised after the copy holds; its number grows by this.
+const SITES: u16 = 1 << 10;
 
 /// A node of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +46,11 @@ pub struct SiteNode {
 
 impl fmt::Display for SiteNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {} of site {}", self.node, self.site)
+        write!(f, "node {} of site {}", self.node, self.site % SITES)?;
+        match self.site / SITES {
+            0 => Ok(()),
+            times => write!(f, " (put back {times} times)"),
+        }
     }
 }
 
@@ -101,6 +110,9 @@ pub trait Check {
     /// of its log does not hold any more.
     fn wiped(&mut self, _node: SiteNode) {}
 
+    /// A site was put back to an older copy of itself; from now on its events come under another number.
+    fn put_back(&mut self) {}
+
     /// Something was done to the disk of a node that may well end its process.
     fn harmed(&mut self, _node: SiteNode, _harm: Harm) {}
 
@@ -112,6 +124,8 @@ pub trait Check {
 pub struct Checks {
     checks: Vec<Box<dyn Check + Send>>,
     violation: Option<Violation>,
+    /// How often a site was put back to an older copy of itself.
+    put_back: BTreeMap<u16, u16>,
 }
 
 impl Default for Checks {
@@ -135,6 +149,7 @@ impl Default for Checks {
                 Box::<epochs_agree::EpochsAgree>::default(),
             ],
             violation: None,
+            put_back: BTreeMap::new(),
         }
     }
 }
@@ -146,6 +161,7 @@ impl Checks {
         if self.violation.is_some() {
             return;
         }
+        let seen = &Observation { at: self.now(seen.at), ..*seen };
         for check in &mut self.checks {
             if let Err(text) = check.observe(seen) {
                 self.violation =
@@ -155,8 +171,28 @@ impl Checks {
         }
     }
 
+    /// A node as the checks know it.
+    fn now(&self, node: SiteNode) -> SiteNode {
+        let times = self.put_back_times(node.site);
+        SiteNode { site: node.site + times * SITES, ..node }
+    }
+
+    /// How often a site was put back to an older copy of itself.
+    pub fn put_back_times(&self, site: u16) -> u16 {
+        self.put_back.get(&site).copied().unwrap_or(0)
+    }
+
+    /// Tells every check that a site was put back to an older copy of itself.
+    pub fn put_back(&mut self, site: u16) {
+        *self.put_back.entry(site).or_default() += 1;
+        for check in &mut self.checks {
+            check.put_back();
+        }
+    }
+
     /// Tells every check that the disk of a node was emptied.
     pub fn wiped(&mut self, node: SiteNode) {
+        let node = self.now(node);
         for check in &mut self.checks {
             check.wiped(node);
         }
@@ -164,6 +200,7 @@ impl Checks {
 
     /// Tells every check what was done to the disk of a node.
     pub fn harmed(&mut self, node: SiteNode, harm: Harm) {
+        let node = self.now(node);
         for check in &mut self.checks {
             check.harmed(node, harm);
         }

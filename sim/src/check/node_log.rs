@@ -1,7 +1,8 @@
 //! The logs of the nodes, as their events tell them: which term has the entry at which index.
 //!
 //! What lies below an installed snapshot is taken as present: the snapshot's state is compared by
-//! `applied_equal`.
+//! `applied_equal`. So is what a node finds that was never heard of: its site was put back to an older copy
+//! of itself.
 
 use super::{Observation, SiteNode};
 use fulmar_types::{Event, LogIndex, LogPosition, Term};
@@ -10,7 +11,9 @@ use std::collections::BTreeMap;
 /// The log of one node.
 #[derive(Default)]
 pub struct NodeLog {
-    /// The end of the snapshot that was installed last.
+    /// Entries below this index are covered by a snapshot.
+    start: LogIndex,
+    /// The last of them, unless it was cut off.
     covered: Option<LogPosition>,
     terms: BTreeMap<LogIndex, Term>,
 }
@@ -18,7 +21,7 @@ pub struct NodeLog {
 impl NodeLog {
     /// Entries below this index are covered by a snapshot.
     pub fn start(&self) -> LogIndex {
-        self.covered.map_or(LogIndex(0), |covered| covered.index.next())
+        self.start
     }
 
     /// The term of the entry at an index, where that is known.
@@ -34,7 +37,8 @@ impl NodeLog {
 
     fn install(&mut self, last: LogPosition, tail_kept: bool) {
         self.covered = Some(last);
-        self.terms = self.terms.split_off(&self.start());
+        self.start = last.index.next();
+        self.terms = self.terms.split_off(&self.start);
         if !tail_kept {
             self.terms.clear();
         }
@@ -47,6 +51,8 @@ impl NodeLog {
             }
             Event::Truncated { from } => {
                 self.terms.split_off(from);
+                self.start = self.start.min(*from);
+                self.covered = self.covered.filter(|covered| covered.index < *from);
             }
             Event::Recovered { last, snapshot, .. } => {
                 self.terms.split_off(&last.map_or(LogIndex(0), |last| last.index.next()));
@@ -71,8 +77,14 @@ pub struct NodeLogs(BTreeMap<SiteNode, NodeLog>);
 impl NodeLogs {
     /// Takes note of an event, and returns the log of its node.
     pub fn follow(&mut self, seen: &Observation<'_>) -> &NodeLog {
+        let is_new = !self.0.contains_key(&seen.at);
         let log = self.0.entry(seen.at).or_default();
         log.follow(seen.event);
+        if let Event::Recovered { last: Some(last), .. } = seen.event
+            && is_new
+        {
+            log.install(*last, false);
+        }
         log
     }
 

@@ -89,6 +89,15 @@ fn sectors(from: u64, to: u64) -> std::ops::Range<u64> {
 }
 
 impl Image {
+    /// A file with these bytes, all of them durable.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut image = Self::default();
+        image.write(0, bytes);
+        let flush = image.begin_flush();
+        image.end_flush(flush);
+        image
+    }
+
     /// The length that a process sees.
     pub fn len_bytes(&self) -> u64 {
         self.live.len() as u64

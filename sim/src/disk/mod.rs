@@ -25,7 +25,7 @@ mod system;
 mod tests;
 
 pub use handle::SimDisk;
-pub use system::any_file;
+pub use system::{DiskCopy, any_file};
 
 use crate::prng::Prng;
 use crate::spread::Spread;
@@ -305,6 +305,16 @@ impl DiskSim {
     /// Replaces the disk by an empty one. The process on the machine should have ended before.
     pub fn wipe(&self, machine: NodeId) {
         self.shared.with(machine, |system, _, _| system.wipe());
+    }
+
+    /// What a disk holds, as its process sees it.
+    pub fn copy(&self, machine: NodeId) -> DiskCopy {
+        self.shared.with(machine, |system, _, _| system.copy())
+    }
+
+    /// Makes a disk what it was when it was copied. The process on the machine should have ended before.
+    pub fn put_back(&self, machine: NodeId, copy: &DiskCopy) {
+        self.shared.with(machine, |system, tap, _| system.put_back(tap, copy));
     }
 
     /// Every file with its length, ordered by name.

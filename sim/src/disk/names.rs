@@ -200,6 +200,16 @@ impl Names {
         inside.map(|(path, entry)| (path, *entry))
     }
 
+    /// Names that are durable.
+    pub fn of(names: BTreeMap<PathBuf, Entry>) -> Self {
+        Self { live: names.clone(), durable: names, ..Self::default() }
+    }
+
+    /// Every name that there is.
+    pub fn all(&self) -> impl Iterator<Item = (&PathBuf, Entry)> {
+        self.live.iter().map(|(path, entry)| (path, *entry))
+    }
+
     /// Every file that there is.
     pub fn files(&self) -> impl Iterator<Item = (&PathBuf, FileId)> {
         self.live.iter().filter_map(|(path, entry)| match entry {

@@ -35,6 +35,10 @@ struct Stored {
     handles: u32,
 }
 
+/// What a disk held at one moment: of every name, the bytes; nothing for a directory.
+#[derive(Clone, Debug, Default)]
+pub struct DiskCopy(BTreeMap<PathBuf, Option<Vec<u8>>>);
+
 /// A file system.
 pub struct FileSystem {
     /// The number of its machine, for the trace.
@@ -483,6 +487,33 @@ impl FileSystem {
     pub fn wipe(&mut self) {
         self.names = Names::default();
         self.process_died();
+    }
+
+    /// What the disk holds, as its process sees it.
+    pub fn copy(&self) -> DiskCopy {
+        let bytes = |entry: Entry| match entry {
+            Entry::File(file) => Some(self.live(file).unwrap_or_default().to_vec()),
+            Entry::Directory => None,
+        };
+        DiskCopy(self.names.all().map(|(path, entry)| (path.clone(), bytes(entry))).collect())
+    }
+
+    /// A disk that holds a copy, all of it durable, takes the place of this one.
+    pub fn put_back(&mut self, tap: Tap<'_>, copy: &DiskCopy) {
+        self.wipe();
+        let mut names = BTreeMap::new();
+        for (path, bytes) in &copy.0 {
+            let entry = bytes.as_ref().map_or(Entry::Directory, |bytes| {
+                let file = FileId(self.next_file);
+                self.next_file += 1;
+                let image = Image::of(bytes);
+                self.files.insert(file, Stored { image, path: path.clone(), handles: 0 });
+                self.tell(tap, Kind::DiskWrite, (file.0, 0), bytes);
+                Entry::File(file)
+            });
+            names.insert(path.clone(), entry);
+        }
+        self.names = Names::of(names);
     }
 }
 

@@ -34,6 +34,8 @@ pub struct History {
     kept: BTreeMap<PartitionName, Kept>,
     markers: BTreeMap<PartitionName, Vec<Marker>>,
     payloads: BTreeSet<Payload>,
+    /// When each site was put back to an older copy of itself last.
+    put_back: BTreeMap<String, Time>,
 }
 
 impl History {
@@ -67,7 +69,33 @@ impl History {
         assert!(operation.returned.is_none(), "{operation} ends twice");
         assert!(operation.invoked <= returned, "{operation} ends before it begins, {returned}");
         operation.returned = Some(returned);
-        answer(&mut operation.action);
+        // What was asked before the site was put back to an older copy may have been answered before too.
+        let put_back = self.put_back.get(&operation.partition.site);
+        if put_back.is_none_or(|at| operation.invoked > *at) {
+            answer(&mut operation.action);
+        }
+    }
+
+    /// Notes that a site was put back to what it was at an earlier moment. What it has answered since does
+    /// not hold any more: records that were acknowledged may be gone, and what was read may have been one
+    /// of them.
+    pub fn put_back(&mut self, site: &str, (copied, now): (Time, Time)) {
+        let of_site = self.operations.iter_mut().filter(|of| of.partition.site == site);
+        for operation in of_site.filter(|of| of.returned.is_some_and(|at| at > copied)) {
+            match &mut operation.action {
+                Action::Produce { outcome, .. } => *outcome = ProduceOutcome::Unknown,
+                Action::Read { outcome, .. } => *outcome = ReadOutcome::Nothing,
+                Action::Latest { end } => *end = None,
+                Action::Earliest { start } => *start = None,
+                Action::Keep { outcome, .. } => *outcome = ChangeOutcome::Unknown,
+            }
+        }
+        self.put_back.insert(site.to_owned(), now);
+    }
+
+    /// Whether a site was put back to an older copy of itself.
+    pub fn was_put_back(&self, site: &str) -> bool {
+        self.put_back.contains_key(site)
     }
 
     /// Notes that a produce request ended.

@@ -219,6 +219,17 @@ kinds! {
         down = "down": Span<HumanDuration>;
     }
 
+    /// Somebody puts a site back to an older copy of itself: all of its nodes, to what their disks held
+    /// when the fault fired. What was acknowledged since is lost, by intention.
+    Restore = "restore" {
+        /// The site of whoever is meant, all of it.
+        target = "target": TargetChoice;
+        /// How old the copy is when it is put back.
+        age = "age": Span<HumanDuration>;
+        /// How long after it was put back the first node starts.
+        down = "down": Span<HumanDuration>;
+    }
+
     /// Bits of a file on disk flip.
     Rot = "rot" {
         /// The nodes.

@@ -9,16 +9,18 @@ use super::sink::Sink;
 use super::stage::{Death, Overlay, Stage};
 use crate::check::Harm;
 use crate::disk::{DiskOp, PathMatch};
+use crate::history::{History, Time};
 use crate::scenario::fault::{Others, RotPlace, Which};
 use crate::scenario::{
     Between, Direction, Drawn, Fault, FixedTrigger, Links, NodeAddress, Place, ScheduledFault,
-    Target, describe,
+    SiteName, Target, describe,
 };
 use fulmar_types::Probe;
 use madsim::task::NodeId as Machine;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often the harness looks whether a disk that was to fail has done so.
@@ -30,13 +32,14 @@ type Way = (Machine, Machine);
 /// The chaos of one run.
 pub struct Chaos {
     stage: Arc<Stage>,
+    history: Arc<Mutex<History>>,
     over: AtomicBool,
 }
 
 impl Chaos {
     /// Starts the timetable. Times count from now.
-    pub fn begin(stage: Arc<Stage>) -> Arc<Self> {
-        let chaos = Arc::new(Self { stage, over: AtomicBool::new(false) });
+    pub fn begin(stage: Arc<Stage>, history: Arc<Mutex<History>>) -> Arc<Self> {
+        let chaos = Arc::new(Self { stage, history, over: AtomicBool::new(false) });
         for scheduled in chaos.stage.drawn.faults.clone() {
             drop(madsim::task::spawn(chaos.clone().wait_and_fire(scheduled)));
         }
@@ -145,6 +148,9 @@ impl Chaos {
                 self.clock_step(fault, &step.target, by_ms, lasts).await;
             }
             Fault::Wipe(wipe) => self.wipe(fault, &wipe.target, wipe.down.0).await,
+            Fault::Restore(restore) => {
+                self.restore(fault, &restore.target, (restore.age.0, restore.down.0)).await;
+            }
             Fault::Rot(rot) => {
                 let many = (rot.bits.get(), rot.down.0);
                 self.rot(fault, &rot.target, rot.file, many);
@@ -183,6 +189,35 @@ impl Chaos {
                 self.stage.bring_up(&node).await;
             }
         }
+    }
+
+    /// Keeps a copy of the sites of a target, and puts them back to it later.
+    async fn restore(&self, fault: &Fault<Drawn>, target: &Target, times: (Duration, Duration)) {
+        let (age, down) = times;
+        let nodes = self.stage.resolve(target);
+        let sites: BTreeSet<SiteName> = nodes.into_iter().map(|node| node.site).collect();
+        let copies: Vec<_> = sites.iter().filter_map(|site| self.stage.copy_site(site)).collect();
+        let copied = Time(self.stage.machines.now_ns());
+        self.last(age).await;
+        if self.is_over() {
+            return;
+        }
+        for copy in copies {
+            let Some(nodes) = self.stage.put_back(&copy) else { continue };
+            self.forget(&copy.site, copied);
+            self.took_effect(fault, &format!("{}, to what it was at {copied}", copy.site));
+            self.last(down).await;
+            for node in nodes {
+                self.stage.bring_up(&node).await;
+            }
+        }
+    }
+
+    /// What a site has answered since it was copied does not hold any more.
+    fn forget(&self, site: &SiteName, copied: Time) {
+        let now = Time(self.stage.machines.now_ns());
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.put_back(site.as_str(), (copied, now));
     }
 
     async fn pause(&self, fault: &Fault<Drawn>, target: &Target, lasts: Duration) {

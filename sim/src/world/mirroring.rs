@@ -9,6 +9,7 @@
 //!
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
+use super::forks;
 use super::line::{self, Line};
 use super::lines::{Copy, Lines, Pair, Watching};
 use super::marking::{self, Marked};
@@ -16,7 +17,7 @@ use super::reading::{Reader, Sizes};
 use super::rules::{Rules, Turning};
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
-use crate::history::{ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
+use crate::history::{Action, ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
 use crate::net::Papers;
 use crate::prng::Prng;
 use crate::report::Verdict;
@@ -250,7 +251,8 @@ impl Mirrors {
                 if let Some(text) = self.contradicts(&part, &origin) {
                     return Some(Verdict::Safety { check: "mirror_prefix".to_owned(), text });
                 }
-                let (copy, of) = match whole(workloads, &part, &origin, deadline_ns).await {
+                let copy = (&mirror.of, &part);
+                let (copy, of) = match whole(workloads, copy, &origin, deadline_ns).await {
                     Ok(read) => read,
                     Err(verdict) => return Some(verdict),
                 };
@@ -337,12 +339,18 @@ struct Origin {
     acked: BTreeMap<Offset, Time>,
     /// How long records are kept, if not for good.
     kept: Option<Kept>,
+    /// All that anybody ever sent to it, if its site was put back to an older copy of itself: what it had
+    /// before is not known otherwise.
+    sent: Option<BTreeSet<Payload>>,
 }
 
 impl Origin {
     /// What is wrong with a record at an offset. Of one that has expired since, and whose producer
     /// was never told where it is, nothing is known.
     fn contradicts(&self, offset: Offset, payload: Payload) -> Option<String> {
+        if self.sent.as_ref().is_some_and(|sent| sent.contains(&payload)) {
+            return None;
+        }
         let known = self.ever.get(&offset);
         let has = match known {
             Some(known) if *known == payload => return None,
@@ -363,6 +371,7 @@ fn origins(history: &Mutex<History>, mirror: &Mirror<Drawn>) -> Vec<(PartitionIn
     let mut found = Vec::new();
     for (name, read) in history.read_backs().iter().filter(|(name, _)| is_of(name)) {
         let acked = history.operations().iter().filter(|of| of.partition == *name);
+        let sent = history.was_put_back(&name.site).then(|| sent_to(&history, name));
         let (mut ever, mut told) = (BTreeMap::new(), BTreeMap::new());
         for operation in acked {
             let Some((batch, base)) = operation.acked() else { continue };
@@ -373,16 +382,26 @@ fn origins(history: &Mutex<History>, mirror: &Mirror<Drawn>) -> Vec<(PartitionIn
         }
         ever.extend(read.records.iter().map(|record| (record.offset, record.payload)));
         let kept = history.kept().get(name).copied();
-        found.push((name.partition, Origin { read: read.clone(), ever, acked: told, kept }));
+        found.push((name.partition, Origin { read: read.clone(), ever, acked: told, kept, sent }));
     }
     found
+}
+
+/// All that anybody ever sent to a partition.
+fn sent_to(history: &History, name: &PartitionName) -> BTreeSet<Payload> {
+    let of_partition = history.operations().iter().filter(|of| of.partition == *name);
+    let batches = of_partition.filter_map(|operation| match &operation.action {
+        Action::Produce { batch, .. } => Some(&batch.payloads),
+        _ => None,
+    });
+    batches.flatten().copied().collect()
 }
 
 /// Reads a mirror until it has come to the end of its origin, and compares the two. Returns the sizes of
 /// its batches.
 async fn whole(
     workloads: &Workloads,
-    (site, topic, partition): &Part,
+    (of, (site, topic, partition)): (&SiteName, &Part),
     origin: &Origin,
     deadline_ns: u64,
 ) -> Result<(ReadBack, Sizes), Verdict> {
@@ -398,16 +417,34 @@ async fn whole(
     };
     loop {
         let read = reader.whole(&name).await;
+        let mut is_fork = false;
         if let Ok((mirror, sizes)) = &read {
-            if let Some(text) = differs(mirror, origin) {
+            if origin.sent.is_some() {
+                is_fork = match forks::parted(mirror, &origin.read) {
+                    Ok(parted) => parted.is_some(),
+                    Err(text) => {
+                        let (check, text) = ("mirror_merged".to_owned(), format!("{name} {text}"));
+                        return Err(Verdict::Safety { check, text });
+                    }
+                };
+            }
+            if is_fork {
+                if forks::is_told(workloads, (site, of), (topic, partition)).await {
+                    return Ok((mirror.clone(), sizes.clone()));
+                }
+            } else if let Some(text) = differs(mirror, origin) {
                 let text = format!("{name} {text}");
                 return Err(Verdict::Safety { check: "mirror_equal".to_owned(), text });
             }
-            if mirror.end() >= origin.read.end() {
+            if !is_fork && mirror.end() >= origin.read.end() {
                 return Ok((mirror.clone(), sizes.clone()));
             }
         }
         if workloads.stage().machines.now_ns() > deadline_ns {
+            if is_fork {
+                let text = format!("{name} has parted from its origin, and nobody says so");
+                return Err(Verdict::Liveness { check: "fork_told".to_owned(), text });
+            }
             let at =
                 read.map_or_else(|text| text, |(mirror, _)| format!("it ends at {}", mirror.end()));
             let text = format!("{name} has not come to offset {}: {at}", origin.read.end());

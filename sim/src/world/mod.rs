@@ -17,6 +17,7 @@
 //! | `secrets`, `eavesdrop` | records of which not everything may leave, and who listens whether it does |
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
+//! | `forks` | copies whose origin was put back to an older copy of itself |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
@@ -29,6 +30,7 @@ pub mod chaos;
 mod eavesdrop;
 pub mod ending;
 mod foreign;
+mod forks;
 mod limits;
 mod line;
 mod lines;
@@ -236,7 +238,7 @@ async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> V
     }
     workloads.begin();
     madsim::time::sleep(stage.drawn.run.warmup.0).await;
-    let chaos = Chaos::begin(stage.clone());
+    let chaos = Chaos::begin(stage.clone(), shared.history.clone());
     madsim::time::sleep(stage.drawn.run.chaos.0).await;
     chaos.end();
     stage.sink.say(stage.machines.now_ns(), || "the chaos is over".to_owned());

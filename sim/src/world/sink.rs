@@ -122,6 +122,20 @@ impl Sink {
         state.checks.wiped(node);
     }
 
+    /// A site was put back to an older copy of itself: nothing that it promised since holds.
+    pub fn put_back(&self, site: u16) {
+        let mut state = self.state();
+        state.views.retain(|node, _| node.site != site);
+        state.leaders.remove(&site);
+        state.elected.remove(&site);
+        state.checks.put_back(site);
+    }
+
+    /// How often a site was put back to an older copy of itself.
+    pub fn put_back_times(&self, site: u16) -> u16 {
+        self.state().checks.put_back_times(site)
+    }
+
     /// Something was done to the disk of a node.
     pub fn harmed(&self, node: SiteNode, harm: Harm) {
         self.state().checks.harmed(node, harm);

@@ -7,7 +7,7 @@
 
 use super::sink::Sink;
 use crate::check::SiteNode;
-use crate::disk::{DiskConfig, PowerLoss};
+use crate::disk::{DiskConfig, DiskCopy, PowerLoss};
 use crate::machine::Machines;
 use crate::net::{Crossed, Line, Link, Papers, Trunk};
 use crate::scenario::{
@@ -103,6 +103,13 @@ struct Mutable {
     slow: BTreeMap<NodeAddress, Vec<Duration>>,
     /// What fits on disks that somebody else's files fill.
     full: BTreeMap<NodeAddress, Vec<u64>>,
+}
+
+/// What the disks of all nodes of a site held at one moment.
+pub struct SiteCopy {
+    /// The site.
+    pub site: SiteName,
+    disks: BTreeMap<NodeAddress, DiskCopy>,
 }
 
 /// Machines, nodes and clients of a run.
@@ -340,6 +347,42 @@ impl Stage {
         self.sink.wiped(self.site_node(node));
         self.emptied.get(node).expect("every node has one").store(true, Ordering::Relaxed);
         true
+    }
+
+    fn nodes_of(&self, site: &SiteName) -> Vec<NodeAddress> {
+        self.nodes.keys().filter(|node| node.site == *site).cloned().collect()
+    }
+
+    /// Whether every node of a site is what it was set up as.
+    fn is_whole(&self, site: &SiteName) -> bool {
+        let lacks =
+            |at: &NodeAddress| self.is_gone(at) || self.sink.view(self.site_node(at)).rejoins;
+        !self.nodes_of(site).iter().any(lacks)
+    }
+
+    /// Copies the disks of a site, all at one moment. `None` if a node of it is damaged.
+    pub fn copy_site(&self, site: &SiteName) -> Option<SiteCopy> {
+        let disks = self.machines.disks();
+        let copy = |node: NodeAddress| {
+            let copy = disks.copy(self.machine(&node));
+            (node, copy)
+        };
+        let disks = || self.nodes_of(site).into_iter().map(copy).collect();
+        self.is_whole(site).then(|| SiteCopy { site: site.clone(), disks: disks() })
+    }
+
+    /// Ends all nodes of a site and puts their disks back to a copy. Returns the nodes, which are down;
+    /// `None` if one was damaged since.
+    pub fn put_back(&self, copy: &SiteCopy) -> Option<Vec<NodeAddress>> {
+        if !self.is_whole(&copy.site) {
+            return None;
+        }
+        for (node, disk) in &copy.disks {
+            self.take_down(node, Death::Crash);
+            self.machines.disks().put_back(self.machine(node), disk);
+        }
+        self.sink.put_back(self.site_number(&copy.site));
+        Some(copy.disks.keys().cloned().collect())
     }
 
     /// Starts a node that is down, unless it is gone for good.

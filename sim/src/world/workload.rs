@@ -456,7 +456,9 @@ impl Client {
             delivery_timeout: Duration::from_secs(20),
             in_flight_max: if idempotent { 5 } else { 1 },
         };
-        let producer = Producer::new(self.cluster.clone(), settings);
+        let mut producer = Producer::new(self.cluster.clone(), settings.clone());
+        // What they still have to say comes in its own time.
+        let (mut earlier, mut lives) = (Vec::new(), 0);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let batch_records = produce.batch_records.get().max(1);
         let interval = self.interval(produce.rate.interval()) * batch_records;
@@ -464,6 +466,11 @@ impl Client {
         while !self.stopped() {
             self.turn(interval).await;
             let Ok(permit) = room.clone().acquire_owned().await else { return };
+            if lives != self.stage.sink.put_back_times(self.stage.site_number(&self.site)) {
+                lives += 1;
+                let afresh = Producer::new(self.cluster.afresh(), settings.clone());
+                earlier.push(std::mem::replace(&mut producer, afresh));
+            }
             let (partition, records, batch) = self.batch(&produce, sequence, idempotent);
             sequence += u64::from(batch_records);
             let count = batch.count();
