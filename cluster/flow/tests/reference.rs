@@ -181,7 +181,13 @@ fn drive(case: &Case, driving: Driving) -> Driven {
             }
         }
         let is_last = at + 1 == case.epochs.len() && case.ends;
-        all.push(engine.end_epoch(epoch.age_ms, is_last).expect("no result stops it"));
+        engine.begin_end(epoch.age_ms, is_last);
+        all.push(loop {
+            // As many rows at a time as records.
+            if let Some(written) = engine.end_some(driving.batch).expect("no result stops it") {
+                break written;
+            }
+        });
         if let Some(storing) = driving.taken_over {
             stored.store(&mut engine, storing);
             let next = taken_over(&plan, &stored.parts);

@@ -61,6 +61,9 @@ pub struct Engine {
     /// The last record of this epoch, to see that they come in order.
     pub(super) last: Option<(Arc<str>, u32, i64)>,
     pub(super) halt: Option<Halt>,
+    /// The watermarks of the nodes so far, while an epoch ends; the last of them may have rows left that
+    /// are due.
+    ending: Option<Vec<Option<i64>>>,
     /// How long a record may be that is written.
     record_bytes_max: usize,
 }
@@ -105,6 +108,7 @@ impl Engine {
             failed_results: Kept::default(),
             last: None,
             halt: None,
+            ending: None,
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
             plan,
         }
@@ -252,32 +256,70 @@ impl Engine {
     /// # Errors
     /// If a bad result stops the pipeline.
     pub fn end_epoch(&mut self, age_ms: u64, last: bool) -> Result<Vec<Written>, Halt> {
-        self.halted()?;
+        self.begin_end(age_ms, last);
+        loop {
+            if let Some(written) = self.end_some(usize::MAX)? {
+                return Ok(written);
+            }
+        }
+    }
+
+    /// Begins to end an epoch. No record may be given before [`Self::end_some`] has ended it.
+    ///
+    /// # Panics
+    /// If an epoch is being ended already.
+    pub fn begin_end(&mut self, age_ms: u64, last: bool) {
+        assert_eq!(self.ending, None, "an epoch ends once");
         for time in self.times.iter_mut().flatten() {
             time.advance(age_ms, last);
         }
-        let mut known: Vec<Option<i64>> = Vec::new();
-        for at in 0..self.plan.nodes.len() {
-            let now = self.watermark_of(at, &known);
-            known.push(now);
-            if let Some(watermark) = now {
-                let (state, mut context) = self.at(at);
-                let rows = match state {
-                    State::None => Vec::new(),
-                    State::Groups(groups) => groups.watermark(watermark, &mut context),
-                    State::TableJoin(join) => join.watermark(watermark, &mut context),
-                    State::WindowJoin(join) => join.watermark(watermark, &mut context),
-                };
-                self.push(at, rows);
-            }
-        }
+        self.ending = Some(Vec::new());
+    }
+
+    /// Lets about so many rows come out that are due, and hands over what came out when that was all: so
+    /// that others can be let in between when many windows end at once.
+    ///
+    /// # Errors
+    /// If a bad record or result stops the pipeline.
+    ///
+    /// # Panics
+    /// If no epoch is being ended.
+    pub fn end_some(&mut self, rows_max: usize) -> Result<Option<Vec<Written>>, Halt> {
         self.halted()?;
-        self.fates.check();
-        self.last = None;
-        let beside = [&mut self.dead, &mut self.late, &mut self.failed];
-        let beside = beside.into_iter().flatten().flat_map(std::mem::take);
-        let beside = beside.map(|written| output::fitting(written, self.record_bytes_max));
-        Ok(self.sinks.iter_mut().flat_map(std::mem::take).chain(beside).collect())
+        let mut known = self.ending.take().expect("an epoch is being ended");
+        let is_done = match known.last().copied() {
+            Some(Some(watermark)) => self.fire(known.len() - 1, watermark, rows_max),
+            _ => true,
+        };
+        if is_done && known.len() < self.plan.nodes.len() {
+            let next = self.watermark_of(known.len(), &known);
+            known.push(next);
+        } else if is_done {
+            self.halted()?;
+            self.fates.check();
+            self.last = None;
+            let beside = [&mut self.dead, &mut self.late, &mut self.failed];
+            let beside = beside.into_iter().flatten().flat_map(std::mem::take);
+            let beside = beside.map(|written| output::fitting(written, self.record_bytes_max));
+            return Ok(Some(
+                self.sinks.iter_mut().flat_map(std::mem::take).chain(beside).collect(),
+            ));
+        }
+        self.ending = Some(known);
+        Ok(None)
+    }
+
+    /// Lets rows out of a node that are due. Whether that was all.
+    fn fire(&mut self, at: usize, watermark: i64, rows_max: usize) -> bool {
+        let (state, mut context) = self.at(at);
+        let (rows, is_done) = match state {
+            State::None => return true,
+            State::Groups(groups) => groups.watermark(watermark, rows_max, &mut context),
+            State::TableJoin(join) => join.watermark(watermark, rows_max, &mut context),
+            State::WindowJoin(join) => join.watermark(watermark, rows_max, &mut context),
+        };
+        self.push(at, rows);
+        is_done
     }
 
     /// Never after that of an input: a row that its source lets in is not behind any node on its way. So a

@@ -166,12 +166,21 @@ impl Groups {
         self.sessions.insert(place, (end, merged));
     }
 
-    /// Windows that end at the watermark or before it are over.
-    pub fn watermark(&mut self, watermark: i64, context: &mut Context<'_>) -> Vec<Row> {
-        let mut rows = Vec::new();
+    /// Windows that end at the watermark or before it are over; so many of them now. Whether that was all.
+    pub fn watermark(
+        &mut self,
+        watermark: i64,
+        most: usize,
+        context: &mut Context<'_>,
+    ) -> (Vec<Row>, bool) {
+        let (mut rows, mut closed) = (Vec::new(), 0);
         while let Some((place, _)) = self.windows.entries().first_key_value()
             && place.0 <= watermark
         {
+            closed += 1;
+            if closed > most {
+                return (rows, false);
+            }
             let place = place.clone();
             if let Some(group) = self.windows.remove(&place) {
                 let (end, (start, keys)) = place;
@@ -185,13 +194,17 @@ impl Groups {
         while let Some((end, place)) = self.due.first()
             && *end <= watermark
         {
+            closed += 1;
+            if closed > most {
+                return (rows, false);
+            }
             let (end, place) = (*end, place.clone());
             self.due.remove(&(end, place.clone()));
             if let Some((_, group)) = self.sessions.remove(&place) {
                 rows.extend(self.close((place.1, end), place.0, &group, context));
             }
         }
-        rows
+        (rows, true)
     }
 
     fn close(

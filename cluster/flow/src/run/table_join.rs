@@ -96,12 +96,22 @@ impl TableJoin {
         }
     }
 
-    /// Rows older than the watermark have waited long enough.
-    pub fn watermark(&mut self, watermark: i64, context: &mut Context<'_>) -> Vec<Row> {
-        let mut rows = Vec::new();
+    /// Rows older than the watermark have waited long enough; so many of them go on now. Whether that was
+    /// all.
+    pub fn watermark(
+        &mut self,
+        watermark: i64,
+        most: usize,
+        context: &mut Context<'_>,
+    ) -> (Vec<Row>, bool) {
+        let (mut rows, mut gone) = (Vec::new(), 0);
         while let Some((at, _)) = self.waiting.entries().first_key_value()
             && at.0 < watermark
         {
+            gone += 1;
+            if gone > most {
+                return (rows, false);
+            }
             let at = *at;
             if let Some(row) = self.waiting.remove(&at) {
                 context.fates.release(place(row.origin.as_ref()));
@@ -109,7 +119,7 @@ impl TableJoin {
             }
         }
         self.forget(watermark, context);
-        rows
+        (rows, true)
     }
 
     fn join(&self, row: Row, context: &mut Context<'_>) -> Option<Row> {

@@ -64,18 +64,28 @@ impl WindowJoin {
         Ok(Some(at(last.map_or(0, |((_, (_, (_, number))), _)| number + 1))))
     }
 
-    /// Windows that end at the watermark or before it are over.
-    pub fn watermark(&mut self, watermark: i64, context: &mut Context<'_>) -> Vec<Row> {
-        let mut out = Vec::new();
+    /// Windows that end at the watermark or before it are over; about so many pairs come out now. Whether
+    /// that was all.
+    pub fn watermark(
+        &mut self,
+        watermark: i64,
+        most: usize,
+        context: &mut Context<'_>,
+    ) -> (Vec<Row>, bool) {
+        let (mut out, mut seen) = (Vec::new(), 0);
         while let Some((first, _)) = self.rows.entries().first_key_value()
             && first.0.0 <= watermark
         {
+            if seen.max(out.len()) >= most {
+                return (out, false);
+            }
             let (window, keys) = (first.0, first.1.0.clone());
             let mut sides: [Vec<Vec<Value>>; 2] = [Vec::new(), Vec::new()];
             let of_group =
                 (window, (keys.clone(), (0, 0)))..=(window, (keys.clone(), (1, u64::MAX)));
             let places: Vec<Place> =
                 self.rows.entries().range(of_group).map(|(place, _)| place.clone()).collect();
+            seen += places.len();
             for place in places {
                 if let Some((values, record)) = self.rows.remove(&place) {
                     if let Some(record) = record {
@@ -89,7 +99,7 @@ impl WindowJoin {
             let right = if is_equal { right } else { Vec::new() };
             self.pairs(window.0, &left, &right, (&mut out, context));
         }
-        out
+        (out, true)
     }
 
     fn pairs(
