@@ -5,6 +5,7 @@
 
 use crate::age;
 use crate::answers::AnswerRoom;
+use crate::anywhere;
 use crate::counters::{Counters, Pool};
 use crate::group::{GroupHandle, Records};
 use crate::handlers;
@@ -12,6 +13,7 @@ use crate::limits::{
     FETCH_BYTES_IN_FLIGHT_MAX, METADATA_BYTES_IN_FLIGHT_MAX, WAITING_FETCH_BYTES_MAX,
 };
 use crate::link_states::LinkStates;
+use crate::planner::Planner;
 use crate::proposer::Proposer;
 use crate::room::room;
 use crate::server::RequestRoom;
@@ -20,7 +22,7 @@ use crate::site::Site;
 use crate::upkeep;
 use fulmar_host::Host;
 use fulmar_host::task::{self, Owned};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 /// What the handlers of a node share.
@@ -33,6 +35,8 @@ pub struct Broker {
     pub(crate) settings: BrokerSettings,
     pub(crate) links: LinkStates,
     pub(crate) counters: Counters,
+    /// Reads files of pipelines. Without one, none can be laid down here.
+    pub(crate) planner: OnceLock<Arc<dyn Planner>>,
     /// Requests that were read.
     pub(crate) request_room: Arc<RequestRoom>,
     /// Record bytes of responses, in KiB.
@@ -67,6 +71,7 @@ impl Broker {
             settings,
             links: LinkStates::default(),
             counters: Counters::default(),
+            planner: OnceLock::new(),
             request_room: Arc::new(RequestRoom::new()),
             fetch_room: room(FETCH_BYTES_IN_FLIGHT_MAX),
             waiting_room: room(WAITING_FETCH_BYTES_MAX),
@@ -74,6 +79,7 @@ impl Broker {
             answer_room: AnswerRoom::new(),
             _tasks: [wake],
         });
+        anywhere::serve(&broker);
         upkeep::start(&broker);
         broker
     }
@@ -91,6 +97,11 @@ impl Broker {
     /// The stored records.
     pub fn records(&self) -> &dyn Records {
         self.records.as_ref()
+    }
+
+    /// From now on files of pipelines are taken. The first one that reads them counts.
+    pub fn plan_with(&self, planner: Arc<dyn Planner>) {
+        let _ = self.planner.set(planner);
     }
 
     /// What becomes of the links to other sites.

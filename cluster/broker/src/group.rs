@@ -12,8 +12,12 @@ use fulmar_host::BoxFuture;
 use fulmar_store::{Row, StoredBatch, StreamId};
 use fulmar_types::{LogIndex, LogPosition, Offset};
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
-pub use fulmar_consensus::{Leadership, ProposeError, Proposed, ReadError, ReadPoint};
+pub use fulmar_consensus::{
+    Answerer, AskError, Leadership, NodeSeen, ProposeError, Proposed, ReadError, ReadPoint,
+};
 
 /// The Raft group of the site.
 pub trait GroupHandle: Send + Sync + 'static {
@@ -47,6 +51,19 @@ pub trait GroupHandle: Send + Sync + 'static {
     /// Proves that this node leads now and has applied an entry of its term, and waits until all
     /// that was committed before the call is applied here.
     fn read_barrier(&self) -> BoxFuture<'static, Result<ReadPoint, ReadError>>;
+
+    /// The nodes of the site by id, with this one, if it leads; else none.
+    fn alive(&self) -> Vec<NodeSeen>;
+
+    /// Puts a question to the node that leads, for as long as the answer is waited for.
+    fn ask_leader(
+        &self,
+        question: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, AskError>>;
+
+    /// From now on the questions of other nodes are answered.
+    fn answer_with(&self, answerer: Arc<dyn Answerer>);
 
     /// The last entry that was applied here.
     fn applied(&self) -> Option<LogPosition>;

@@ -7,10 +7,12 @@
 //! | [`group`] | what is needed of the Raft group and of the stored records |
 //! | `raft`, [`stored`] | the two of them, out of the consensus crate and the store |
 //! | [`proposer`] | units into entries: group commit without a timer |
+//! | [`planner`] | what files of pipelines mean, by whoever knows |
 //! | [`broker`], [`settings`], [`handlers`] | the APIs |
 //! | [`server`] | connections |
 //! | [`counters`] | what is counted |
 //! | [`link_states`], [`link_figures`] | what becomes of the links to other sites |
+//! | `anywhere` | units that any node may want in the log |
 //! | `age`, `upkeep` | how old the site is, and what goes for its age |
 //! | `principal` | who asks |
 //! | `error_map` | every error as a Kafka code |
@@ -22,6 +24,7 @@
 
 mod age;
 mod answers;
+mod anywhere;
 pub mod broker;
 pub mod counters;
 mod error_map;
@@ -31,6 +34,7 @@ pub mod limits;
 pub mod link_figures;
 pub mod link_states;
 pub mod machine;
+pub mod planner;
 mod principal;
 pub mod proposer;
 mod raft;

@@ -1,10 +1,15 @@
 //! The consensus crate's group as the broker's handlers see it.
 
-use crate::group::{GroupHandle, Leadership, ProposeError, Proposed, ReadError, ReadPoint};
+use crate::group::{
+    Answerer, AskError, GroupHandle, Leadership, NodeSeen, ProposeError, Proposed, ReadError,
+    ReadPoint,
+};
 use bytes::Bytes;
 use fulmar_consensus::Group;
 use fulmar_host::BoxFuture;
 use fulmar_types::{LogIndex, LogPosition};
+use std::sync::Arc;
+use std::time::Duration;
 
 impl GroupHandle for Group {
     fn propose(&self, payload: Bytes) -> BoxFuture<'static, Result<Proposed, ProposeError>> {
@@ -55,6 +60,23 @@ impl GroupHandle for Group {
     fn read_barrier(&self) -> BoxFuture<'static, Result<ReadPoint, ReadError>> {
         let group = self.clone();
         Box::pin(async move { Group::read_barrier(&group).await })
+    }
+
+    fn alive(&self) -> Vec<NodeSeen> {
+        Group::alive(self)
+    }
+
+    fn ask_leader(
+        &self,
+        question: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, AskError>> {
+        let group = self.clone();
+        Box::pin(async move { Group::ask_leader(&group, question, patience).await })
+    }
+
+    fn answer_with(&self, answerer: Arc<dyn Answerer>) {
+        Group::answer_with(self, answerer);
     }
 
     fn applied(&self) -> Option<LogPosition> {

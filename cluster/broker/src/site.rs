@@ -26,6 +26,8 @@ pub struct SiteMachine {
     watchers: BTreeMap<u64, Arc<Notify>>,
     by_stream: BTreeMap<StreamId, BTreeSet<u64>>,
     next_watcher: u64,
+    /// Wakes those who look after the pipelines.
+    pipelines: Arc<Notify>,
 }
 
 impl SiteMachine {
@@ -43,6 +45,7 @@ impl SiteMachine {
     }
 
     fn wake_all(&self) {
+        self.pipelines.notify_waiters();
         self.watchers.values().for_each(|notify| notify.notify_one());
     }
 }
@@ -50,7 +53,11 @@ impl SiteMachine {
 impl Machine for SiteMachine {
     fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, ApplyError> {
         let entry = Entry::decode(payload.clone()).map_err(|error| refused(position, &error))?;
+        let before = self.state.pipeline_turns();
         let applied = self.state.apply(position, &entry);
+        if self.state.pipeline_turns() != before {
+            self.pipelines.notify_waiters();
+        }
         self.age.learn(position.term, entry.header().age_ms);
         let appended = applied.rows.iter().map(|row| row.stream);
         let moved = applied.moved_starts.iter().map(|(stream, _)| *stream);
@@ -155,6 +162,13 @@ impl Site {
         Watch { site: self.clone(), watcher, streams: streams.to_vec(), notify }
     }
 
+    /// Watches what pipelines there are, who owns them, and what is wanted of the owners.
+    pub fn watch_pipelines(&self) -> PipelineWatch {
+        let changed = self.locked().pipelines.clone();
+        let seen = self.read(State::pipeline_turns);
+        PipelineWatch { site: self.clone(), changed, seen: Mutex::new(seen) }
+    }
+
     /// Wakes everybody who watches anything: the leader changed.
     pub fn wake_all(&self) {
         self.locked().wake_all();
@@ -187,6 +201,30 @@ impl Drop for Watch {
                     machine.by_stream.remove(stream);
                 }
             }
+        }
+    }
+}
+
+/// Learns of what becomes of pipelines.
+pub struct PipelineWatch {
+    site: Site,
+    changed: Arc<Notify>,
+    seen: Mutex<u64>,
+}
+
+impl PipelineWatch {
+    /// Waits until something differs from when the watch began, or from when the last call returned.
+    pub async fn changed(&self) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let now = self.site.read(State::pipeline_turns);
+            let before =
+                std::mem::replace(&mut *self.seen.lock().expect("nobody panics in here"), now);
+            if now != before {
+                return;
+            }
+            changed.await;
         }
     }
 }

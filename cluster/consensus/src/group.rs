@@ -12,6 +12,7 @@ use crate::lease::{EarlierGrant, Lease};
 use crate::log_store::LogStore;
 use crate::machine::SharedMachine;
 use crate::maintenance;
+use crate::peer::asking::{Answerer, AskError, Asking};
 use crate::peer::client::PeerNetwork;
 use crate::peer::connection::PeerContext;
 use crate::peer::installing::Installing;
@@ -176,6 +177,18 @@ pub struct ReadPoint {
     pub applied: LogPosition,
 }
 
+/// A node of the site as the one that leads sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// The node.
+    pub node: NodeId,
+    /// How long ago the last question was sent that it has answered; `None` if it has answered none in
+    /// this term.
+    pub silent_for: Option<Duration>,
+    /// Entries that it has not flushed, as far as it has said; `None` if it has said nothing yet.
+    pub behind: Option<u64>,
+}
+
 pub(crate) struct Shared {
     pub(crate) host: Host,
     pub(crate) store: Arc<Store>,
@@ -183,6 +196,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
     pub(crate) space: Arc<Space>,
     context: Arc<PeerContext>,
+    asking: Asking,
     pub(crate) earlier_grant: EarlierGrant,
     leadership: Mutex<Leadership>,
     leadership_changed: Notify,
@@ -262,13 +276,12 @@ impl Group {
         let reserve = store_settings(&settings).reserve_bytes;
         let space = Arc::new(Space::new(host.clone(), store.clone(), reserve));
         let context = Arc::new(peer_context(&settings, life, space.clone(), store.vote()));
-        let listener = host
-            .peers
-            .listen(address)
-            .await
-            .map_err(|error| StartError::Bind { address, error })?;
+        let bind = |error| StartError::Bind { address, error };
+        let listener = host.peers.listen(address).await.map_err(bind)?;
         let bootstrap = Arc::new(Bootstrap::new(context.clone(), store.clone()));
+        let answerer = Arc::new(OnceLock::new());
         let server = Arc::new(PeerServer {
+            answerer: answerer.clone(),
             context: context.clone(),
             store: store.clone(),
             bootstrap: bootstrap.clone(),
@@ -306,6 +319,7 @@ impl Group {
             progress,
             space,
             context: context.clone(),
+            asking: Asking::new(&context, answerer),
             earlier_grant: context.earlier_grant,
             leadership: Mutex::new(Leadership { term: Term(0), leader: None, is_me: false }),
             leadership_changed: Notify::new(),
@@ -443,6 +457,46 @@ impl Group {
         let leads = leadership.is_me.then_some(leadership.term);
         self.shared.context.catch_up.is_done(self.applied(), leads)
             || planted(Plant::TellTopicsAtOnce)
+    }
+
+    /// The nodes of the site by id, with this one, if it leads; else none.
+    pub fn alive(&self) -> Vec<NodeSeen> {
+        let Leadership { term, is_me: true, .. } = self.leadership() else { return Vec::new() };
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = self.shared.store.last().map_or(0, |last| last.index.next().get());
+        let matched = |node: NodeId| {
+            let matched = metrics.replication.as_ref()?.get(&node)?.as_ref();
+            Some(last.saturating_sub(matched.map_or(0, |id| id.index() + 1)))
+        };
+        let seen = |node: NodeId| {
+            if node == self.shared.node {
+                return NodeSeen { node, silent_for: Some(Duration::ZERO), behind: Some(0) };
+            }
+            let answered = self.shared.context.lease.answered(node, term);
+            NodeSeen { node, silent_for: answered.map(|at| at.elapsed()), behind: matched(node) }
+        };
+        metrics.membership_config.voter_ids().map(seen).collect()
+    }
+
+    /// Puts a question to the node that leads, on which the same answers as here. One that leads itself
+    /// asks nobody.
+    ///
+    /// # Errors
+    /// If nothing was done, or that is not known in time.
+    pub async fn ask_leader(
+        &self,
+        question: Bytes,
+        patience: Duration,
+    ) -> Result<Vec<u8>, AskError> {
+        let leadership = self.leadership();
+        let leader = leadership.leader.filter(|_| !leadership.is_me).ok_or(AskError::NotDone)?;
+        self.shared.asking.ask(leader, question, patience).await
+    }
+
+    /// From now on the questions of other nodes are answered.
+    pub fn answer_with(&self, answerer: Arc<dyn Answerer>) {
+        self.shared.asking.answer_with(answerer);
     }
 
     /// The site that this node belongs to.

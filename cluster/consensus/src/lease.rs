@@ -69,6 +69,12 @@ impl Lease {
         *last = (*last).max(asked);
     }
 
+    /// When the last question was sent that a peer has answered in this term.
+    pub(crate) fn answered(&self, node: NodeId, term: Term) -> Option<Instant> {
+        let answered = self.answered.lock().expect("no holder of this lock panics");
+        answered.get(&node).filter(|asked| asked.term == term).map(|asked| asked.at)
+    }
+
     /// Whether a majority of each of these sets of voters has granted it in this term, and it has
     /// not run out. There are two sets while the membership changes.
     pub(crate) fn holds(&self, term: Term, voters: &[BTreeSet<NodeId>], now: Instant) -> bool {

@@ -38,6 +38,8 @@ mod types;
 
 pub use bootstrap::prepare_rejoin;
 pub use group::{
-    Group, GroupSettings, Leadership, ProposeError, Proposed, ReadError, ReadPoint, StartError,
+    Group, GroupSettings, Leadership, NodeSeen, ProposeError, Proposed, ReadError, ReadPoint,
+    StartError,
 };
 pub use machine::{Applied, ApplyError, Machine, RestoreError, SharedMachine};
+pub use peer::asking::{Answerer, AskError};

@@ -524,31 +524,9 @@ mod tests {
         assert_eq!(encode(&[UnitResult::Refused(refusal)]), &[0, 10, 5][..]);
     }
 
-    #[test]
-    fn every_result_and_refusal_reads_back() {
-        let done = vec![
-            OperationResult::Noop,
-            OperationResult::TopicCreated,
-            OperationResult::TopicDeleted,
-            OperationResult::Appended { base_offset: Offset(u64::MAX) },
-            OperationResult::Duplicate { base_offset: Offset(127), term: Term(128) },
-            OperationResult::ProducerAssigned { producer: ProducerId(i64::MAX) },
-            OperationResult::StartMoved { log_start: Offset(0), missing: 300 },
-            OperationResult::ProducersExpired { count: u32::MAX },
-            OperationResult::TopicAltered,
-            OperationResult::LinkSet { number: 300 },
-            OperationResult::Skipped,
-            OperationResult::PeerNoted,
-            OperationResult::NotKept { base_offset: Offset(7) },
-            OperationResult::PipelineSet { number: 300 },
-            OperationResult::Claimed { fence: 301 },
-            OperationResult::EpochCommitted,
-            OperationResult::DeltaDone,
-            OperationResult::Halted,
-            OperationResult::DeltaWanted { epoch: 302 },
-            OperationResult::SavepointSet { number: 303 },
-        ];
-        let refusals = [
+    /// One of each.
+    fn refusals() -> Vec<Refusal> {
+        vec![
             Refusal::UnknownTopic,
             Refusal::UnknownPartition,
             Refusal::TopicExists,
@@ -590,9 +568,36 @@ mod tests {
             Refusal::IsInternal,
             Refusal::UnknownSavepoint,
             Refusal::SavepointHeld,
+        ]
+    }
+
+    #[test]
+    fn every_result_and_refusal_reads_back() {
+        let done = vec![
+            OperationResult::Noop,
+            OperationResult::TopicCreated,
+            OperationResult::TopicDeleted,
+            OperationResult::Appended { base_offset: Offset(u64::MAX) },
+            OperationResult::Duplicate { base_offset: Offset(127), term: Term(128) },
+            OperationResult::ProducerAssigned { producer: ProducerId(i64::MAX) },
+            OperationResult::StartMoved { log_start: Offset(0), missing: 300 },
+            OperationResult::ProducersExpired { count: u32::MAX },
+            OperationResult::TopicAltered,
+            OperationResult::LinkSet { number: 300 },
+            OperationResult::Skipped,
+            OperationResult::PeerNoted,
+            OperationResult::NotKept { base_offset: Offset(7) },
+            OperationResult::PipelineSet { number: 300 },
+            OperationResult::Claimed { fence: 301 },
+            OperationResult::EpochCommitted,
+            OperationResult::DeltaDone,
+            OperationResult::Halted,
+            OperationResult::DeltaWanted { epoch: 302 },
+            OperationResult::SavepointSet { number: 303 },
         ];
+        let refusals = refusals();
         let mut results = vec![UnitResult::Done(done)];
-        results.extend(refusals.map(UnitResult::Refused));
+        results.extend(refusals.into_iter().map(UnitResult::Refused));
         assert_eq!(decode(&encode(&results)), Ok(results));
         assert_eq!(decode(&[1]), Err(CodecError::Short));
         assert_eq!(decode(&[0xff; 11]), Err(CodecError::Tag));

@@ -128,11 +128,25 @@ impl State {
         replayed.filter(|position| !has_failed(position)).map(|position| position.floor).min()
     }
 
+    /// How often something has become of pipelines here but for epochs and parts of deltas: what they are,
+    /// who owns them, what is wanted of the owners.
+    pub fn pipeline_turns(&self) -> u64 {
+        self.pipeline_turns
+    }
+
     pub(super) fn apply_pipeline(
         &mut self,
         step: &mut Step,
         operation: PipelineOperation,
     ) -> Result<OperationResult, Refusal> {
+        if !matches!(
+            operation,
+            PipelineOperation::Commit { .. }
+                | PipelineOperation::Append { .. }
+                | PipelineOperation::Part { .. }
+        ) {
+            self.pipeline_turns += 1;
+        }
         match operation {
             PipelineOperation::Set { name, expected, who, change } => {
                 self.change_pipeline(step, (name, expected, who), *change)

@@ -108,11 +108,14 @@ macro_rules! sections {
             $(pub(super) $field: $part,)*
             /// Used only by [`Plant::OffsetFromMemory`].
             pub(super) memory: BTreeMap<StreamId, Offset>,
+            /// How often something has become of pipelines on this node, for those who look after them.
+            /// It says nothing about the state, and may differ between nodes.
+            pub(super) pipeline_turns: u64,
         }
 
         impl State {
             fn empty() -> Self {
-                Self { $($field: Default::default(),)* memory: BTreeMap::new() }
+                Self { $($field: Default::default(),)* memory: BTreeMap::new(), pipeline_turns: 0 }
             }
 
             /// From here on changes can be undone.

@@ -129,7 +129,8 @@ impl State {
     /// Takes over a state that was restored. What a planted bug keeps beside the state stays.
     pub(crate) fn replace(&mut self, restored: Self) {
         let memory = std::mem::take(&mut self.memory);
-        *self = Self { memory, ..restored };
+        let pipeline_turns = self.pipeline_turns + 1;
+        *self = Self { memory, pipeline_turns, ..restored };
     }
 
     /// Applies an entry.
@@ -380,6 +381,7 @@ impl State {
         }
         self.mirrors.remove(&id);
         self.makings.remove(&id);
+        self.pipeline_turns += 1;
         self.deleted.deleted(topic.name, &mut self.meta);
     }
 

@@ -5,7 +5,8 @@ mod host;
 
 use crate::broker::Broker;
 use crate::group::{
-    GroupHandle, Leadership, ProposeError, Proposed, ReadError, ReadPoint, Records, RecordsError,
+    Answerer, AskError, GroupHandle, Leadership, NodeSeen, ProposeError, Proposed, ReadError,
+    ReadPoint, Records, RecordsError,
 };
 use crate::machine::outcome::{OperationResult, UnitResult};
 use crate::proposer::Answer;
@@ -20,7 +21,7 @@ use fulmar_types::{Event, LogIndex, LogPosition, NodeId, Offset, Probe, Term, Uu
 use fulmar_wire::batch::BatchBuilder;
 pub(crate) use host::Pipes;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -34,6 +35,8 @@ struct Inner {
     /// Whether the disks have no room for records.
     full: bool,
     behind: bool,
+    /// The group of the node that is asked as the leader.
+    others: Option<FakeGroup>,
     log: Vec<(LogPosition, Bytes)>,
     applied: usize,
     outcomes: Vec<Bytes>,
@@ -47,6 +50,7 @@ pub(crate) struct FakeGroup {
     site: Site,
     inner: Arc<Mutex<Inner>>,
     changed: Arc<Notify>,
+    answerer: Arc<OnceLock<Arc<dyn Answerer>>>,
 }
 
 impl FakeGroup {
@@ -60,13 +64,14 @@ impl FakeGroup {
             flushing: false,
             full: false,
             behind: false,
+            others: None,
             log: Vec::new(),
             applied: 0,
             outcomes: Vec::new(),
             rows: Vec::new(),
         };
         let inner = Arc::new(Mutex::new(inner));
-        Self { node, site, inner, changed: Arc::new(Notify::new()) }
+        Self { node, site, inner, changed: Arc::new(Notify::new()), answerer: Arc::default() }
     }
 
     fn locked(&self) -> MutexGuard<'_, Inner> {
@@ -110,6 +115,11 @@ impl FakeGroup {
     /// Fills the disks, or makes room on them.
     pub(crate) fn set_full(&self, full: bool) {
         self.change(|inner| inner.full = full);
+    }
+
+    /// Lets this node ask another one as its leader.
+    pub(crate) fn ask(&self, leader: &Self) {
+        self.change(|inner| inner.others = Some(leader.clone()));
     }
 
     /// How many entries the log has.
@@ -215,6 +225,30 @@ impl GroupHandle for FakeGroup {
         let applied = self.applied().unwrap_or(LogPosition { term, index: LogIndex(0) });
         let point = if leads { Ok(ReadPoint { term, applied }) } else { Err(ReadError::NotLeader) };
         Box::pin(std::future::ready(point))
+    }
+
+    fn alive(&self) -> Vec<NodeSeen> {
+        Vec::new()
+    }
+
+    fn ask_leader(
+        &self,
+        question: Bytes,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, AskError>> {
+        let Some(leader) = self.locked().others.clone() else {
+            return Box::pin(std::future::ready(Err(AskError::NotDone)));
+        };
+        let answer = leader.answerer.get().map(|leader| leader.answer(question, patience));
+        Box::pin(async move {
+            let answer = answer.ok_or(AskError::NotDone)?;
+            let answer = fulmar_host::time::timeout(patience, answer).await;
+            answer.map_err(|_| AskError::Unknown)?.ok_or(AskError::NotDone)
+        })
+    }
+
+    fn answer_with(&self, answerer: Arc<dyn Answerer>) {
+        assert!(self.answerer.set(answerer).is_ok(), "one broker for one group");
     }
 
     fn applied(&self) -> Option<LogPosition> {

@@ -65,8 +65,13 @@ pub struct Control {
 impl Control {
     /// A connection to this peer, opened when first needed.
     pub fn new(context: Arc<PeerContext>, target: NodeId) -> Self {
+        Self::for_purpose(context, target, Purpose::Control)
+    }
+
+    /// One that serves another purpose.
+    pub fn for_purpose(context: Arc<PeerContext>, target: NodeId, purpose: Purpose) -> Self {
         let (questions, asked) = mpsc::channel(OUTSTANDING_MAX);
-        let task = task::spawn_owned(run(context, target, asked));
+        let task = task::spawn_owned(run(context, (target, purpose), asked));
         Self { questions, _task: Arc::new(task) }
     }
 
@@ -98,9 +103,13 @@ impl Control {
     }
 }
 
-async fn run(context: Arc<PeerContext>, target: NodeId, mut asked: mpsc::Receiver<Question>) {
+async fn run(
+    context: Arc<PeerContext>,
+    (target, purpose): (NodeId, Purpose),
+    mut asked: mpsc::Receiver<Question>,
+) {
     while let Some(first) = asked.recv().await {
-        match dial(&context, target, Purpose::Control).await {
+        match dial(&context, target, purpose).await {
             Ok(connection) => serve(&context, connection, first, &mut asked).await,
             Err(error) => refuse(&error, first, &mut asked),
         }

@@ -15,6 +15,7 @@
 //! | 7 | install | still at it (nothing), as often as need be; installed |
 //! | 8 | introduction, before there is a site | introduction |
 //! | 9 | may an emptied node take part again | its standing |
+//! | 10 | a question for those above (`asking`) | what they say |
 //!
 //! Invariant: a message that decodes has been checked for everything that does not need the state
 //! of the node. Never: a type of openraft in a message.
@@ -36,7 +37,7 @@ use thiserror::Error;
 /// The first bytes of a connection between peers.
 pub const MAGIC: u32 = 0x464C_4D52; // "FLMR"
 /// The version of everything in this module.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 const HEAD_BYTES_MAX: usize = 8 << 20;
 
@@ -60,6 +61,8 @@ pub mod kind {
     pub const INTRODUCE: u8 = 8;
     /// May a node whose directory was emptied take part again.
     pub const REJOIN: u8 = 9;
+    /// A question for those above.
+    pub const ASK: u8 = 10;
 }
 
 fn invalid(text: String) -> io::Error {
@@ -98,6 +101,8 @@ pub enum Purpose {
     Ship,
     /// A node whose directory was emptied asks to take part again.
     Rejoin,
+    /// Questions for those above.
+    Ask,
 }
 
 /// The first message on a connection.

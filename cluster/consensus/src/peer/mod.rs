@@ -6,6 +6,7 @@
 //! | [`message`] | the messages, and the codec that openraft's types never reach |
 //! | [`connection`] | a connection after its handshake |
 //! | [`control`] | questions over one connection that stays open |
+//! | [`asking`] | what nodes ask the one that leads for those above |
 //! | [`client`] | openraft's network on top of it: votes, pipelined appends, shipping |
 //! | [`server`] | the listening side |
 //! | [`installing`] | snapshots on their way into the core |
@@ -16,6 +17,7 @@
 //!
 //! Never: allocate for a length that a peer claims before it is checked against its limit.
 
+pub mod asking;
 pub mod client;
 pub mod connection;
 pub mod control;

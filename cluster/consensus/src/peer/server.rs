@@ -3,6 +3,7 @@
 //! Invariants: a connection is served for the purpose it declared and no other; the number of
 //! connections is bounded; a peer that breaks the protocol loses its connection and nothing else.
 
+use super::asking::{self, Answerer};
 use super::connection::{PeerConnection, PeerContext, welcome};
 use super::frame::Frame;
 use super::installing::Installing;
@@ -60,6 +61,8 @@ pub struct PeerServer {
     pub yard: Arc<ShipYard>,
     /// Snapshots on their way into the core.
     pub installing: Installing,
+    /// What answers questions for those above, once it is there.
+    pub(crate) answerer: Arc<OnceLock<Arc<dyn Answerer>>>,
     /// Who is being served.
     pub serving: Mutex<Serving>,
 }
@@ -140,6 +143,7 @@ impl PeerServer {
             Purpose::Append => self.append_stream(connection).await,
             Purpose::Ship => self.ship(connection).await,
             Purpose::Rejoin => self.rejoin(connection, hello).await,
+            Purpose::Ask => asking::serve(&self.answerer, connection, IDLE_TIMEOUT).await,
         }
     }
 
