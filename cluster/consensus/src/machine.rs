@@ -9,12 +9,12 @@
 
 use bytes::Bytes;
 use fulmar_store::{Row, Section, StreamId};
-use fulmar_types::{ExitCode, LogPosition, Offset};
+use fulmar_types::{Event, ExitCode, LogPosition, Offset};
 use std::sync::{Arc, Mutex, MutexGuard};
 use thiserror::Error;
 
 /// What applying one entry did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Applied {
     /// One compact outcome per unit, in the machine's own encoding: it is stored in the segment's
     /// footer and answered to whoever proposed the entry.
@@ -27,6 +27,8 @@ pub struct Applied {
     pub moved_starts: Vec<(StreamId, Offset)>,
     /// Streams that go on behind offsets which have no batch.
     pub passed_streams: Vec<StreamId>,
+    /// What is to be told of it.
+    pub events: Vec<Event>,
 }
 
 /// Why an entry could not be applied. The node stops: going on would make it differ from the

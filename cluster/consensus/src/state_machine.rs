@@ -240,6 +240,9 @@ impl StateMachine {
             Err(error) => self.host.fatal(error.exit_code(), error.to_string()).await,
         };
         self.host.report(Event::Applied { position: at, content, state });
+        for event in applied.events {
+            self.host.report(event);
+        }
         // The rows first: one entry may append to a topic and delete it.
         self.store.applied(at.index, &applied.outcome, &applied.rows);
         for stream in &applied.dropped_streams {

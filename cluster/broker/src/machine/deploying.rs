@@ -21,12 +21,12 @@ use super::state::{State, Step};
 use super::topics::{CHAIN_KEY_CONFIG, Topic, is_valid_name};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{NewPipeline, PipelineChange};
-use fulmar_types::Offset;
 use fulmar_types::pipeline::{
     PIPELINE_NAME_BYTES_MAX, PIPELINE_PARTITIONS_MAX, PIPELINE_PARTITIONS_PER_SITE_MAX,
     PIPELINES_PER_SITE_MAX, PipelineDefinition, SAVEPOINTS_PER_SITE_MAX, START, Start,
     internal_topic, is_internal,
 };
+use fulmar_types::{Event, Offset};
 
 /// With what a pipeline that is set begins.
 enum Beginning {
@@ -229,6 +229,8 @@ impl State {
             self.deltas.put(Delta { pipeline: name.clone(), epoch, first, end });
         }
         self.runs.put(Run { owner: None, fence: step.number(), parts: None, failed: None, ..run });
+        let (pipeline, fence) = (name.clone(), step.number());
+        step.tell(Event::PipelineOwned { pipeline, owner: None, fence });
         let next = self.known(self.internal(name).1).next;
         self.trim(step, name, Some(next));
     }

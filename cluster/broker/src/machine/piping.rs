@@ -17,12 +17,13 @@ use super::topics::Topic;
 use fulmar_host::planted;
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, EpochPlace, InputRange, PipelineOperation};
+use fulmar_types::event::{CommittedEpoch, RecordRange};
 use fulmar_types::pipeline::{
     APPENDS_PER_EPOCH_MAX, DELTAS_MAX, EPOCHS_LOGGED_MAX, OutputHash, PIPELINE_FACTS_BYTES_MAX,
     PIPELINE_PARTITIONS_MAX, PIPELINE_REASON_BYTES_MAX, RANGES_LOGGED_MAX,
     RANGES_LOGGED_PER_SITE_MAX, STATE_PART_BYTES_MAX, is_internal,
 };
-use fulmar_types::{NodeId, Offset, PartitionIndex, Plant, TopicId};
+use fulmar_types::{Event, NodeId, Offset, PartitionIndex, Plant, TopicId};
 use std::collections::BTreeMap;
 
 /// A partition that a pipeline reads.
@@ -160,6 +161,7 @@ impl State {
                 }
                 let epoch = Epoch { at: &at, age_ms, hash, appends, ranges: &ranges };
                 self.commit_epoch(&epoch)?;
+                step.tell(committed(&epoch));
                 self.facts.put(Facts { pipeline: at.pipeline, facts });
                 Ok(OperationResult::EpochCommitted)
             }
@@ -189,7 +191,7 @@ impl State {
 
     fn claim(
         &mut self,
-        step: &Step,
+        step: &mut Step,
         name: String,
         expected: u64,
         node: Option<NodeId>,
@@ -209,6 +211,7 @@ impl State {
                 run.parts = None;
             }
         });
+        step.tell(Event::PipelineOwned { pipeline: name, owner: node, fence });
         Ok(OperationResult::Claimed { fence })
     }
 
@@ -487,7 +490,7 @@ impl State {
 
     fn halt(
         &mut self,
-        step: &Step,
+        step: &mut Step,
         pipeline: &String,
         fence: u64,
         reason: String,
@@ -500,6 +503,8 @@ impl State {
             (run.owner, run.fence, run.parts) = (None, step.number(), None);
             run.failed = Some(reason);
         });
+        let (pipeline, fence) = (pipeline.clone(), step.number());
+        step.tell(Event::PipelineOwned { pipeline, owner: None, fence });
         Ok(OperationResult::Halted)
     }
 
@@ -530,4 +535,21 @@ impl State {
         }
         Ok(OperationResult::SavepointSet { number })
     }
+}
+
+/// What is told of an epoch.
+fn committed(epoch: &Epoch<'_>) -> Event {
+    let ranges = epoch.ranges.iter().map(|range| {
+        let InputRange { topic, partition, from, to } = *range;
+        RecordRange { topic, partition, from, to }
+    });
+    Event::EpochCommitted(Box::new(CommittedEpoch {
+        pipeline: epoch.at.pipeline.clone(),
+        fence: epoch.at.fence,
+        epoch: epoch.at.epoch,
+        age_ms: epoch.age_ms,
+        hash: epoch.hash,
+        appends: epoch.appends,
+        ranges: ranges.collect(),
+    }))
 }

@@ -23,7 +23,7 @@ use fulmar_store::entry::{Batch, Entry, Operation, Precondition, UnitView};
 use fulmar_store::{Row, StreamId};
 use fulmar_types::limits::{PARTITIONS_PER_SITE_MAX, PARTITIONS_PER_TOPIC_MAX};
 use fulmar_types::pipeline::is_internal;
-use fulmar_types::{LogPosition, Offset, PartitionIndex, Plant, TopicId};
+use fulmar_types::{Event, LogPosition, Offset, PartitionIndex, Plant, TopicId};
 
 pub use super::sections::State;
 
@@ -39,6 +39,7 @@ pub(super) struct Step {
     dropped_streams: Vec<StreamId>,
     moved_starts: Vec<(StreamId, Offset)>,
     passed_streams: Vec<StreamId>,
+    events: Vec<Event>,
 }
 
 impl Step {
@@ -63,6 +64,11 @@ impl Step {
     /// Tells whoever waits for it that a stream goes on without a batch.
     pub(super) fn passed(&mut self, stream: StreamId) {
         self.passed_streams.push(stream);
+    }
+
+    /// Tells what has happened.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.events.push(event);
     }
 }
 
@@ -144,6 +150,7 @@ impl State {
             dropped_streams: Vec::new(),
             moved_starts: Vec::new(),
             passed_streams: Vec::new(),
+            events: Vec::new(),
         };
         let mut results = Vec::with_capacity(entry.unit_count() as usize);
         for unit in entry.units() {
@@ -156,6 +163,7 @@ impl State {
             dropped_streams: step.dropped_streams,
             moved_starts: step.moved_starts,
             passed_streams: step.passed_streams,
+            events: step.events,
         }
     }
 
@@ -175,7 +183,7 @@ impl State {
             };
         }
         let kept = (step.rows.len(), step.dropped_streams.len(), step.moved_starts.len());
-        let passed = step.passed_streams.len();
+        let (passed, told) = (step.passed_streams.len(), step.events.len());
         self.begin();
         match self.try_unit(step, unit) {
             Ok(results) => {
@@ -188,6 +196,7 @@ impl State {
                 step.dropped_streams.truncate(kept.1);
                 step.moved_starts.truncate(kept.2);
                 step.passed_streams.truncate(passed);
+                step.events.truncate(told);
                 UnitResult::Refused(refusal)
             }
         }
