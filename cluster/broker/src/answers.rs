@@ -12,9 +12,9 @@
 use crate::counters::Pool;
 use crate::limits::{
     ANSWER_BYTES_FREE_MAX, ANSWER_BYTES_PER_NAME, ANSWER_ROOM_WAIT_MS_MAX,
-    DESCRIBED_LINK_BYTES_MAX, LARGE_ANSWERS_BYTES_MAX, LINK_STATUS_VALUES_MAX,
-    MIDDLE_ANSWER_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX, REQUEST_NAME_BYTES_MAX,
-    REQUEST_PARTITIONS_MAX, TOPIC_SETTINGS,
+    DESCRIBED_LINK_BYTES_MAX, DESCRIBED_PIPELINE_BYTES_MAX, LARGE_ANSWERS_BYTES_MAX,
+    LINK_STATUS_VALUES_MAX, MIDDLE_ANSWER_BYTES_MAX, MIDDLE_ANSWERS_BYTES_MAX,
+    REQUEST_NAME_BYTES_MAX, REQUEST_PARTITIONS_MAX, TOPIC_SETTINGS,
 };
 use crate::machine::changes::{CHANGE_TEXT_BYTES_MAX, CHANGES_MAX};
 use crate::machine::mirroring::RULES_MAX;
@@ -22,9 +22,12 @@ use crate::machine::topics::TOPIC_NAME_BYTES_MAX;
 use crate::room::{room, take};
 use fulmar_host::time;
 use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX};
+use fulmar_types::pipeline::{
+    PIPELINE_NAME_BYTES_MAX, PIPELINES_PER_SITE_MAX, SAVEPOINTS_PER_SITE_MAX,
+};
 use fulmar_wire::{
     FetchRequest, RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_MIRRORS,
-    RESOURCE_RULE, Request,
+    RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT, Request,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,6 +134,11 @@ impl Named {
                 self.name_bytes += RULES_MAX * TOPIC_NAME_BYTES_MAX;
             }
             RESOURCE_LINK | RESOURCE_RULE => self.name_bytes += DESCRIBED_LINK_BYTES_MAX,
+            RESOURCE_PIPELINE | RESOURCE_SAVEPOINT if name.is_empty() => {
+                self.topics += PIPELINES_PER_SITE_MAX.max(SAVEPOINTS_PER_SITE_MAX);
+                self.name_bytes += PIPELINES_PER_SITE_MAX * PIPELINE_NAME_BYTES_MAX;
+            }
+            RESOURCE_PIPELINE => self.name_bytes += DESCRIBED_PIPELINE_BYTES_MAX,
             RESOURCE_CHANGES => {
                 self.inside += CHANGES_MAX;
                 self.name_bytes += CHANGES_MAX * (2 * LINK_TEXT_BYTES_MAX + CHANGE_TEXT_BYTES_MAX);

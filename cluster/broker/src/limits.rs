@@ -4,6 +4,7 @@ use fulmar_types::limits::{BATCH_BYTES_MAX, CLIENT_FRAME_BYTES_MAX, REQUEST_BYTE
 use fulmar_types::link::{
     LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TEXT_BYTES_MAX, LINK_TOPICS_MAX,
 };
+use fulmar_types::pipeline::{PIPELINE_FILE_BYTES_MAX, PIPELINE_TOPICS_MAX};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -103,6 +104,10 @@ pub const TOPIC_SETTINGS: usize = 10;
 /// the names of topics.
 pub const DESCRIBED_LINK_BYTES_MAX: usize = 2 * LINK_AUTHORITY_BYTES_MAX
     + (2 + LINK_DIALS_MAX + LINK_TOPICS_MAX) * (LINK_TEXT_BYTES_MAX + 1);
+
+/// Bytes of the settings of one pipeline: its file, and the names of its topics.
+pub const DESCRIBED_PIPELINE_BYTES_MAX: usize =
+    PIPELINE_FILE_BYTES_MAX + 2 * PIPELINE_TOPICS_MAX * (LINK_TEXT_BYTES_MAX + 1) + KIB;
 
 /// Values that the state of one link has at most. What is beyond them is left out, and that is said.
 pub const LINK_STATUS_VALUES_MAX: usize = 4_096;

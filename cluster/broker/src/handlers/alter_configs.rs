@@ -6,6 +6,7 @@
 
 use super::controller::{Failure, carry_out, deadline, refuse};
 use super::link_config;
+use super::pipeline_config::{self, Wanted};
 use super::topic_config::{self, SETTINGS};
 use super::{Origin, forward};
 use crate::broker::Broker;
@@ -17,7 +18,7 @@ use fulmar_store::entry::{LinkOperation, Operation, Unit};
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, CONFIG_DELETE,
     CONFIG_SET, ErrorCode, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    RESOURCE_LINK, RESOURCE_RULE, RESOURCE_TOPIC,
+    RESOURCE_LINK, RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT, RESOURCE_TOPIC,
 };
 use std::collections::BTreeMap;
 
@@ -156,8 +157,20 @@ async fn alter(
             }
             return carry_out(broker, Unit::of(Operation::Link(operation)), deadline).await;
         }
+        kind @ (RESOURCE_PIPELINE | RESOURCE_SAVEPOINT) if wish.replaces => {
+            let given = wish.changes?.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            let (name, who) = (wish.resource_name, of.who.to_string());
+            let wanted = Wanted { name, who, settings: given.collect() };
+            return match kind {
+                RESOURCE_PIPELINE => {
+                    pipeline_config::set_pipeline(broker, wanted, validate_only, deadline).await
+                }
+                _ => pipeline_config::set_savepoint(broker, wanted, validate_only, deadline).await,
+            };
+        }
         _ => {
-            let text = "only the settings of topics can be changed, and links and rules replaced";
+            let text = "only the settings of topics can be changed, and links, rules, pipelines and \
+                        savepoints replaced";
             return refuse(ErrorCode::InvalidRequest, text);
         }
     }

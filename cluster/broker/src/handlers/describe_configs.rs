@@ -5,7 +5,7 @@
 
 use super::catch_up::has_caught_up;
 use super::topic_config::{SETTINGS, Setting};
-use super::{link_config, link_status};
+use super::{link_config, link_status, pipeline_config};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;
 use crate::settings::BrokerSettings;
@@ -13,7 +13,8 @@ use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
     DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_CHANGES, RESOURCE_LINK,
-    RESOURCE_LINK_STATUS, RESOURCE_MIRRORS, RESOURCE_RULE, RESOURCE_TOPIC,
+    RESOURCE_LINK_STATUS, RESOURCE_MIRRORS, RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT,
+    RESOURCE_TOPIC,
 };
 
 /// What a request wants to be told beside the values.
@@ -32,14 +33,17 @@ pub(super) async fn handle(
     let mut response = DescribeConfigsResponse::default();
     let mut long = 0;
     for resource in request.resources {
-        let is_listed = matches!(resource.resource_type, RESOURCE_LINK | RESOURCE_RULE);
+        let is_listed = matches!(
+            resource.resource_type,
+            RESOURCE_LINK | RESOURCE_RULE | RESOURCE_PIPELINE | RESOURCE_SAVEPOINT
+        );
         if is_listed && resource.resource_name.is_empty() {
             response.results.extend(all_of(broker, resource.resource_type).await);
             continue;
         }
         long += usize::from(is_long(&resource));
         let described = if long > LONG_MAX {
-            let text = format!("a request may ask for {LONG_MAX} links and rules");
+            let text = format!("a request may ask for {LONG_MAX} links, rules and pipelines");
             Err((ErrorCode::InvalidRequest, text))
         } else {
             describe(broker, &resource, wanted).await
@@ -59,7 +63,7 @@ pub(super) async fn handle(
     response
 }
 
-/// All links or rules, by name only.
+/// All links, rules, pipelines or savepoints, by name only.
 async fn all_of(broker: &Broker, resource_type: i8) -> Vec<DescribeConfigsResult> {
     let result = |resource_name, error_code| DescribeConfigsResult {
         error_code,
@@ -70,17 +74,26 @@ async fn all_of(broker: &Broker, resource_type: i8) -> Vec<DescribeConfigsResult
     if !has_caught_up(broker).await {
         return vec![result(String::new(), ErrorCode::LeaderNotAvailable)];
     }
-    let names = broker.site.read(|state| link_config::names(state, resource_type));
+    let names = broker.site.read(|state| match resource_type {
+        RESOURCE_LINK | RESOURCE_RULE => link_config::names(state, resource_type),
+        _ => pipeline_config::names(state, resource_type),
+    });
     names.into_iter().map(|name| result(name, ErrorCode::None)).collect()
 }
 
-/// Links and rules that one request may ask for: their settings may be hundreds of KiB each.
+/// Links, rules and pipelines that one request may ask for: their settings may be hundreds of KiB each.
 const LONG_MAX: usize = 8;
 
 fn is_long(asked: &DescribeConfigsResource) -> bool {
     matches!(
         asked.resource_type,
-        RESOURCE_LINK | RESOURCE_RULE | RESOURCE_LINK_STATUS | RESOURCE_CHANGES | RESOURCE_MIRRORS
+        RESOURCE_LINK
+            | RESOURCE_RULE
+            | RESOURCE_LINK_STATUS
+            | RESOURCE_CHANGES
+            | RESOURCE_MIRRORS
+            | RESOURCE_PIPELINE
+            | RESOURCE_SAVEPOINT
     )
 }
 
@@ -100,8 +113,11 @@ async fn describe(
                 Err((ErrorCode::InvalidRequest, format!("no node of the site has the id {name}")))
             };
         }
-        kind @ (RESOURCE_LINK | RESOURCE_RULE) => {
-            let found = broker.site.read(|state| link_config::settings(state, kind, name));
+        kind @ (RESOURCE_LINK | RESOURCE_RULE | RESOURCE_PIPELINE | RESOURCE_SAVEPOINT) => {
+            let found = broker.site.read(|state| match kind {
+                RESOURCE_LINK | RESOURCE_RULE => link_config::settings(state, kind, name),
+                _ => pipeline_config::settings(state, kind, name),
+            });
             let missing =
                 || (ErrorCode::ResourceNotFound, format!("there is nothing named {name}"));
             return found.map(|found| found.into_iter().map(plain).collect()).ok_or_else(missing);

@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::machine::state::State;
 use crate::machine::topics::{Topic, is_valid_name};
 use crate::room::take;
+use fulmar_types::pipeline::is_internal;
 use fulmar_types::{TopicId, Uuid};
 use fulmar_wire::{
     ErrorCode, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
@@ -198,6 +199,7 @@ fn describe(broker: &Broker, state: &State, topic: &Topic) -> MetadataResponseTo
     MetadataResponseTopic {
         name: Some(topic.name.clone()),
         topic_id: topic.id.0,
+        is_internal: is_internal(&topic.name),
         partitions: partitions.collect(),
         ..MetadataResponseTopic::default()
     }

@@ -22,6 +22,7 @@ mod link_status;
 mod list_offsets;
 mod metadata;
 mod partition;
+mod pipeline_config;
 mod produce;
 pub(crate) mod topic_config;
 

@@ -20,6 +20,7 @@ use fulmar_host::time::{self, Instant};
 use fulmar_host::{BoxFuture, Host};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Operation, Unit};
+use fulmar_types::pipeline::is_internal;
 use fulmar_types::{Offset, PartitionIndex, Probe, TopicId};
 use fulmar_wire::batch::{Batch, Compression};
 use fulmar_wire::{
@@ -184,6 +185,9 @@ fn prepare(
         .site
         .read(|state| target(state, topic, data.index, site_max))
         .ok_or_else(|| unknown(broker))?;
+    if is_internal(topic) {
+        return Err(refused(&broker.host, Refusal::IsInternal));
+    }
     let bytes = validate(version, data.records, target.bytes_max)?;
     // Decided when the entry is applied, and here, so that what is refused again and again does not
     // fill the log.

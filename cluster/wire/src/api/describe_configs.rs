@@ -15,12 +15,19 @@ pub const RESOURCE_LINK_STATUS: i8 = 122;
 /// A resource that Kafka does not have: where the topic of this name may go.
 pub const RESOURCE_RULE: i8 = 121;
 
-/// A resource that Kafka does not have: the last changes of links and rules, which can only be looked at.
+/// A resource that Kafka does not have: the last changes of links, rules and pipelines, which can only be
+/// looked at.
 pub const RESOURCE_CHANGES: i8 = 123;
 
 /// A resource that Kafka does not have: which topics are copies of those of other sites, which can only
 /// be looked at.
 pub const RESOURCE_MIRRORS: i8 = 124;
+
+/// A resource that Kafka does not have: a pipeline.
+pub const RESOURCE_PIPELINE: i8 = 125;
+
+/// A resource that Kafka does not have: the state of a pipeline under a name.
+pub const RESOURCE_SAVEPOINT: i8 = 126;
 
 /// A thing with settings is a broker (`ConfigResource.Type.BROKER`).
 pub const RESOURCE_BROKER: i8 = 4;

@@ -6,7 +6,7 @@ use fulmar_wire::{
     RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_RULE, RESOURCE_TOPIC,
 };
 
-async fn replace(
+pub(super) async fn replace(
     fixture: &Fixture,
     (resource_type, name): (i8, &str),
     settings: &[(&str, &str)],
@@ -25,7 +25,11 @@ async fn replace(
     (answer.error_code, answer.error_message)
 }
 
-async fn told(fixture: &Fixture, resource_type: i8, names: &[&str]) -> DescribeConfigsResponse {
+pub(super) async fn told(
+    fixture: &Fixture,
+    resource_type: i8,
+    names: &[&str],
+) -> DescribeConfigsResponse {
     let resource = |name: &&str| DescribeConfigsResource {
         resource_type,
         resource_name: (*name).to_owned(),
@@ -39,12 +43,12 @@ async fn told(fixture: &Fixture, resource_type: i8, names: &[&str]) -> DescribeC
     ask!(fixture, 4, DescribeConfigs, request)
 }
 
-fn settings(response: &DescribeConfigsResponse) -> Vec<(String, String)> {
+pub(super) fn settings(response: &DescribeConfigsResponse) -> Vec<(String, String)> {
     let configs = response.results[0].configs.iter();
     configs.map(|config| (config.name.clone(), config.value.clone().unwrap_or_default())).collect()
 }
 
-const NONE: (ErrorCode, Option<String>) = (ErrorCode::None, None);
+pub(super) const NONE: (ErrorCode, Option<String>) = (ErrorCode::None, None);
 
 #[test]
 fn a_budget_holds_producers_back_or_leaves_a_gap_that_is_passed_over() {

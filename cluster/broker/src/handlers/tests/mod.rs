@@ -44,6 +44,7 @@ mod admin;
 mod configs;
 mod fetch;
 mod links;
+mod pipelines;
 mod produce;
 
 async fn create(fixture: &Fixture, name: &str, partitions: i32) -> CreatableTopicResult {

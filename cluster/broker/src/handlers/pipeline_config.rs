@@ -1,0 +1,255 @@
+//! Pipelines and savepoints as things with settings: what AlterConfigs replaces and DescribeConfigs tells
+//! of them, as with links (`link_config.rs`).
+//!
+//! ```text
+//! pipeline     file | paused | latency-ms | start: keep, fresh or savepoint NAME | number
+//!              none but number: it is removed, with its savepoints if savepoints is true
+//! savepoint    pipeline | number
+//!              none but number: it is removed
+//! ```
+//!
+//! What a file reads and writes is found in it here, and never taken from a client. Topics that it writes
+//! and that are not there are created in the same unit, with as many partitions as the first has that it
+//! reads. A savepoint is made of a delta that is taken for it, so this waits for the owner.
+
+use super::controller::{Failure, carry_out, refuse};
+use crate::broker::Broker;
+use crate::error_map::Unanswered;
+use crate::machine::outcome::{OperationResult, Refusal, UnitResult};
+use crate::machine::state::State;
+use crate::machine::topics::CHAIN_KEY_CONFIG;
+use crate::proposer::Answer;
+use fulmar_host::random;
+use fulmar_host::time::{self, Instant};
+use fulmar_store::entry::{NewPipeline, Operation, PipelineChange, PipelineOperation, Unit};
+use fulmar_types::link::{CHANGED_BY, CHANGED_MS, NUMBER};
+use fulmar_types::pipeline::{
+    FILE, LATENCY_MS, LATENCY_MS_DEFAULT, LATENCY_MS_MAX, PAUSED, PIPELINE_FILE_BYTES_MAX,
+    PipelineDefinition, START, Start,
+};
+use fulmar_types::{TopicId, Uuid};
+use fulmar_wire::{ErrorCode, RESOURCE_PIPELINE};
+
+/// Among the settings of a pipeline that is removed: whether its savepoints go with it.
+const SAVEPOINTS: &str = "savepoints";
+
+/// Among the settings of a savepoint: whose state it is.
+const PIPELINE: &str = "pipeline";
+
+type Values = Vec<(String, String)>;
+
+/// What somebody wants a pipeline or a savepoint to be.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    /// For whom.
+    pub(super) who: String,
+    pub(super) settings: Values,
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, Failure> {
+    refuse(ErrorCode::InvalidConfig, message)
+}
+
+fn flag(name: &str, text: &str) -> Result<bool, Failure> {
+    text.parse().or_else(|_| invalid(format!("`{name}` is true or false, and not `{text}`")))
+}
+
+impl Wanted {
+    /// The number that the thing must have, if that matters.
+    fn expected(&mut self) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.take(NUMBER) else { return Ok(None) };
+        let number = text.parse();
+        number.map(Some).or_else(|_| invalid(format!("`{NUMBER}` is a number, and not `{text}`")))
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.settings.iter().position(|(known, _)| known == name)?;
+        Some(self.settings.swap_remove(at).1)
+    }
+
+    fn nothing_else(&self, what: &str) -> Result<(), Failure> {
+        match self.settings.first() {
+            Some((name, _)) => invalid(format!("{what} has no setting `{name}`, or has it once")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Replaces a pipeline, or removes it.
+pub(super) async fn set_pipeline(
+    broker: &Broker,
+    mut wanted: Wanted,
+    validate_only: bool,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let expected = wanted.expected()?;
+    let Some(file) = wanted.take(FILE) else {
+        let savepoints = wanted.take(SAVEPOINTS).map(|text| flag(SAVEPOINTS, &text));
+        let savepoints = savepoints.transpose()?.unwrap_or(false);
+        wanted.nothing_else("a pipeline that is removed")?;
+        let change = Box::new(PipelineChange::Remove { savepoints });
+        let Wanted { name, who, .. } = wanted;
+        let set = PipelineOperation::Set { name, expected, who, change };
+        return match validate_only {
+            true => Ok(()),
+            false => carry_out(broker, Unit::of(Operation::Pipeline(set)), deadline).await,
+        };
+    };
+    let definition = definition(broker, &mut wanted, file)?;
+    let start = wanted.take(START).unwrap_or_else(|| Start::Keep.to_string());
+    let Some(start) = Start::parse(&start) else {
+        return invalid(format!("`{START}` is keep, fresh or savepoint NAME, and not `{start}`"));
+    };
+    wanted.nothing_else("a pipeline")?;
+    let leads = broker.prove_leadership().await;
+    leads.map_err(|_| Unanswered::NotDone)?;
+    let mut operations = broker.site.read(|state| missing_outputs(state, &definition))?;
+    let (first, second) = (random::random_16(), random::random_16());
+    let mut secret = [0; 32];
+    secret[..16].copy_from_slice(&first);
+    secret[16..].copy_from_slice(&second);
+    let topic = TopicId(Uuid::from_random(random::random_16()));
+    let change = Box::new(PipelineChange::Set(NewPipeline { topic, secret, definition, start }));
+    let Wanted { name, who, .. } = wanted;
+    operations.push(Operation::Pipeline(PipelineOperation::Set { name, expected, who, change }));
+    let unit = Unit { preconditions: Vec::new(), operations };
+    if unit.encoded_len() > broker.unit_bytes_max() {
+        return invalid("the file is too long for the segments of this site");
+    }
+    match validate_only {
+        true => Ok(()),
+        false => carry_out(broker, unit, deadline).await,
+    }
+}
+
+fn definition(
+    broker: &Broker,
+    wanted: &mut Wanted,
+    file: String,
+) -> Result<PipelineDefinition, Failure> {
+    if file.len() > PIPELINE_FILE_BYTES_MAX {
+        return invalid(format!("a file has at most {PIPELINE_FILE_BYTES_MAX} bytes"));
+    }
+    let paused = wanted.take(PAUSED).map(|text| flag(PAUSED, &text)).transpose()?;
+    let latency_ms = match wanted.take(LATENCY_MS) {
+        None => LATENCY_MS_DEFAULT,
+        Some(text) => match text.parse() {
+            Ok(ms) if (1..=LATENCY_MS_MAX).contains(&ms) => ms,
+            Ok(_) | Err(_) => {
+                let range = format!("a number of milliseconds from 1 to {LATENCY_MS_MAX}");
+                return invalid(format!("`{LATENCY_MS}` is {range}, and not `{text}`"));
+            }
+        },
+    };
+    let Some(planner) = broker.planner.get() else {
+        return refuse(ErrorCode::InvalidRequest, "this node runs no pipelines");
+    };
+    let planned = planner.plan(&file).or_else(invalid)?;
+    let (inputs, outputs, shape) = (planned.inputs, planned.outputs, planned.shape);
+    let paused = paused.unwrap_or(false);
+    Ok(PipelineDefinition { file, inputs, outputs, shape, paused, latency_ms })
+}
+
+/// What creates the topics that a pipeline writes and that are not there.
+fn missing_outputs(
+    state: &State,
+    definition: &PipelineDefinition,
+) -> Result<Vec<Operation>, Failure> {
+    for input in &definition.inputs {
+        if state.topics().by_name(input).is_none() {
+            let message = format!("there is no topic {input}, which the pipeline reads");
+            return refuse(ErrorCode::UnknownTopicOrPartition, message);
+        }
+    }
+    let first = definition.inputs.first().and_then(|input| state.topics().by_name(input));
+    let partitions = first.map_or(1, |topic| topic.partitions);
+    let missing = definition.outputs.iter();
+    let missing = missing.filter(|output| state.topics().by_name(output).is_none());
+    let create = |name: &String| {
+        let topic = TopicId(Uuid::from_random(random::random_16()));
+        let key = [random::random_16(), random::random_16()].map(|half| Uuid(half).to_string());
+        let configs = vec![(CHAIN_KEY_CONFIG.to_owned(), key.concat())];
+        Operation::CreateTopic { topic, name: name.clone(), partitions, configs }
+    };
+    Ok(missing.map(create).collect())
+}
+
+/// Keeps the state of a pipeline under a name, or forgets it.
+pub(super) async fn set_savepoint(
+    broker: &Broker,
+    mut wanted: Wanted,
+    validate_only: bool,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let expected = wanted.expected()?;
+    let pipeline = wanted.take(PIPELINE);
+    wanted.nothing_else("a savepoint")?;
+    if validate_only {
+        return Ok(());
+    }
+    if let Some(pipeline) = &pipeline {
+        take_delta(broker, pipeline, deadline).await?;
+    }
+    let Wanted { name, who, .. } = wanted;
+    let set = PipelineOperation::SetSavepoint { name, expected, who, pipeline };
+    carry_out(broker, Unit::of(Operation::Pipeline(set)), deadline).await
+}
+
+/// Asks for a delta, and waits for it. A pipeline that has failed takes none: its last one is its state.
+async fn take_delta(broker: &Broker, pipeline: &str, deadline: Instant) -> Result<(), Failure> {
+    let wish = PipelineOperation::WantDelta { pipeline: pipeline.to_owned() };
+    let wish = broker.proposer.propose(Unit::of(Operation::Pipeline(wish)));
+    let results = match time::timeout_at(deadline, wish).await.unwrap_or(Answer::Unknown) {
+        Answer::Done { result: UnitResult::Done(results), .. } => results,
+        Answer::Done { result: UnitResult::Refused(refusal), .. } => return Err(refusal.into()),
+        Answer::NotDone => return Err(Unanswered::NotDone.into()),
+        Answer::NoRoom => return Err(Unanswered::NoRoom.into()),
+        Answer::Unknown => return Err(Unanswered::Unknown.into()),
+    };
+    let Some(OperationResult::DeltaWanted { epoch }) = results.first() else {
+        return Err(Unanswered::Unknown.into());
+    };
+    let watch = broker.site.watch_pipelines();
+    loop {
+        let run = broker.site.read(|state| state.run(pipeline).cloned());
+        let run = run.ok_or(Refusal::UnknownPipeline)?;
+        if run.delta_epoch >= *epoch || run.failed.is_some() {
+            return Ok(());
+        }
+        if time::timeout_at(deadline, watch.changed()).await.is_err() {
+            let message = "the node that runs the pipeline has not written its state in time";
+            return refuse(ErrorCode::RequestTimedOut, message);
+        }
+    }
+}
+
+/// The settings of a pipeline or a savepoint, if there is one of the name.
+pub(super) fn settings(state: &State, resource_type: i8, name: &str) -> Option<Values> {
+    let (number, changed, mut settings) = if resource_type == RESOURCE_PIPELINE {
+        let pipeline = state.pipeline(name)?;
+        (pipeline.number, &pipeline.changed, pipeline.definition.settings())
+    } else {
+        let savepoint = state.savepoint(name)?;
+        let shape: String = savepoint.shape.iter().map(|byte| format!("{byte:02x}")).collect();
+        let settings = [
+            (PIPELINE, savepoint.pipeline.clone()),
+            ("shape", shape),
+            ("epoch", savepoint.epoch.to_string()),
+            ("age-ms", savepoint.age_ms.to_string()),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        (savepoint.number, &savepoint.changed, settings)
+    };
+    settings.push((NUMBER.to_owned(), number.to_string()));
+    settings.push((CHANGED_BY.to_owned(), changed.who.clone()));
+    settings.push((CHANGED_MS.to_owned(), changed.wall_ms.to_string()));
+    Some(settings)
+}
+
+/// The names of all pipelines, or of all savepoints.
+pub(super) fn names(state: &State, resource_type: i8) -> Vec<String> {
+    match resource_type {
+        RESOURCE_PIPELINE => state.pipelines().map(|pipeline| pipeline.name.clone()).collect(),
+        _ => state.savepoints().map(|savepoint| savepoint.name.clone()).collect(),
+    }
+}
