@@ -255,3 +255,17 @@ fn the_demonstration_of_a_mirror_holds() {
     let behind = said.lines().find(|line| line.contains("the link is down, 45,000 behind"));
     assert!(behind.is_some(), "what has arrived before the cut is known: {said}");
 }
+
+#[test]
+fn the_bench_of_a_mirror_measures_something() {
+    let small = ["--backlog", "1MiB", "--seconds", "1", "--idle-links", "2", "--idle-seconds", "1"];
+    let said = fulmar(&[&["bench", "mirror", "--json"], &small[..]].concat());
+    let report: serde_json::Value = serde_json::from_str(&said).expect("it is JSON");
+    let above_zero = ["/ratio", "/caught_up/records_per_second", "/with_link/copied_per_second"];
+    for place in above_zero {
+        let measured = report.pointer(place).and_then(serde_json::Value::as_f64);
+        assert!(measured.is_some_and(|measured| measured > 0.0), "{place}: {said}");
+    }
+    let idle = report.pointer("/idle/with").and_then(serde_json::Value::as_array);
+    assert_eq!(idle.map(Vec::len), Some(3), "{said}");
+}

@@ -2,15 +2,15 @@
 
 use super::Stop;
 use clap::Args;
-use fulmar_client::{Cluster, Metadata, Place, Settings};
+use fulmar_client::{Cluster, Metadata, OffsetAt, Place, Settings, TopicPartition};
 use fulmar_host::Observer;
 use fulmar_host::net::Network;
 use fulmar_host::real::tls::keys::AUTHORITY_FILE;
 use fulmar_host::real::tls::{Asked, KeyFiles, KeysError, TlsNetwork};
 use fulmar_host::real::{RealNetwork, TracingObserver};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::NodeId;
 use fulmar_types::config::{ClientTls, Config, TlsConfig, certificate_name};
+use fulmar_types::{NodeId, Offset, PartitionIndex};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -166,6 +166,22 @@ pub async fn metadata(cluster: &Cluster, timeout: Duration) -> Result<Metadata, 
 /// not say.
 pub async fn mirrors(cluster: &Cluster, timeout: Duration) -> Mirrors {
     cluster.mirrors(timeout).await.unwrap_or_default()
+}
+
+/// The ends of the partitions of a topic, if the site tells all of them.
+pub async fn ends(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: u32,
+    timeout: Duration,
+) -> Option<Vec<Offset>> {
+    let mut ends = Vec::new();
+    for partition in (0..partitions).map(PartitionIndex) {
+        let of = TopicPartition::new(topic, partition);
+        let found = cluster.find_offset(&of, OffsetAt::Latest, timeout).await;
+        ends.push(found.ok()?.offset.unwrap_or_default());
+    }
+    Some(ends)
 }
 
 /// Topics that are copies.

@@ -71,29 +71,30 @@ pub fn from_base_port(base_port: u16) -> Result<Fresh, Stop> {
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     };
     Ok(Fresh {
-        addresses: [(at(0)?, at(100)?), (at(1)?, at(101)?), (at(2)?, at(102)?)],
+        addresses: vec![(at(0)?, at(100)?), (at(1)?, at(101)?), (at(2)?, at(102)?)],
         links: None,
-        http: Some([at(300)?, at(301)?, at(302)?]),
+        http: Some(vec![at(300)?, at(301)?, at(302)?]),
         extra: String::new(),
     })
 }
 
 /// What a new configuration says.
 pub struct Fresh {
-    /// Where the nodes listen.
-    pub addresses: [Addresses; 3],
-    /// Where they listen for other sites.
-    pub links: Option<[SocketAddr; 3]>,
-    /// Where they tell of metrics and health.
-    pub http: Option<[SocketAddr; 3]>,
+    /// Where the nodes listen, one or three.
+    pub addresses: Vec<Addresses>,
+    /// Where each listens for other sites.
+    pub links: Option<Vec<SocketAddr>>,
+    /// Where each tells of metrics and health.
+    pub http: Option<Vec<SocketAddr>>,
     /// Further tables, as TOML.
     pub extra: String,
 }
 
-/// The text of a configuration for three nodes on loopback, with their data beside it.
+/// The text of a configuration for nodes on loopback, with their data beside it.
 fn text(dir: &Path, fresh: &Fresh) -> String {
+    let nodes = if fresh.addresses.len() == 1 { "one node" } else { "three nodes" };
     let mut text = format!(
-        "# A Fulmar site of three nodes on one machine, written by `fulmar up`.\n\
+        "# A Fulmar site of {nodes} on one machine, written by `fulmar up`.\n\
          # Change it as you like; it is not written again.\n\
          site = \"{}\"\n",
         site_name(dir)

@@ -4,8 +4,9 @@
 //! Invariant: a temporary directory is removed when the site is dropped, after its nodes are dead,
 //! unless somebody asked to keep it.
 
+use super::apply::authority;
 use super::child::{ChildNode, NodeCommand, OnParentDeath};
-use super::config_file::{self, Fresh};
+use super::config_file::{self, Addresses, Fresh};
 use super::{Stop, client, exit_text, keys};
 use fulmar_client::{Cluster, Connection, Settings};
 use fulmar_host::disk::{DirectoryLock, Disk};
@@ -14,6 +15,7 @@ use fulmar_host::real::RealDisk;
 use fulmar_host::real::tls::keys::AUTHORITY_FILE;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::config::Config;
+use fulmar_types::link::LinkDefinition;
 use fulmar_types::{ExitCode, NodeId};
 use std::fs;
 use std::io;
@@ -24,8 +26,46 @@ use std::sync::Arc;
 /// How long a node may take to stop in order.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a configuration says of keys beside it.
+const TLS: &str = "\n[tls]\nkeys = \"keys\"\n";
+
 /// How long the certificates of a temporary site last.
 const KEYS_DAYS: u32 = 30;
+
+/// A directory for several sites, which is removed at the end if it is temporary and nobody keeps it. The
+/// sites must be gone by then.
+pub struct Ground {
+    /// The directory, which was empty.
+    pub dir: PathBuf,
+    remove: bool,
+}
+
+impl Ground {
+    /// The directory that was chosen, or a temporary one.
+    pub fn new(chosen: Option<&Path>, purpose: &str) -> Result<Self, Stop> {
+        let name = format!("fulmar-{purpose}-{}", std::process::id());
+        let dir = chosen.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
+        Ok(Self { dir: config_file::empty(&dir)?, remove: chosen.is_none() })
+    }
+
+    /// Keeps the directory.
+    pub fn keep(&mut self) {
+        self.remove = false;
+    }
+
+    /// Whether the directory stays.
+    pub fn is_kept(&self) -> bool {
+        !self.remove
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if self.remove {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
 
 /// A site of child processes.
 pub struct Site {
@@ -84,12 +124,13 @@ impl Site {
         purpose: &str,
         extra: String,
     ) -> Result<Self, Stop> {
-        let name = format!("fulmar-{purpose}-{}", std::process::id());
-        let dir = chosen.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
-        let dir = config_file::empty(&dir)?;
-        let [a, b, c, d, e, f, http @ ..] = free_ports::<9>().await?;
-        let addresses = [(a, d), (b, e), (c, f)];
-        let fresh = Fresh { addresses, links: None, http: Some(http), extra };
+        let mut ground = Ground::new(chosen, purpose)?;
+        // The site sees to it from now on.
+        ground.keep();
+        let dir = ground.dir.clone();
+        let ports = free_ports(9).await?;
+        let addresses = pairs(&ports[..6]);
+        let fresh = Fresh { addresses, links: None, http: Some(ports[6..].to_vec()), extra };
         let mut site = Self::fresh(dir, fresh).await?;
         site.with_stats = true;
         site.remove = chosen.is_none();
@@ -99,21 +140,61 @@ impl Site {
     /// Two sites on free ports whose nodes listen for each other, with keys, in a directory each below
     /// one that must be there. What they are called is the names of their directories.
     pub async fn linked(within: &Path, names: [&str; 2]) -> Result<[Self; 2], Stop> {
-        let ports = free_ports::<24>().await?;
-        let site = async |name: &str, ports: &[SocketAddr]| {
-            let at = |from: usize| [ports[from], ports[from + 1], ports[from + 2]];
-            let ([a, b, c], [d, e, f]) = (at(0), at(3));
-            let fresh = Fresh {
-                addresses: [(a, d), (b, e), (c, f)],
-                links: Some(at(6)),
-                http: Some(at(9)),
-                extra: "\n[tls]\nkeys = \"keys\"\n".to_owned(),
-            };
-            let site = Self::fresh(config_file::absolute(&within.join(name))?, fresh).await?;
-            keys::make(&site.config, &site.dir.join("keys"), &[], KEYS_DAYS)?;
-            Ok::<Self, Stop>(site)
+        let mut ports = free_ports(24).await?;
+        let others = ports.split_off(12);
+        Ok([
+            Self::with_links(within.join(names[0]), ports).await?,
+            Self::with_links(within.join(names[1]), others).await?,
+        ])
+    }
+
+    /// A site of three nodes with keys that listens for others.
+    async fn with_links(dir: PathBuf, ports: Vec<SocketAddr>) -> Result<Self, Stop> {
+        let fresh = Fresh {
+            addresses: pairs(&ports[..6]),
+            links: Some(ports[6..9].to_vec()),
+            http: Some(ports[9..].to_vec()),
+            extra: TLS.to_owned(),
         };
-        Ok([site(names[0], &ports[..12]).await?, site(names[1], &ports[12..]).await?])
+        Self::with_keys(dir, fresh).await
+    }
+
+    /// A hub, and as many sites of one node each that can dial it, as [`Self::linked`]. The small ones keep
+    /// small segments.
+    pub async fn star(within: &Path, hub: &str, sites: usize) -> Result<(Self, Vec<Self>), Stop> {
+        let mut ports = free_ports(12 + 2 * sites).await?;
+        let places = pairs(&ports.split_off(12));
+        let hub = Self::with_links(within.join(hub), ports).await?;
+        let mut around = Vec::new();
+        for (at, place) in (1..).zip(places) {
+            let small = "\n[log]\nsegment_bytes = \"1MiB\"\n";
+            let extra = format!("{TLS}{small}");
+            let fresh = Fresh { addresses: vec![place], links: None, http: None, extra };
+            around.push(Self::with_keys(within.join(format!("site-{at}")), fresh).await?);
+        }
+        Ok((hub, around))
+    }
+
+    async fn with_keys(dir: PathBuf, fresh: Fresh) -> Result<Self, Stop> {
+        let site = Self::fresh(config_file::absolute(&dir)?, fresh).await?;
+        keys::make(&site.config, &site.dir.join("keys"), &[], KEYS_DAYS)?;
+        Ok(site)
+    }
+
+    /// Has its nodes, once they are started, write down what they count.
+    pub fn counting(mut self) -> Self {
+        self.with_stats = true;
+        self
+    }
+
+    /// A link to this site, as another one lays it down: neither dials nor takes anything yet.
+    pub fn as_peer(&self, region: &str) -> Result<LinkDefinition, Stop> {
+        Ok(LinkDefinition {
+            site: self.config.site.clone(),
+            region: region.to_owned(),
+            authority: authority(&self.dir.join("keys").join(AUTHORITY_FILE))?,
+            ..LinkDefinition::default()
+        })
     }
 
     /// A new site in an empty directory, which stays. Its nodes die with this process.
@@ -130,11 +211,6 @@ impl Site {
             nodes: Vec::new(),
             remove: false,
         })
-    }
-
-    /// The certificate of its authority.
-    pub fn authority(&self) -> PathBuf {
-        self.dir.join("keys").join(AUTHORITY_FILE)
     }
 
     /// Where its nodes listen for other sites.
@@ -329,9 +405,15 @@ const TEMPORARY_PORTS: u16 = 10_000;
 const PORTS_PER_PROCESS: u16 = 9;
 const PROCESSES: u16 = 1_066;
 
+/// The addresses of nodes, from those for Kafka clients and as many for the other nodes.
+fn pairs(ports: &[SocketAddr]) -> Vec<Addresses> {
+    let (kafka, peer) = ports.split_at(ports.len() / 2);
+    kafka.iter().copied().zip(peer.iter().copied()).collect()
+}
+
 /// Loopback addresses that nobody listens on. All are held until all are found. Processes that
 /// choose at the same time begin at different ports.
-async fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Stop> {
+async fn free_ports(count: usize) -> Result<Vec<SocketAddr>, Stop> {
     let network = client::plain();
     let process = (std::process::id() % u32::from(PROCESSES)) as u16;
     let first = process * PORTS_PER_PROCESS;
@@ -343,11 +425,10 @@ async fn free_ports<const N: usize>() -> Result<[SocketAddr; N], Stop> {
             Ok(listener) => held.push(listener),
             Err(error) => last = Some(error),
         }
-        let addresses: Vec<SocketAddr> = held.iter().map(|held| held.local_address()).collect();
-        if let Ok(addresses) = addresses.try_into() {
-            return Ok(addresses);
+        if held.len() == count {
+            return Ok(held.iter().map(|held| held.local_address()).collect());
         }
     }
     let why = last.map_or_else(String::new, |error| format!(": {error}"));
-    Err(Stop::failed(format!("there are no {N} free ports on loopback{why}.")))
+    Err(Stop::failed(format!("there are no {count} free ports on loopback{why}.")))
 }

@@ -6,6 +6,7 @@
 
 mod failover;
 mod load;
+mod mirror;
 mod report;
 
 pub use load::{LoadOptions, run as load};
@@ -17,12 +18,13 @@ use super::output::{complain, say};
 use super::site::Site;
 use super::stats::REWRITE_EVERY;
 use super::{Stop, client};
-use clap::Args;
+use clap::{Args, Subcommand};
 use fulmar_client::Cluster;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::{ExitCode, NodeId};
 use load::Measured;
 use report::{Figures, Report};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -50,7 +52,10 @@ const FILL_RECORD_BYTES: usize = 256 << 10;
 /// Starts a site of three nodes on this machine and puts load on it from a process of its own:
 /// first one connection, then many, each with one incompressible record in flight.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Connections of the second load.
     #[arg(long, value_name = "N", default_value_t = 64)]
     connections: u32,
@@ -76,6 +81,12 @@ pub struct Options {
     json: bool,
 }
 
+/// Other measurements.
+#[derive(Clone, Debug, Subcommand)]
+enum Other {
+    Mirror(mirror::Options),
+}
+
 impl Options {
     /// Segments that are filled and given back first; 0: none.
     fn recycled_segments(&self) -> u64 {
@@ -88,6 +99,9 @@ impl Options {
 
 /// Runs the bench.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    if let Some(Other::Mirror(options)) = options.other {
+        return mirror::run(options).await;
+    }
     if options.connections == 0 || options.seconds == 0 {
         return Err(Stop::usage("--connections and --seconds must be at least 1."));
     }
@@ -97,15 +111,20 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         () = stop.wait() => Err(Stop::failed("the bench was interrupted.")),
         measured = measure(&options) => {
             let report = measured?;
-            if options.json {
-                let text = serde_json::to_string_pretty(&report);
-                say(text.map_err(|error| Stop::failed(format!("cannot print: {error}.")))?);
-            } else {
-                say(report.text().trim_end());
-            }
-            Ok(ExitCode::Ok)
+            show(options.json, &report.text(), &report)
         }
     }
+}
+
+/// Prints a report.
+fn show(as_json: bool, text: &str, report: &impl Serialize) -> Result<ExitCode, Stop> {
+    if as_json {
+        let text = serde_json::to_string_pretty(report);
+        say(text.map_err(|error| Stop::failed(format!("cannot print: {error}.")))?);
+    } else {
+        say(text.trim_end());
+    }
+    Ok(ExitCode::Ok)
 }
 
 async fn measure(options: &Options) -> Result<Report, Stop> {
@@ -122,13 +141,7 @@ async fn measure(options: &Options) -> Result<Report, Stop> {
 }
 
 async fn measure_site(options: &Options, site: &mut Site) -> Result<Report, Stop> {
-    if is_memory(&site.dir) {
-        complain(format!(
-            "{} lies in memory, where a flush costs nothing. Choose a directory on a disk with \
-             --dir.",
-            site.dir.display()
-        ));
-    }
+    warn_of_memory(&site.dir);
     site.start_all()?;
     let cluster = site.cluster("fulmar-bench");
     site.wait_serving(&cluster, TIMEOUT).await?;
@@ -262,6 +275,15 @@ impl Load<'_> {
             )));
         }
         Ok(measured)
+    }
+}
+
+fn warn_of_memory(dir: &Path) {
+    if is_memory(dir) {
+        let dir = dir.display();
+        complain(format!(
+            "{dir} lies in memory, where a flush costs nothing. Choose a directory on a disk with --dir."
+        ));
     }
 }
 

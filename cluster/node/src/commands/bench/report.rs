@@ -74,8 +74,24 @@ impl Figures {
         leader: Option<NodeId>,
         used: &[(NodeId, Counters)],
     ) -> Self {
+        Self {
+            connections,
+            records_per_second: measured.records_per_second(),
+            nodes: NodeFigures::all(&measured, leader, used),
+            measured,
+        }
+    }
+}
+
+impl NodeFigures {
+    /// What each node of a site did for what was measured.
+    pub fn all(
+        measured: &Measured,
+        leader: Option<NodeId>,
+        used: &[(NodeId, Counters)],
+    ) -> Vec<Self> {
         let megabytes = measured.value_bytes_in_all as f64 / 1e6;
-        let node = |(node, used): &(NodeId, Counters)| NodeFigures {
+        let node = |(node, used): &(NodeId, Counters)| Self {
             node: node.get(),
             leads: leader == Some(*node),
             flushes: used.flushes,
@@ -86,20 +102,17 @@ impl Figures {
             cpu_ms_per_mb: if megabytes > 0.0 { used.cpu_ms as f64 / megabytes } else { 0.0 },
             resident_bytes: used.resident_bytes,
         };
-        Self {
-            connections,
-            records_per_second: measured.records_per_second(),
-            nodes: used.iter().map(node).collect(),
-            measured,
-        }
+        used.iter().map(node).collect()
     }
 }
 
-fn mib(bytes: u64) -> String {
+/// Mebibytes.
+pub fn mib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
-fn ms(us: u64) -> String {
+/// Milliseconds.
+pub fn ms(us: u64) -> String {
     format!("{:.2}", us as f64 / 1e3)
 }
 
@@ -164,23 +177,24 @@ impl Figures {
         for (why, times) in &m.failures {
             line(format!("  {} requests failed: {why}", grouped(*times)));
         }
-        self.write_nodes(line);
+        write_nodes(&self.nodes, line);
     }
+}
 
-    fn write_nodes(&self, mut line: impl FnMut(String)) {
-        let mut row = |head: &str, cell: &dyn Fn(&NodeFigures) -> String| {
-            let cells = self.nodes.iter().map(|node| format!("{:>14}", cell(node)));
-            line(format!("  {head:<28}{}", cells.collect::<String>()));
-        };
-        row("node", &|n| if n.leads { format!("{} (leads)", n.node) } else { n.node.to_string() });
-        row("flushes", &|n| grouped(n.flushes));
-        row("records per flush", &|n| format!("{:.1}", n.records_per_flush));
-        row("KiB per flush", &|n| format!("{:.1}", n.mean_flush_bytes / 1024.0));
-        row("written / byte of batches", &|n| format!("{:.3}", n.written_per_batch_byte));
-        row("written / byte of values", &|n| format!("{:.3}", n.written_per_value_byte));
-        row("CPU ms per MB of values", &|n| format!("{:.1}", n.cpu_ms_per_mb));
-        row("resident MiB", &|n| mib(n.resident_bytes));
-    }
+/// A column for each node.
+pub fn write_nodes(nodes: &[NodeFigures], mut line: impl FnMut(String)) {
+    let mut row = |head: &str, cell: &dyn Fn(&NodeFigures) -> String| {
+        let cells = nodes.iter().map(|node| format!("{:>14}", cell(node)));
+        line(format!("  {head:<28}{}", cells.collect::<String>()));
+    };
+    row("node", &|n| if n.leads { format!("{} (leads)", n.node) } else { n.node.to_string() });
+    row("flushes", &|n| grouped(n.flushes));
+    row("records per flush", &|n| format!("{:.1}", n.records_per_flush));
+    row("KiB per flush", &|n| format!("{:.1}", n.mean_flush_bytes / 1024.0));
+    row("written / byte of batches", &|n| format!("{:.3}", n.written_per_batch_byte));
+    row("written / byte of values", &|n| format!("{:.3}", n.written_per_value_byte));
+    row("CPU ms per MB of values", &|n| format!("{:.1}", n.cpu_ms_per_mb));
+    row("resident MiB", &|n| mib(n.resident_bytes));
 }
 
 #[cfg(test)]

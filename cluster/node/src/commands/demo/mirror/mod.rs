@@ -19,20 +19,18 @@ mod shown;
 use super::load::Load;
 use super::plant::{PARTITIONS, Plant, TOPIC};
 use super::{check_records, tell, verify};
-use crate::commands::apply::authority;
 use crate::commands::node::StopSignal;
 use crate::commands::output::{grouped, say, seconds};
-use crate::commands::site::Site;
-use crate::commands::{Stop, client, config_file};
+use crate::commands::site::{Ground, Site};
+use crate::commands::{Stop, client};
 use clap::Args;
-use fulmar_client::{Cluster, LinkStatus, OffsetAt, TopicPartition};
+use fulmar_client::{Cluster, LinkStatus};
 use fulmar_host::time::{self, Duration, Instant};
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{EVERY_TOPIC, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
-use fulmar_types::{ExitCode, NodeId, Offset, PartitionIndex};
+use fulmar_types::{ExitCode, NodeId};
 use line::Line;
 use shown::Shown;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// How long anything may take that the demo waits for.
@@ -78,18 +76,18 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     check_records(options.records)?;
     let mut stop = StopSignal::listen()?;
-    let name = format!("fulmar-demo-mirror-{}", std::process::id());
-    let dir = options.keep.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
-    let dir = config_file::empty(&dir)?;
+    let mut ground = Ground::new(options.keep.as_deref(), "demo-mirror")?;
     let ended = tokio::select! {
         biased;
         () = stop.wait() => Err(Stop::failed("the demo was interrupted.")),
-        ended = play(&options, &dir) => ended,
+        ended = play(&options, &ground.dir) => ended,
     };
-    if options.keep.is_none() && matches!(ended, Ok(ExitCode::Ok)) {
-        let _ = fs::remove_dir_all(&dir);
-    } else {
-        say(format!("The sites with the logs of their nodes are kept in {}.", dir.display()));
+    if !matches!(ended, Ok(ExitCode::Ok)) {
+        ground.keep();
+    }
+    if ground.is_kept() {
+        let dir = ground.dir.display();
+        say(format!("The sites with the logs of their nodes are kept in {dir}."));
     }
     ended
 }
@@ -172,17 +170,10 @@ impl Demo {
     /// Links, and the rule for the readings.
     async fn lay_down(&self) -> Result<(), Stop> {
         let [plant, hub] = &self.clusters;
-        let of = |site: &Site, at: usize| {
-            Ok::<LinkDefinition, Stop>(LinkDefinition {
-                site: NAMES[at].to_owned(),
-                region: REGION.to_owned(),
-                authority: authority(&site.authority())?,
-                ..LinkDefinition::default()
-            })
-        };
         let dial = self.line.places.clone();
-        let to_hub = LinkDefinition { dial, cap: Some(CAP), ..of(&self.sites[1], 1)? };
-        let to_plant = LinkDefinition { take: vec!["*".to_owned()], ..of(&self.sites[0], 0)? };
+        let to_hub = LinkDefinition { dial, cap: Some(CAP), ..self.sites[1].as_peer(REGION)? };
+        let take = vec![EVERY_TOPIC.to_owned()];
+        let to_plant = LinkDefinition { take, ..self.sites[0].as_peer(REGION)? };
         let failed = |error| Stop::failed(format!("a link cannot be laid down: {error}."));
         for topic in [TOPIC, SECRET] {
             let created = plant.create_topic(topic, PARTITIONS, PATIENCE).await;
@@ -211,22 +202,13 @@ impl Demo {
         }
     }
 
-    /// The ends of the partitions of a topic of one site.
-    async fn ends(&self, at: usize, topic: &str) -> Option<Vec<Offset>> {
-        let mut ends = Vec::new();
-        for partition in (0..PARTITIONS).map(PartitionIndex) {
-            let of = TopicPartition::new(topic, partition);
-            let found = self.clusters[at].find_offset(&of, OffsetAt::Latest, PATIENCE).await;
-            ends.push(found.ok()?.offset.unwrap_or_default());
-        }
-        Some(ends)
-    }
-
     /// Waits until the copy ends where its origin does. How long that took.
     async fn arrived(&mut self) -> Result<Duration, Stop> {
         let began = time::now();
         loop {
-            let ends = (self.ends(0, TOPIC).await, self.ends(1, &copy()).await);
+            let [plant, hub] = &self.clusters;
+            let origin = client::ends(plant, TOPIC, PARTITIONS, PATIENCE).await;
+            let ends = (origin, client::ends(hub, &copy(), PARTITIONS, PATIENCE).await);
             if ends.0.is_some() && ends.0 == ends.1 {
                 return Ok(began.elapsed());
             }
