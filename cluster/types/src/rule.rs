@@ -246,15 +246,22 @@ fn unescape(text: &str) -> String {
     name
 }
 
+/// The characters that no backslash takes the meaning from, with their places.
+fn bare(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let mut is_escaped = false;
+    text.char_indices().filter(move |(_, c)| {
+        let is_bare = !is_escaped;
+        is_escaped = *c == '\\' && is_bare;
+        is_bare
+    })
+}
+
 /// The parts between characters that no backslash stands before.
 fn split(text: &str, at: char) -> Vec<&str> {
-    let (mut parts, mut start, mut is_escaped) = (Vec::new(), 0, false);
-    for (place, c) in text.char_indices() {
-        if c == at && !is_escaped {
-            parts.push(&text[start..place]);
-            start = place + c.len_utf8();
-        }
-        is_escaped = c == '\\' && !is_escaped;
+    let (mut parts, mut start) = (Vec::new(), 0);
+    for (place, _) in bare(text).filter(|(_, c)| *c == at) {
+        parts.push(&text[start..place]);
+        start = place + at.len_utf8();
     }
     parts.push(&text[start..]);
     parts
@@ -446,12 +453,7 @@ impl RuleDefinition {
 /// Whether a space stands in a text without a backslash before it: it would be a part of a name, and whoever
 /// wrote it hardly meant that.
 fn has_bare_space(text: &str) -> bool {
-    let mut is_escaped = false;
-    text.chars().any(|c| {
-        let is_bare = c.is_whitespace() && !is_escaped;
-        is_escaped = c == '\\' && !is_escaped;
-        is_bare
-    })
+    bare(text).any(|(_, c)| c.is_whitespace())
 }
 
 /// What stands before and behind the last `=` of each part of a list.

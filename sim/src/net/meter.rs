@@ -2,28 +2,23 @@
 //!
 //! | count | what | where |
 //! |---|---|---|
-//! | given | bytes that writers gave to connections | when a socket takes them |
-//! | carried | packets with their headers, those included that are sent again | when they leave the transmitter |
+//! | given | bytes that nodes gave to connections with each other on the metered port | when a socket takes them |
 //! | delivered | bytes that came out at the other end, in order | when a reader may have them |
 //!
-//! Invariants: counting changes nothing; of the last second is remembered what was given in each
-//! millisecond, so at most a thousand numbers.
+//! Invariants: counting changes nothing; what was given is remembered for a second, in which a line, or the cap of
+//! a link, lets only so many writes pass.
 
 use std::collections::VecDeque;
 
-const SECOND_MS: u64 = 1_000;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// What crossed a trunk so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Crossed {
-    /// Bytes that writers gave to connections.
-    pub given_bytes: u64,
-    /// The most that they gave within a second.
+    /// The most bytes that were given to metered connections within a second.
     pub given_per_s_max: u64,
     /// When such a second ended, in nanoseconds.
     pub given_per_s_max_at_ns: u64,
-    /// Bytes of packets that left, with their headers; 0 where there is no line.
-    pub carried_bytes: u64,
     /// Bytes that came out at the other end.
     pub delivered_bytes: u64,
     /// How often a way over it was cut or healed.
@@ -34,7 +29,7 @@ pub struct Crossed {
 #[derive(Debug, Default)]
 pub struct Meter {
     pub crossed: Crossed,
-    /// What was given lately, by the millisecond.
+    /// What was given in the last second, and when.
     recent: VecDeque<(u64, u64)>,
     recent_bytes: u64,
 }
@@ -42,20 +37,15 @@ pub struct Meter {
 impl Meter {
     /// A writer gave bytes to a connection.
     pub fn given(&mut self, now_ns: u64, bytes: u64) {
-        let now_ms = now_ns / 1_000_000;
-        while let Some((at_ms, old_bytes)) = self.recent.front().copied()
-            && at_ms + SECOND_MS <= now_ms
+        while let Some((at_ns, old_bytes)) = self.recent.front().copied()
+            && now_ns - at_ns >= SECOND_NS
         {
             self.recent_bytes -= old_bytes;
             self.recent.pop_front();
         }
-        match self.recent.back_mut() {
-            Some((at_ms, known)) if *at_ms == now_ms => *known += bytes,
-            _ => self.recent.push_back((now_ms, bytes)),
-        }
+        self.recent.push_back((now_ns, bytes));
         self.recent_bytes += bytes;
         let crossed = &mut self.crossed;
-        crossed.given_bytes += bytes;
         if self.recent_bytes > crossed.given_per_s_max {
             crossed.given_per_s_max = self.recent_bytes;
             crossed.given_per_s_max_at_ns = now_ns;
@@ -80,19 +70,20 @@ mod tests {
                 _ => {}
             }
         }
-        assert_eq!(meter.crossed.given_bytes, 5_500);
         assert_eq!(meter.crossed.given_per_s_max, 1_500);
         assert_eq!(meter.crossed.given_per_s_max_at_ns, 2_750 * MS);
         assert_eq!(meter.recent.len(), 10, "no more than the last second");
     }
 
     #[test]
-    fn a_thousand_numbers_are_enough() {
-        let mut meter = Meter::default();
-        for at_us in (0..5_000_000).step_by(100) {
-            meter.given(at_us * 1_000, 1);
-        }
-        assert_eq!(meter.recent.len(), 1_000);
-        assert_eq!(meter.crossed.given_per_s_max, 10_000);
+    fn a_second_ends_before_the_nanosecond_that_makes_it_longer() {
+        let worst = |sent: &[(u64, u64)]| {
+            let mut meter = Meter::default();
+            sent.iter().for_each(|(at_ns, bytes)| meter.given(*at_ns, *bytes));
+            (meter.crossed.given_per_s_max, meter.crossed.given_per_s_max_at_ns)
+        };
+        assert_eq!(worst(&[(0, 50), (600 * MS, 50), (1_000 * MS, 50)]), (100, 600 * MS));
+        let sent = [(0, 50), (600 * MS, 50), (1_000 * MS, 50), (1_600 * MS - 1, 1)];
+        assert_eq!(worst(&sent), (101, 1_600 * MS - 1));
     }
 }

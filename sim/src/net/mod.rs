@@ -56,6 +56,7 @@ use madsim::task::NodeId;
 use madsim::time::TimeHandle;
 use madsim::{Config, plugin};
 use state::State;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -300,14 +301,10 @@ impl NetSim {
         self.shared.with(|state, _| state.reset_one_between(between))
     }
 
-    /// Counts from now on what is handed to connections that one side listens for on a port.
-    pub fn meter(&self, port: u16) {
-        self.shared.with(|state, _| state.metered_port = Some(port));
-    }
-
-    /// What was counted of a directed link: times in nanoseconds, and bytes.
-    pub fn metered(&self, from: NodeId, to: NodeId) -> Vec<(u64, u64)> {
-        self.shared.with(|state, _| state.metered.get(&(from, to)).cloned().unwrap_or_default())
+    /// Counts from now on what is given to connections between any two of these machines that one of them
+    /// listens for on a port.
+    pub fn meter(&self, port: u16, between: BTreeSet<NodeId>) {
+        self.shared.with(|state, _| state.metered = Some((port, between)));
     }
 
     /// Lets a machine forget its connections to a peer, which is not told and learns of it only

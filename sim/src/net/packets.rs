@@ -29,9 +29,6 @@ impl State {
         // A writer has counted its bytes already.
         let begun_bytes = end.sent_bytes - body.bytes().len() as u64;
         let (way, next, bytes) = (end.way, end.next_out, (begun_bytes, end.confirmed_bytes));
-        if let Some(trunk) = self.link(way).trunk {
-            self.given(now_ns, trunk, &body);
-        }
         self.flows.entry(id).or_insert_with(|| Flow::new(way, next, bytes)).push(body);
         self.transmit(now_ns, id);
     }

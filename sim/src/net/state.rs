@@ -182,10 +182,8 @@ pub struct State {
     /// The time at which the pump will wake up by itself.
     pub(super) pump_at_ns: u64,
     pub(super) counts: NetCounts,
-    /// Connections to this port are metered: for each directed link, when how many bytes were handed
-    /// to them.
-    pub(super) metered_port: Option<u16>,
-    pub(super) metered: BTreeMap<Way, Vec<(u64, u64)>>,
+    /// What is given to connections to this port between any two of these machines is metered.
+    pub(super) metered: Option<(u16, BTreeSet<NodeId>)>,
 }
 
 impl State {
@@ -221,8 +219,7 @@ impl State {
             stopped: false,
             pump_at_ns: u64::MAX,
             counts: NetCounts::default(),
-            metered_port: None,
-            metered: BTreeMap::new(),
+            metered: None,
         }
     }
 
@@ -287,9 +284,6 @@ impl State {
     /// Sends a segment, with its place in its direction, on its way.
     pub(super) fn send(&mut self, now_ns: u64, way: Way, to: EndId, (seq, body): (u64, Body)) {
         let link = self.link(way);
-        if let Some(trunk) = link.trunk {
-            self.given(now_ns, trunk, &body);
-        }
         let crossing = link.cross(&mut self.prng);
         let at_ns = now_ns.saturating_add(crossing.delay_ns);
         let power_epoch = self.machine(way.0).power_epoch;
@@ -301,18 +295,18 @@ impl State {
         self.enqueue(at_ns, Due::Segment(segment));
     }
 
-    /// Counts what a writer gave to a connection.
-    pub(super) fn given(&mut self, now_ns: u64, trunk: Trunk, body: &Body) {
-        if let Body::Data(bytes) = body {
-            self.meters.entry(trunk).or_default().given(now_ns, bytes.len() as u64);
+    /// Counts what a writer gave to a connection to a port, if it is metered.
+    pub(super) fn given(&mut self, now_ns: u64, way: Way, port: u16, bytes: u64) {
+        let is_metered = self.metered.as_ref().is_some_and(|(metered, between)| {
+            *metered == port && between.contains(&way.0) && between.contains(&way.1)
+        });
+        if is_metered && let Some(trunk) = self.link(way).trunk {
+            self.meters.entry(trunk).or_default().given(now_ns, bytes);
         }
     }
 
     /// Counts what came out at the other end of a way.
     pub(super) fn delivered(&mut self, way: Way, bytes: u64) {
-        if self.meters.is_empty() {
-            return;
-        }
         if let Some(trunk) = self.link(way).trunk {
             self.meters.entry(trunk).or_default().crossed.delivered_bytes += bytes;
         }
@@ -342,9 +336,6 @@ impl State {
             _ => Some(now_ns),
         };
         self.counts.dropped += u64::from(left_ns.is_none());
-        if let (Some(trunk), true) = (link.trunk, left_ns.is_some()) {
-            self.meters.entry(trunk).or_default().crossed.carried_bytes += bytes;
-        }
         let left_ns = left_ns.filter(|_| !self.prng.chance(link.loss_ppm));
         let power_epoch = self.machine(way.0).power_epoch;
         let (resent, packet) = (false, true);

@@ -528,9 +528,7 @@ impl State {
         }
         end.sent_bytes += count as u64;
         let (way, port) = (end.way, end.listener.map_or(end.remote.port(), |at| at.port()));
-        if self.metered_port == Some(port) {
-            self.metered.entry(way).or_default().push((now_ns, count as u64));
-        }
+        self.given(now_ns, way, port, count as u64);
         self.send_next(now_ns, id, Body::Data(segment.into()));
         Poll::Ready(Ok(count))
     }

@@ -15,10 +15,8 @@ use crate::report::Verdict;
 use crate::scenario::check::UrgentOvertakes;
 use crate::scenario::{Drawn, SiteName};
 use fulmar_types::{Offset, PartitionIndex};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// The ends that clients of a mirror were told, by partition, in the order of their times.
 type Ends = BTreeMap<PartitionIndex, Vec<(Time, Offset)>>;
@@ -133,54 +131,20 @@ pub(super) fn exceeds(
     (from, to): (&SiteName, &SiteName),
     cap: u64,
 ) -> Option<String> {
-    let of = |site: &SiteName| stage.nodes().filter(|node| node.site == *site).collect::<Vec<_>>();
-    let (network, mut sent) = (stage.machines.network(), Vec::new());
-    for one in of(from) {
-        for other in of(to) {
-            sent.extend(network.metered(stage.machine(one), stage.machine(other)));
-        }
-    }
-    sent.sort_unstable();
-    let (at_ns, bytes) = most(&sent, cap)?;
-    Some(format!(
-        "{from} handed {bytes} bytes for {to} to its connections in the second before {}, and its cap \
-         is {cap}",
-        Time(at_ns)
-    ))
-}
-
-/// The end of the first second in which more than a cap was sent, and how much that was.
-fn most(sent: &[(u64, u64)], cap: u64) -> Option<(u64, u64)> {
-    let (mut window, mut bytes) = (VecDeque::new(), 0);
-    for (at_ns, sent) in sent {
-        window.push_back((*at_ns, *sent));
-        bytes += sent;
-        while let Some((first_ns, first)) = window.front().copied()
-            && at_ns - first_ns >= SECOND_NS
-        {
-            bytes -= first;
-            window.pop_front();
-        }
-        if bytes > cap {
-            return Some((*at_ns, bytes));
-        }
-    }
-    None
+    let (_, crossed) = stage.between_sites(from, to);
+    let (bytes, at_ns) = (crossed.given_per_s_max, crossed.given_per_s_max_at_ns);
+    (bytes > cap).then(|| {
+        format!(
+            "{from} handed {bytes} bytes for {to} to its connections in the second before {}, and its \
+             cap is {cap}",
+            Time(at_ns)
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cap_is_one_over_any_second() {
-        let ms = |ms: u64| ms * 1_000_000;
-        let sent = [(ms(0), 50), (ms(600), 50), (ms(1_000), 50), (ms(1_599), 1)];
-        assert_eq!(most(&sent, 101), None);
-        assert_eq!(most(&sent, 100), Some((ms(1_599), 101)));
-        assert_eq!(most(&sent, 99), Some((ms(600), 100)));
-        assert_eq!(most(&[], 0), None);
-    }
 
     #[test]
     fn what_is_missing_is_what_nobody_has_seen_yet() {

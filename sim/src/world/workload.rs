@@ -122,7 +122,9 @@ impl Workloads {
                 madsim::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        self.stage.machines.network().meter(LINK_PORT);
+        // Whoever else knocks at such a port is no part of a link.
+        let nodes = self.stage.nodes().map(|node| self.stage.machine(node)).collect();
+        self.stage.machines.network().meter(LINK_PORT, nodes);
         self.mirrors.lay_down(self).await;
         self.secrecy.lay_down(self).await;
     }
