@@ -1,9 +1,10 @@
 //! A site with TLS on all of its connections: kcat, unmodified, writes and reads with a certificate
 //! of the site, across the death of a leader, at names that the nodes advertise; who has none, or one of another authority, is refused,
-//! and the node says why.
+//! and the node says why. A change that a follower hands over is that of whoever sent it.
 
+use fulmar_tests::kafka::Client;
 use fulmar_tests::kcat::Kcat;
-use fulmar_tests::site::{How, Site, binary, eventually};
+use fulmar_tests::site::{How, NODES, Site, binary, eventually};
 use fulmar_tests::tools;
 use std::fs;
 use std::io;
@@ -80,6 +81,74 @@ fn said(site: &Site, what: &str) -> bool {
     })
 }
 
+/// Keys of the nodes and of a client called `sensor`.
+fn make_keys(site: &Site, dir: &Path) {
+    let config = site.config();
+    let made = ["keys", "--config", text(&config), "--dir", text(dir), "--client", "sensor"];
+    let output = fulmar(&made);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The certificate of an authority as a link has it. Needs `openssl`.
+fn authority_in_hex(keys: &Path) -> String {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-outform", "DER", "-in"]).arg(keys.join("authority.crt"));
+    let der = openssl.output().expect("openssl runs").stdout;
+    der.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Rules and links, as AlterConfigs knows them.
+const RULE: i8 = 121;
+const LINK: i8 = 120;
+
+/// What the command says, of a site whose clients have keys.
+fn told(site: &Site, command: &[&str]) -> String {
+    let (keys, bootstrap) = (site.directory().join("keys"), site.bootstrap());
+    let how = ["--bootstrap", &bootstrap, "--keys", text(&keys), "--as", "sensor"];
+    let all: Vec<&str> = command.iter().copied().chain(how).collect();
+    let output = fulmar(&all);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_change_that_a_follower_hands_over_counts_as_made_by_who_sent_it() {
+    if !tools::is_there("openssl") {
+        return;
+    }
+    let mut site = Site::new("tls-forward", CONFIG);
+    let keys = site.directory().join("keys");
+    make_keys(&site, &keys);
+    site.start_all(How::Plain);
+    let authority = authority_in_hex(&keys);
+    for name in ["first", "second"] {
+        let (rule, link) = (format!("{name}-topic"), format!("{name}-link"));
+        let settings = [("site", name), ("region", "eu"), ("authority", &*authority)];
+        by_follower(&site, &keys, (RULE, &rule), &[("regions", "eu")]);
+        by_follower(&site, &keys, (LINK, &link), &settings);
+        for (kind, name) in [("rule", rule), ("link", link)] {
+            let history = told(&site, &[kind, "history", &name]);
+            assert!(history.contains("sensor"), "{history}");
+            assert!(
+                !history.contains("anonymous") && !history.contains("tls-forward"),
+                "{history}"
+            );
+        }
+    }
+}
+
+/// Changes something by way of a node that does not lead, neither before nor afterwards.
+fn by_follower(site: &Site, keys: &Path, what: (i8, &str), settings: &[(&str, &str)]) {
+    let changed = eventually(|| {
+        let first = leader(site);
+        let follower = NODES.into_iter().find(|id| *id != first).expect("there are three");
+        let mut client = Client::connect_as(site.kafka(follower), keys, "sensor")?;
+        client.alter(what, settings)?;
+        if leader(site) == first { Ok(()) } else { Err(io::Error::other("another one leads")) }
+    });
+    assert!(changed.is_ok(), "{what:?}: {changed:?}");
+}
+
 #[test]
 fn who_has_a_certificate_of_the_site_is_served_and_nobody_else() {
     if !tools::is_there("kcat") {
@@ -89,10 +158,7 @@ fn who_has_a_certificate_of_the_site_is_served_and_nobody_else() {
     advertise_names(&site);
     let (keys, others) = (site.directory().join("keys"), site.directory().join("others"));
     for dir in [&keys, &others] {
-        let config = site.config();
-        let made = ["keys", "--config", text(&config), "--dir", text(dir), "--client", "sensor"];
-        let output = fulmar(&made);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        make_keys(&site, dir);
     }
     site.start_all(How::Plain);
     let first = leader(&site);

@@ -1,4 +1,4 @@
-//! A Kafka client of five requests, written by hand from the protocol guide.
+//! A Kafka client of six requests, written by hand from the protocol guide.
 //!
 //! It shares no code with `fulmar-wire` on purpose: a mistake made on both sides of one codec
 //! cancels out, and this one would show it. Blocking sockets, one request at a time.
@@ -10,7 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const PRODUCE: (i16, i16) = (0, 3);
@@ -18,6 +21,7 @@ const FETCH: (i16, i16) = (1, 4);
 const METADATA: (i16, i16) = (3, 1);
 const API_VERSIONS: (i16, i16) = (18, 0);
 const CREATE_TOPICS: (i16, i16) = (19, 2);
+const ALTER_CONFIGS: (i16, i16) = (33, 0);
 
 /// How long an answer may take. A site without a majority answers late or never.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +57,18 @@ pub struct Record {
 pub struct Client {
     stream: TcpStream,
     correlation: i32,
+    /// What speaks TLS for us, if anything does.
+    _tunnel: Option<Tunnel>,
+}
+
+/// `openssl s_client` between us and a broker.
+struct Tunnel(Child);
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -74,7 +90,27 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        Ok(Self { stream, correlation: 0 })
+        Ok(Self { stream, correlation: 0, _tunnel: None })
+    }
+
+    /// Connects with TLS: with the authority in a directory and the keys of somebody there. Needs `openssl`.
+    ///
+    /// # Errors
+    /// If the program cannot be run. That nobody listens is seen with the first request.
+    pub fn connect_as(address: SocketAddr, keys: &Path, name: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let mut client = Self::connect(listener.local_addr()?)?;
+        let (inside, _) = listener.accept()?;
+        let mut openssl = Command::new("openssl");
+        openssl.args(["s_client", "-quiet", "-verify_return_error"]);
+        openssl.args(["-connect", &address.to_string()]);
+        openssl.arg("-CAfile").arg(keys.join("authority.crt"));
+        openssl.arg("-cert").arg(keys.join(format!("{name}.crt")));
+        openssl.arg("-key").arg(keys.join(format!("{name}.key")));
+        openssl.stdin(OwnedFd::from(inside.try_clone()?)).stdout(OwnedFd::from(inside));
+        openssl.stderr(Stdio::null());
+        client._tunnel = Some(Tunnel(openssl.spawn()?));
+        Ok(client)
     }
 
     /// Our end of the connection.
@@ -83,6 +119,26 @@ impl Client {
     /// If the connection is gone.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.stream.local_addr()
+    }
+
+    /// Sets all settings of a thing, of which the protocol knows what kind it is by a number.
+    ///
+    /// # Errors
+    /// If the connection breaks, or the broker refuses.
+    pub fn alter(&mut self, (kind, name): (i8, &str), settings: &[(&str, &str)]) -> io::Result<()> {
+        let mut body = Writer::default();
+        body.i32(1).i8(kind).string(name);
+        body.i32(i32::try_from(settings.len()).expect("a few settings"));
+        for (name, value) in settings {
+            body.string(name).string(value);
+        }
+        body.i8(0);
+        let mut answer = self.call(ALTER_CONFIGS, &body.0)?;
+        answer.skip(4)?;
+        if answer.i32()? != 1 {
+            return Err(invalid("one thing was altered, and another number answered"));
+        }
+        refused("altering", answer.i16()?)
     }
 
     fn send(&mut self, (key, version): (i16, i16), body: &[u8]) -> io::Result<()> {

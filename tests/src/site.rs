@@ -219,6 +219,15 @@ impl Site {
         addresses.join(",")
     }
 
+    /// The Kafka address of a node.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub fn kafka(&self, id: i32) -> SocketAddr {
+        let found = self.nodes.iter().find(|node| node.id == id);
+        found.map(|node| node.kafka).unwrap_or_else(|| panic!("there is no node {id}"))
+    }
+
     fn node(&mut self, id: i32) -> &mut Node {
         let found = self.nodes.iter_mut().find(|node| node.id == id);
         found.unwrap_or_else(|| panic!("there is no node {id}"))
