@@ -7,7 +7,7 @@
 //! | [`cluster`] | the site: metadata, who leads, connections by node, when to try again |
 //! | [`producer`] | batches in order, one outcome each |
 //! | [`consumer`] | reading by assignment |
-//! | [`admin`], [`links`] | topics and producer ids; links to other sites and their rules |
+//! | [`admin`], [`links`], [`pipelines`] | topics and producer ids; links to other sites and their rules; pipelines |
 //! | [`fetch`], [`offsets`] | single requests, to the leader or to a node of the caller's choice |
 //!
 //! Invariants: a write whose outcome is not known is [`Outcome::Unknown`] and is never guessed;
@@ -25,6 +25,7 @@ pub mod fetch;
 pub mod links;
 pub mod metadata;
 pub mod offsets;
+pub mod pipelines;
 pub mod producer;
 mod settings;
 
@@ -41,5 +42,6 @@ pub use fetch::{FetchError, Fetched, ReadRecord};
 pub use links::{ChangeTold, DescribeError, LaidDown, LinkStatus};
 pub use metadata::{Metadata, Place, TopicPartition};
 pub use offsets::OffsetAt;
+pub use pipelines::{PipelineSettings, SavepointTold};
 pub use producer::{Acks, Outcome, Producer, ProducerSettings, SendError, WriteRecord};
 pub use settings::Settings;

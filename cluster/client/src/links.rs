@@ -341,7 +341,7 @@ impl Cluster {
         values.map(|of| change(of.value.unwrap_or_default())).collect()
     }
 
-    async fn laid_down<T>(
+    pub(crate) async fn laid_down<T>(
         &self,
         resource_type: i8,
         timeout: Duration,
@@ -395,7 +395,7 @@ impl Cluster {
         Ok(answer.results)
     }
 
-    async fn replace_settings(
+    pub(crate) async fn replace_settings(
         &self,
         (resource_type, name): (i8, &str),
         expected: Option<u64>,
