@@ -47,6 +47,10 @@ pub struct LinkFigures {
     pub takes: Vec<Takes>,
     /// Partitions of which nothing more comes in this session, and why.
     pub stopped: Vec<(String, PartitionIndex, &'static str)>,
+    /// Topics of this site that the other one does not take, and why.
+    pub declined: Vec<(String, &'static str)>,
+    /// Topics of the other site that this one does not take, and why.
+    pub declines: Vec<(String, &'static str)>,
     /// Topics of this site, copies left out, that no rule lets go to the region of the other one.
     pub withheld: Vec<String>,
     /// There is more than was asked for.
@@ -164,11 +168,14 @@ impl Look<'_> {
             sends: Vec::new(),
             takes: Vec::new(),
             stopped: stopped.map(|((topic, at), why)| (topic.clone(), *at, *why)).collect(),
+            declined: Vec::new(),
+            declines: is.declines.iter().take(most).map(|(of, why)| (of.clone(), *why)).collect(),
             withheld: Vec::new(),
             is_truncated: false,
         };
         for topic in self.state.topics().iter() {
             let told = figures.sends.len() + figures.takes.len() + figures.withheld.len();
+            let told = told + figures.declined.len();
             if told >= most {
                 figures.is_truncated = true;
                 break;
@@ -180,18 +187,22 @@ impl Look<'_> {
 
     fn topic(&self, topic: &Topic, figures: &mut LinkFigures) {
         let mirror = self.state.mirror(topic.id);
-        if mirror.is_some_and(|mirror| mirror.link != self.link.name) {
+        let goes = self.state.rule_over(self.link, topic).is_some();
+        let comes = mirror.is_some_and(|mirror| mirror.link == self.link.name);
+        if !goes && !comes {
+            if mirror.is_none() {
+                figures.withheld.push(topic.name.clone());
+            }
             return;
         }
-        let goes = self.state.rule_to(&topic.name, &self.link.definition.region).is_some();
-        if mirror.is_none() && !goes {
-            figures.withheld.push(topic.name.clone());
+        if let Some(why) = self.state.declined(&self.link.name, topic.id).filter(|_| !comes) {
+            figures.declined.push((topic.name.clone(), why.name()));
             return;
         }
         for (partition, stream) in topic.streams().enumerate() {
             let Some(known) = self.state.partition(stream) else { continue };
             let at = (topic, u32::try_from(partition).unwrap_or(u32::MAX));
-            if mirror.is_some() {
+            if comes {
                 figures.takes.push(self.takes(at, stream, known.next));
             } else {
                 figures.sends.push(self.sends(at, stream, known.next));

@@ -70,6 +70,8 @@ pub struct LinkState {
     /// Partitions of the other site, by the name of the topic there, of which nothing more is taken in
     /// this session, and why.
     pub stopped: BTreeMap<(String, PartitionIndex), &'static str>,
+    /// Topics that the other site offers and this one does not take, and why.
+    pub declines: BTreeMap<String, &'static str>,
     /// The offset that the other site waits for in partitions of this one, and when it said so. What is
     /// noted in the log is a few seconds older.
     pub has: BTreeMap<(TopicId, PartitionIndex), (Offset, Instant)>,

@@ -134,6 +134,10 @@ pub struct LinkStatus {
     pub sends: BTreeMap<TopicPartition, Sent>,
     /// What comes from it.
     pub takes: BTreeMap<TopicPartition, Taken>,
+    /// Topics of the site that the other one does not take, and why.
+    pub declined: BTreeMap<String, String>,
+    /// Topics of the other site that this one does not take, and why.
+    pub declines: BTreeMap<String, String>,
     /// Topics of the site that no rule lets go over the link.
     pub withheld: BTreeSet<String>,
     /// What will never come of what comes; of what may go, what went before it had arrived.
@@ -176,6 +180,15 @@ impl LinkStatus {
         let (topic, partition) = (parts.next(), parts.next());
         if let ("withheld", Some(topic)) = (kind, topic) {
             self.withheld.insert(topic.to_owned());
+        }
+        match (kind, topic) {
+            ("declined", Some(topic)) => {
+                self.declined.insert(topic.to_owned(), value.to_owned());
+            }
+            ("declines", Some(topic)) => {
+                self.declines.insert(topic.to_owned(), value.to_owned());
+            }
+            _ => {}
         }
         let (Some(topic), Some(partition)) = (topic, partition) else { return Some(()) };
         let of = TopicPartition::new(topic, PartitionIndex(partition.parse().ok()?));

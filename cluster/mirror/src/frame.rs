@@ -8,6 +8,7 @@
 //!   form 16 to 18  the same, compressed:
 //!                  number u64 | bytes u32 | the messages as before, in an LZ4 frame
 //!   form 32        got u64
+//!   form 33        nothing: the site has paused the link
 //! ```
 //!
 //! `length` counts everything behind itself. The messages of a priority are numbered from 0 on through
@@ -38,6 +39,7 @@ const LENGTH_BYTES: usize = 4;
 const READ_BYTES: usize = 64 << 10;
 
 const GOT: u8 = 32;
+const LEAVE: u8 = 33;
 
 /// What is added to the number of a priority if the messages are compressed.
 const PACKED: u8 = 16;
@@ -66,6 +68,8 @@ pub enum Frame {
     },
     /// So many bytes have come over this connection.
     Got(u64),
+    /// This site has paused the link.
+    Leave,
 }
 
 fn invalid(text: &'static str) -> io::Error {
@@ -148,6 +152,7 @@ pub fn encode(frame: &Frame) -> io::Result<Bytes> {
             out.put_u8(GOT);
             out.put_u64_le(*bytes);
         }
+        Frame::Leave => out.put_u8(LEAVE),
     }
     let length = out.len() - LENGTH_BYTES;
     if length > PEER_FRAME_BYTES_MAX {
@@ -169,6 +174,7 @@ pub fn decode(mut bytes: Bytes) -> io::Result<Frame> {
             let got = bytes.try_get_u64_le().map_err(|_| short())?;
             if bytes.is_empty() { Ok(Frame::Got(got)) } else { Err(short()) }
         }
+        LEAVE if bytes.is_empty() => Ok(Frame::Leave),
         form => {
             let is_packed = form & PACKED != 0;
             let lane = priority(form & !PACKED);
@@ -292,6 +298,7 @@ mod tests {
         let batch = |bytes: &'static [u8]| Message::Batch(part, mark, Bytes::from_static(bytes));
         vec![
             Frame::Got(7),
+            Frame::Leave,
             Frame::Messages {
                 lane: Priority::Urgent,
                 number: 9,

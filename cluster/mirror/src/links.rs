@@ -212,6 +212,7 @@ impl Context {
             link.sessions += 1;
             link.has.clear();
             link.stopped.clear();
+            link.declines.clear();
         });
         let _running = {
             let (context, name) = (Arc::clone(self), name.clone());

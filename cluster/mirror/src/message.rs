@@ -6,19 +6,22 @@
 //!                  | session [u8; 16] | stripe u8
 //!    2  welcome    node u64 | session [u8; 16] | connections u8
 //!    3  refused    reason u8
-//!    4  offer      topics u32 | per topic: id [u8; 16], name text, partitions u32,
-//!                  settings u32 of (key text, value text)
+//!    4  offer      topics u32 | per topic: id [u8; 16], origin [u8; 16], name text, partitions u32,
+//!                  via u32 of text, settings u32 of (key text, value text)
 //!    5  take       topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
 //!    6  batch      topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | the batch, to the end
 //!    7  gap        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16] | to u64 | missing
 //!    8  fork       topic [u8; 16] | partition u32 | offset u64
 //!    9  room       priority u8 | bytes u32
 //!   10  has        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
+//!   11  declines   topics u32 | per topic: id [u8; 16], reason u8
 //! text             len u32, UTF-8
 //! missing          reason u8 | count u64 | first ms u64 | last ms u64
 //! ```
 //!
-//! Topics are named by the id that they have at their origin. All numbers are little-endian. A session
+//! Topics are named by the id that they have at the site that gives; `origin` is the one that they have
+//! where they come from, and `via` the sites that they have come through, the origin first, nothing for a
+//! topic of the site itself. All numbers are little-endian. A session
 //! of zeros in a hello begins one; another one joins it as one of its stripes. A priority is 0 urgent,
 //! 1 normal, 2 bulk.
 //!
@@ -30,14 +33,14 @@ use fulmar_broker::machine::topics::TOPIC_CONFIGS_MAX;
 use fulmar_host::net::Distrust;
 use fulmar_store::entry::Tag;
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::{LINK_CONNECTIONS_MAX, LINK_TEXT_BYTES_MAX, Priority};
+use fulmar_types::link::{Decline, LINK_CONNECTIONS_MAX, LINK_TEXT_BYTES_MAX, Priority, VIA_MAX};
 use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 
 /// How a link begins.
 pub const MAGIC: [u8; 4] = *b"FLMK";
 
 /// The version of everything in this file.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The longest hello.
 pub const GREETING_BYTES_MAX: usize = 1_024;
@@ -54,7 +57,7 @@ pub type SessionId = [u8; 16];
 /// In a hello: one that is to begin.
 pub const NEW_SESSION: SessionId = [0; 16];
 
-/// A partition of a topic at its origin.
+/// A partition of a topic at the site that gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Part {
     /// The topic.
@@ -151,10 +154,14 @@ pub struct Hello {
 /// A topic that may go to the other site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offered {
-    /// Its id.
+    /// Its id at the site that gives.
     pub topic: TopicId,
-    /// Its name.
+    /// Its id at its origin.
+    pub origin: TopicId,
+    /// Its name at the site that gives.
     pub name: String,
+    /// The sites that it has come through, its origin first; none if it is of the site that gives.
+    pub via: Vec<String>,
     /// How many partitions it has.
     pub partitions: u32,
     /// Its settings.
@@ -200,6 +207,8 @@ pub enum Message {
     Room(Priority, u32),
     /// Everything before a place is committed here.
     Has(Part, Mark),
+    /// What of the last offer this side does not take, and will not while nobody changes that; all of it.
+    Declines(Vec<(TopicId, Decline)>),
 }
 
 fn put_part(out: &mut Writer, part: &Part) {
@@ -252,6 +261,7 @@ impl Message {
             Self::Fork(..) => 8,
             Self::Room(..) => 9,
             Self::Has(..) => 10,
+            Self::Declines(_) => 11,
         }
     }
 
@@ -298,6 +308,13 @@ impl Message {
                 put_part(&mut out, part);
                 out.u64(offset.0);
             }
+            Self::Declines(topics) => {
+                out.count(topics.len());
+                for (topic, why) in topics {
+                    out.uuid(topic.0);
+                    out.u8(why.number());
+                }
+            }
             Self::Room(lane, bytes) => {
                 out.u8(priority_number(*lane));
                 out.u32(*bytes);
@@ -338,6 +355,7 @@ impl Message {
             8 => Self::Fork(part(&mut input)?, Offset(input.u64()?)),
             9 => Self::Room(priority(input.u8()?)?, input.u32()?),
             10 => Self::Has(part(&mut input)?, mark(&mut input)?),
+            11 => Self::Declines(declines(&mut input)?),
             _ => return Err(CodecError::Tag),
         };
         input.end()?;
@@ -380,8 +398,11 @@ fn hello(input: &mut Reader<'_>) -> Result<Hello, CodecError> {
 
 fn put_offered(out: &mut Writer, topic: &Offered) {
     out.uuid(topic.topic.0);
+    out.uuid(topic.origin.0);
     out.text(&topic.name);
     out.u32(topic.partitions);
+    out.count(topic.via.len());
+    topic.via.iter().for_each(|site| out.text(site));
     out.count(topic.configs.len());
     for (key, value) in &topic.configs {
         out.text(key);
@@ -390,24 +411,42 @@ fn put_offered(out: &mut Writer, topic: &Offered) {
 }
 
 fn offer(input: &mut Reader<'_>) -> Result<Vec<Offered>, CodecError> {
-    let count = input.count(28)?;
+    let count = input.count(48)?;
     if count > OFFERED_MAX {
         return Err(CodecError::Tag);
     }
     let mut topics = Vec::with_capacity(count);
     for _ in 0..count {
         let topic = TopicId(input.uuid()?);
+        let origin = TopicId(input.uuid()?);
         let name = input.text()?;
         let partitions = input.u32()?;
+        let sites = input.count(4)?;
+        if sites > VIA_MAX {
+            return Err(CodecError::Tag);
+        }
+        let via = (0..sites).map(|_| short_text(input)).collect::<Result<_, _>>()?;
         let settings = input.count(8)?;
         if settings > TOPIC_CONFIGS_MAX {
             return Err(CodecError::Tag);
         }
         let pairs = (0..settings).map(|_| Ok((input.text()?, input.text()?)));
         let configs = pairs.collect::<Result<Vec<_>, CodecError>>()?;
-        topics.push(Offered { topic, name, partitions, configs });
+        topics.push(Offered { topic, origin, name, via, partitions, configs });
     }
     Ok(topics)
+}
+
+fn declines(input: &mut Reader<'_>) -> Result<Vec<(TopicId, Decline)>, CodecError> {
+    let count = input.count(17)?;
+    if count > OFFERED_MAX {
+        return Err(CodecError::Tag);
+    }
+    let one = |_| {
+        let topic = TopicId(input.uuid()?);
+        Ok((topic, Decline::from_number(input.u8()?).ok_or(CodecError::Tag)?))
+    };
+    (0..count).map(one).collect()
 }
 
 #[cfg(test)]
@@ -434,6 +473,8 @@ mod tests {
             Message::Refused(Refusal::NotLeader),
             Message::Offer(vec![Offered {
                 topic: part.topic,
+                origin: TopicId(Uuid([9; 16])),
+                via: vec!["a".to_owned(), "b".to_owned()],
                 name: "readings".to_owned(),
                 partitions: 4,
                 configs: vec![("retention.ms".to_owned(), "1000".to_owned())],
@@ -444,6 +485,7 @@ mod tests {
             Message::Fork(part, Offset(8)),
             Message::Room(Priority::Bulk, 70_000),
             Message::Has(part, mark),
+            Message::Declines(vec![(part.topic, Decline::OtherLink)]),
         ]
     }
 
@@ -472,7 +514,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_message_or_an_error(
-            kind in 0u8..13,
+            kind in 0u8..14,
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(message) = Message::decode(kind, &bytes.clone().into()) {
@@ -481,7 +523,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_is_another_or_an_error(at in 0usize..10, byte in 0usize..200, by in 1u8..) {
+        fn a_damaged_message_is_another_or_an_error(at in 0usize..11, byte in 0usize..200, by in 1u8..) {
             let message = &messages()[at];
             let mut bytes = whole(message).to_vec();
             prop_assume!(!bytes.is_empty());

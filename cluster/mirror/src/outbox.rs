@@ -57,6 +57,8 @@ pub(crate) enum Job {
     Group(Group),
     /// It is to be said how much has come.
     Got,
+    /// It is to be said that this site has paused the link.
+    Leave,
 }
 
 /// The other side says what cannot be.
@@ -180,6 +182,7 @@ struct State {
     shares: Shares,
     /// The connections that are up, by their number.
     flows: BTreeMap<u8, Flow>,
+    is_leaving: bool,
 }
 
 impl State {
@@ -195,6 +198,9 @@ impl State {
 
     fn next(&mut self, by: u8) -> Option<Job> {
         let flow = self.flows.get(&by)?;
+        if self.is_leaving {
+            return Some(Job::Leave);
+        }
         if flow.got - flow.told >= SAY_GOT_BYTES {
             return Some(Job::Got);
         }
@@ -248,6 +254,12 @@ impl Outbox {
             }
             changed.await;
         }
+    }
+
+    /// Has every connection say that the link is paused here, and nothing more.
+    pub(crate) fn leave(&self) {
+        locked(&self.state).is_leaving = true;
+        self.changed.notify_waiters();
     }
 
     /// A connection is up.
@@ -355,7 +367,7 @@ mod tests {
     fn numbers(job: Option<Job>) -> Option<(Priority, u64, usize)> {
         match job? {
             Job::Group(group) => Some((group.lane, group.number, group.messages.len())),
-            Job::Got => None,
+            Job::Got | Job::Leave => None,
         }
     }
 

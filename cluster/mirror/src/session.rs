@@ -2,7 +2,7 @@
 //! first greeting to the end.
 //!
 //! ```text
-//! inbox  --> source: take, room, has      target: offer, batch, gap, fork
+//! inbox  --> source: take, room, has, declines      target: offer, batch, gap, fork
 //! outbox <-- both
 //! stripe.rs: each of the connections, between the two and the other side
 //! ```
@@ -51,6 +51,9 @@ const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Connections that were greeted, and are not among those of the session yet.
 pub(crate) const JOINING_MAX: usize = 8;
 
+/// How long a session that was paused here goes on for the other side to hear of it.
+const LEAVE_WAIT: Duration = Duration::from_millis(300);
+
 /// Copies of a session of which is told that they have stopped, at most.
 const STOPPED_MAX: usize = 1_024;
 
@@ -73,6 +76,8 @@ pub(crate) enum Ended {
     MirrorRemoved,
     /// The certificate of the other side does not count any more.
     Distrusted,
+    /// The other site has paused the link.
+    PausedThere,
 }
 
 impl Ended {
@@ -87,6 +92,7 @@ impl Ended {
             Self::NotTaken => "not-taken",
             Self::MirrorRemoved => "mirror-removed",
             Self::Distrusted => "distrusted",
+            Self::PausedThere => "paused by the other site",
         }
     }
 }
@@ -173,6 +179,17 @@ impl Parts {
         });
     }
 
+    /// Whether somebody has paused the link meanwhile.
+    pub(crate) fn is_paused(&self) -> bool {
+        let site = self.context.broker.site();
+        site.read(|state| state.link(&self.link.name).is_some_and(|link| link.definition.paused))
+    }
+
+    /// What this side does not take of what is offered, for whoever asks.
+    pub(crate) fn declines(&self, declined: BTreeMap<String, &'static str>) {
+        self.context.broker.links().note(&self.link.name, |link| link.declines = declined);
+    }
+
     /// The link, if it still has the definition under which the session began.
     fn definition<'s>(&self, state: &'s State) -> Option<&'s Link> {
         state.link(&self.link.name).filter(|link| link.number == self.link.number)
@@ -196,9 +213,7 @@ impl Parts {
 
     /// The rule by which a topic may go to the other site.
     pub(crate) fn rule<'s>(&self, state: &'s State, topic: TopicId) -> Option<&'s Rule> {
-        // A copy goes back neither to where it came from, nor on to another site.
-        let topic = state.topics().get(topic).filter(|topic| state.mirror(topic.id).is_none())?;
-        state.rule_to(&topic.name, &self.link.definition.region)
+        state.rule_over(&self.link, state.topics().get(topic)?)
     }
 }
 
@@ -242,6 +257,7 @@ impl Taker {
             Message::Take(part, mark) => source.take(part, mark),
             Message::Room(lane, bytes) => source.room(lane, bytes),
             Message::Has(part, mark) => source.has(part, mark),
+            Message::Declines(topics) => source.declined(topics),
             Message::Offer(topics) => target.offered(topics),
             Message::Batch(part, mark, bytes) => target.batch(lane, part, mark, bytes),
             Message::Gap { part, mark, to, missing } => target.gap(lane, part, mark, (to, missing)),
@@ -380,6 +396,11 @@ async fn stands(parts: &Parts) -> Ended {
                 (parts.definition(state).is_some(), parts.border.stands(parts, state))
             });
         if !is_same {
+            if parts.is_paused() {
+                // The other side is to know why; if it cannot be told, it hears it when it dials.
+                parts.outbox.leave();
+                time::sleep(LEAVE_WAIT).await;
+            }
             return Ended::Redefined;
         }
         // Who dialled under an earlier definition may have set another one.

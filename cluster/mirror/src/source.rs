@@ -21,8 +21,8 @@ use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Tag, Unit};
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::Priority;
-use fulmar_types::{Event, Offset, Plant, Probe};
+use fulmar_types::link::{Decline, Priority};
+use fulmar_types::{Event, Offset, Plant, Probe, TopicId};
 use fulmar_wire::batch::{BatchHeader, Compression};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -65,6 +65,9 @@ type Lanes = Arc<[Lane; Priority::ALL.len()]>;
 /// What the other side has said that it has, and is not noted in the log yet.
 type Progress = Arc<Mutex<BTreeMap<Part, Mark>>>;
 
+/// What the other side has said last that it does not take, until somebody has looked at it.
+type Declines = Arc<Mutex<Option<Vec<(TopicId, Decline)>>>>;
+
 /// The giving side.
 pub(crate) struct Source {
     parts: Parts,
@@ -72,6 +75,7 @@ pub(crate) struct Source {
     shipping: BTreeMap<Part, Owned<()>>,
     sent: Sent,
     progress: Progress,
+    declined: Declines,
     _offering: Owned<()>,
     _noting: Owned<()>,
 }
@@ -80,11 +84,13 @@ impl Source {
     pub(crate) fn start(parts: Parts) -> Self {
         let progress = Progress::default();
         let _offering = task::spawn_owned(offer(parts.clone()));
-        let _noting = task::spawn_owned(note(parts.clone(), Arc::clone(&progress)));
+        let declined = Declines::default();
+        let noting = note(parts.clone(), Arc::clone(&progress), Arc::clone(&declined));
+        let _noting = task::spawn_owned(noting);
         let lane = |_| Lane { room: Semaphore::new(0), reading: Semaphore::new(READS_MAX) };
         let lanes = Arc::new(Priority::ALL.map(lane));
         let (shipping, sent) = (BTreeMap::new(), Sent::default());
-        Self { parts, lanes, shipping, sent, progress, _offering, _noting }
+        Self { parts, lanes, shipping, sent, progress, declined, _offering, _noting }
     }
 
     /// The other side asks for a partition. `false` if it may not.
@@ -102,6 +108,12 @@ impl Source {
             from: mark,
         };
         self.shipping.insert(part, task::spawn_owned(shipment.run(mark)));
+        true
+    }
+
+    /// The other side does not take some of what it was offered.
+    pub(crate) fn declined(&mut self, topics: Vec<(TopicId, Decline)>) -> bool {
+        *locked(&self.declined) = Some(topics);
         true
     }
 
@@ -134,11 +146,16 @@ impl Source {
 
 fn offers(state: &State, parts: &Parts) -> Vec<Offered> {
     let may_go = state.topics().iter().filter(|topic| parts.lets_go(state, topic.id));
-    let offered = may_go.map(|topic| Offered {
-        topic: topic.id,
-        name: topic.name.clone(),
-        partitions: topic.partitions,
-        configs: topic.configs.clone(),
+    let offered = may_go.map(|topic| {
+        let mirror = state.mirror(topic.id);
+        Offered {
+            topic: topic.id,
+            origin: mirror.map_or(topic.id, |mirror| mirror.origin),
+            name: topic.name.clone(),
+            via: mirror.map_or_else(Vec::new, |mirror| mirror.via.clone()),
+            partitions: topic.partitions,
+            configs: topic.configs.clone(),
+        }
     });
     offered.take(OFFERED_MAX).collect()
 }
@@ -165,11 +182,28 @@ fn is_pressed(state: &State, part: Part) -> bool {
     pressed().unwrap_or(false)
 }
 
+/// Notes in the log what the other side does not take, if it is something else than what stands there:
+/// before it does, nothing goes that the other side lacks.
+async fn note_declined(parts: &Parts, declined: &Declines) {
+    let Some(topics) = locked(declined).take() else { return };
+    let stands = parts.context.broker.site().read(|state| {
+        let known = state.declined_over(&parts.link.name);
+        known.collect::<BTreeMap<_, _>>() == topics.iter().copied().collect()
+    });
+    if !stands {
+        let operation = LinkOperation::PeerDeclines { link: parts.link.number, topics };
+        let deadline = time::now() + NOTE_EVERY;
+        let unit = Unit::of(Operation::Link(operation));
+        parts.context.broker.proposer().submit_silently(unit, deadline).await;
+    }
+}
+
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.
-async fn note(parts: Parts, progress: Progress) {
+async fn note(parts: Parts, progress: Progress, declined: Declines) {
     let mut noted = time::now();
     loop {
         time::sleep(LOOK_EVERY).await;
+        note_declined(&parts, &declined).await;
         let is_due = noted.elapsed() >= NOTE_EVERY;
         if is_due {
             noted = time::now();
@@ -178,7 +212,11 @@ async fn note(parts: Parts, progress: Progress) {
             let mut progress = locked(&progress);
             let (moved, later) = parts.context.broker.site().read(|state| {
                 let all = std::mem::take(&mut *progress).into_iter();
-                all.partition(|(part, _)| is_due || is_pressed(state, *part))
+                all.partition(|(part, _)| {
+                    // Who asks for what he did not take before is waited for from now on.
+                    let asks = state.declined(&parts.link.name, part.topic).is_some();
+                    is_due || asks || is_pressed(state, *part)
+                })
             });
             *progress = later;
             let moved: BTreeMap<Part, Mark> = moved;

@@ -84,11 +84,30 @@ async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
                 (lane, Frame::Messages { lane, number, messages })
             }
             Job::Got => (Priority::Urgent, Frame::Got(parts.outbox.telling(number))),
+            Job::Leave => return leave(parts, number, &mut writer).await,
         };
-        if let Err(why) = write(parts, (lane, number), &mut writer, &frame).await {
-            return why;
+        match write(parts, (lane, number), &mut writer, &frame).await {
+            Ok(()) => {}
+            // Nothing of the frame is written.
+            Err((Ended::Withheld, 0)) if parts.is_paused() => {
+                return leave(parts, number, &mut writer).await;
+            }
+            Err((why, _)) => return why,
         }
     }
+}
+
+/// Tells the other side that this one has paused the link.
+async fn leave(parts: &Parts, number: u8, writer: &mut WriteHalf) -> Ended {
+    let told = async {
+        write(parts, (Priority::Urgent, number), writer, &Frame::Leave)
+            .await
+            .map_err(|(why, _)| why)?;
+        writer.flush().await.map_err(|_| Ended::Lost)
+    };
+    // Whether it hears of it or not.
+    let _ = told.await;
+    Ended::Redefined
 }
 
 /// The topics of which a frame tells something.
@@ -108,35 +127,35 @@ fn topics(frame: &Frame) -> BTreeSet<TopicId> {
 /// Writes a frame to a connection. The one place through which records leave the site.
 ///
 /// # Errors
-/// Why not.
+/// Why not, and how many pieces of it are written.
 async fn write(
     parts: &Parts,
     (lane, stripe): (Priority, u8),
     writer: &mut WriteHalf,
     frame: &Frame,
-) -> Result<(), Ended> {
+) -> Result<(), (Ended, usize)> {
     let topics = topics(frame);
-    let bytes = frame::encode(frame).map_err(|_| Ended::Protocol)?;
+    let bytes = frame::encode(frame).map_err(|_| (Ended::Protocol, 0))?;
     parts.outbox.wrote(stripe, bytes.len() as u64);
     parts.wrote(frame, bytes.len());
     let (piece_bytes, is_capped) = parts.cap.piece_bytes();
-    for piece in bytes.chunks(piece_bytes) {
+    for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
         parts.cap.pay(lane, (piece.len() + RECORD_BYTES) as u64).await;
         if !topics.is_empty() && !has_lease(parts).await {
-            return Err(Ended::Deposed);
+            return Err((Ended::Deposed, at));
         }
         // With a cap the frame before this piece may have taken seconds.
         if topics.iter().any(|topic| !parts.may_go(*topic))
             && !fulmar_host::planted(Plant::RuleAtOfferOnly)
         {
             parts.context.host.probe(Probe::RuleChangedInFlight);
-            return Err(Ended::Withheld);
+            return Err((Ended::Withheld, at));
         }
         let written = async {
             writer.write_all(piece).await?;
             if is_capped { writer.flush().await } else { Ok(()) }
         };
-        written.await.map_err(|_: std::io::Error| Ended::Lost)?;
+        written.await.map_err(|_: std::io::Error| (Ended::Lost, at))?;
     }
     Ok(())
 }
@@ -164,6 +183,7 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
             Ok(None) | Err(_) => return Ended::Lost,
         };
         let taken = match frame {
+            Frame::Leave => Err(Ended::PausedThere),
             Frame::Got(bytes) => parts.outbox.confirmed(number, bytes).map_err(|_| Ended::Protocol),
             Frame::Messages { lane, number, messages } => {
                 parts.came(&messages);

@@ -22,7 +22,7 @@ use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, Operation, Unit};
 use fulmar_types::gap::Missing;
 use fulmar_types::limits::{BATCH_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX};
-use fulmar_types::link::Priority;
+use fulmar_types::link::{Decline, Priority, VIA_MAX};
 use fulmar_types::{Event, Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -276,8 +276,10 @@ struct Taker {
 
 /// What there is for an offered topic on this site.
 enum Here {
-    /// Its mirror, with where each partition has come to.
-    Mirror(TopicId, Vec<Mark>),
+    /// Its mirror, with where each partition has come to, and whether it is what its origin is now.
+    Mirror { topic: TopicId, marks: Vec<Mark>, is_aligned: bool },
+    /// Its mirror, which another link brings.
+    OtherLink(TopicId),
     /// Nothing yet.
     Nothing,
     /// A topic of the name that is no mirror of this one.
@@ -304,12 +306,61 @@ impl Taker {
             if !self.parts.context.leads().await {
                 return self.parts.end(Ended::Deposed);
             }
-            let link = Arc::clone(&self.parts.link);
-            let wanted = |topic: &&Offered| link.definition.takes(&topic.name);
-            for topic in topics.iter().filter(wanted) {
-                self.take_up(topic).await;
+            self.take_up_all(&topics).await;
+        }
+    }
+
+    /// Takes what is wanted, and says what is not.
+    async fn take_up_all(&mut self, topics: &[Offered]) {
+        let declined = |topic| self.decline(topic).map(|why| (topic, why));
+        let mut declined: Vec<(&Offered, Decline)> = topics.iter().filter_map(declined).collect();
+        match fulmar_host::planted(Plant::DeclinesAll) {
+            true => {
+                let all: Vec<_> = topics.iter().map(|topic| (topic, Decline::NotWanted)).collect();
+                self.tell_declined(&all).await;
+            }
+            false => self.tell_declined(&declined).await,
+        }
+        let known = declined.len();
+        for topic in topics {
+            if self.decline(topic).is_none() && !self.take_up(topic).await {
+                // Another link was faster.
+                declined.push((topic, Decline::OtherLink));
             }
         }
+        if declined.len() > known {
+            self.tell_declined(&declined).await;
+        }
+    }
+
+    async fn tell_declined(&self, declined: &[(&Offered, Decline)]) {
+        let told = declined.iter().map(|(topic, why)| (topic.name.clone(), why.name())).collect();
+        self.parts.declines(told);
+        let told = declined.iter().map(|(topic, why)| (topic.topic, *why)).collect();
+        self.parts.send(Message::Declines(told)).await;
+    }
+
+    /// Why a topic is not to be taken, if it is not.
+    fn decline(&mut self, topic: &Offered) -> Option<Decline> {
+        let link = &self.parts.link;
+        if !link.definition.takes(&topic.name) {
+            return Some(Decline::NotWanted);
+        }
+        let name = link.definition.name_of(&topic.via, &topic.name)?;
+        let (is_own, other) = self.parts.context.broker.site().read(|state| {
+            let own = state.topics().get(topic.origin);
+            let is_own = own.is_some_and(|own| state.mirror(own.id).is_none());
+            let here = state.topics().by_name(&name).and_then(|here| state.mirror(here.id));
+            let other = here.filter(|m| m.origin == topic.origin && m.link != link.name);
+            (is_own, other.map(|mirror| mirror.topic))
+        });
+        let is_loop = is_own || topic.via.contains(&self.parts.context.settings.site);
+        if is_loop && !fulmar_host::planted(Plant::LoopNotCut) {
+            return Some(Decline::Loop);
+        }
+        // If it is removed, this link may bring the topic.
+        self.copies.extend(other);
+        other.map(|_| Decline::OtherLink)
     }
 
     /// Tells the other side of room that was given back, and is not told with what is committed.
@@ -328,30 +379,40 @@ impl Taker {
         site.read(|state| self.copies.iter().any(|topic| state.topics().get(*topic).is_none()))
     }
 
-    async fn take_up(&mut self, topic: &Offered) {
-        let name = self.parts.link.definition.name_of(&topic.name);
-        let can_be =
-            is_valid_name(&name) && (1..=PARTITIONS_PER_TOPIC_MAX).contains(&topic.partitions);
+    /// Takes up a topic. `false` if it comes over another link.
+    async fn take_up(&mut self, topic: &Offered) -> bool {
+        let name = self.parts.link.definition.name_of(&topic.via, &topic.name);
+        let can_be = name.is_some_and(|name| is_valid_name(&name))
+            && topic.via.len() < VIA_MAX
+            && (1..=PARTITIONS_PER_TOPIC_MAX).contains(&topic.partitions);
         if !can_be {
-            return self.stopped(topic, "no topic can have its name or its partitions");
+            self.stopped(topic, "no topic can have its name or its partitions");
+            return true;
         }
         loop {
             match self.here(topic) {
-                Here::Mirror(mirror, marks) => {
+                Here::Mirror { topic: mirror, is_aligned: false, .. }
+                    if !fulmar_host::planted(Plant::SettingsStay)
+                        && self.align(topic, mirror).await => {}
+                Here::Mirror { topic: mirror, marks, .. } => {
                     self.copies.insert(mirror);
                     for (partition, mark) in (0..).zip(marks) {
                         self.take(topic.topic, mirror, PartitionIndex(partition), mark).await;
                     }
-                    return;
+                    return true;
+                }
+                Here::OtherLink(mirror) => {
+                    self.copies.insert(mirror);
+                    return false;
                 }
                 Here::InTheWay => {
                     tracing::warn!(topic = %topic.name, "another topic has the name of its mirror");
                     self.stopped(topic, "another topic has the name of its copy");
-                    return;
+                    return true;
                 }
                 Here::Nothing => {
                     if !self.create(topic).await {
-                        return;
+                        return true;
                     }
                 }
             }
@@ -360,50 +421,90 @@ impl Taker {
 
     /// A topic of the other site cannot be taken.
     fn stopped(&self, topic: &Offered, why: &'static str) {
-        let name = self.parts.link.definition.name_of(&topic.name);
+        let name = self.parts.link.definition.name_of(&topic.via, &topic.name);
+        let name = name.unwrap_or_else(|| topic.name.clone());
         self.parts.stopped_by_name(name, PartitionIndex(0), why);
+    }
+
+    /// The sites that a topic comes through to this one.
+    fn via(&self, topic: &Offered) -> Vec<String> {
+        let giver = std::iter::once(&self.parts.link.definition.site);
+        topic.via.iter().chain(giver).cloned().collect()
+    }
+
+    /// The settings of a topic that this site honours.
+    fn configs(&self, topic: &Offered) -> Vec<(String, String)> {
+        self.parts.context.broker.honoured(&topic.configs)
     }
 
     fn here(&self, topic: &Offered) -> Here {
         let link = &self.parts.link;
+        let name = link.definition.name_of(&topic.via, &topic.name);
+        let (via, configs) = (self.via(topic), self.configs(topic));
         self.parts.context.broker.site().read(|state| {
-            let Some(here) = state.topics().by_name(&link.definition.name_of(&topic.name)) else {
-                return Here::Nothing;
-            };
-            let is_ours = |mirror: &&fulmar_broker::machine::mirrors::Mirror| {
-                mirror.origin == topic.topic && mirror.link == link.name
-            };
-            if state.mirror(here.id).filter(is_ours).is_none() {
-                return Here::InTheWay;
+            let here = name.and_then(|name| state.topics().by_name(&name));
+            let Some(here) = here else { return Here::Nothing };
+            let mirror = state.mirror(here.id).filter(|mirror| mirror.origin == topic.origin);
+            let Some(mirror) = mirror else { return Here::InTheWay };
+            if mirror.link != link.name {
+                return Here::OtherLink(here.id);
             }
+            let is_aligned = mirror.via == via && mirror.configs == configs;
             let mark = |stream| {
                 let known = state.partition(stream).zip(state.tag(stream));
                 // The planted bug has forgotten everything, as every session would.
                 let known = known.filter(|_| !fulmar_host::planted(Plant::ProgressInMemory));
                 let beginning = Mark { offset: Offset(0), tag: NO_TAG };
-                known.map_or(beginning, |(partition, tag)| Mark { offset: partition.next, tag })
+                let wrong = u64::from(fulmar_host::planted(Plant::ResumeOffByOne));
+                known.map_or(beginning, |(partition, tag)| {
+                    let next = partition.next;
+                    Mark { offset: if next.0 > 0 { next.plus(wrong) } else { next }, tag }
+                })
             };
-            Here::Mirror(here.id, here.streams().map(mark).collect())
+            let marks = here.streams().map(mark).collect();
+            Here::Mirror { topic: here.id, marks, is_aligned }
         })
+    }
+
+    async fn propose(&self, operation: LinkOperation) -> Answer {
+        let unit = Unit::of(Operation::Link(operation));
+        let deadline = time::now() + PROPOSE_TIMEOUT;
+        let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;
+        time::timeout_at(deadline, ticket).await.unwrap_or(Answer::Unknown)
+    }
+
+    /// Makes of a mirror what has changed of its origin. `false` if it stays as it is.
+    async fn align(&self, topic: &Offered, mirror: TopicId) -> bool {
+        let (link, via, configs) = (self.parts.link.number, self.via(topic), self.configs(topic));
+        let operation = LinkOperation::AlignMirror { link, topic: mirror, via, configs };
+        match self.propose(operation).await {
+            Answer::Done { result: UnitResult::Done(_), .. } => true,
+            Answer::Done { result: UnitResult::Refused(refusal), .. } => {
+                tracing::warn!(topic = %topic.name, %refusal, "a mirror keeps its settings");
+                false
+            }
+            Answer::NotDone | Answer::NoRoom | Answer::Unknown => {
+                time::sleep(AGAIN_AFTER).await;
+                true
+            }
+        }
     }
 
     /// Makes the mirror of a topic. `false` if there can be none.
     async fn create(&self, topic: &Offered) -> bool {
         let link = &self.parts.link;
+        let Some(name) = link.definition.name_of(&topic.via, &topic.name) else { return false };
         let new = NewMirror {
             topic: TopicId(Uuid::from_random(random::random_16())),
-            name: link.definition.name_of(&topic.name),
+            name,
             partitions: topic.partitions,
-            configs: self.parts.context.broker.honoured(&topic.configs),
+            configs: self.configs(topic),
             link: link.name.clone(),
-            origin: topic.topic,
+            origin: topic.origin,
             origin_name: topic.name.clone(),
+            via: self.via(topic),
         };
-        let unit = Unit::of(Operation::Link(LinkOperation::CreateMirror(new)));
-        let deadline = time::now() + PROPOSE_TIMEOUT;
-        let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;
-        let answer = time::timeout_at(deadline, ticket).await.unwrap_or(Answer::Unknown);
-        match answer {
+        match self.propose(LinkOperation::CreateMirror(new)).await {
             Answer::Done { result: UnitResult::Done(_), .. } => true,
             Answer::Done { result: UnitResult::Refused(Refusal::TopicExists), .. } => true,
             Answer::Done { result: UnitResult::Refused(refusal), .. } => {
@@ -471,6 +572,9 @@ impl Committer {
                 }
                 Next::Came(incoming, _proposing) => {
                     let Incoming { operation, behind, bytes, lane } = *incoming;
+                    if fulmar_host::planted(Plant::ProgressBeforeRecords) {
+                        self.parts.send(Message::Has(self.part, behind)).await;
+                    }
                     let unit = Unit::of(Operation::Link(operation));
                     let deadline = time::now() + PROPOSE_TIMEOUT;
                     let ticket = self.parts.context.broker.proposer().submit(unit, deadline).await;

@@ -39,6 +39,48 @@ pub const CHANGED_BY: &str = "changed-by";
 /// See [`CHANGED_BY`].
 pub const CHANGED_MS: &str = "changed-ms";
 
+/// Sites that a topic may have come through, its origin included.
+pub const VIA_MAX: usize = 16;
+
+/// Why a site does not take a topic that is offered to it, and will not while nobody changes that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Decline {
+    /// Its link does not name the topic.
+    NotWanted,
+    /// The topic comes from this very site, or has come through it.
+    Loop,
+    /// The same topic comes to it over another link.
+    OtherLink,
+}
+
+impl Decline {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::NotWanted, Self::Loop, Self::OtherLink];
+
+    /// What is told of it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotWanted => "its link does not name it",
+            Self::Loop => "it comes from there",
+            Self::OtherLink => "it comes over another link",
+        }
+    }
+
+    /// Its number, in the log and on the line.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::NotWanted => 1,
+            Self::Loop => 2,
+            Self::OtherLink => 3,
+        }
+    }
+
+    /// The reason of a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|decline| decline.number() == number)
+    }
+}
+
 /// A link takes every topic that its peer offers.
 pub const EVERY_TOPIC: &str = "*";
 
@@ -85,9 +127,17 @@ impl LinkDefinition {
         self.take.iter().any(|name| name == topic || name == EVERY_TOPIC)
     }
 
-    /// The name that a topic of the other site has here.
-    pub fn name_of(&self, topic: &str) -> String {
-        format!("{}.{topic}", self.site)
+    /// The name that a topic of the other site has here. One that has come there from elsewhere, through
+    /// the sites `via`, is called after its origin everywhere, and so has the name already.
+    pub fn name_of(&self, via: &[String], topic: &str) -> Option<String> {
+        match via.first() {
+            None => Some(format!("{}.{topic}", self.site)),
+            Some(origin) => {
+                let is_copy =
+                    topic.strip_prefix(&**origin).is_some_and(|rest| rest.starts_with('.'));
+                is_copy.then(|| topic.to_owned())
+            }
+        }
     }
 
     /// Whether nothing in it is longer, or there more often, than may be.
@@ -263,7 +313,10 @@ mod tests {
         };
         assert_eq!(read(&settings), Ok(link.clone()));
         assert!(link.takes("orders") && !link.takes("others"));
-        assert_eq!(link.name_of("orders"), "hub.orders");
+        assert_eq!(link.name_of(&[], "orders").as_deref(), Some("hub.orders"));
+        let via = ["plant".to_owned(), "depot".to_owned()];
+        assert_eq!(link.name_of(&via, "plant.orders").as_deref(), Some("plant.orders"));
+        assert_eq!(link.name_of(&via, "depot.orders"), None, "it is of another origin");
         for (name, value) in [
             ("sight", "x"),
             ("paused", "maybe"),

@@ -125,6 +125,18 @@ plants! {
     BlockAcknowledges = "block-acknowledges",
     /// Go on with any mirror, whatever tag it shows.
     VerifyNothing = "verify-nothing",
+    /// Offer a copy to the sites that it has come through, and take whatever is offered.
+    LoopNotCut = "loop-not-cut",
+    /// Leave the settings of a mirror as they were when it was made.
+    SettingsStay = "settings-stay",
+    /// Forget on whose behalf a node hands a change over to the leader.
+    ForWhomForgotten = "for-whom-forgotten",
+    /// Tell the other side that nothing of what it offers is wanted here.
+    DeclinesAll = "declines-all",
+    /// Say that a mirror has a batch before it is committed.
+    ProgressBeforeRecords = "progress-before-records",
+    /// Go on with a mirror one record behind where it is.
+    ResumeOffByOne = "resume-off-by-one",
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever
     /// offset is next.
     ProgressInMemory = "progress-in-memory",

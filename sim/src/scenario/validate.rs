@@ -11,7 +11,7 @@ use super::param::Written;
 use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
-use super::workload::{Policy, TopicName, Workload};
+use super::workload::{Mirror, Policy, TopicName, Workload};
 use fulmar_types::units::HumanDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -93,16 +93,30 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
             within("topics_max", churn.topics_max, 1_000)?;
             within("partitions", churn.partitions, PARTITIONS_MAX)
         }
-        Workload::Mirror(mirror) if mirror.site == mirror.of => {
-            Err(Problem::new(fields.span_of("of"), "a mirror is of another site"))
-        }
         Workload::Secrets(secrets) => within("batch_records", secrets.batch_records, 100),
-        Workload::Mirror(mirror) if mirror.keeps_all && mirror.renew.is_some() => {
-            let message = "a copy that is renewed does not keep all";
-            Err(Problem::new(fields.span_of("keeps_all"), message))
-        }
-        Workload::Mirror(_) | Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
+        Workload::Mirror(of) => mirror(of, fields),
+        Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
     }
+}
+
+/// What a mirror cannot be.
+fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
+    let through = mirror.through.as_ref();
+    let needs_origin = mirror.keeps_all || mirror.rule_for.is_some() || mirror.cap.is_some();
+    let (key, message) = if mirror.site == mirror.of {
+        ("of", "a mirror is of another site")
+    } else if mirror.keeps_all && mirror.renew.is_some() {
+        ("keeps_all", "a copy that is renewed does not keep all")
+    } else if through.is_some_and(|by| *by == mirror.of || *by == mirror.site) {
+        ("through", "a mirror comes through a third site")
+    } else if through.is_some() && needs_origin {
+        let message =
+            "`keeps_all`, `rule_for` and `cap` are for what comes from its origin at once";
+        ("through", message)
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(fields.span_of(key), message))
 }
 
 /// What the parts of a scenario must be together.

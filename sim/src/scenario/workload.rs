@@ -249,6 +249,10 @@ kinds! {
         of = "of": SiteName;
         /// The topic there; a workload of this scenario produces to it.
         topic = "topic": TopicName;
+        /// The site that it comes through, if not from its origin at once; it has a copy too.
+        through = "through": Option<SiteName>, or None;
+        /// The site with the copy lets it go on to every site that it has a link to.
+        onward = "onward": bool, or false;
         /// Which side dials.
         dials = "dials": Dials, or Dials::Mirror;
         /// How often the copy is deleted, to be made anew; never if left out.

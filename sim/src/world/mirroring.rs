@@ -64,6 +64,11 @@ pub(super) fn region(site: &SiteName) -> String {
     format!("region-{site}")
 }
 
+/// The site that a copy comes from: that of its origin, or one in between.
+fn giver(mirror: &Mirror<Drawn>) -> &SiteName {
+    mirror.through.as_ref().unwrap_or(&mirror.of)
+}
+
 pub(super) fn topic_of(mirror: &Mirror<Drawn>) -> String {
     format!("{}.{}", mirror.of, mirror.topic)
 }
@@ -102,7 +107,8 @@ impl Mirrors {
     fn links(&self, stage: &Stage) -> BTreeMap<(SiteName, SiteName), LinkDefinition> {
         let mut links: BTreeMap<(SiteName, SiteName), LinkDefinition> = BTreeMap::new();
         for mirror in &self.mirrors {
-            let ends = [(&mirror.site, &mirror.of), (&mirror.of, &mirror.site)];
+            let giver = giver(mirror);
+            let ends = [(&mirror.site, giver), (giver, &mirror.site)];
             for (here, there) in ends {
                 let link = links.entry((here.clone(), there.clone())).or_default();
                 link.site = there.as_str().to_owned();
@@ -112,7 +118,7 @@ impl Mirrors {
                 let dials = match mirror.dials {
                     Dials::Both => true,
                     Dials::Mirror => here == &mirror.site,
-                    Dials::Origin => here == &mirror.of,
+                    Dials::Origin => here == giver,
                 };
                 if dials && link.dial.is_empty() {
                     let nodes = stage.bootstrap(there).into_iter();
@@ -125,12 +131,16 @@ impl Mirrors {
                 }
             }
             // What is not to come is kept back by the rules alone.
-            let link = links.get_mut(&(mirror.site.clone(), mirror.of.clone()));
+            let link = links.get_mut(&(mirror.site.clone(), giver.clone()));
             link.expect("it was made above").take = vec![EVERY_TOPIC.to_owned()];
             if let Some(cap) = mirror.cap {
                 let link = links.get_mut(&(mirror.of.clone(), mirror.site.clone()));
                 link.expect("it was made above").cap = Some(cap.0);
             }
+        }
+        if self.mirrors.iter().any(|mirror| mirror.onward) {
+            // What goes round is offered everywhere, and refused where it is already.
+            links.values_mut().for_each(|link| link.take = vec![EVERY_TOPIC.to_owned()]);
         }
         links
     }
@@ -143,14 +153,32 @@ impl Mirrors {
                 madsim::time::sleep(LOOK).await;
             }
         }
-        for mirror in &self.mirrors {
-            let (site, topic) = (&mirror.of, mirror.topic.as_str());
-            let rule = self.rule(mirror);
-            let cluster = workloads.cluster(site);
-            while cluster.set_rule(topic, None, &rule, LIMIT).await.is_err() {
+        for ((site, topic), rule) in self.passing() {
+            let cluster = workloads.cluster(&site);
+            while cluster.set_rule(&topic, None, &rule, LIMIT).await.is_err() {
                 madsim::time::sleep(LOOK).await;
             }
         }
+    }
+
+    /// Under which rule which topic of which site goes.
+    fn passing(&self) -> BTreeMap<(SiteName, String), RuleDefinition> {
+        let mut regions: BTreeMap<(SiteName, String), BTreeSet<String>> = BTreeMap::new();
+        for mirror in &self.mirrors {
+            let from = giver(mirror);
+            let topic = match &mirror.through {
+                Some(_) => topic_of(mirror),
+                None => mirror.topic.as_str().to_owned(),
+            };
+            regions.entry((from.clone(), topic)).or_default().insert(region(&mirror.site));
+            if mirror.onward {
+                let sites = self.mirrors.iter().flat_map(|other| [giver(other), &other.site]);
+                let onward = regions.entry((mirror.site.clone(), topic_of(mirror))).or_default();
+                onward.extend(sites.filter(|site| **site != mirror.site).map(region));
+            }
+        }
+        let rules = regions.into_iter();
+        rules.map(|(of, regions)| (of, RuleDefinition::verbatim(regions))).collect()
     }
 
     /// The rule of the origin of a mirror.
@@ -163,7 +191,7 @@ impl Mirrors {
     /// The pairs of sites between which something is copied, with the topics.
     fn pairs(&self) -> BTreeMap<Pair, BTreeSet<String>> {
         let mut pairs: BTreeMap<Pair, BTreeSet<String>> = BTreeMap::new();
-        for mirror in &self.mirrors {
+        for mirror in self.mirrors.iter().filter(|mirror| mirror.through.is_none()) {
             let topics = pairs.entry((mirror.of.clone(), mirror.site.clone())).or_default();
             topics.insert(mirror.topic.as_str().to_owned());
         }
@@ -235,6 +263,9 @@ impl Mirrors {
         if let Some(text) = self.came_without_rule(workloads).await {
             return Some(Verdict::Safety { check: "mirror_rule".to_owned(), text });
         }
+        if let Some(text) = self.came_back(workloads).await {
+            return Some(Verdict::Safety { check: "mirror_loop".to_owned(), text });
+        }
         if let Some(verdict) = self.rules.verdict(workloads.history()) {
             return Some(verdict);
         }
@@ -246,6 +277,9 @@ impl Mirrors {
             return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
         }
         for mirror in &self.mirrors {
+            if let Some(verdict) = self.settings_differ(workloads, mirror, deadline_ns).await {
+                return Some(verdict);
+            }
             for (partition, origin) in origins(workloads.history(), mirror) {
                 let part = (mirror.site.clone(), topic_of(mirror), partition);
                 if let Some(text) = self.contradicts(&part, &origin) {
@@ -284,7 +318,7 @@ impl Mirrors {
 
     /// Notes what the origins are said to lack.
     async fn note_markers(&self, workloads: &Workloads, deadline_ns: u64) -> Result<(), String> {
-        for mirror in &self.mirrors {
+        for mirror in self.mirrors.iter().filter(|mirror| mirror.through.is_none()) {
             let link = (&mirror.of, &mirror.site);
             let status = marking::status(workloads, link, deadline_ns).await?;
             let mut history = workloads.history().lock().unwrap_or_else(PoisonError::into_inner);
@@ -313,6 +347,46 @@ impl Mirrors {
             }
         }
         None
+    }
+
+    /// A topic that has come back to the site that it is of.
+    async fn came_back(&self, workloads: &Workloads) -> Option<String> {
+        let sites: BTreeSet<&SiteName> = self.mirrors.iter().map(|mirror| &mirror.of).collect();
+        for site in sites {
+            let Ok(known) = workloads.cluster(site).refresh_all(LIMIT).await else { continue };
+            let own = format!("{site}.");
+            if let Some(topic) = known.topics.keys().find(|topic| topic.starts_with(&own)) {
+                return Some(format!("{topic} has come back to {site}, which it is of"));
+            }
+        }
+        None
+    }
+
+    /// A copy that has not the settings of its origin, although everything has healed.
+    async fn settings_differ(
+        &self,
+        workloads: &Workloads,
+        mirror: &Mirror<Drawn>,
+        deadline_ns: u64,
+    ) -> Option<Verdict> {
+        // Somebody has changed them there.
+        if mirror.keeps_all {
+            return None;
+        }
+        let (here, there) = (workloads.cluster(&mirror.site), workloads.cluster(&mirror.of));
+        let copy = topic_of(mirror);
+        loop {
+            let of_copy = here.topic_settings(&copy, LIMIT).await.ok();
+            let of_origin = there.topic_settings(mirror.topic.as_str(), LIMIT).await.ok();
+            if of_copy.is_some() && of_copy == of_origin {
+                return None;
+            }
+            if workloads.stage().machines.now_ns() > deadline_ns {
+                let text = format!("{copy} at {} has {of_copy:?}, not {of_origin:?}", mirror.site);
+                return Some(Verdict::Liveness { check: "mirror_settings".to_owned(), text });
+            }
+            madsim::time::sleep(LOOK).await;
+        }
     }
 
     /// What a client saw in a mirror and the origin never had there.

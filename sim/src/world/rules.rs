@@ -1,7 +1,8 @@
 //! Rules that are taken back and made again while records flow.
 //!
 //! Invariant checked here (`rule_in_force`): what was produced after a rule was taken back is at no
-//! other site before the rule is made again.
+//! other site before the rule is made again. And (`change_noted`) each change that was acknowledged is told
+//! with who made it, and when.
 //!
 //! ```text
 //! taken back, answered ---- produced ---- seen at the other site ---- made again
@@ -20,6 +21,9 @@ use std::time::Duration;
 
 /// How long one attempt to change a rule may take.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// How far the clocks of nodes may be off.
+const CLOCK_MS: u64 = 5_000;
 
 /// How often the client looks whether it is to stop.
 const STEP: Duration = Duration::from_millis(100);
@@ -41,6 +45,8 @@ pub(super) struct Rules(Arc<Mutex<Noted>>);
 
 #[derive(Default)]
 struct Noted {
+    /// What is wrong with what was told of a change.
+    wrong: Option<String>,
     withheld: Vec<Withheld>,
     seen: BTreeMap<(SiteName, String, PartitionIndex, Offset), (Time, Payload)>,
 }
@@ -64,6 +70,9 @@ impl Rules {
     /// A record that was seen where it must not be.
     pub(super) fn verdict(&self, history: &Mutex<History>) -> Option<Verdict> {
         let noted = self.locked();
+        if let Some(text) = noted.wrong.clone() {
+            return Some(Verdict::Safety { check: "change_noted".to_owned(), text });
+        }
         let history = history.lock().unwrap_or_else(PoisonError::into_inner);
         for operation in history.operations() {
             let Some((batch, base)) = operation.acked() else { continue };
@@ -110,8 +119,12 @@ impl Turning {
     pub(super) async fn run(self, stopped: impl Fn() -> bool) {
         while !stopped() {
             self.pause(&stopped).await;
+            let asked = self.now();
             let taken_back =
                 self.cluster.set_rule(&self.topic, None, &RuleDefinition::default(), LIMIT).await;
+            if taken_back.is_ok() {
+                self.look_at_change((asked, self.now())).await;
+            }
             // Without an answer nobody knows, and nothing is checked.
             let number = taken_back.is_ok().then(|| {
                 let (site, topic) = (self.site.clone(), self.topic.clone());
@@ -127,6 +140,32 @@ impl Turning {
             while self.cluster.set_rule(&self.topic, None, &self.rule, LIMIT).await.is_err() {
                 madsim::time::sleep(STEP).await;
             }
+        }
+    }
+
+    /// Looks who is said to have changed the rule, and when.
+    async fn look_at_change(&self, (asked, answered): (Time, Time)) {
+        let Ok(changes) = self.cluster.changes(LIMIT).await else { return };
+        let me = format!("anonymous at {}", self.stage.client_address(&self.site));
+        let mut ours = changes.iter().filter(|of| of.of == "rule" && of.name == self.topic);
+        let wrong = if let Some(by) = ours.clone().find(|change| change.who != me) {
+            Some(format!(
+                "the rule of {} is said to be changed by {}, not {me}",
+                self.topic, by.who
+            ))
+        } else {
+            let true_ms = self.stage.machines.clocks().true_ms();
+            let ago_ms = |at: Time| self.now().0.saturating_sub(at.0) / 1_000_000;
+            let from = true_ms.saturating_sub(ago_ms(asked) + CLOCK_MS);
+            let until = true_ms.saturating_sub(ago_ms(answered)) + CLOCK_MS;
+            let is_then = |ms: u64| from <= ms && ms <= until;
+            (!ours.any(|change| is_then(change.wall_ms))).then(|| {
+                let topic = &self.topic;
+                format!("the rule of {topic} was changed from {asked} to {answered}, and nothing says so")
+            })
+        };
+        if let Some(wrong) = wrong {
+            self.rules.locked().wrong.get_or_insert(wrong);
         }
     }
 

@@ -19,6 +19,8 @@
 //!                    count first-ms last-ms reason", noted so long ago; when it was appended there,
 //!                    at the earliest and the latest, or 0
 //! stopped/T/P        why nothing more of it comes over the link in this session
+//! declined/T         why the other site does not take a topic of this one
+//! declines/T         why this site does not take a topic of the other one
 //! withheld/T         a topic of this site that no rule lets go over the link
 //! truncated          there is more than one answer holds
 //! ```
@@ -41,6 +43,10 @@ pub(super) fn values(broker: &Broker, name: &str) -> Option<Values> {
     values.extend(figures.takes.iter().map(takes));
     let topics = figures.withheld.iter();
     values.extend(topics.map(|topic| (format!("withheld/{topic}"), String::new())));
+    let declined = figures.declined.iter();
+    values.extend(declined.map(|(of, why)| (format!("declined/{of}"), (*why).to_owned())));
+    let declines = figures.declines.iter();
+    values.extend(declines.map(|(of, why)| (format!("declines/{of}"), (*why).to_owned())));
     let age_ms = broker.age_ms();
     let sent = figures.sends.iter().map(|of| (&of.topic, of.partition, &of.gaps));
     let taken = figures.takes.iter().map(|of| (&of.topic, of.partition, &of.gaps));

@@ -11,8 +11,9 @@
 //! most, and what comes makes room for itself, as far as the oldest records have been delivered:
 //! to every site that a link leads to and that the rules let the topic go to, as far as its progress
 //! is noted here. A site that never asked lacks everything: it may be one that the line has never
-//! reached. A link or a rule that is removed waits for nobody. A copy of another site's topic waits for
-//! nobody either. Time is not the budget's: what is older than `retention.ms` goes, under every policy.
+//! reached. Only one that has said that it does not take the topic lacks nothing, once that is in the log. A
+//! link or a rule that is removed waits for nobody. A copy of another site's topic waits for nobody either,
+//! since its origin has it; what goes of one before a site further on was known to have it has a marker. Time is not the budget's: what is older than `retention.ms` goes, under every policy.
 //!
 //! Invariants: all of that is decided when an entry is applied, by the state alone; under
 //! `keep-oldest` and `block` a partition never has more than its budget, or one batch if that is larger,
@@ -124,13 +125,15 @@ impl State {
     fn reached(&self, topic: &Topic, stream: StreamId) -> Reached {
         let next = self.known(stream).next;
         let mut reached = Reached { all: next, known: next };
-        if self.mirrors.get(&topic.id).is_some() {
-            return reached;
-        }
+        let is_mirror = self.mirrors.get(&topic.id).is_some();
         for link in self.links.iter() {
-            let is_to_have = self.rule_to(&topic.name, &link.definition.region).is_some();
+            // What a site does not take it does not lack either; it has said so, and that is in the log.
+            if self.declined(&link.name, topic.id).is_some() {
+                continue;
+            }
+            let is_to_have = self.rule_over(link, topic).is_some();
             let has = self.peers.get(&(link.name.clone(), stream)).map(|peer| peer.offset);
-            if is_to_have {
+            if is_to_have && !is_mirror {
                 reached.all = reached.all.min(has.unwrap_or_default());
             }
             if is_to_have || has.is_some() {
@@ -323,7 +326,9 @@ impl State {
             [(from, aged, GapReason::Expired), (from.max(aged), leaving.start, GapReason::Budget)];
         let most = gaps_max(self.topics.partition_count());
         let mut count = 0;
-        for (from, to, reason) in parts {
+        for (from, to, reason) in parts.into_iter().filter(|(from, to, _)| from < to) {
+            let spanned = Missing { count: 0, ..self.missing(stream, (from, to), reason) };
+            count += self.gaps.count_spanned(stream, (from, to), spanned);
             for (first, end) in self.gaps.unmarked(stream, from, to) {
                 let missing = self.missing(stream, (first, end), reason);
                 let (tag, age_ms) = (self.chain_at(stream, end), step.age_ms());

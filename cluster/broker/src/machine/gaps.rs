@@ -45,7 +45,7 @@ pub struct Gap {
     pub end: Offset,
     /// What is missing.
     pub missing: Missing,
-    /// The hash chain of the origin at `end`.
+    /// The hash chain of the partition at `end`.
     pub tag: Tag,
     /// The age of this site when it learnt that, in milliseconds.
     pub age_ms: u64,
@@ -163,6 +163,31 @@ impl Table<Gap> {
         }
     }
 
+    /// Records of a range go that some site lacks: those that markers span without counting them, since
+    /// they were still there, are counted from now on. Returns how many. Where only a part of what a marker
+    /// spans goes, it is not known which of its records those are, so at most as many as may be are counted;
+    /// once all of it has gone, the count is what it spans.
+    pub fn count_spanned(
+        &mut self,
+        stream: StreamId,
+        (from, to): (Offset, Offset),
+        missing: Missing,
+    ) -> u64 {
+        let spanning = self.of_stream(stream).filter(|gap| gap.end > from && gap.first < to);
+        let spanning: Vec<Gap> = spanning.copied().collect();
+        let mut counted = 0;
+        for gap in spanning {
+            let kept = gap.end.0 - gap.first.0 - gap.missing.count;
+            let count = kept.min(gap.end.min(to).0 - gap.first.max(from).0);
+            if count > 0 {
+                counted += count;
+                let missing = gap.missing.with(&Missing { count, ..missing });
+                self.put(Gap { missing, ..gap });
+            }
+        }
+        counted
+    }
+
     /// Forgets a partition.
     pub fn drop_stream(&mut self, stream: StreamId) {
         let gone: Vec<_> = self.of_stream(stream).map(Element::key).collect();
@@ -220,6 +245,23 @@ mod tests {
         assert_eq!(gaps.len(), GAPS_PER_PARTITION_MAX);
         assert_eq!(shown(&gaps)[..2], [(0, 11, 2), (20, 21, 1)]);
         assert_eq!((gaps_max(0), gaps_max(2_048), gaps_max(16_384)), (64, 32, 8));
+    }
+
+    #[test]
+    fn what_a_marker_spans_is_counted_when_it_goes() {
+        let mut gaps = Table::default();
+        for (first, end) in [(0, 2), (10, 12), (20, 22)] {
+            gaps.note(expired(first, end), 2);
+        }
+        assert_eq!(shown(&gaps), [(0, 12, 4), (20, 22, 2)], "eight of the first are still there");
+        let budget = Missing::untimed(GapReason::Budget, 0);
+        let mut goes = |from, to| gaps.count_spanned(STREAM, (Offset(from), Offset(to)), budget);
+        assert_eq!(goes(2, 5), 3);
+        assert_eq!(goes(5, 15), 5);
+        assert_eq!(goes(15, 30), 0, "what it spans was missing before");
+        assert_eq!(shown(&gaps), [(0, 12, 12), (20, 22, 2)]);
+        let first = *gaps.at(STREAM, Offset(0)).expect("a marker");
+        assert_eq!(first.missing.reason, GapReason::Several);
     }
 
     #[test]

@@ -10,14 +10,14 @@ use super::codec::{CodecError, Reader, Writer};
 use super::table::{Element, Table};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{RuleSecret, Tag};
-use fulmar_types::Offset;
 use fulmar_types::link::{
-    LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TOPICS_MAX, LinkDefinition,
+    Decline, LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TOPICS_MAX, LinkDefinition,
 };
 use fulmar_types::rule::{
     FieldAction, FieldPath, Passage, RULE_FIELDS_MAX, RULE_HEADERS_MAX, RULE_REGIONS_MAX,
     RuleDefinition,
 };
+use fulmar_types::{Offset, TopicId, Uuid};
 use std::collections::BTreeMap;
 
 /// A link.
@@ -227,6 +227,68 @@ impl Element for PeerProgress {
             tag: input.array()?,
             age_ms: input.u64()?,
         })
+    }
+}
+
+/// A topic of this site that the peer of a link does not take.
+///
+/// ```text
+/// link len u32, UTF-8 | topic [u8; 16] | reason u8
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declined {
+    /// The link, by name.
+    pub link: String,
+    /// The topic.
+    pub topic: TopicId,
+    /// Why, as the peer says.
+    pub why: Decline,
+}
+
+impl Element for Declined {
+    type Key = (String, TopicId);
+    const SEED: u64 = 23;
+    const BYTES_MIN: usize = 21;
+
+    fn key(&self) -> Self::Key {
+        (self.link.clone(), self.topic)
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.text(&self.link);
+        out.uuid(self.topic.0);
+        out.u8(self.why.number());
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (link, topic) = (input.text()?, TopicId(input.uuid()?));
+        let why = Decline::from_number(input.u8()?).ok_or(CodecError::Tag)?;
+        Ok(Self { link, topic, why })
+    }
+}
+
+impl Table<Declined> {
+    /// What the peer of a link does not take.
+    pub fn of_link(&self, link: &str) -> impl Iterator<Item = &Declined> {
+        let of = |byte: u8| (link.to_owned(), TopicId(Uuid([byte; 16])));
+        self.range(of(0)..=of(u8::MAX))
+    }
+
+    /// Forgets everything that the peer of a link does not take.
+    pub fn drop_link(&mut self, link: &str) {
+        let gone: Vec<_> = self.of_link(link).map(Element::key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
+    /// Forgets who does not take a topic that is gone.
+    pub fn drop_topic(&mut self, topic: TopicId) {
+        let gone = self.iter().filter(|declined| declined.topic == topic);
+        let gone: Vec<_> = gone.map(Element::key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::outcome::Refusal;
 use super::producers::ProducerId;
 use super::table::{Element, Table};
 use fulmar_store::StreamId;
-use fulmar_store::entry::EntryHeader;
+use fulmar_store::entry::{EntryHeader, RuleSecret};
 use fulmar_types::Uuid;
 
 /// Names that can be fenced at one time; a site has a handful of links and pipelines.
@@ -27,7 +27,7 @@ pub const FENCE_NAME_BYTES_MAX: usize = 249;
 ///
 /// ```text
 /// wall_ms u64 | next_stream u32 | first_producer u64 | next_producer u64 |
-/// producers_before_deletion u64 | age_ms u64
+/// producers_before_deletion u64 | age_ms u64 | has secret u8 = 1 | secret [u8; 32], or u8 = 0
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
@@ -44,12 +44,14 @@ pub struct Meta {
     pub producers_before_deletion: u64,
     /// How long the site had existed at the last entry, in milliseconds.
     pub age_ms: u64,
+    /// The key of hashes in place of values, since the site has had a rule.
+    pub rule_secret: Option<RuleSecret>,
 }
 
 impl Element for Meta {
     type Key = ();
     const SEED: u64 = 4;
-    const BYTES_MIN: usize = 44;
+    const BYTES_MIN: usize = 45;
 
     fn key(&self) {}
 
@@ -60,6 +62,10 @@ impl Element for Meta {
         out.u64(self.next_producer);
         out.u64(self.producers_before_deletion);
         out.u64(self.age_ms);
+        out.u8(u8::from(self.rule_secret.is_some()));
+        if let Some(secret) = &self.rule_secret {
+            out.raw(secret);
+        }
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
@@ -70,6 +76,11 @@ impl Element for Meta {
             next_producer: input.u64()?,
             producers_before_deletion: input.u64()?,
             age_ms: input.u64()?,
+            rule_secret: match input.u8()? {
+                0 => None,
+                1 => Some(input.array()?),
+                _ => return Err(CodecError::Tag),
+            },
         })
     }
 }
@@ -132,6 +143,12 @@ impl Table<Meta> {
         let meta = self.current();
         let id = u64::try_from(producer.0);
         id.is_ok_and(|id| (meta.first_producer..meta.next_producer).contains(&id))
+    }
+
+    /// The key of hashes in place of values: what the first rule of the site has brought, for as long as
+    /// the site lives, so that equal values become equal hashes whenever they leave.
+    pub fn rule_secret(&mut self, drawn: RuleSecret) -> RuleSecret {
+        self.change(|meta| *meta.rule_secret.get_or_insert(drawn))
     }
 
     /// Takes note that the name of a deleted topic is not kept any more, to which producers below

@@ -8,16 +8,18 @@
 use super::batch::BatchFacts;
 use super::changes::{Change, ChangeOf, Changed, Settings, cut, difference};
 use super::gaps::{Gap, gaps_max};
-use super::links::{Link, PeerProgress, Rule};
+use super::links::{Declined, Link, PeerProgress, Rule};
 use super::mirrors::{Mirror, Progress};
 use super::outcome::{OperationResult, Refusal};
 use super::pipelines::Making;
 use super::state::{Append, State, Step};
-use super::topics::is_valid_name;
+use super::topics::{Topic, is_valid_name};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition};
+use fulmar_types::link::{
+    Decline, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition, VIA_MAX,
+};
 use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, Plant, TopicId};
@@ -28,6 +30,12 @@ pub const RULES_MAX: usize = 4_096;
 
 /// The tag of a partition in which nothing was ever written.
 pub const NO_TAG: Tag = [0; 16];
+
+/// Whether a copy may have come through these sites, over a link.
+fn check_via(via: &[String], link: &LinkDefinition) -> Result<(), Refusal> {
+    let are_names = via.len() <= VIA_MAX && via.iter().all(|site| is_valid_name(site));
+    if are_names && via.last() == Some(&link.site) { Ok(()) } else { Err(Refusal::InvalidLink) }
+}
 
 impl State {
     /// Whether a link, a rule or a pipeline is still the one that somebody has looked at.
@@ -107,6 +115,29 @@ impl State {
         first
     }
 
+    /// The rule by which a topic may go over a link. A copy goes neither back to where it comes from, nor
+    /// to a site that it has come through.
+    pub fn rule_over(&self, link: &Link, topic: &Topic) -> Option<&Rule> {
+        let mirror = self.mirrors.get(&topic.id);
+        let is_loop = mirror.is_some_and(|mirror| {
+            mirror.link == link.name || mirror.via.contains(&link.definition.site)
+        });
+        if is_loop && !fulmar_host::planted(Plant::LoopNotCut) {
+            return None;
+        }
+        self.rule_to(&topic.name, &link.definition.region)
+    }
+
+    /// Why the peer of a link does not take a topic, as far as it has said so.
+    pub fn declined(&self, link: &str, topic: TopicId) -> Option<Decline> {
+        self.declined.get(&(link.to_owned(), topic)).map(|declined| declined.why)
+    }
+
+    /// What the peer of a link does not take.
+    pub fn declined_over(&self, link: &str) -> impl Iterator<Item = (TopicId, Decline)> {
+        self.declined.of_link(link).map(|declined| (declined.topic, declined.why))
+    }
+
     /// What a topic is a copy of, if it is one.
     pub fn mirror(&self, topic: TopicId) -> Option<&Mirror> {
         self.mirrors.get(&topic)
@@ -163,6 +194,10 @@ impl State {
                 self.mirror_skip(step, &place, to, missing)
             }
             LinkOperation::PeerHas { place } => self.peer_has(step, &place),
+            LinkOperation::AlignMirror { link, topic, via, configs } => {
+                self.align_mirror((link, topic), via, configs)
+            }
+            LinkOperation::PeerDeclines { link, topics } => self.peer_declines(link, topics),
         }
     }
 
@@ -181,6 +216,7 @@ impl State {
             self.links.remove(&name);
             self.note(step, (ChangeOf::Link, &name, who), (before, None));
             self.peers.drop_link(&name);
+            self.declined.drop_link(&name);
             return Ok(OperationResult::LinkSet { number: step.number() });
         };
         let is_other_site = known.is_some_and(|link| link.definition.site != definition.site);
@@ -223,7 +259,7 @@ impl State {
             return Err(Refusal::LimitReached);
         } else {
             // Equal values are to become equal hashes, whatever rule says so, and whenever.
-            let secret = self.rules.iter().next().map_or(secret, |rule| rule.secret);
+            let secret = self.meta.rule_secret(secret);
             let after = Some(definition.settings());
             let changed = self.note(step, (ChangeOf::Rule, &topic, who), (before, after));
             self.rules.put(Rule { topic, number: step.number(), changed, secret, definition });
@@ -248,18 +284,44 @@ impl State {
 
     fn create_mirror(&mut self, new: NewMirror) -> Result<OperationResult, Refusal> {
         let link = self.links.get(&new.link).ok_or(Refusal::UnknownLink)?;
-        if link.definition.name_of(&new.origin_name) != new.name {
+        check_via(&new.via, &link.definition)?;
+        let before = &new.via[..new.via.len() - 1];
+        if link.definition.name_of(before, &new.origin_name).as_ref() != Some(&new.name) {
             return Err(Refusal::InvalidTopicName);
         }
+        let configs = new.configs.clone();
         let created = self.create_topic(new.topic, new.name, new.partitions, new.configs)?;
         let topic = self.topics.get(new.topic).expect("it was just created");
         for stream in topic.streams() {
             let before = self.progress.put(Progress { stream, tag: NO_TAG });
             assert!(before.is_none(), "a stream is handed out once");
         }
-        let NewMirror { topic, origin, link, origin_name, .. } = new;
-        self.mirrors.put(Mirror { topic, origin, link, origin_name });
+        let NewMirror { topic, origin, link, origin_name, via, .. } = new;
+        self.mirrors.put(Mirror { topic, origin, link, origin_name, via, configs });
         Ok(created)
+    }
+
+    /// What has changed at the origin since the mirror took over its settings changes here too; what
+    /// somebody has changed here, and nobody there, stays.
+    fn align_mirror(
+        &mut self,
+        (link, topic): (u64, TopicId),
+        via: Vec<String>,
+        configs: Vec<(String, String)>,
+    ) -> Result<OperationResult, Refusal> {
+        let mirror = self.mirrors.get(&topic).ok_or(Refusal::NotAMirror)?;
+        self.check_number(&mirror.link, link)?;
+        let known = self.links.get(&mirror.link).ok_or(Refusal::UnknownLink)?;
+        check_via(&via, &known.definition)?;
+        let gone = mirror.configs.iter().filter(|(key, _)| !configs.iter().any(|(k, _)| k == key));
+        let gone = gone.map(|(key, _)| (key.clone(), None));
+        let new = configs.iter().filter(|pair| !mirror.configs.contains(pair));
+        let new = new.map(|(key, value)| (key.clone(), Some(value.clone())));
+        let changes: Vec<_> = gone.chain(new).collect();
+        let mirror = Mirror { via, configs, ..mirror.clone() };
+        let altered = self.alter_topic(topic, false, changes)?;
+        self.mirrors.put(mirror);
+        Ok(altered)
     }
 
     /// The stream of a place in a mirror, if its link has the number that the sender knows and the
@@ -302,7 +364,7 @@ impl State {
         if facts.missing > 0 {
             let (first, end) = (place.offset, place.offset.plus(u64::from(facts.records)));
             let missing = Missing::untimed(GapReason::Withheld, u64::from(facts.missing));
-            let (tag, age_ms) = (place.tag, step.age_ms());
+            let (tag, age_ms) = (self.known(stream).chain, step.age_ms());
             let most = gaps_max(self.topics.partition_count());
             self.gaps.note(Gap { stream, first, end, missing, tag, age_ms }, most);
         }
@@ -331,11 +393,29 @@ impl State {
             self.spans.skip_to(stream, to);
         }
         self.progress.put(Progress { stream, tag: place.tag });
-        let (first, tag, age_ms) = (place.offset, place.tag, step.age_ms());
+        // What was not kept is not in the chain.
+        let (first, tag, age_ms) = (place.offset, self.known(stream).chain, step.age_ms());
         let most = gaps_max(self.topics.partition_count());
         self.gaps.note(Gap { stream, first, end: to, missing, tag, age_ms }, most);
         step.passed(stream);
         Ok(OperationResult::Skipped)
+    }
+
+    /// What the peer of a link does not take, it does not wait for. Whoever says so has been told of the
+    /// topic, and its link says so, or where the topic comes from: so that is how it is until it says
+    /// something else, or asks for the topic after all.
+    fn peer_declines(
+        &mut self,
+        number: u64,
+        topics: Vec<(TopicId, Decline)>,
+    ) -> Result<OperationResult, Refusal> {
+        let link = self.links.iter().find(|link| link.number == number);
+        let link = link.ok_or(Refusal::StaleLink { number: 0 })?.name.clone();
+        self.declined.drop_link(&link);
+        for (topic, why) in topics.into_iter().filter(|(id, _)| self.topics.get(*id).is_some()) {
+            self.declined.put(Declined { link: link.clone(), topic, why });
+        }
+        Ok(OperationResult::PeerNoted)
     }
 
     fn peer_has(&mut self, step: &Step, place: &MirrorPlace) -> Result<OperationResult, Refusal> {
@@ -347,6 +427,9 @@ impl State {
             return Err(Refusal::OffsetOutOfRange { next });
         }
         let (offset, tag, age_ms) = (place.offset, place.tag, step.age_ms());
+        if !fulmar_host::planted(Plant::DeclinesAll) {
+            self.declined.remove(&(link.clone(), place.topic));
+        }
         self.peers.put(PeerProgress { link, stream, offset, tag, age_ms });
         Ok(OperationResult::PeerNoted)
     }

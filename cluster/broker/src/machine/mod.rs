@@ -26,6 +26,7 @@
 //! | deltas | 20 | `pipelines.rs` |
 //! | savepoints | 21 | `pipelines.rs` |
 //! | what topics are made of | 22 | `pipelines.rs` |
+//! | what peers do not take | 23 | `links.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or

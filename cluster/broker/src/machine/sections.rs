@@ -8,7 +8,7 @@ use super::changes::Change;
 use super::codec::{Reader, Writer};
 use super::deleted::DeletedName;
 use super::gaps::Gap;
-use super::links::{Link, PeerProgress, Rule};
+use super::links::{Declined, Link, PeerProgress, Rule};
 use super::meta::{FenceMark, Meta};
 use super::mirrors::{Mirror, Progress};
 use super::partitions::Partitions;
@@ -172,7 +172,7 @@ sections! {
     PARTITIONS = 2, version 1, partitions: Partitions;
     // With the age of the site, and by it.
     PRODUCERS = 3, version 2, producers: Producers;
-    META = 4, version 2, meta: Table<Meta>;
+    META = 4, version 3, meta: Table<Meta>;
     FENCES = 5, version 1, fences: Table<FenceMark>;
     DELETED = 6, version 1, deleted: Table<DeletedName>;
     // With the chain, and times.
@@ -180,7 +180,8 @@ sections! {
     // With who changed them, and when.
     LINKS = 8, version 2, links: Table<Link>;
     RULES = 9, version 2, rules: Table<Rule>;
-    MIRRORS = 10, version 1, mirrors: Table<Mirror>;
+    // With the sites that they came through, and the settings of their origins.
+    MIRRORS = 10, version 2, mirrors: Table<Mirror>;
     PROGRESS = 11, version 1, progress: Table<Progress>;
     // With counts and times.
     GAPS = 12, version 2, gaps: Table<Gap>;
@@ -194,6 +195,7 @@ sections! {
     DELTAS = 20, version 1, deltas: Table<Delta>;
     SAVEPOINTS = 21, version 1, savepoints: Table<Savepoint>;
     MAKINGS = 22, version 1, makings: Table<Making>;
+    DECLINED = 23, version 1, declined: Table<Declined>;
 }
 
 impl Default for State {

@@ -340,7 +340,7 @@ impl State {
         Ok(OperationResult::TopicCreated)
     }
 
-    fn alter_topic(
+    pub(super) fn alter_topic(
         &mut self,
         id: TopicId,
         replaces: bool,
@@ -389,6 +389,7 @@ impl State {
             step.dropped_streams.push(stream);
         }
         self.mirrors.remove(&id);
+        self.declined.drop_topic(id);
         self.makings.remove(&id);
         self.pipeline_turns += 1;
         self.deleted.deleted(topic.name, &mut self.meta);

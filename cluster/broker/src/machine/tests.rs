@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 mod budgets;
+mod chains;
 mod mirrors;
 mod settings;
 

@@ -70,6 +70,12 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
     for (of, why) in &status.stopped {
         line(format!("  STOPPED {}/{}  {why}", of.topic, of.partition));
     }
+    for (topic, why) in &status.declined {
+        line(format!("  the other site does not take  {topic}: {why}"));
+    }
+    for (topic, why) in &status.declines {
+        line(format!("  does not take  {topic}: {why}"));
+    }
     if !status.withheld.is_empty() {
         line(format!("  no rule lets go  {}", listed(&status.withheld)));
     }

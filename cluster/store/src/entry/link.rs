@@ -7,7 +7,7 @@
 //!                                      or name text | expected u64 | who text | there u8 = 0
 //!             10 v1  set rule          topic text | expected u64 | who text | the rule, see `rule.rs`
 //!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
-//!                                      | link text | origin name text | name text
+//!                                      | link text | origin name text | name text | via texts
 //!                                      | configs u16 | (key text, value text) per config
 //!             12 v1  mirror append     link u64 | topic [u8; 16] | partition u32 | offset u64
 //!                                      | tag [u8; 16] | the batch, to the end
@@ -15,6 +15,9 @@
 //!                                      | tag [u8; 16] | to u64 | missing
 //!             14 v1  peer has          link u64 | topic [u8; 16] | partition u32 | offset u64
 //!                                      | tag [u8; 16]
+//!             24 v1  align mirror      link u64 | topic [u8; 16] | via texts
+//!                                      | configs u16 | (key text, value text) per config
+//!             25 v1  peer declines     link u64 | topics u16 | (topic [u8; 16], reason u8) per topic
 //! text                len u16 | UTF-8
 //! texts               count u16 | text per element
 //! bytes               len u16 | bytes
@@ -39,7 +42,7 @@ use crate::reader::Reader;
 use bytes::{BufMut, Bytes, BytesMut};
 use fulmar_types::Uuid;
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{Decline, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, TopicId};
 
@@ -49,6 +52,8 @@ pub(super) const CREATE_MIRROR: u8 = 11;
 pub(super) const MIRROR_APPEND: u8 = 12;
 pub(super) const MIRROR_SKIP: u8 = 13;
 pub(super) const PEER_HAS: u8 = 14;
+pub(super) const ALIGN_MIRROR: u8 = 24;
+pub(super) const PEER_DECLINES: u8 = 25;
 
 /// What stands for a number that does not matter: no entry has this index.
 const WHATEVER: u64 = u64::MAX;
@@ -85,10 +90,12 @@ pub struct NewMirror {
     pub configs: Vec<(String, String)>,
     /// The link that it comes over, by name.
     pub link: String,
-    /// The topic at the other site.
+    /// The topic at its origin.
     pub origin: TopicId,
-    /// Its name there.
+    /// Its name at the site that it comes from, which may have it from elsewhere.
     pub origin_name: String,
+    /// The sites that it comes through, the one with the origin first, the one that the link leads to last.
+    pub via: Vec<String>,
 }
 
 /// What a unit does about links and mirrors.
@@ -115,7 +122,7 @@ pub enum LinkOperation {
         who: String,
         /// The rule; one without regions takes it back.
         definition: RuleDefinition,
-        /// The key of hashes, drawn by the leader. It counts if the site has no rule yet.
+        /// The key of hashes, drawn by the leader. It counts if the site has never had a rule.
         secret: RuleSecret,
     },
     /// Creates the copy of a topic of another site.
@@ -142,6 +149,50 @@ pub enum LinkOperation {
         /// Up to where, and the tag that it holds there.
         place: MirrorPlace,
     },
+    /// Makes of a mirror what has changed of its origin since it was made.
+    AlignMirror {
+        /// The number of the definition of its link.
+        link: u64,
+        /// The mirror.
+        topic: TopicId,
+        /// The sites that it comes through now.
+        via: Vec<String>,
+        /// The settings of its origin, as far as this site honours them.
+        configs: Vec<(String, String)>,
+    },
+    /// Notes which topics of this site the peer of a link does not take, all of them.
+    PeerDeclines {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The topics, and why.
+        topics: Vec<(TopicId, Decline)>,
+    },
+}
+
+fn configs_bytes(configs: &[(String, String)]) -> usize {
+    2 + configs.iter().map(|(key, value)| text_bytes(key) + text_bytes(value)).sum::<usize>()
+}
+
+fn fit_configs(configs: &[(String, String)]) -> bool {
+    configs.len() <= usize::from(u16::MAX)
+        && configs.iter().all(|(key, value)| fits_text(key) && fits_text(value))
+}
+
+fn put_configs(out: &mut BytesMut, configs: &[(String, String)]) {
+    put_count(out, configs.len());
+    for (key, value) in configs {
+        put_text(out, key);
+        put_text(out, value);
+    }
+}
+
+fn read_configs(reader: &mut Reader<'_>) -> Option<Vec<(String, String)>> {
+    let count = reader.u16()?;
+    let mut configs = Vec::new();
+    for _ in 0..count {
+        configs.push((read_text(reader)?, read_text(reader)?));
+    }
+    Some(configs)
 }
 
 pub(super) fn texts_bytes(texts: &[String]) -> usize {
@@ -187,6 +238,9 @@ fn read_mirror_place(reader: &mut Reader<'_>) -> Option<MirrorPlace> {
     Some(MirrorPlace { link, topic, partition, offset, tag: reader.array()? })
 }
 
+/// A topic that a peer does not take.
+const DECLINED_BYTES: usize = 16 + 1;
+
 const MISSING_BYTES: usize = 1 + 3 * 8;
 
 fn put_missing(out: &mut BytesMut, missing: &Missing) {
@@ -211,6 +265,8 @@ impl LinkOperation {
             Self::MirrorAppend { .. } => MIRROR_APPEND,
             Self::MirrorSkip { .. } => MIRROR_SKIP,
             Self::PeerHas { .. } => PEER_HAS,
+            Self::AlignMirror { .. } => ALIGN_MIRROR,
+            Self::PeerDeclines { .. } => PEER_DECLINES,
         }
     }
 
@@ -232,14 +288,17 @@ impl LinkOperation {
             Self::SetRule { topic, who, definition, .. } => {
                 text_bytes(topic) + 8 + text_bytes(who) + rule_bytes(definition)
             }
-            Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
-                let pair = |(key, value): &(String, String)| text_bytes(key) + text_bytes(value);
+            Self::CreateMirror(NewMirror { name, configs, link, origin_name, via, .. }) => {
                 let texts = text_bytes(link) + text_bytes(origin_name) + text_bytes(name);
-                16 + 16 + 4 + texts + 2 + configs.iter().map(pair).sum::<usize>()
+                16 + 16 + 4 + texts + texts_bytes(via) + configs_bytes(configs)
             }
             Self::MirrorAppend { batch, .. } => MIRROR_PLACE_BYTES + batch.bytes().len(),
             Self::MirrorSkip { .. } => MIRROR_PLACE_BYTES + 8 + MISSING_BYTES,
             Self::PeerHas { .. } => MIRROR_PLACE_BYTES,
+            Self::AlignMirror { via, configs, .. } => {
+                8 + 16 + texts_bytes(via) + configs_bytes(configs)
+            }
+            Self::PeerDeclines { topics, .. } => 8 + 2 + topics.len() * DECLINED_BYTES,
         }
     }
 
@@ -258,11 +317,13 @@ impl LinkOperation {
             Self::SetRule { topic, who, definition, .. } => {
                 fits_text(topic) && fits_text(who) && fits_rule(definition)
             }
-            Self::CreateMirror(NewMirror { name, configs, link, origin_name, .. }) => {
+            Self::CreateMirror(NewMirror { name, configs, link, origin_name, via, .. }) => {
                 [name, link, origin_name].into_iter().all(|text| fits_text(text))
-                    && configs.len() <= usize::from(u16::MAX)
-                    && configs.iter().all(|(key, value)| fits_text(key) && fits_text(value))
+                    && fit_texts(via)
+                    && fit_configs(configs)
             }
+            Self::AlignMirror { via, configs, .. } => fit_texts(via) && fit_configs(configs),
+            Self::PeerDeclines { topics, .. } => topics.len() <= usize::from(u16::MAX),
             Self::MirrorAppend { .. } | Self::MirrorSkip { .. } | Self::PeerHas { .. } => true,
         }
     }
@@ -297,11 +358,8 @@ impl LinkOperation {
                 out.put_u32_le(new.partitions);
                 let texts = [&new.link, &new.origin_name, &new.name];
                 texts.into_iter().for_each(|text| put_text(out, text));
-                put_count(out, new.configs.len());
-                for (key, value) in &new.configs {
-                    put_text(out, key);
-                    put_text(out, value);
-                }
+                put_texts(out, &new.via);
+                put_configs(out, &new.configs);
             }
             Self::MirrorAppend { place, batch } => {
                 put_mirror_place(out, place);
@@ -313,6 +371,20 @@ impl LinkOperation {
                 put_missing(out, missing);
             }
             Self::PeerHas { place } => put_mirror_place(out, place),
+            Self::AlignMirror { link, topic, via, configs } => {
+                out.put_u64_le(*link);
+                out.put_slice(&topic.0.0);
+                put_texts(out, via);
+                put_configs(out, configs);
+            }
+            Self::PeerDeclines { link, topics } => {
+                out.put_u64_le(*link);
+                put_count(out, topics.len());
+                for (topic, why) in topics {
+                    out.put_slice(&topic.0.0);
+                    out.put_u8(why.number());
+                }
+            }
         }
     }
 
@@ -339,6 +411,12 @@ impl LinkOperation {
             PEER_HAS => item.whole(payload, "the progress of a peer", |reader| {
                 Some(Self::PeerHas { place: read_mirror_place(reader)? })
             }),
+            ALIGN_MIRROR => item.whole(payload, "what a mirror is to be", |reader| {
+                let (link, topic) = (reader.u64()?, read_topic(reader)?);
+                let via = read_texts(reader)?;
+                Some(Self::AlignMirror { link, topic, via, configs: read_configs(reader)? })
+            }),
+            PEER_DECLINES => item.whole(payload, "what a peer does not take", read_declines),
             _ => Err(item.unknown()),
         }
     }
@@ -378,11 +456,18 @@ fn read_create_mirror(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     let origin = TopicId(Uuid(reader.array()?));
     let partitions = reader.u32()?;
     let (link, origin_name, name) = (read_text(reader)?, read_text(reader)?, read_text(reader)?);
-    let count = reader.u16()?;
-    let mut configs = Vec::new();
-    for _ in 0..count {
-        configs.push((read_text(reader)?, read_text(reader)?));
-    }
-    let new = NewMirror { topic, name, partitions, configs, link, origin, origin_name };
+    let via = read_texts(reader)?;
+    let configs = read_configs(reader)?;
+    let new = NewMirror { topic, name, partitions, configs, link, origin, origin_name, via };
     Some(LinkOperation::CreateMirror(new))
+}
+
+fn read_declines(reader: &mut Reader<'_>) -> Option<LinkOperation> {
+    let link = reader.u64()?;
+    let count = reader.u16()?;
+    let mut topics = Vec::new();
+    for _ in 0..count {
+        topics.push((read_topic(reader)?, Decline::from_number(reader.u8()?)?));
+    }
+    Some(LinkOperation::PeerDeclines { link, topics })
 }

@@ -476,9 +476,10 @@ impl Operation {
                 Some(Self::ExpireProducers { idle_ms: reader.u64()? })
             }),
             (ALTER_TOPIC, VERSION_1) => item.whole(payload, "changes of a topic", read_alter_topic),
-            (kind @ link::SET_LINK..=link::PEER_HAS, VERSION_1) => {
-                LinkOperation::decode(payload, kind, item).map(Self::Link)
-            }
+            (
+                kind @ (link::SET_LINK..=link::PEER_HAS | link::ALIGN_MIRROR..=link::PEER_DECLINES),
+                VERSION_1,
+            ) => LinkOperation::decode(payload, kind, item).map(Self::Link),
             (kind @ pipeline::SET_PIPELINE..=pipeline::SET_SAVEPOINT, VERSION_1) => {
                 PipelineOperation::decode(payload, kind, item).map(Self::Pipeline)
             }

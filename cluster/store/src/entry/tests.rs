@@ -4,7 +4,7 @@ use super::*;
 use crate::mutation::{mutate, random};
 use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{Decline, LinkDefinition};
 use fulmar_types::rule::{FieldAction, Passage, RuleDefinition};
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 use proptest::collection::vec;
@@ -152,8 +152,16 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
                     link,
                     origin,
                     origin_name,
+                    via: vec!["v".to_owned()],
                 })
             }),
+        (any::<u64>(), any_topic(), texts(), vec((".{0,5}", ".{0,5}"), 0..3)).prop_map(
+            |(link, topic, via, configs)| LinkOperation::AlignMirror { link, topic, via, configs }
+        ),
+        (any::<u64>(), vec((any_topic(), 0usize..3), 0..3)).prop_map(|(link, topics)| {
+            let topics = topics.into_iter().map(|(topic, at)| (topic, Decline::ALL[at])).collect();
+            LinkOperation::PeerDeclines { link, topics }
+        }),
         (any_place(), vec(any::<u8>(), 0..50)).prop_map(|(place, batch)| {
             LinkOperation::MirrorAppend { place, batch: Batch::new(batch.into()) }
         }),
@@ -320,6 +328,7 @@ fn link_operations() -> Vec<LinkOperation> {
             link: text("l"),
             origin: TopicId(Uuid([0x22; 16])),
             origin_name: text("t"),
+            via: vec![text("s")],
         }),
         LinkOperation::MirrorAppend { place, batch: Batch::new(Bytes::from_static(b"batch")) },
         LinkOperation::MirrorSkip {
@@ -328,6 +337,13 @@ fn link_operations() -> Vec<LinkOperation> {
             missing: Missing { reason: GapReason::Budget, count: 2, first_ms: 7, last_ms: 8 },
         },
         LinkOperation::PeerHas { place },
+        LinkOperation::AlignMirror {
+            link: 7,
+            topic: TOPIC,
+            via: vec![text("s")],
+            configs: vec![(text("k"), text("v"))],
+        },
+        LinkOperation::PeerDeclines { link: 7, topics: vec![(TOPIC, Decline::Loop)] },
     ]
 }
 
@@ -368,13 +384,14 @@ fn golden_bytes_of_the_operations_about_links() {
         "02",
         "01000300612e2a",
         "05fe000000", // set rule
-        "0b0137000000",
+        "0b013c000000",
         &topic,
         &"22".repeat(16),
         "03000000",
         "01006c",
         "010074",
         "0300732e74",
+        "0100010073",
         "0100",
         "01006b",
         "010076", // create mirror
@@ -390,6 +407,12 @@ fn golden_bytes_of_the_operations_about_links() {
         "0800000000000000", // mirror skip
         "0e0134000000",
         &mirror_place, // peer has
+        "180125000000",
+        &["0700000000000000", &topic, "0100010073"].concat(),
+        "010001006b010076", // align mirror
+        "19011b000000",
+        "0700000000000000",
+        &["0100", &topic, "02"].concat(), // peer declines
     ];
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }

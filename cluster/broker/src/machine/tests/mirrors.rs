@@ -47,6 +47,7 @@ pub(super) fn create_mirror(n: u8) -> Operation {
         link: "north".to_owned(),
         origin: topic_id(100 + n),
         origin_name: format!("topic-{n}"),
+        via: vec!["north".to_owned()],
     }))
 }
 

@@ -1,0 +1,156 @@
+//! Copies of copies, settings that change at the origin, and what a peer does not take.
+
+use super::mirrors::{create_mirror, peer_has, place, rule, set_link};
+use super::*;
+use fulmar_store::entry::{LinkOperation, NewMirror};
+use fulmar_types::link::{Decline, LinkDefinition};
+use fulmar_types::rule::RuleDefinition;
+
+fn link_to(site: &str) -> Operation {
+    let definition = LinkDefinition {
+        site: site.to_owned(),
+        region: "eu".to_owned(),
+        take: vec!["*".to_owned()],
+        ..Default::default()
+    };
+    let (name, who) = (site.to_owned(), "carol".to_owned());
+    let definition = Some(definition);
+    Operation::Link(LinkOperation::SetLink { name, expected: None, who, definition })
+}
+
+fn rule_of(topic: &str, secret: u8) -> Operation {
+    let definition = RuleDefinition::verbatim(["eu".to_owned()]);
+    let (topic, who, secret) = (topic.to_owned(), "dave".to_owned(), [secret; 32]);
+    Operation::Link(LinkOperation::SetRule { topic, expected: None, who, definition, secret })
+}
+
+/// A copy that has come over the link to `north`, through other sites before it.
+fn copy(name: &str, origin_name: &str, via: &[&str]) -> Operation {
+    Operation::Link(LinkOperation::CreateMirror(NewMirror {
+        topic: topic_id(1),
+        name: name.to_owned(),
+        partitions: 1,
+        configs: Vec::new(),
+        link: "north".to_owned(),
+        origin: topic_id(100),
+        origin_name: origin_name.to_owned(),
+        via: via.iter().map(|site| (*site).to_owned()).collect(),
+    }))
+}
+
+fn number(site: &Site, link: &str) -> u64 {
+    site.state.link(link).expect("there").number
+}
+
+fn goes_over(site: &Site, link: &str, topic: &str) -> bool {
+    let link = site.state.link(link).expect("there");
+    let topic = site.state.topics().by_name(topic).expect("there");
+    site.state.rule_over(link, topic).is_some()
+}
+
+#[test]
+fn a_copy_goes_on_by_a_rule_and_never_back() {
+    let mut site = Site::new();
+    for other in ["north", "plant", "hub"] {
+        site.one(link_to(other)).expect("set");
+    }
+    let wrong = site.one(copy("north.t", "t", &["plant", "north"]));
+    assert_eq!(wrong, Err(Refusal::InvalidTopicName), "it is called after its origin");
+    for via in [&["plant"][..], &[], &["a b", "north"]] {
+        let wrong = site.one(copy("plant.t", "plant.t", via));
+        assert_eq!(wrong, Err(Refusal::InvalidLink), "{via:?}");
+    }
+    let created = site.one(copy("plant.t", "plant.t", &["plant", "north"]));
+    assert_eq!(created, Ok(OperationResult::TopicCreated));
+    assert!(!goes_over(&site, "hub", "plant.t"), "no rule");
+    site.one(rule_of("plant.t", 1)).expect("set");
+    assert!(goes_over(&site, "hub", "plant.t"));
+    assert!(!goes_over(&site, "north", "plant.t"), "it comes from there");
+    assert!(!goes_over(&site, "plant", "plant.t"), "it is of there");
+    let again = State::restore(&site.state.snapshot()).expect("restores");
+    assert_eq!(again.hash(), site.state.hash());
+}
+
+#[test]
+fn what_changes_at_the_origin_changes_and_what_is_changed_here_stays() {
+    let mut site = Site::new();
+    site.one(set_link(Some(false))).expect("set");
+    site.one(create_mirror(1)).expect("created");
+    let link = number(&site, "north");
+    let align = |link, configs: &[(&str, &str)]| {
+        let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let via = vec!["north".to_owned()];
+        let topic = topic_id(1);
+        Operation::Link(LinkOperation::AlignMirror { link, topic, via, configs })
+    };
+    let settings = |site: &Site| {
+        let mut configs = site.state.topics().get(topic_id(1)).expect("there").configs.clone();
+        configs.sort();
+        configs.into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+    };
+    site.one(align(link, &[("retention.ms", "5"), ("a", "1")])).expect("aligned");
+    assert_eq!(settings(&site), "a=1 retention.ms=5");
+    site.one(keep(1, &[("a", Some("mine")), ("b", Some("mine"))])).expect("altered");
+    site.one(align(link, &[("retention.ms", "9"), ("a", "1")])).expect("aligned");
+    assert_eq!(settings(&site), "a=mine b=mine retention.ms=9");
+    site.one(align(link, &[("a", "2")])).expect("aligned");
+    assert_eq!(settings(&site), "a=2 b=mine");
+    let stale = site.one(align(link + 77, &[]));
+    assert_eq!(stale, Err(Refusal::StaleLink { number: link }));
+    let again = State::restore(&site.state.snapshot()).expect("restores");
+    assert_eq!(again.hash(), site.state.hash());
+}
+
+#[test]
+fn what_a_peer_does_not_take_it_does_not_hold_up_once_that_is_in_the_log() {
+    let mut site = Site::with_producers();
+    site.one(set_link(Some(false))).expect("set");
+    site.one(rule(1, &["eu"])).expect("set");
+    site.one(create(1, 1)).expect("created");
+    let limits = [("retention.bytes", Some("300")), ("fulmar.budget.policy", Some("block"))];
+    site.one(keep(1, &limits)).expect("altered");
+    let record = || append(1, 0, batch(-1, -1, -1, 1, 5));
+    while site.one(record()).is_ok() {}
+    assert_eq!(site.one(record()), Err(Refusal::BudgetReached));
+    let link = number(&site, "north");
+    let declines = |link, topics| Operation::Link(LinkOperation::PeerDeclines { link, topics });
+    let this = vec![(topic_id(1), Decline::NotWanted), (topic_id(9), Decline::Loop)];
+    let stale = site.one(declines(link + 7, this.clone()));
+    assert_eq!(stale, Err(Refusal::StaleLink { number: 0 }));
+    assert_eq!(site.one(record()), Err(Refusal::BudgetReached));
+    assert_eq!(site.one(declines(link, this.clone())), Ok(OperationResult::PeerNoted));
+    assert_eq!(site.state.declined("north", topic_id(1)), Some(Decline::NotWanted));
+    assert_eq!(site.state.declined("north", topic_id(9)), None, "there is no such topic");
+    site.one(record()).expect("nobody waits for what goes");
+    let again = State::restore(&site.state.snapshot()).expect("restores");
+    assert_eq!(again.hash(), site.state.hash());
+
+    // It asks for the topic after all.
+    site.one(peer_has(place(link, 1, 0, 0))).expect("noted");
+    assert_eq!(site.state.declined("north", topic_id(1)), None);
+    assert_eq!(site.one(record()), Err(Refusal::BudgetReached));
+    site.one(declines(link, this.clone())).expect("noted");
+    site.one(declines(link, Vec::new())).expect("noted");
+    assert_eq!(site.one(record()), Err(Refusal::BudgetReached), "it says nothing of the topic");
+    site.one(declines(link, this)).expect("noted");
+    site.one(set_link(None)).expect("removed");
+    assert_eq!(site.state.declined("north", topic_id(1)), None);
+}
+
+#[test]
+fn the_key_of_hashes_lives_as_long_as_the_site() {
+    let mut site = Site::new();
+    let secret = |site: &Site| site.state.rule("t").expect("there").secret;
+    site.one(rule_of("t", 1)).expect("set");
+    site.one(rule_of("t", 2)).expect("set");
+    assert_eq!(secret(&site), [1; 32]);
+    let none = RuleDefinition::default();
+    let (topic, who, secret_3) = ("t".to_owned(), "dave".to_owned(), [3; 32]);
+    let expected = None;
+    let removed =
+        LinkOperation::SetRule { topic, expected, who, definition: none, secret: secret_3 };
+    site.one(Operation::Link(removed)).expect("removed");
+    site.state = State::restore(&site.state.snapshot()).expect("restores");
+    site.one(rule_of("t", 4)).expect("set");
+    assert_eq!(secret(&site), [1; 32], "the last rule has not taken it along");
+}
