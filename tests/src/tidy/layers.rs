@@ -43,6 +43,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "fulmar-tests", may: &[SIM] },
     Layer { name: "fulmar-preload", may: &[] },
     Layer { name: REFERENCE, may: &[] },
+    Layer { name: "fulmar-nexmark", may: &[FLOW, WIRE] },
 ];
 
 /// A foreign crate that only some of ours may depend on.
@@ -89,6 +90,12 @@ const FOREIGN: &[Foreign] = &[
         only: &[CONSENSUS, STORE],
         dev: false,
         teach: "it is unmaintained; peer messages and manifests only, with a length limit",
+    },
+    Foreign {
+        name: "nexmark",
+        only: &["fulmar-nexmark"],
+        dev: false,
+        teach: "the events of a benchmark are for the benchmark",
     },
     Foreign {
         name: "kafka-protocol",
