@@ -3,7 +3,9 @@
 
 use super::outcome::{OperationResult, Refusal, UnitResult};
 use super::producers::ProducerId;
-use super::sections::{META, MIRRORS, PARTITIONS, PROGRESS, TOPICS};
+use super::sections::{
+    EPOCHS, META, MIRRORS, PARTITIONS, PIPELINES, PROGRESS, RUNS, SPANS, TOPICS,
+};
 use super::*;
 use bytes::Bytes;
 use fulmar_store::StreamId;
@@ -17,6 +19,7 @@ use proptest::strategy::ValueTree;
 mod budgets;
 mod chains;
 mod mirrors;
+mod pipelines;
 mod settings;
 
 /// A batch as a producer sends it; only the header matters to the state machine.
@@ -323,14 +326,18 @@ fn sections_that_do_not_belong_together_are_refused() {
     site.one(create(1, 1)).expect("created");
     site.one(mirrors::set_link(Some(false))).expect("set");
     site.one(mirrors::create_mirror(2)).expect("created");
+    pipelines::begin_one(&mut site);
     let sections = site.state.snapshot();
     let empty = State::default().snapshot();
     for at in 0..sections.len() {
         let mut mixed = sections.clone();
         mixed[at] = empty[at].clone();
-        // Without topics, partitions, numbers, or either half of a mirror the state is not a possible
-        // one; without the rest it is, since there is no record.
-        let possible = !matches!(mixed[at].id, TOPICS | PARTITIONS | META | MIRRORS | PROGRESS);
+        // Without topics, partitions, numbers, spans, either half of a mirror or of a pipeline, or its
+        // epochs the state is not a possible one; without the rest it is.
+        let possible = !matches!(
+            mixed[at].id,
+            TOPICS | PARTITIONS | META | SPANS | MIRRORS | PROGRESS | PIPELINES | RUNS | EPOCHS
+        );
         assert_eq!(State::restore(&mixed).is_ok(), possible, "section {}", mixed[at].id);
         mixed.remove(at);
         let missing = State::restore(&mixed).expect_err("missing");
@@ -363,6 +370,9 @@ fn setting() -> impl Strategy<Value = (String, Option<String>)> {
 fn resolved(state: &State, mut unit: Unit) -> Unit {
     let number = state.link("north").map_or(0, |link| link.number);
     for operation in &mut unit.operations {
+        if let Operation::Pipeline(operation) = operation {
+            pipelines::resolve(state, operation);
+        }
         let Operation::Link(
             LinkOperation::MirrorAppend { place, .. }
             | LinkOperation::MirrorSkip { place, .. }
@@ -434,6 +444,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => (small.clone(), 0u32..3, 0u64..20)
             .prop_map(|(n, partition, offset)| advance(n, partition, offset)),
         2 => mirroring(),
+        3 => pipelines::piping(),
         2 => (small, any::<bool>(), proptest::collection::vec(setting(), 0..3)).prop_map(
             |(n, replaces, changes)| {
                 Operation::AlterTopic { topic: topic_id(n), replaces, changes }
@@ -482,12 +493,35 @@ fn random_histories_fill_mirrors() {
 }
 
 #[test]
+fn random_histories_run_pipelines() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut site = Site::with_producers();
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for at in 0..12_000 {
+        let step = match at % 4 {
+            0 => operation().new_tree(&mut runner).expect("a step").current(),
+            _ => pipelines::piping().new_tree(&mut runner).expect("a step").current(),
+        };
+        let Operation::Pipeline(operation) = &step else {
+            site.unit(resolved(&site.state, Unit::of(step)));
+            continue;
+        };
+        let kind = format!("{operation:?}");
+        let kind = kind.split([' ', '{']).next().unwrap_or_default().to_owned();
+        if let UnitResult::Done(_) = site.unit(resolved(&site.state, Unit::of(step))) {
+            *seen.entry(kind).or_default() += 1;
+        }
+    }
+    assert!(seen.len() == 9 && seen.values().all(|times| *times >= 5), "{seen:?}");
+}
+
+#[test]
 fn random_histories_reach_budgets() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut site = Site::with_producers();
     site.one(mirrors::set_link(Some(false))).expect("set");
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
-    for _ in 0..24_000 {
+    for _ in 0..36_000 {
         let step = operation().new_tree(&mut runner).expect("a step").current();
         let unit = resolved(&site.state, Unit::of(step));
         let what = match site.unit(unit) {
@@ -572,6 +606,10 @@ proptest! {
                 let mut topics = before.topics().iter();
                 let topic = topics.find(|topic| topic.streams().any(|known| known == stream));
                 let topic = topic.expect("its start was moved");
+                // The state of a pipeline goes when its deltas do.
+                if fulmar_types::pipeline::is_internal(&topic.name) {
+                    continue;
+                }
                 let allowed = before.due_start(topic, stream, site.state.age_ms());
                 // What has a budget makes room, of what was delivered.
                 let room = topic.keeping.bytes_max().map(|_| before.delivered(topic, stream));
@@ -609,7 +647,7 @@ proptest! {
 
     #[test]
     fn hostile_sections_never_panic(
-        id in 1u32..14,
+        id in 1u32..=22,
         bytes in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut sections = State::default().snapshot();

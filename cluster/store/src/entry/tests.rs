@@ -10,6 +10,8 @@ use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+mod pipelines;
+
 const TOPIC: TopicId = TopicId(Uuid([0x11; 16]));
 
 fn append(partition: u32, batch: &[u8]) -> Operation {
@@ -91,6 +93,7 @@ fn any_operation() -> impl Strategy<Value = Operation> {
                 changes
             }),
         any_link_operation().prop_map(Operation::Link),
+        pipelines::any_pipeline_operation().prop_map(Operation::Pipeline),
     ]
 }
 
