@@ -10,6 +10,7 @@ use fulmar_broker::{Broker, BrokerSettings, Site, server::Server, stored::Stored
 use fulmar_consensus::{Group, GroupSettings, Leadership};
 use fulmar_host::Host;
 use fulmar_mirror::{LinkSettings, Links};
+use fulmar_pipelines::{PipelineSettings, Pipelines};
 use fulmar_types::config::Config;
 use fulmar_types::limits::batch_bytes_max;
 use fulmar_types::{Event, ExitCode, NodeId};
@@ -62,6 +63,7 @@ pub struct RunningNode {
     server: Server,
     /// Before the broker, whose group they use.
     links: Links,
+    pipelines: Arc<Pipelines>,
     serving: Arc<Serving>,
 }
 
@@ -160,12 +162,17 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
         StartError::Bind { whom: "other sites", address, error }
     };
     let links = Links::start(host.clone(), broker.clone(), links).await.map_err(cannot_link)?;
+    let settings = PipelineSettings {
+        node,
+        memory_bytes: usize::try_from(config.pipelines.memory_bytes.0).unwrap_or(usize::MAX),
+    };
+    let pipelines = Arc::new(Pipelines::start(host.clone(), broker.clone(), settings));
     let server = Server::start(broker.clone()).await.map_err(cannot_bind)?;
     let serving = Arc::new(Serving { group, broker });
     view.serves(&serving);
     host.report(Event::Ready);
     let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();
-    Ok(RunningNode { http, node, peers, server, links, serving })
+    Ok(RunningNode { http, node, peers, server, links, pipelines, serving })
 }
 
 impl RunningNode {
@@ -196,6 +203,7 @@ impl RunningNode {
             let _ = fulmar_host::time::timeout(HAND_OVER_PATIENCE, changed).await;
         }
         drop(self.links);
+        drop(self.pipelines);
         self.serving.group.shutdown().await;
         let _ = self.serving.group.store().close().await;
     }

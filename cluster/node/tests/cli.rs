@@ -140,3 +140,47 @@ fn a_wrong_log_filter_is_refused() {
         assert!(error(&output).contains("FULMAR_LOG"), "{}", error(&output));
     }
 }
+
+const PIPELINE: &str = "CREATE STREAM s (
+    v BIGINT NOT NULL
+) FROM TOPIC numbers ON ERROR DROP;
+INSERT INTO TOPIC large SELECT v FROM s WHERE v > 10;
+TEST 'large ones'
+  INPUT numbers '{\"v\": 5}'
+  INPUT numbers '{\"v\": 50}'
+  EXPECT large '{\"v\": 50}';
+";
+
+#[test]
+fn a_pipeline_is_checked_tested_and_drawn_without_a_site() {
+    let good = file("good.sql", PIPELINE).to_string_lossy().into_owned();
+    let told = |arguments: &[&str]| {
+        let output = fulmar(arguments);
+        let text = String::from_utf8(output.stdout.clone()).expect("text");
+        (code(&output), text, String::from_utf8(output.stderr).expect("text"))
+    };
+    let (done, text, _) = told(&["pipeline", "check", &good]);
+    assert_eq!((done, text), (Some(0), format!("{good}: reads numbers; writes large\n")));
+    let (done, text, _) = told(&["pipeline", "test", &good]);
+    assert_eq!((done, text.as_str()), (Some(0), "ok      large ones\n1 test passed\n"));
+    let (done, text, _) = told(&["pipeline", "plan", &good]);
+    assert_eq!(done, Some(0));
+    assert!(text.starts_with("topic large, no key\n"), "{text}");
+
+    let failing = PIPELINE.replace("EXPECT large '{\"v\": 50}'", "EXPECT large '{\"v\": 51}'");
+    let failing = file("failing.sql", &failing).to_string_lossy().into_owned();
+    let (done, text, _) = told(&["pipeline", "test", &failing]);
+    assert_eq!(done, FAILED);
+    assert!(text.contains("FAILED  large ones") && text.contains("expected {\"v\": 51}"), "{text}");
+    assert!(text.contains("2 read = 1 passed + 1 filtered"), "{text}");
+
+    let wrong = PIPELINE.replace("BIGINT", "BIGINTT").replace("ON ERROR DROP", "");
+    let wrong = file("wrong.sql", &wrong).to_string_lossy().into_owned();
+    for what in ["check", "test", "plan"] {
+        let (done, _, error) = told(&["pipeline", what, &wrong]);
+        assert_eq!(done, FAILED, "{what}");
+        assert!(error.contains(&format!("{wrong}:2:")), "{what}: {error}");
+    }
+    let (done, _, _) = told(&["pipeline", "check", "/does/not/exist.sql"]);
+    assert_eq!(done, USAGE);
+}

@@ -49,6 +49,9 @@ pub struct Config {
     /// How metrics and health are served.
     #[serde(default, skip_serializing_if = "HttpConfig::is_default")]
     pub http: HttpConfig,
+    /// How pipelines run.
+    #[serde(default, skip_serializing_if = "PipelinesConfig::is_default")]
+    pub pipelines: PipelinesConfig,
     /// How the nodes prove to each other who they are. Without it whoever reaches their ports is
     /// believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,6 +172,20 @@ impl HttpConfig {
     }
 }
 
+/// How pipelines run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PipelinesConfig {
+    /// What the state of all pipelines of a node may take in memory; more of it takes no more input.
+    pub memory_bytes: HumanSize,
+}
+
+impl PipelinesConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How the nodes of the site prove who they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -280,6 +297,12 @@ impl Default for LogConfig {
             reserve_bytes: HumanSize(16 << 20),
             purge_lag_segments: 1,
         }
+    }
+}
+
+impl Default for PipelinesConfig {
+    fn default() -> Self {
+        Self { memory_bytes: HumanSize(256 << 20) }
     }
 }
 
@@ -507,6 +530,7 @@ peer = "127.0.0.1:9192"
             ("kafka.default_partitions", format!("`{}`", kafka.default_partitions)),
             ("kafka.producer_expiry", format!("`{}`", kafka.producer_expiry)),
             ("kafka.request_timeout_max", format!("`{}`", kafka.request_timeout_max)),
+            ("pipelines.memory_bytes", format!("`{}`", config.pipelines.memory_bytes)),
         ];
         for (key, default) in rows {
             let row = format!("| `{key}` | {default} |");

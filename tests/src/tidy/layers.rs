@@ -24,6 +24,7 @@ const CLIENT: &str = "fulmar-client";
 const BROKER: &str = "fulmar-broker";
 const MIRROR: &str = "fulmar-mirror";
 const FLOW: &str = "fulmar-flow";
+const PIPELINES: &str = "fulmar-pipelines";
 const NODE: &str = "fulmar-node";
 const SIM: &str = "fulmar-sim";
 const REFERENCE: &str = "fulmar-reference";
@@ -38,7 +39,11 @@ const LAYERS: &[Layer] = &[
     Layer { name: BROKER, may: &[CONSENSUS, STORE, WIRE, HOST, TYPES] },
     Layer { name: MIRROR, may: &[BROKER, STORE, WIRE, HOST, TYPES] },
     Layer { name: FLOW, may: &[WIRE, HOST, TYPES, REFERENCE] },
-    Layer { name: NODE, may: &[FLOW, MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES] },
+    Layer { name: PIPELINES, may: &[FLOW, BROKER, STORE, WIRE, HOST, TYPES] },
+    Layer {
+        name: NODE,
+        may: &[PIPELINES, FLOW, MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES],
+    },
     Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES, REFERENCE] },
     Layer { name: "fulmar-tests", may: &[SIM] },
     Layer { name: "fulmar-preload", may: &[] },
@@ -80,7 +85,7 @@ const FOREIGN: &[Foreign] = &[
     },
     Foreign {
         name: "tokio",
-        only: &[HOST, STORE, CONSENSUS, CLIENT, BROKER, MIRROR, NODE, SIM],
+        only: &[HOST, STORE, CONSENSUS, CLIENT, BROKER, MIRROR, PIPELINES, NODE, SIM],
         dev: false,
         teach: "types and wire have no I/O",
     },

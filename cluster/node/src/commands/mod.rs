@@ -8,6 +8,7 @@
 //! | [`status`] | who leads, and what is in the topics |
 //! | [`mod@apply`], [`link`], [`rule`], [`topic`] | what a site is to be: links to other sites, rules, topics |
 //! | [`policy`] | what of a topic would leave |
+//! | [`pipeline`] | SQL that runs inside the site |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
 //! | [`mod@bench`] | how fast, and at what cost |
 //! | [`site`], [`child`] | nodes as child processes |
@@ -29,6 +30,7 @@ mod link;
 mod link_status;
 mod node;
 pub mod output;
+mod pipeline;
 mod policy;
 mod rejoin;
 mod rule;
@@ -61,6 +63,7 @@ enum Command {
     Link(link::Options),
     Rule(rule::Options),
     Policy(policy::Options),
+    Pipeline(pipeline::Options),
     Demo(demo::Options),
     Bench(bench::Options),
     #[command(hide = true)]
@@ -104,6 +107,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, Stop> {
         Command::Link(options) => link::run(options).await,
         Command::Rule(options) => rule::run(options).await,
         Command::Policy(options) => policy::run(options).await,
+        Command::Pipeline(options) => pipeline::run(options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Bench(options) => bench::run(options).await,
         Command::DemoVerify(options) => demo::verify(options).await,

@@ -1,0 +1,211 @@
+//! What a pipeline says of itself with each epoch, for people: it stands in the log, so any node can tell
+//! it.
+//!
+//! ```text
+//! facts     1 u8 | waiting u8 | records per second | state bytes | failed results
+//!           | sources: count, per source: 0 or 1 and the watermark
+//!           | fates: count, per reader and partition: reader, partition, 8 numbers
+//! ```
+//!
+//! Numbers are varints (LEB128), watermarks are zigzag. Invariant: facts are never longer than the log
+//! takes; if there are too many fates, the last ones are left out.
+
+use bytes::Bytes;
+use fulmar_flow::{Engine, Fates};
+use fulmar_types::pipeline::PIPELINE_FACTS_BYTES_MAX;
+
+const VERSION: u8 = 1;
+
+/// The longest varint.
+const COUNT_BYTES_MAX: usize = 10;
+
+/// What a pipeline waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Waiting {
+    /// Nothing.
+    #[default]
+    No = 0,
+    /// Its state and that of the others of its node have taken all memory that there is for them.
+    Memory = 1,
+    /// The log, or the budget of an output, has no room.
+    Room = 2,
+}
+
+impl Waiting {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::No => "nothing",
+            Self::Memory => "memory",
+            Self::Room => "room",
+        }
+    }
+}
+
+/// What a pipeline says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What it waits for.
+    pub waiting: Waiting,
+    /// Records that it reads in a second.
+    pub records_per_s: u64,
+    /// About how many bytes its state has.
+    pub state_bytes: u64,
+    /// Results of no single record that could not be computed.
+    pub failed_results: u64,
+    /// The watermark of each source.
+    pub watermarks: Vec<Option<i64>>,
+    /// The fates, by reader and partition.
+    pub fates: Vec<(u32, u32, Fates)>,
+}
+
+fn put(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take(from: &mut &[u8]) -> Option<u64> {
+    let (mut number, mut shift) = (0u64, 0);
+    loop {
+        let (byte, rest) = from.split_first()?;
+        *from = rest;
+        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
+}
+
+fn numbers(fates: &mut Fates) -> [&mut u64; 8] {
+    let Fates { read, passed, filtered, late, dead_lettered, dropped, absorbed, held } = fates;
+    [read, passed, filtered, late, dead_lettered, dropped, absorbed, held]
+}
+
+impl Facts {
+    /// What an engine says.
+    pub fn of(engine: &Engine, sources: usize) -> Self {
+        Self {
+            state_bytes: engine.weight() as u64,
+            failed_results: engine.failed_results(),
+            watermarks: (0..sources).map(|source| engine.watermark(source)).collect(),
+            fates: engine.fates().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = vec![VERSION, self.waiting as u8];
+        put(self.records_per_s, &mut out);
+        put(self.state_bytes, &mut out);
+        put(self.failed_results, &mut out);
+        put(self.watermarks.len() as u64, &mut out);
+        for watermark in &self.watermarks {
+            out.push(u8::from(watermark.is_some()));
+            watermark.iter().for_each(|ms| put(((ms << 1) ^ (ms >> 63)).cast_unsigned(), &mut out));
+        }
+        let room = PIPELINE_FACTS_BYTES_MAX.saturating_sub(out.len() + COUNT_BYTES_MAX);
+        let (mut told, mut so_many) = (Vec::new(), 0);
+        for (reader, partition, fates) in &self.fates {
+            let (before, mut fates) = (told.len(), *fates);
+            put((*reader).into(), &mut told);
+            put((*partition).into(), &mut told);
+            numbers(&mut fates).into_iter().for_each(|number| put(*number, &mut told));
+            if told.len() > room {
+                told.truncate(before);
+                break;
+            }
+            so_many += 1;
+        }
+        put(so_many, &mut out);
+        out.extend(told);
+        out.into()
+    }
+
+    /// What was said; `None` if the bytes are of another version, or none at all.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let from = &mut &*bytes;
+        let (version, rest) = from.split_first()?;
+        let (waiting, rest) = rest.split_first()?;
+        *from = rest;
+        let waiting = [Waiting::No, Waiting::Memory, Waiting::Room]
+            .into_iter()
+            .find(|known| *known as u8 == *waiting)?;
+        let mut facts = Self { waiting, ..Self::default() };
+        facts.records_per_s = take(from)?;
+        facts.state_bytes = take(from)?;
+        facts.failed_results = take(from)?;
+        for _ in 0..take(from)? {
+            let (there, rest) = from.split_first()?;
+            *from = rest;
+            facts.watermarks.push(match there {
+                0 => None,
+                _ => {
+                    let zigzag = take(from)?;
+                    Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+                }
+            });
+        }
+        for _ in 0..take(from)? {
+            let (reader, partition) = (take(from)?, take(from)?);
+            let mut fates = Fates::default();
+            for number in numbers(&mut fates) {
+                *number = take(from)?;
+            }
+            facts.fates.push((reader.try_into().ok()?, partition.try_into().ok()?, fates));
+        }
+        (*version == VERSION && from.is_empty()).then_some(facts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fates() -> impl Strategy<Value = (u32, u32, Fates)> {
+        let counts = prop::array::uniform8(prop_oneof![0..300u64, any::<u64>()]);
+        (any::<u32>(), any::<u32>(), counts).prop_map(|(reader, partition, counts)| {
+            let mut fates = Fates::default();
+            for (number, count) in numbers(&mut fates).into_iter().zip(counts) {
+                *number = count;
+            }
+            (reader, partition, fates)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn facts_come_back(
+            (rate, bytes, failed) in any::<(u64, u64, u64)>(),
+            watermarks in prop::collection::vec(any::<Option<i64>>(), 0..5),
+            fates in prop::collection::vec(fates(), 0..40),
+        ) {
+            let facts = Facts {
+                waiting: Waiting::Room,
+                records_per_s: rate,
+                state_bytes: bytes,
+                failed_results: failed,
+                watermarks,
+                fates,
+            };
+            prop_assert_eq!(Facts::decode(&facts.encode()), Some(facts));
+        }
+
+        #[test]
+        fn any_bytes_are_facts_or_none(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Facts::decode(&bytes);
+        }
+
+        #[test]
+        fn facts_are_never_too_long(fates in fates(), count in 0usize..9_000) {
+            let facts = Facts { fates: vec![fates; count], ..Facts::default() };
+            prop_assert!(facts.encode().len() <= PIPELINE_FACTS_BYTES_MAX);
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! What one owner of a pipeline knows and does, from the claim that made it so to the next one.
+//!
+//! One fence has one engine: whenever what is in memory does not go on from what is in the log, the owner
+//! claims the pipeline anew and begins again. So whatever an earlier life of it has on its way is refused.
+//!
+//! Invariants: an epoch is given to the engine in the order of topics, partitions and offsets; nothing is
+//! given to it before the last epoch is in the log with all its outputs; others run in between.
+
+use crate::delta::{PartReader, PartWriter, Rounds};
+use crate::facts::{Facts, Waiting};
+use crate::outgoing::{Decision, Output};
+use crate::{Context, plans};
+use bytes::Bytes;
+use fulmar_broker::machine::pipelines::{LoggedEpoch, Run};
+use fulmar_broker::machine::state::State;
+use fulmar_flow::{Cutting, Engine, Halt, Plan, output};
+use fulmar_host::{planted, task};
+use fulmar_store::StreamId;
+use fulmar_store::entry::InputRange;
+use fulmar_types::pipeline::STATE_PART_BYTES_MAX;
+use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Bytes of input that make an epoch large enough to end.
+pub const EPOCH_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that are read of one partition at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// Of each partition with records an epoch takes about so many bytes at least.
+const SHARE_BYTES_MIN: usize = 4 << 10;
+
+/// Records after which others may run, and rows that come out at a time.
+const STEP_RECORDS: usize = 200;
+
+/// Bytes of state that are taken out or taken in at a time.
+const STEP_BYTES: usize = 64 << 10;
+
+/// A batch of an output has at most so many bytes, if it has more than one record.
+const OUTPUT_BYTES_MAX: usize = 256 << 10;
+
+/// Why a job ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Somebody else owns the pipeline, or nobody, or this node is ending.
+    Superseded,
+    /// It is to be loaded anew.
+    Reload,
+    /// It is paused, and its state is in the log.
+    Settled,
+    /// It cannot go on, and why. The state is in the log, as far as it can be.
+    Halted(String),
+}
+
+/// A partition that is read.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// It in the log.
+    pub stream: StreamId,
+    /// What is read next.
+    pub next: Offset,
+}
+
+/// What the log says of a pipeline when it is taken over.
+pub struct Found {
+    pub run: Run,
+    pub definition_file: String,
+    pub internal: StreamId,
+    pub inputs: Vec<Input>,
+    /// By name, with the number of partitions.
+    pub outputs: BTreeMap<String, (TopicId, u32)>,
+    pub epochs: Vec<LoggedEpoch>,
+    pub deltas: Vec<(u64, Offset, Offset)>,
+}
+
+/// Looks a pipeline up.
+pub fn find(state: &State, name: &str) -> Result<Found, String> {
+    let known = state.pipeline(name).zip(state.run(name));
+    let (pipeline, run) = known.ok_or("there is no such pipeline")?;
+    let internal = state.topics().get(pipeline.topic);
+    let internal = internal.and_then(|topic| topic.stream(PartitionIndex(0)));
+    let inputs =
+        state.inputs(name).ok_or("a topic that it reads is gone, or is another one now")?;
+    let inputs = inputs.iter().map(|input| Input {
+        topic: input.topic.id,
+        name: input.topic.name.as_str().into(),
+        partition: input.partition,
+        stream: input.stream,
+        next: input.position.next,
+    });
+    let outputs = state.outputs(name).ok_or("a topic that it writes is gone")?;
+    let outputs = outputs.iter().map(|topic| (topic.name.clone(), (topic.id, topic.partitions)));
+    Ok(Found {
+        run: run.clone(),
+        definition_file: pipeline.definition.file.clone(),
+        internal: internal.ok_or("the topic with its state is gone")?,
+        inputs: inputs.collect(),
+        outputs: outputs.collect(),
+        epochs: state.logged_epochs(name).cloned().collect(),
+        deltas: state.deltas(name).map(|delta| (delta.epoch, delta.first, delta.end)).collect(),
+    })
+}
+
+/// What an epoch puts out.
+pub struct Produced {
+    /// The batches.
+    pub outputs: Vec<Output>,
+    /// The hash over them.
+    pub hash: [u8; 16],
+}
+
+/// A pipeline in memory.
+pub struct Job {
+    pub context: Arc<Context>,
+    pub name: String,
+    pub fence: u64,
+    pub internal: StreamId,
+    plan: Arc<Plan>,
+    pub engine: Engine,
+    pub inputs: Vec<Input>,
+    outputs: BTreeMap<String, (TopicId, u32)>,
+    partitions: BTreeMap<String, u32>,
+    /// The last epoch, and the age at its end.
+    pub epoch: u64,
+    pub age_ms: u64,
+    /// How slices of the state follow one another.
+    rounds: Rounds,
+    /// Records that were given to the engine, and their bytes.
+    pub taken: (u64, usize),
+}
+
+impl Job {
+    /// What the log says, with an engine that has seen nothing yet.
+    ///
+    /// # Errors
+    /// The file cannot be read any more.
+    pub fn new(
+        context: Arc<Context>,
+        (name, fence): (String, u64),
+        found: &Found,
+    ) -> Result<Self, String> {
+        let plan = plans::plan(&found.definition_file)?;
+        let mut read: BTreeMap<String, u32> = BTreeMap::new();
+        for input in &found.inputs {
+            *read.entry(input.name.to_string()).or_default() += 1;
+        }
+        let engine = Engine::new(Arc::clone(&plan), &read);
+        let engine = engine.batches_up_to(context.broker.batch_bytes_max());
+        Ok(Self {
+            name,
+            fence,
+            internal: found.internal,
+            plan,
+            engine,
+            inputs: found.inputs.clone(),
+            partitions: found.outputs.iter().map(|(n, (_, count))| (n.clone(), *count)).collect(),
+            outputs: found.outputs.clone(),
+            epoch: found.run.delta_epoch,
+            age_ms: found.run.delta_age_ms,
+            rounds: Rounds::default(),
+            taken: (0, 0),
+            context,
+        })
+    }
+
+    /// Loads the deltas.
+    ///
+    /// # Errors
+    /// [`End`].
+    pub async fn load(&mut self, deltas: &[(u64, Offset, Offset)]) -> Result<(), End> {
+        let is_planted = planted(Plant::DeltaLostAtTakeover);
+        let deltas = if is_planted { &deltas[..deltas.len().saturating_sub(1)] } else { deltas };
+        let damaged = |epoch: u64| End::Halted(format!("the delta of epoch {epoch} is damaged"));
+        for (epoch, first, end) in deltas {
+            let (mut reader, mut at) = (PartReader::default(), *first);
+            while at < *end {
+                let records = self.context.broker.records();
+                let batches = records.read(self.internal, at..*end, 4 * READ_BYTES).await;
+                let batches = batches.map_err(|_| End::Superseded)?;
+                let last = batches.last().ok_or_else(|| damaged(*epoch))?;
+                at = last.base_offset.plus(last.records.into());
+                for batch in batches {
+                    let changes = reader.part(&batch.bytes).map_err(|_| damaged(*epoch))?;
+                    for changes in changes.chunks(STEP_RECORDS) {
+                        self.engine.load(changes).map_err(|_| damaged(*epoch))?;
+                        task::yield_now().await;
+                    }
+                }
+            }
+            reader.finish().map_err(|_| damaged(*epoch))?;
+        }
+        self.engine.loaded();
+        if self.engine.fates().any(|(_, _, fates)| fates.held > 0) {
+            self.context.host.probe(Probe::TakeoverWithOpenWindows);
+        }
+        Ok(())
+    }
+
+    /// Runs an epoch again that is in the log.
+    ///
+    /// # Errors
+    /// [`End`]: also if something else comes out than did.
+    pub async fn replay(&mut self, epoch: &LoggedEpoch) -> Result<Produced, End> {
+        let mut ranges: Vec<(usize, InputRange)> = Vec::new();
+        for range in &epoch.ranges {
+            let is_it =
+                |input: &Input| (input.topic, input.partition) == (range.topic, range.partition);
+            let at = self.inputs.iter().position(is_it);
+            let at = at.ok_or_else(|| End::Halted("a logged epoch reads something else".into()))?;
+            ranges.push((at, *range));
+        }
+        self.in_planted_order(&mut ranges);
+        for (at, range) in ranges {
+            self.read_range(at, range).await?;
+        }
+        let halted = |halt: Halt| End::Halted(format!("it diverged: it stopped at {halt}"));
+        let produced = self.end_epoch(epoch.age_ms, epoch.epoch).await.map_err(halted)?;
+        if produced.hash != epoch.hash || produced.outputs.len() != epoch.appends as usize {
+            self.context.host.probe(Probe::Diverged);
+            let number = epoch.epoch;
+            let why =
+                format!("it diverged: epoch {number} puts out something else when it is run again");
+            return Err(End::Halted(why));
+        }
+        (self.epoch, self.age_ms) = (epoch.epoch, epoch.age_ms);
+        Ok(produced)
+    }
+
+    /// The planted bug takes partitions in an order that depends on the node.
+    fn in_planted_order<T>(&self, ranges: &mut [T]) {
+        if planted(Plant::CanonicalOrderIgnored) && self.context.node.get().is_multiple_of(2) {
+            ranges.reverse();
+        }
+    }
+
+    /// Gives exactly this range to the engine.
+    async fn read_range(&mut self, at: usize, range: InputRange) -> Result<(), End> {
+        let mut from = range.from;
+        while from < range.to {
+            let records = self.context.broker.records();
+            let batches = records.read(self.inputs[at].stream, from..range.to, READ_BYTES).await;
+            let batches = batches.map_err(|_| End::Superseded)?;
+            // Offsets without records at the end of a range, as a mirror has them.
+            let Some(last) = batches.last() else { break };
+            let next = last.base_offset.plus(last.records.into());
+            for batch in &batches {
+                self.feed(at, from, (batch.base_offset, &batch.bytes)).await?;
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// Gives the records of a stored batch to the engine, from an offset on.
+    async fn feed(
+        &mut self,
+        at: usize,
+        from: Offset,
+        (base, stored): (Offset, &Bytes),
+    ) -> Result<(), End> {
+        let input = &self.inputs[at];
+        let first = i64::try_from(from.0).unwrap_or(i64::MAX);
+        let base = i64::try_from(base.0).unwrap_or(i64::MAX);
+        let records = fulmar_flow::records(input.partition.0, base, stored);
+        let from = records.partition_point(|record| record.offset < first);
+        let name = Arc::clone(&input.name);
+        self.taken.1 += stored.len();
+        for records in records[from..].chunks(STEP_RECORDS) {
+            self.taken.0 += records.len() as u64;
+            let given = self.engine.batch(&name, records);
+            given.map_err(|halt| End::Halted(halt.to_string()))?;
+            task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Takes what there is to read, about [`EPOCH_BYTES_MAX`] of it: of every partition that has something.
+    ///
+    /// # Errors
+    /// [`End`].
+    pub async fn take_input(&mut self) -> Result<Vec<InputRange>, End> {
+        let mut ready = self.ready();
+        let share = (EPOCH_BYTES_MAX / ready.len().max(1)).max(SHARE_BYTES_MIN);
+        self.in_planted_order(&mut ready);
+        let mut ranges = Vec::new();
+        for (at, from, end) in ready {
+            let to = self.take_partition(at, (from, end), share).await?;
+            if to > from {
+                let Input { topic, partition, .. } = self.inputs[at];
+                ranges.push((at, InputRange { topic, partition, from, to }));
+            }
+        }
+        ranges.sort_by_key(|(at, _)| *at);
+        Ok(ranges.into_iter().map(|(_, range)| range).collect())
+    }
+
+    /// The partitions with something to read: from where, and up to where.
+    pub fn ready(&self) -> Vec<(usize, Offset, Offset)> {
+        self.context.broker.site().read(|state| {
+            let inputs = self.inputs.iter().enumerate();
+            let ready = inputs.filter_map(|(at, input)| {
+                let known = state.partition(input.stream)?;
+                let from = input.next.max(known.log_start);
+                (from < known.next).then_some((at, from, known.next))
+            });
+            ready.collect()
+        })
+    }
+
+    /// Takes about so many bytes of a partition. Up to where.
+    async fn take_partition(
+        &mut self,
+        at: usize,
+        (begin, end): (Offset, Offset),
+        share: usize,
+    ) -> Result<Offset, End> {
+        let (mut from, mut used) = (begin, 0);
+        let stream = self.inputs[at].stream;
+        while from < end && used < share {
+            let records = self.context.broker.records();
+            let most = READ_BYTES.min(share - used);
+            let batches = records.read(stream, from..end, most).await;
+            let batches = batches.map_err(|_| End::Superseded)?;
+            if batches.is_empty() {
+                // Gone meanwhile, or offsets without records, which may be followed by some.
+                return Ok(self.context.broker.site().read(|state| {
+                    let is_gone = state.partition(stream).is_none_or(|p| p.log_start > from);
+                    if is_gone { from } else { end }
+                }));
+            }
+            for batch in &batches {
+                self.feed(at, from, (batch.base_offset, &batch.bytes)).await?;
+                used += batch.bytes.len();
+                from = batch.base_offset.plus(batch.records.into());
+            }
+        }
+        Ok(from)
+    }
+
+    /// Ends an epoch.
+    ///
+    /// # Errors
+    /// A bad record or result stops the pipeline.
+    pub async fn end_epoch(&mut self, age_ms: u64, epoch: u64) -> Result<Produced, Halt> {
+        self.engine.begin_end(age_ms, false);
+        let written = loop {
+            let written = self.engine.end_some(STEP_RECORDS)?;
+            task::yield_now().await;
+            if let Some(written) = written {
+                break written;
+            }
+        };
+        let batch_bytes_max = OUTPUT_BYTES_MAX.min(self.context.broker.batch_bytes_max());
+        let cutting = Cutting { partitions: &self.partitions, epoch, batch_bytes_max };
+        let batches = output::batches(&written, cutting);
+        let hash = output::digest(&batches);
+        let outputs = batches.into_iter().map(|batch| Output {
+            topic: self.outputs.get(&*batch.topic).expect("a plan writes its outputs").0,
+            partition: PartitionIndex(batch.partition),
+            batch: batch.batch,
+        });
+        Ok(Produced { outputs: outputs.collect(), hash })
+    }
+
+    /// What decides the epoch that has just ended in memory.
+    pub fn decision(
+        &self,
+        age_ms: u64,
+        ranges: Vec<InputRange>,
+        hash: [u8; 16],
+        (waiting, records_per_s): (Waiting, u64),
+    ) -> Decision {
+        let facts = Facts::of(&self.engine, self.plan.sources.len());
+        let facts = Facts { waiting, records_per_s, ..facts };
+        Decision { age_ms, hash, ranges, facts: facts.encode() }
+    }
+
+    /// The epoch is in the log.
+    pub fn committed(&mut self, epoch: u64, age_ms: u64, ranges: &[InputRange]) {
+        (self.epoch, self.age_ms) = (epoch, age_ms);
+        let mut ranges = ranges.iter().peekable();
+        for input in &mut self.inputs {
+            let is_it = |range: &&InputRange| {
+                (input.topic, input.partition) == (range.topic, range.partition)
+            };
+            if let Some(range) = ranges.next_if(is_it) {
+                input.next = range.to;
+            }
+        }
+        assert!(ranges.next().is_none(), "ranges are in the order of the inputs");
+    }
+
+    /// Takes a delta and a slice out of the engine, as of the end of the last epoch: the parts, and from which
+    /// epoch on deltas are needed once they are in the log.
+    pub async fn take_delta(&mut self) -> (Vec<Bytes>, u64) {
+        let part_bytes_max = STATE_PART_BYTES_MAX.min(self.context.broker.batch_bytes_max());
+        let mut writer = PartWriter::new(part_bytes_max);
+        loop {
+            let changes = self.engine.delta(STEP_BYTES);
+            if changes.is_empty() {
+                break;
+            }
+            writer.push(&changes);
+            task::yield_now().await;
+        }
+        let delta_bytes = writer.bytes();
+        let slice_bytes = Rounds::slice_bytes(&self.engine, delta_bytes);
+        while writer.bytes() - delta_bytes < slice_bytes {
+            let (changes, cursor) = self.engine.slice(self.rounds.cursor(), STEP_BYTES);
+            writer.push(&changes);
+            let is_end = cursor.is_none();
+            self.rounds.sliced(self.epoch, cursor);
+            if is_end {
+                break;
+            }
+            task::yield_now().await;
+        }
+        (writer.finish(), self.rounds.keep_from())
+    }
+}
