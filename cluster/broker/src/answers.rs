@@ -23,11 +23,12 @@ use crate::room::{room, take};
 use fulmar_host::time;
 use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX};
 use fulmar_types::pipeline::{
-    PIPELINE_NAME_BYTES_MAX, PIPELINES_PER_SITE_MAX, SAVEPOINTS_PER_SITE_MAX,
+    PIPELINE_FACTS_BYTES_MAX, PIPELINE_NAME_BYTES_MAX, PIPELINE_REASON_BYTES_MAX,
+    PIPELINES_PER_SITE_MAX, SAVEPOINTS_PER_SITE_MAX,
 };
 use fulmar_wire::{
     FetchRequest, RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS, RESOURCE_MIRRORS,
-    RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT, Request,
+    RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS, RESOURCE_RULE, RESOURCE_SAVEPOINT, Request,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -142,6 +143,11 @@ impl Named {
             RESOURCE_CHANGES => {
                 self.inside += CHANGES_MAX;
                 self.name_bytes += CHANGES_MAX * (2 * LINK_TEXT_BYTES_MAX + CHANGE_TEXT_BYTES_MAX);
+            }
+            RESOURCE_PIPELINE_STATUS => {
+                self.inside += LINK_STATUS_VALUES_MAX;
+                self.name_bytes += LINK_STATUS_VALUES_MAX * TOPIC_NAME_BYTES_MAX;
+                self.name_bytes += PIPELINE_REASON_BYTES_MAX + 2 * PIPELINE_FACTS_BYTES_MAX;
             }
             RESOURCE_LINK_STATUS | RESOURCE_MIRRORS => {
                 self.inside += LINK_STATUS_VALUES_MAX;

@@ -42,6 +42,6 @@ pub use fetch::{FetchError, Fetched, ReadRecord};
 pub use links::{ChangeTold, DescribeError, LaidDown, LinkStatus};
 pub use metadata::{Metadata, Place, TopicPartition};
 pub use offsets::OffsetAt;
-pub use pipelines::{PipelineSettings, SavepointTold};
+pub use pipelines::{PipelineSettings, PipelineStatus, SavepointTold};
 pub use producer::{Acks, Outcome, Producer, ProducerSettings, SendError, WriteRecord};
 pub use settings::Settings;

@@ -6,11 +6,13 @@
 use crate::admin::AlterTopicError;
 use crate::cluster::Cluster;
 use crate::links::{DescribeError, LaidDown};
+use crate::metadata::TopicPartition;
 use fulmar_host::time::Duration;
+use fulmar_types::PartitionIndex;
 use fulmar_types::pipeline::{
     FILE, INPUTS, LATENCY_MS, OUTPUTS, PAUSED, PipelineDefinition, SHAPE, START, Shape, Start,
 };
-use fulmar_wire::{RESOURCE_PIPELINE, RESOURCE_SAVEPOINT};
+use fulmar_wire::{ErrorCode, RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS, RESOURCE_SAVEPOINT};
 use std::collections::BTreeMap;
 
 /// Among the settings of a savepoint: whose state it is.
@@ -60,15 +62,89 @@ pub struct SavepointTold {
     pub epoch: u64,
 }
 
-fn shape(text: &str) -> Option<Shape> {
-    let mut shape = Shape::default();
-    if text.len() != 2 * shape.len() || !text.is_ascii() {
+/// How far a partition has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputTold {
+    /// The offset that is read next.
+    pub next: u64,
+    /// That of the next record.
+    pub end: u64,
+    /// Records that were gone before they were read.
+    pub missed: u64,
+    /// How long ago the oldest record came that waits.
+    pub behind: Duration,
+}
+
+/// What becomes of a pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PipelineStatus {
+    /// The node that runs it.
+    pub owner: Option<u64>,
+    /// The number of its claim.
+    pub fence: u64,
+    /// The last epoch.
+    pub epoch: u64,
+    /// How long ago it ended.
+    pub epoch_ago: Duration,
+    /// The epoch up to which its state is in the log.
+    pub delta_epoch: u64,
+    /// Why it cannot go on.
+    pub failed: Option<String>,
+    /// What its owner said with the last epoch.
+    pub facts: Vec<u8>,
+    /// What it reads.
+    pub inputs: BTreeMap<TopicPartition, InputTold>,
+    /// There is more than one answer holds.
+    pub is_truncated: bool,
+}
+
+impl PipelineStatus {
+    /// Reads the names and values of `broker/src/handlers/pipeline_status.rs`. `None` if one makes no
+    /// sense; names that are not known are passed over.
+    fn read<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
+        let mut status = Self::default();
+        let (mut age_ms, mut site_age_ms) = (0u64, 0u64);
+        for (name, value) in values {
+            match name {
+                "owner" => status.owner = value.parse().ok(),
+                "fence" => status.fence = value.parse().ok()?,
+                "epoch" => status.epoch = value.parse().ok()?,
+                "age-ms" => age_ms = value.parse().ok()?,
+                "site-age-ms" => site_age_ms = value.parse().ok()?,
+                "delta-epoch" => status.delta_epoch = value.parse().ok()?,
+                "failed" => status.failed = Some(value.to_owned()),
+                "facts" => status.facts = bytes(value)?,
+                "truncated" => status.is_truncated = true,
+                name => status.read_input(name, value)?,
+            }
+        }
+        status.epoch_ago = Duration::from_millis(site_age_ms.saturating_sub(age_ms));
+        Some(status)
+    }
+
+    fn read_input(&mut self, name: &str, value: &str) -> Option<()> {
+        let Some(of) = name.strip_prefix("input/") else { return Some(()) };
+        let (topic, partition) = of.rsplit_once('/')?;
+        let of = TopicPartition::new(topic, PartitionIndex(partition.parse().ok()?));
+        let numbers: Option<Vec<u64>> = value.split(' ').map(|text| text.parse().ok()).collect();
+        let [next, end, missed, ms] = numbers?[..] else { return None };
+        let behind = Duration::from_millis(ms);
+        self.inputs.insert(of, InputTold { next, end, missed, behind });
+        Some(())
+    }
+}
+
+/// Bytes out of hexadecimal digits.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
-    for (at, byte) in shape.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(shape)
+    let pairs = (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16));
+    pairs.collect::<Result<_, _>>().ok()
+}
+
+fn shape(text: &str) -> Option<Shape> {
+    bytes(text)?.try_into().ok()
 }
 
 /// A value among settings, read.
@@ -155,6 +231,29 @@ impl Cluster {
         self.replace_settings((RESOURCE_SAVEPOINT, name), None, settings, timeout).await
     }
 
+    /// What becomes of a pipeline. `None` if there is none of the name.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub async fn pipeline_status(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Option<PipelineStatus>, DescribeError> {
+        let found = self.describe(RESOURCE_PIPELINE_STATUS, vec![name.to_owned()], timeout).await?;
+        let nothing = || DescribeError::Unclear("it is empty".to_owned());
+        let result = found.into_iter().next().ok_or_else(nothing)?;
+        match result.error_code {
+            ErrorCode::None => {}
+            ErrorCode::ResourceNotFound => return Ok(None),
+            code => return Err(DescribeError::Refused(code)),
+        }
+        let values = result.configs.iter();
+        let values = values.map(|of| (&*of.name, of.value.as_deref().unwrap_or_default()));
+        let unclear = || DescribeError::Unclear("a value has an unknown form".to_owned());
+        PipelineStatus::read(values).map(Some).ok_or_else(unclear)
+    }
+
     /// All savepoints, by name.
     ///
     /// # Errors
@@ -196,6 +295,28 @@ mod tests {
             assert!(definition(&settings).is_err(), "{bad}");
         }
         assert!(definition(&settings[1..]).is_err(), "without a file");
+    }
+
+    #[test]
+    fn a_status_is_read_and_nonsense_is_refused() {
+        let told = [
+            ("owner", "2"),
+            ("epoch", "7"),
+            ("age-ms", "900"),
+            ("site-age-ms", "1000"),
+            ("facts", "01ff"),
+            ("later", "what nobody knows yet"),
+            ("input/a.b/3", "5 9 1 250"),
+        ];
+        let status = PipelineStatus::read(told).expect("it makes sense");
+        assert_eq!((status.owner, status.epoch, &*status.facts), (Some(2), 7, &[1, 255][..]));
+        assert_eq!(status.epoch_ago, Duration::from_millis(100));
+        let of = TopicPartition::new("a.b", PartitionIndex(3));
+        let behind = Duration::from_millis(250);
+        assert_eq!(status.inputs[&of], InputTold { next: 5, end: 9, missed: 1, behind });
+        for bad in [("epoch", "x"), ("facts", "0"), ("facts", "zz"), ("input/a/0", "1 2 3")] {
+            assert_eq!(PipelineStatus::read([bad]), None, "{bad:?}");
+        }
     }
 
     #[test]

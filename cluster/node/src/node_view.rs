@@ -7,6 +7,8 @@ use fulmar_broker::Broker;
 use fulmar_consensus::Group;
 use fulmar_host::Host;
 use fulmar_host::time::{self, Duration, Instant};
+use fulmar_pipelines::figures::Figures;
+use fulmar_pipelines::memory::Memory;
 use fulmar_types::NodeId;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -16,6 +18,10 @@ pub struct Serving {
     pub group: Group,
     /// What clients are served by.
     pub broker: Arc<Broker>,
+    /// What its pipelines have done.
+    pub pipelines: Arc<Figures>,
+    /// What their state takes.
+    pub pipeline_memory: Arc<Memory>,
 }
 
 /// What is known of a node.

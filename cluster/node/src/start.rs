@@ -63,7 +63,7 @@ pub struct RunningNode {
     server: Server,
     /// Before the broker, whose group they use.
     links: Links,
-    pipelines: Arc<Pipelines>,
+    pipelines: Pipelines,
     serving: Arc<Serving>,
 }
 
@@ -166,9 +166,10 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
         node,
         memory_bytes: usize::try_from(config.pipelines.memory_bytes.0).unwrap_or(usize::MAX),
     };
-    let pipelines = Arc::new(Pipelines::start(host.clone(), broker.clone(), settings));
+    let pipelines = Pipelines::start(host.clone(), broker.clone(), settings);
     let server = Server::start(broker.clone()).await.map_err(cannot_bind)?;
-    let serving = Arc::new(Serving { group, broker });
+    let (figures, pipeline_memory) = (pipelines.figures(), pipelines.memory());
+    let serving = Arc::new(Serving { group, broker, pipelines: figures, pipeline_memory });
     view.serves(&serving);
     host.report(Event::Ready);
     let peers = config.nodes.iter().map(|peer| peer.id).filter(|peer| *peer != node).collect();

@@ -64,8 +64,8 @@ pub(crate) struct Context {
     pub(crate) host: Host,
     pub(crate) broker: Arc<Broker>,
     pub(crate) node: NodeId,
-    pub(crate) memory: Memory,
-    pub(crate) figures: Figures,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) figures: Arc<Figures>,
 }
 
 impl Context {
@@ -94,8 +94,8 @@ impl Pipelines {
     pub fn start(host: Host, broker: Arc<Broker>, settings: PipelineSettings) -> Self {
         broker.plan_with(Arc::new(plans::FilePlanner));
         let PipelineSettings { node, memory_bytes } = settings;
-        let memory = Memory::new(memory_bytes);
-        let figures = Figures::default();
+        let memory = Arc::new(Memory::new(memory_bytes));
+        let figures = Arc::new(Figures::default());
         let context = Arc::new(Context { host, broker, node, memory, figures });
         let own = task::spawn_owned(owned::keep(Arc::clone(&context)));
         let claim = task::spawn_owned(owned::claim(Arc::clone(&context)));
@@ -103,12 +103,12 @@ impl Pipelines {
     }
 
     /// What they have done here.
-    pub fn figures(&self) -> &Figures {
-        &self.context.figures
+    pub fn figures(&self) -> Arc<Figures> {
+        Arc::clone(&self.context.figures)
     }
 
     /// What their state takes here.
-    pub fn memory(&self) -> &Memory {
-        &self.context.memory
+    pub fn memory(&self) -> Arc<Memory> {
+        Arc::clone(&self.context.memory)
     }
 }

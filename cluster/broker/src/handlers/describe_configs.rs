@@ -5,7 +5,7 @@
 
 use super::catch_up::has_caught_up;
 use super::topic_config::{SETTINGS, Setting};
-use super::{link_config, link_status, pipeline_config};
+use super::{link_config, link_status, pipeline_config, pipeline_status};
 use crate::broker::{Broker, kafka_id};
 use crate::machine::topics::Topic;
 use crate::settings::BrokerSettings;
@@ -13,8 +13,8 @@ use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
     DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_CHANGES, RESOURCE_LINK,
-    RESOURCE_LINK_STATUS, RESOURCE_MIRRORS, RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT,
-    RESOURCE_TOPIC,
+    RESOURCE_LINK_STATUS, RESOURCE_MIRRORS, RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS,
+    RESOURCE_RULE, RESOURCE_SAVEPOINT, RESOURCE_TOPIC,
 };
 
 /// What a request wants to be told beside the values.
@@ -94,6 +94,7 @@ fn is_long(asked: &DescribeConfigsResource) -> bool {
             | RESOURCE_MIRRORS
             | RESOURCE_PIPELINE
             | RESOURCE_SAVEPOINT
+            | RESOURCE_PIPELINE_STATUS
     )
 }
 
@@ -138,6 +139,16 @@ async fn describe(
             let missing =
                 || (ErrorCode::ResourceNotFound, format!("there is no link named {name}"));
             let found = link_status::values(broker, name).ok_or_else(missing)?;
+            return Ok(found.into_iter().map(told).collect());
+        }
+        RESOURCE_PIPELINE_STATUS => {
+            // The others may know it later.
+            if !broker.group.leadership().is_me {
+                return Err((ErrorCode::NotController, "another node leads".to_owned()));
+            }
+            let missing =
+                || (ErrorCode::ResourceNotFound, format!("there is no pipeline named {name}"));
+            let found = pipeline_status::values(broker, name).ok_or_else(missing)?;
             return Ok(found.into_iter().map(told).collect());
         }
         other => {

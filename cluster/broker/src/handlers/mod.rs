@@ -23,6 +23,7 @@ mod list_offsets;
 mod metadata;
 mod partition;
 mod pipeline_config;
+mod pipeline_status;
 mod produce;
 pub(crate) mod topic_config;
 

@@ -7,6 +7,7 @@
 //! | `events.rs` | what is counted of the events of a node |
 //! | `site.rs` | the node, its log, its clients, its topics |
 //! | `links.rs` | the links to other sites |
+//! | `pipelines.rs` | the pipelines that the node runs |
 //!
 //! Invariants: a metric that is told is in the table; the samples of one stand together; how much is told
 //! is bounded, whatever there is; a counter begins at 0 with the process or, of a link, with the
@@ -17,6 +18,7 @@
 pub mod events;
 mod links;
 mod names;
+mod pipelines;
 mod site;
 mod text;
 
@@ -28,6 +30,7 @@ pub fn tell(view: &NodeView, ready: bool) -> String {
     let mut text = Text::default();
     site::tell(&mut text, view, ready);
     links::tell(&mut text, view);
+    pipelines::tell(&mut text, view);
     text.finish()
 }
 

@@ -112,5 +112,17 @@ metrics! {
     LINK_UNSENT = "fulmar_link_unsent_records", Gauge, "Records that went, or were not kept, before some other site was known to have them";
     LINK_STOPPED = "fulmar_link_stopped_partitions", Gauge, "Partitions of which nothing more comes in this session, by reason";
     LINK_WITHHELD = "fulmar_link_withheld_topics", Gauge, "Topics of this site that no rule lets go over a link";
+    PIPELINES = "fulmar_pipelines", Gauge, "Pipelines of the site";
+    PIPELINES_FAILED = "fulmar_pipelines_failed", Gauge, "Pipelines of the site that cannot go on";
+    PIPELINE_MEMORY = "fulmar_pipeline_memory_used_bytes", Gauge, "What the state of the pipelines of this node takes, about";
+    PIPELINE_MEMORY_MAX = "fulmar_pipeline_memory_max_bytes", Gauge, "How much it may take";
+    PIPELINE_EPOCHS = "fulmar_pipeline_epochs_total", Counter, "Epochs that a pipeline has committed since this node runs it";
+    PIPELINE_RECORDS = "fulmar_pipeline_read_records_total", Counter, "Records that it has read";
+    PIPELINE_BYTES = "fulmar_pipeline_read_bytes_total", Counter, "Bytes of the batches that held them";
+    PIPELINE_SECONDS = "fulmar_pipeline_epoch_seconds_total", Counter, "How long its epochs took, from their first record to the answer of the log";
+    PIPELINE_STATE = "fulmar_pipeline_state_bytes", Gauge, "What its state takes, about";
+    PIPELINE_WAITING = "fulmar_pipeline_waiting", Gauge, "1 for what a pipeline waits for, 0 for the others";
+    PIPELINE_LAG = "fulmar_pipeline_lag_records", Gauge, "Records that it has not read yet";
+    PIPELINE_MISSED = "fulmar_pipeline_missed_records", Gauge, "Records that were gone before it read them";
     TRUNCATED = "fulmar_metrics_truncated", Gauge, "1 if there are more topics or links than are told";
 }

@@ -29,6 +29,9 @@ pub const RESOURCE_PIPELINE: i8 = 125;
 /// A resource that Kafka does not have: the state of a pipeline under a name.
 pub const RESOURCE_SAVEPOINT: i8 = 126;
 
+/// A resource that Kafka does not have: what becomes of a pipeline, which can only be looked at.
+pub const RESOURCE_PIPELINE_STATUS: i8 = 127;
+
 /// A thing with settings is a broker (`ConfigResource.Type.BROKER`).
 pub const RESOURCE_BROKER: i8 = 4;
 

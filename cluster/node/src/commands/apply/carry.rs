@@ -1,6 +1,7 @@
 //! Asking a site what it is, and changing it.
 
 use super::super::Stop;
+use super::super::pipeline::deploy;
 use super::file::Topic;
 use super::plan::{Change, Known, Links, Rules};
 use fulmar_client::Cluster;
@@ -30,7 +31,7 @@ pub async fn rules(cluster: &Cluster) -> Result<Rules, Stop> {
 /// What a site is, and how it has these topics.
 pub async fn known(cluster: &Cluster, topics: &BTreeMap<String, Topic>) -> Result<Known, Stop> {
     let (links, rules) = (links(cluster).await?, rules(cluster).await?);
-    let mut known = Known { links, rules, topics: BTreeMap::new() };
+    let mut known = Known { links, rules, ..Known::default() };
     if topics.is_empty() {
         return Ok(known);
     }
@@ -78,6 +79,9 @@ pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
             let set = cluster.set_rule(topic, Some(number), after, TIMEOUT).await;
             set.map_err(|error| (format!("rule {topic}"), error))
         }
+        Change::Pipeline { name, before, settings, .. } => {
+            return deploy::put(cluster, name, before.as_deref(), settings).await;
+        }
         Change::Link { name, before, after } => {
             let number = before.as_ref().map_or(0, |before| before.number);
             let set = cluster.set_link(name, Some(number), after.as_ref(), TIMEOUT).await;
@@ -121,6 +125,6 @@ async fn is_done(cluster: &Cluster, change: &Change) -> bool {
         Change::TopicSettings { name, changed } => topic_settings(cluster, name)
             .await
             .is_ok_and(|is| changed.iter().all(|(key, (_, after))| is.get(key) == Some(after))),
-        Change::NewTopic { .. } => false,
+        Change::NewTopic { .. } | Change::Pipeline { .. } => false,
     }
 }

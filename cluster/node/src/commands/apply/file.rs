@@ -1,6 +1,7 @@
 //! What may stand in the file of `fulmar apply`.
 
 use super::super::Stop;
+use super::super::pipeline::deploy::Wish;
 use super::names::{check_link, check_rule, check_topic};
 use super::plan::sorted;
 use fulmar_host::real::tls::keys::authority_of;
@@ -22,6 +23,8 @@ struct Written {
     rule: Vec<WrittenRule>,
     #[serde(default)]
     topic: Vec<WrittenTopic>,
+    #[serde(default)]
+    pipeline: Vec<WrittenPipeline>,
 }
 
 /// A link to another site.
@@ -108,6 +111,18 @@ struct WrittenTopic {
     settings: BTreeMap<String, String>,
 }
 
+/// A pipeline.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPipeline {
+    name: String,
+    /// What it does; relative to the file.
+    file: PathBuf,
+    latency_ms: Option<u32>,
+    #[serde(default)]
+    paused: bool,
+}
+
 /// A topic as it is to be, or as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
@@ -126,6 +141,8 @@ pub struct Wanted {
     pub rules: BTreeMap<String, RuleDefinition>,
     /// Its topics.
     pub topics: BTreeMap<String, Topic>,
+    /// Its pipelines, by name.
+    pub pipelines: BTreeMap<String, Wish>,
 }
 
 /// Refuses a list that would be another one once it is written with commas between.
@@ -206,6 +223,12 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
         let is = Topic { partitions: topic.partitions, settings: topic.settings };
         if wanted.topics.insert(topic.name.clone(), is).is_some() {
             return Err(twice("topic", &topic.name));
+        }
+    }
+    for WrittenPipeline { name, file, latency_ms, paused } in written.pipeline {
+        let wish = Wish::read(&beside.join(file), (latency_ms, paused))?;
+        if wanted.pipelines.insert(name.clone(), wish).is_some() {
+            return Err(twice("pipeline", &name));
         }
     }
     Ok(wanted)

@@ -28,12 +28,13 @@ use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-/// Make a site what a file says: its links to other sites, its rules, its topics.
+/// Make a site what a file says: its links to other sites, its rules, its topics, its
+/// pipelines.
 ///
 /// The difference is shown first. What the file does not name stays as it is.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// The file, in TOML: tables `[[link]]`, `[[rule]]` and `[[topic]]`.
+    /// The file, in TOML: tables `[[link]]`, `[[rule]]`, `[[topic]]` and `[[pipeline]]`.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
@@ -44,7 +45,8 @@ pub struct Options {
     /// Only show the difference. Ends with 1 if there is one.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Also remove the links and rules that the file does not name. Topics are never removed.
+    /// Also remove the links and rules that the file does not name. Topics and pipelines are never
+    /// removed.
     #[arg(long)]
     prune: bool,
 }
@@ -53,7 +55,10 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let wanted = file::read(&options.file)?;
     let cluster = options.reaching.cluster("fulmar-apply")?;
-    let known = carry::known(&cluster, &wanted.topics).await?;
+    let mut known = carry::known(&cluster, &wanted.topics).await?;
+    if !wanted.pipelines.is_empty() {
+        known.pipelines = super::pipeline::pipelines(&cluster).await?;
+    }
     if options.prune && wanted.links.is_empty() && wanted.rules.is_empty() {
         return Err(Stop::usage(
             "the file names no link and no rule, so --prune would remove all.",

@@ -1,9 +1,10 @@
 //! What a site lacks to be what a file says.
 
 use super::file::{Topic, Wanted};
-use fulmar_client::LaidDown;
+use fulmar_client::{LaidDown, PipelineSettings};
 use fulmar_host::real::tls::fingerprint;
 use fulmar_types::link::{LinkDefinition, NO_CAP};
+use fulmar_types::pipeline::PipelineDefinition;
 use fulmar_types::rule::RuleDefinition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Known {
     pub rules: Rules,
     /// Its topics, as far as somebody wants to know.
     pub topics: BTreeMap<String, Topic>,
+    /// Its pipelines, by name, if somebody wants to know.
+    pub pipelines: BTreeMap<String, LaidDown<PipelineDefinition>>,
 }
 
 /// One change.
@@ -62,6 +65,17 @@ pub enum Change {
         /// What it is to be; `None` removes it.
         after: Option<LinkDefinition>,
     },
+    /// A pipeline.
+    Pipeline {
+        /// Its name.
+        name: String,
+        /// What it is.
+        before: Option<Box<LaidDown<PipelineDefinition>>>,
+        /// What it is to be.
+        settings: PipelineSettings,
+        /// What differs, for people.
+        lines: Vec<String>,
+    },
 }
 
 /// What is to be done, in this order: rules let less go, topics, links, rules let more go. So whatever
@@ -94,6 +108,18 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
         for (name, link) in known.links.iter().filter(|(of, _)| !wanted.links.contains_key(*of)) {
             let (name, before) = (name.clone(), Some(Box::new(link.clone())));
             changes.push(Change::Link { name, before, after: None });
+        }
+    }
+    for (name, wish) in &wanted.pipelines {
+        let before = known.pipelines.get(name);
+        let lines = wish.lines(before.map(|before| &before.is));
+        if let Some(before) = before {
+            wish.fits(name, &before.is)?;
+        }
+        if !lines.is_empty() {
+            let (name, settings) = (name.clone(), wish.settings.clone());
+            let before = before.cloned().map(Box::new);
+            changes.push(Change::Pipeline { name, before, settings, lines });
         }
     }
     changes.append(&mut more);
@@ -219,6 +245,11 @@ impl fmt::Display for Change {
                     write!(f, "\n    {key:<9}  {before} -> {after}")
                 })
             }
+            Self::Pipeline { name, before, lines, .. } => {
+                let sign = if before.is_none() { '+' } else { '~' };
+                write!(f, "{sign} pipeline {name}")?;
+                lines.iter().try_for_each(|line| write!(f, "\n    {line}"))
+            }
             Self::Link { name, before: None, after } => {
                 write!(f, "+ link {name}")?;
                 let settings = after.as_ref().map(settings_of).unwrap_or_default();
@@ -280,6 +311,7 @@ mod tests {
                 (name("there"), topic(&[("retention.ms", "7"), ("retention.bytes", "9")])),
                 (name("missing"), topic(&[("retention.ms", "7")])),
             ]),
+            ..Wanted::default()
         };
         let known = Known {
             links: BTreeMap::from([
@@ -292,6 +324,7 @@ mod tests {
                 (name("d"), laid_down(5, regions(&["us"]))),
             ]),
             topics: BTreeMap::from([(name("there"), topic(&[("retention.ms", "8"), ("x", "y")]))]),
+            ..Known::default()
         };
         (wanted, known)
     }
@@ -337,9 +370,9 @@ mod tests {
             let known = Known {
                 links: before.0.iter().map(|(n, l)| (n.clone(), laid_down(1, l.clone()))).collect(),
                 rules: before.1.iter().map(|(t, r)| (t.clone(), laid_down(2, r.clone()))).collect(),
-                topics: BTreeMap::new(),
+                ..Known::default()
             };
-            let wanted = Wanted { links: after.0, rules: after.1, topics: BTreeMap::new() };
+            let wanted = Wanted { links: after.0, rules: after.1, ..Wanted::default() };
             let (mut links, mut rules) = before;
             let (old, mut passed) = (ways(&links, &rules), Vec::new());
             for change in changes(&wanted, &known, prune).expect("it can be done") {

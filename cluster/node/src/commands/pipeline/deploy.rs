@@ -1,0 +1,332 @@
+//! Pipelines and savepoints of a site are changed.
+//!
+//! Invariant: what a pipeline has in its state never goes without a word: another file goes on with it if it
+//! has the same shape, and else only where `--fresh` or `--savepoint` was said.
+
+use super::super::Stop;
+use super::super::client::Reaching;
+use super::super::output::say;
+use super::{CLIENT, Named, TIMEOUT, file, pipeline, pipelines, status};
+use clap::Args;
+use fulmar_client::admin::AlterTopicError;
+use fulmar_client::{Cluster, LaidDown, PipelineSettings};
+use fulmar_flow::Plan;
+use fulmar_host::time::{self, Duration};
+use fulmar_types::ExitCode;
+use fulmar_types::pipeline::{PipelineDefinition, Start};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How long a pipeline may take to put its state into the log.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Debug, Args)]
+pub struct Deploy {
+    /// The file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What the pipeline is called; the name of the file without its ending, if it is left out.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Begin without any state, with the oldest records that are there.
+    #[arg(long, conflicts_with = "savepoint")]
+    fresh: bool,
+    /// Begin with the state of this savepoint.
+    #[arg(long, value_name = "SAVEPOINT")]
+    savepoint: Option<String>,
+    /// The pause between two epochs, in milliseconds; what it was, or 20.
+    #[arg(long, value_name = "MS")]
+    latency_ms: Option<u32>,
+    /// Do not let it run yet.
+    #[arg(long)]
+    paused: bool,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Savepoint {
+    /// The pipeline.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// What the savepoint is called.
+    #[arg(value_name = "SAVEPOINT")]
+    savepoint: String,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Restore {
+    /// The pipeline.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The savepoint.
+    #[arg(long, value_name = "SAVEPOINT")]
+    from: String,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Delete {
+    /// The pipeline.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Also remove its savepoints. Without that a pipeline that has some stays.
+    #[arg(long)]
+    savepoints: bool,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// What a pipeline is now, to be changed.
+fn settings(is: &PipelineDefinition) -> PipelineSettings {
+    PipelineSettings {
+        paused: is.paused,
+        latency_ms: Some(is.latency_ms),
+        ..PipelineSettings::of(is.file.clone())
+    }
+}
+
+fn refused(what: &str, error: &AlterTopicError) -> Stop {
+    let text = match error {
+        AlterTopicError::Refused { message: Some(message), .. } => message.clone(),
+        error => error.to_string(),
+    };
+    Stop::failed(format!("{what}: {text}."))
+}
+
+async fn set(
+    cluster: &Cluster,
+    (name, number): (&str, u64),
+    wanted: &PipelineSettings,
+) -> Result<(), Stop> {
+    let set = cluster.set_pipeline(name, Some(number), wanted, TIMEOUT).await;
+    set.map_err(|error| refused(&format!("pipeline {name}"), &error))
+}
+
+/// What a pipeline is to be, with its plan.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// What is said to the site.
+    pub settings: PipelineSettings,
+    plan: Arc<Plan>,
+}
+
+impl Wish {
+    /// A file as a pipeline.
+    pub fn read(path: &Path, (latency_ms, paused): (Option<u32>, bool)) -> Result<Self, Stop> {
+        let text = file::read(path)?;
+        let Some(plan) = file::planned(path, &text) else {
+            let message = format!("{} is no pipeline; see above.", path.display());
+            return Err(Stop::failed(message));
+        };
+        let settings = PipelineSettings { paused, latency_ms, ..PipelineSettings::of(text) };
+        Ok(Self { settings, plan })
+    }
+
+    /// Whether it can go on with the state that there is.
+    ///
+    /// # Errors
+    /// For people: why not.
+    pub fn fits(&self, name: &str, is: &PipelineDefinition) -> Result<(), String> {
+        let goes_on = self.settings.start == Start::Keep && is.file != self.settings.file;
+        if !goes_on || is.shape == self.plan.shape() {
+            return Ok(());
+        }
+        Err(format!(
+            "pipeline {name}: its state belongs to other windows, groups, joins, columns or inputs than \
+             this file has. Deploy it with --fresh, or with --savepoint and a savepoint that it fits."
+        ))
+    }
+
+    /// What differs from what is, for people. Nothing, if nothing does.
+    pub fn lines(&self, is: Option<&PipelineDefinition>) -> Vec<String> {
+        let plan = &self.plan;
+        let Some(is) = is else {
+            let all = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+            let (read, written) = (all(plan.read()), all(plan.written()));
+            return vec![format!("reads       {read}"), format!("writes      {written}")];
+        };
+        let (mut out, wanted) = (Vec::new(), &self.settings);
+        if is.file != wanted.file {
+            let (old, new): (Vec<&str>, Vec<&str>) =
+                (is.file.lines().collect(), wanted.file.lines().collect());
+            let gone = old.iter().filter(|line| !new.contains(line)).count();
+            let came = new.iter().filter(|line| !old.contains(line)).count();
+            out.push(format!("file        {came} lines are new, {gone} are gone"));
+            let fits = if is.shape == plan.shape() { "it fits" } else { "it does not fit" };
+            out.push(format!("state       {fits}"));
+        }
+        out.extend(list_differs("reads", &is.inputs, &plan.read()));
+        out.extend(list_differs("writes", &is.outputs, &plan.written()));
+        if is.paused != wanted.paused {
+            out.push(format!("paused      {} -> {}", is.paused, wanted.paused));
+        }
+        let latency_ms = wanted.latency_ms.unwrap_or(is.latency_ms);
+        if is.latency_ms != latency_ms {
+            out.push(format!("latency     {} ms -> {latency_ms} ms", is.latency_ms));
+        }
+        if wanted.start != Start::Keep {
+            out.push(format!("begins      {}", wanted.start));
+        }
+        out
+    }
+}
+
+fn list_differs(what: &str, before: &[String], after: &BTreeSet<&str>) -> Option<String> {
+    let before: BTreeSet<&str> = before.iter().map(String::as_str).collect();
+    let came = after.difference(&before).map(|name| format!("+{name}"));
+    let gone = before.difference(after).map(|name| format!("-{name}"));
+    let names: Vec<String> = came.chain(gone).collect();
+    (!names.is_empty()).then(|| format!("{what:<10}  {}", names.join(" ")))
+}
+
+/// Makes a pipeline what it is to be. If another file goes on with the state, the state goes into the log
+/// first.
+pub async fn put(
+    cluster: &Cluster,
+    name: &str,
+    before: Option<&LaidDown<PipelineDefinition>>,
+    wanted: &PipelineSettings,
+) -> Result<(), Stop> {
+    let mut number = before.map_or(0, |before| before.number);
+    if let Some(before) = before
+        && before.is.file != wanted.file
+        && wanted.start == Start::Keep
+    {
+        number = settled(cluster, name, before).await?;
+    }
+    let latency_ms = wanted.latency_ms.or(before.map(|before| before.is.latency_ms));
+    let wanted = PipelineSettings { latency_ms, ..wanted.clone() };
+    set(cluster, (name, number), &wanted).await
+}
+
+/// Lets a site run a file.
+pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
+    let mut wish = Wish::read(&asked.file, (asked.latency_ms, asked.paused))?;
+    wish.settings.start = match (asked.fresh, asked.savepoint) {
+        (true, _) => Start::Fresh,
+        (false, Some(savepoint)) => Start::Savepoint(savepoint),
+        (false, None) => Start::Keep,
+    };
+    let stem = asked.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = asked.name.or(stem).unwrap_or_default();
+    let cluster = asked.reaching.cluster(CLIENT)?;
+    let before = pipelines(&cluster).await?.remove(&name);
+    let lines = wish.lines(before.as_ref().map(|before| &before.is));
+    if lines.is_empty() {
+        say(format!("pipeline {name} is as the file says"));
+        return Ok(ExitCode::Ok);
+    }
+    if let Some(before) = &before {
+        wish.fits(&name, &before.is).map_err(Stop::failed)?;
+    }
+    put(&cluster, &name, before.as_ref(), &wish.settings).await?;
+    say(format!("pipeline {name}: {}", if before.is_none() { "new" } else { "changed" }));
+    lines.iter().for_each(|line| say(format!("    {line}")));
+    Ok(ExitCode::Ok)
+}
+
+/// Pauses a pipeline and waits until its state is in the log, so that another file can go on with it. Its
+/// number then.
+async fn settled(
+    cluster: &Cluster,
+    name: &str,
+    before: &LaidDown<PipelineDefinition>,
+) -> Result<u64, Stop> {
+    if !before.is.paused {
+        let paused = PipelineSettings { paused: true, ..settings(&before.is) };
+        set(cluster, (name, before.number), &paused).await?;
+    }
+    wait_until_settled(cluster, name).await?;
+    Ok(pipeline(cluster, name).await?.number)
+}
+
+async fn wait_until_settled(cluster: &Cluster, name: &str) -> Result<(), Stop> {
+    let deadline = time::now() + SETTLE_TIMEOUT;
+    loop {
+        let status = status::of(cluster, name).await?;
+        let is_stored = status.owner.is_none() && status.epoch == status.delta_epoch;
+        if is_stored || status.failed.is_some() {
+            return Ok(());
+        }
+        if time::now() >= deadline {
+            return Err(Stop::failed(format!(
+                "pipeline {name}: it is paused, and its state is not in the log after {} seconds; see \
+                 `fulmar pipeline status`.",
+                SETTLE_TIMEOUT.as_secs()
+            )));
+        }
+        time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Lets a pipeline rest, or go on.
+pub async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
+    let (cluster, name) = (of.reaching.cluster(CLIENT)?, &of.name);
+    let before = pipeline(&cluster, name).await?;
+    let has_failed = status::of(&cluster, name).await?.failed.is_some();
+    if before.is.paused == paused && (paused || !has_failed) {
+        let is = if paused { "is paused already" } else { "runs already" };
+        say(format!("the pipeline {name} {is}"));
+        return Ok(ExitCode::Ok);
+    }
+    let wanted = PipelineSettings { paused, ..settings(&before.is) };
+    set(&cluster, (name, before.number), &wanted).await?;
+    if paused {
+        wait_until_settled(&cluster, name).await?;
+        say(format!("pipeline {name}: paused, and its state is in the log"));
+    } else {
+        say(format!("pipeline {name}: goes on"));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Keeps state under a name.
+pub async fn savepoint(asked: Savepoint) -> Result<ExitCode, Stop> {
+    let Savepoint { name, savepoint, reaching } = asked;
+    let cluster = reaching.cluster(CLIENT)?;
+    pipeline(&cluster, &name).await?;
+    let set = cluster.set_savepoint(&savepoint, Some(&name), SETTLE_TIMEOUT).await;
+    set.map_err(|error| refused(&format!("savepoint {savepoint}"), &error))?;
+    say(format!("savepoint {savepoint}: the state of pipeline {name}"));
+    Ok(ExitCode::Ok)
+}
+
+/// Removes a savepoint.
+pub async fn forget(of: Named) -> Result<ExitCode, Stop> {
+    let cluster = of.reaching.cluster(CLIENT)?;
+    let set = cluster.set_savepoint(&of.name, None, TIMEOUT).await;
+    set.map_err(|error| refused(&format!("savepoint {}", of.name), &error))?;
+    say(format!("savepoint {}: removed", of.name));
+    Ok(ExitCode::Ok)
+}
+
+/// Puts a pipeline back.
+pub async fn restore(asked: Restore) -> Result<ExitCode, Stop> {
+    let Restore { name, from, reaching } = asked;
+    let cluster = reaching.cluster(CLIENT)?;
+    let before = pipeline(&cluster, &name).await?;
+    let start = Start::Savepoint(from.clone());
+    let wanted = PipelineSettings { start, ..settings(&before.is) };
+    set(&cluster, (&name, before.number), &wanted).await?;
+    say(format!("pipeline {name}: begins with savepoint {from}; what it has written stays"));
+    Ok(ExitCode::Ok)
+}
+
+/// Removes a pipeline.
+pub async fn delete(asked: Delete) -> Result<ExitCode, Stop> {
+    let Delete { name, savepoints, reaching } = asked;
+    let cluster = reaching.cluster(CLIENT)?;
+    pipeline(&cluster, &name).await?;
+    let removed = cluster.remove_pipeline(&name, savepoints, TIMEOUT).await;
+    removed.map_err(|error| refused(&format!("pipeline {name}"), &error))?;
+    say(format!("pipeline {name}: removed, with its state"));
+    Ok(ExitCode::Ok)
+}

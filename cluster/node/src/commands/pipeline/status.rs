@@ -1,0 +1,185 @@
+//! What becomes of pipelines, in words.
+
+use super::super::Stop;
+use super::super::client::Reaching;
+use super::super::output::{count, grouped, say, seconds, utc};
+use super::{CLIENT, TIMEOUT, pipelines};
+use clap::Args;
+use fulmar_client::{Cluster, PipelineStatus};
+use fulmar_flow::{Fates, Plan};
+use fulmar_pipelines::facts::{Facts, Waiting};
+use fulmar_types::ExitCode;
+use fulmar_types::pipeline::PipelineDefinition;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+#[derive(Clone, Debug, Args)]
+pub struct Asked {
+    /// The pipeline; all of them, if it is left out.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// Names pipelines and savepoints.
+pub async fn list(cluster: &Cluster) -> Result<ExitCode, Stop> {
+    let pipelines = pipelines(cluster).await?;
+    if pipelines.is_empty() {
+        say("no pipelines");
+    }
+    for (name, pipeline) in pipelines {
+        let paused = if pipeline.is.paused { ", paused" } else { "" };
+        let (read, written) = (pipeline.is.inputs.join(", "), pipeline.is.outputs.join(", "));
+        say(format!("pipeline {name}: reads {read}; writes {written}{paused}"));
+    }
+    let savepoints = cluster.savepoints(TIMEOUT).await;
+    let savepoints = savepoints.map_err(|error| {
+        Stop::failed(format!("the savepoints of the site are not known: {error}."))
+    })?;
+    for (name, savepoint) in savepoints {
+        let (at, of) = (utc(savepoint.changed.1), &savepoint.is.pipeline);
+        say(format!("savepoint {name}: pipeline {of} at epoch {}, {at}", savepoint.is.epoch));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// The state of a pipeline that is there.
+pub async fn of(cluster: &Cluster, name: &str) -> Result<PipelineStatus, Stop> {
+    let found = cluster.pipeline_status(name, TIMEOUT).await;
+    let found = found.map_err(|error| {
+        Stop::failed(format!("the state of the pipeline {name} is not known: {error}."))
+    })?;
+    found.ok_or_else(|| Stop::usage(format!("there is no pipeline {name}.")))
+}
+
+/// Ends with 1 if one has failed.
+pub async fn status(asked: Asked) -> Result<ExitCode, Stop> {
+    let cluster = asked.reaching.cluster(CLIENT)?;
+    let mut pipelines = pipelines(&cluster).await?;
+    if let Some(name) = &asked.name {
+        pipelines.retain(|known, _| known == name);
+        if pipelines.is_empty() {
+            return Err(Stop::usage(format!("there is no pipeline {name}.")));
+        }
+    }
+    if pipelines.is_empty() {
+        say("no pipelines");
+    }
+    let mut code = ExitCode::Ok;
+    for (name, pipeline) in pipelines {
+        let status = of(&cluster, &name).await?;
+        if status.failed.is_some() {
+            code = ExitCode::Failed;
+        }
+        say(render(&name, &pipeline.is, &status).trim_end());
+    }
+    Ok(code)
+}
+
+fn render(name: &str, is: &PipelineDefinition, status: &PipelineStatus) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
+    let facts = Facts::decode(&status.facts);
+    let state = match (status.owner, is.paused, &status.failed) {
+        (_, _, Some(_)) => "FAILED".to_owned(),
+        (Some(node), true, _) => format!("is being paused by node {node}"),
+        (None, true, _) => "paused".to_owned(),
+        (Some(node), false, _) => format!("runs on node {node}"),
+        (None, false, _) => "waits for a node to run it".to_owned(),
+    };
+    line(format!("pipeline {name}: {state}"));
+    if let Some(why) = &status.failed {
+        line(format!("  because      {why}"));
+    }
+    let ago = match status.epoch {
+        0 => String::new(),
+        _ => format!(", {} ago", seconds(status.epoch_ago)),
+    };
+    let (epoch, stored) = (grouped(status.epoch), grouped(status.delta_epoch));
+    line(format!("  epoch        {epoch}{ago}; its state is in the log up to epoch {stored}"));
+    let waits: u64 = status.inputs.values().map(|of| of.end.saturating_sub(of.next)).sum();
+    let behind = status.inputs.values().map(|of| of.behind).max().unwrap_or_default();
+    let late = if waits > 0 { format!(", {} at most", seconds(behind)) } else { String::new() };
+    line(format!("  behind       {}{late}", count(waits, "record")));
+    let missed: u64 = status.inputs.values().map(|of| of.missed).sum();
+    if missed > 0 {
+        line(format!("  missed       {}, gone before they were read", count(missed, "record")));
+    }
+    let Some(facts) = facts else { return text };
+    line(format!("  rate         {} a second", count(facts.records_per_s, "record")));
+    line(format!("  state        about {} bytes", grouped(facts.state_bytes)));
+    if facts.waiting != Waiting::No {
+        line(format!("  WAITS        for {}", facts.waiting.name()));
+    }
+    if let Ok(plan) = fulmar_flow::plan(&is.file) {
+        text += &of_plan(&plan, &facts);
+    }
+    text
+}
+
+/// Watermarks and fates, with the names of the file.
+fn of_plan(plan: &Plan, facts: &Facts) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
+    for (source, watermark) in plan.sources.iter().zip(&facts.watermarks) {
+        if source.watermark.is_some() {
+            let ms = watermark.and_then(|ms| u64::try_from(ms).ok());
+            let told = ms.map_or_else(|| "none yet".to_owned(), utc);
+            line(format!("  watermark    {}: {told}", source.name));
+        }
+    }
+    let mut all = Fates::default();
+    let mut by_place: BTreeMap<(&str, u32), Vec<Fates>> = BTreeMap::new();
+    for (reader, partition, fates) in &facts.fates {
+        all.add(fates);
+        let source = plan.readers.get(*reader as usize).and_then(|at| plan.sources.get(*at));
+        let Some(source) = source else { continue };
+        by_place.entry((&source.name, *partition)).or_default().push(*fates);
+    }
+    if all.dead_lettered + all.dropped + all.late + facts.failed_results > 0 {
+        line(format!(
+            "  trouble      {} dead-lettered, {} dropped, {} late, {} results without a value",
+            grouped(all.dead_lettered),
+            grouped(all.dropped),
+            grouped(all.late),
+            grouped(facts.failed_results)
+        ));
+    }
+    for ((source, partition), readers) in by_place {
+        for fates in readers {
+            line(format!("  {source}/{partition}  {fates}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_host::time::Duration;
+
+    #[test]
+    fn a_pipeline_is_told_with_the_names_of_its_file() {
+        let file = "CREATE STREAM s (v BIGINT) FROM TOPIC t ON ERROR DROP;\n\
+                    INSERT INTO TOPIC out SELECT v FROM s;";
+        let is = PipelineDefinition { file: file.to_owned(), ..PipelineDefinition::default() };
+        let fates = Fates { read: 3, passed: 2, dropped: 1, ..Fates::default() };
+        let facts = Facts { fates: vec![(0, 4, fates)], ..Facts::default() };
+        let status = PipelineStatus {
+            owner: Some(2),
+            epoch: 7,
+            delta_epoch: 5,
+            epoch_ago: Duration::from_millis(40),
+            facts: facts.encode().to_vec(),
+            ..PipelineStatus::default()
+        };
+        let text = render("p", &is, &status);
+        assert!(text.starts_with("pipeline p: runs on node 2\n"), "{text}");
+        assert!(text.contains("epoch        7, 0.04 s ago"), "{text}");
+        assert!(text.contains("s/4  3 read = 2 passed"), "{text}");
+        assert!(text.contains("1 dropped"), "{text}");
+        let failed = PipelineStatus { failed: Some("why".to_owned()), ..status };
+        assert!(render("p", &is, &failed).starts_with("pipeline p: FAILED\n  because      why\n"));
+    }
+}

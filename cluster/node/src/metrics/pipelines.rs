@@ -1,0 +1,56 @@
+//! The pipelines: how many there are, and what those have done that this node runs.
+
+use super::names as m;
+use super::text::Text;
+use crate::node_view::NodeView;
+use fulmar_broker::machine::state::State;
+use fulmar_pipelines::facts::Waiting;
+use fulmar_pipelines::figures::Figure;
+
+/// Pipelines that are told, at most.
+pub const PIPELINES_MAX: usize = 256;
+
+const WAITING: [&str; 3] = [Waiting::No.name(), Waiting::Memory.name(), Waiting::Room.name()];
+
+pub(super) fn tell(text: &mut Text, view: &NodeView) {
+    let Some(serving) = view.serving() else { return };
+    let site = serving.broker.site();
+    let (all, failed) = site.read(|state| {
+        let runs = state.pipelines().filter_map(|pipeline| state.run(&pipeline.name));
+        let failed = runs.filter(|run| run.failed.is_some()).count();
+        (state.pipelines().count(), failed)
+    });
+    text.put(m::PIPELINES, &[], all);
+    text.put(m::PIPELINES_FAILED, &[], failed);
+    let (used, most) = serving.pipeline_memory.used();
+    text.put(m::PIPELINE_MEMORY, &[], used);
+    text.put(m::PIPELINE_MEMORY_MAX, &[], most);
+    for (name, figure) in serving.pipelines.all().iter().take(PIPELINES_MAX) {
+        let (lag, missed) = site.read(|state| inputs(state, name));
+        of_pipeline(text, name, figure);
+        text.put(m::PIPELINE_LAG, &[("pipeline", name)], lag);
+        text.put(m::PIPELINE_MISSED, &[("pipeline", name)], missed);
+    }
+}
+
+fn of_pipeline(text: &mut Text, name: &str, figure: &Figure) {
+    let labels = [("pipeline", name)];
+    text.put(m::PIPELINE_EPOCHS, &labels, figure.epochs);
+    text.put(m::PIPELINE_RECORDS, &labels, figure.records);
+    text.put(m::PIPELINE_BYTES, &labels, figure.bytes);
+    text.seconds(m::PIPELINE_SECONDS, &labels, figure.epoch_time);
+    text.put(m::PIPELINE_STATE, &labels, figure.state_bytes);
+    text.one_of(m::PIPELINE_WAITING, (&labels, "for"), &WAITING, figure.waiting.name());
+}
+
+/// Records that a pipeline has not read yet, and those that it never will.
+fn inputs(state: &State, name: &str) -> (u64, u64) {
+    let (mut lag, mut missed) = (0, 0);
+    for input in state.inputs(name).unwrap_or_default() {
+        missed += input.position.missed;
+        if let Some(known) = state.partition(input.stream) {
+            lag += known.next.0.saturating_sub(input.position.next.0);
+        }
+    }
+    (lag, missed)
+}
