@@ -131,25 +131,8 @@ async fn describe(
             let found = broker.site.read(link_config::mirrors);
             return Ok(found.into_iter().map(told).collect());
         }
-        RESOURCE_LINK_STATUS => {
-            // Whoever carries the links knows.
-            if !broker.group.leadership().is_me {
-                return Err((ErrorCode::NotController, "another node leads".to_owned()));
-            }
-            let missing =
-                || (ErrorCode::ResourceNotFound, format!("there is no link named {name}"));
-            let found = link_status::values(broker, name).ok_or_else(missing)?;
-            return Ok(found.into_iter().map(told).collect());
-        }
-        RESOURCE_PIPELINE_STATUS => {
-            // The others may know it later.
-            if !broker.group.leadership().is_me {
-                return Err((ErrorCode::NotController, "another node leads".to_owned()));
-            }
-            let missing =
-                || (ErrorCode::ResourceNotFound, format!("there is no pipeline named {name}"));
-            let found = pipeline_status::values(broker, name).ok_or_else(missing)?;
-            return Ok(found.into_iter().map(told).collect());
+        kind @ (RESOURCE_LINK_STATUS | RESOURCE_PIPELINE_STATUS) => {
+            return status(broker, kind, name);
         }
         other => {
             let message = format!("settings of resources of type {other} are not served");
@@ -172,6 +155,24 @@ async fn describe(
         ErrorCode::LeaderNotAvailable
     };
     look().ok_or((code, "there is no such topic".to_owned()))
+}
+
+/// What becomes of a link or a pipeline. Whoever leads carries the links, and knows first how far pipelines
+/// are.
+fn status(
+    broker: &Broker,
+    kind: i8,
+    name: &str,
+) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
+    if !broker.group.leadership().is_me {
+        return Err((ErrorCode::NotController, "another node leads".to_owned()));
+    }
+    let (what, found) = match kind {
+        RESOURCE_LINK_STATUS => ("link", link_status::values(broker, name)),
+        _ => ("pipeline", pipeline_status::values(broker, name)),
+    };
+    let missing = || (ErrorCode::ResourceNotFound, format!("there is no {what} named {name}"));
+    Ok(found.ok_or_else(missing)?.into_iter().map(told).collect())
 }
 
 /// Something that can be looked at and not be set.
