@@ -15,6 +15,7 @@
 
 use bytes::Bytes;
 use fulmar_flow::{Change, Cursor, Engine};
+use fulmar_types::pipeline::DELTAS_MAX;
 use fulmar_wire::batch::{Batch, BatchBuilder};
 
 /// What a part has besides its bytes: the header of the batch, that of the record, and its key.
@@ -172,12 +173,29 @@ pub struct Rounds {
     begun: Option<u64>,
     /// Deltas before this epoch are not needed.
     keep_from: u64,
+    /// The epochs of the deltas that are needed, those of earlier owners included.
+    kept: Vec<u64>,
 }
 
 impl Rounds {
-    /// How many bytes the slice has that goes with a delta of so many.
-    pub fn slice_bytes(engine: &Engine, delta_bytes: usize) -> usize {
+    /// With the deltas that there are.
+    pub fn of(deltas: impl Iterator<Item = u64>) -> Self {
+        Self { kept: deltas.collect(), ..Self::default() }
+    }
+
+    /// How many bytes the slice has that goes with a delta of so many. Everything, if there are many deltas:
+    /// owners that come and go would else add deltas, and none would ever come around.
+    pub fn slice_bytes(&self, engine: &Engine, delta_bytes: usize) -> usize {
+        if self.kept.len() >= DELTAS_MAX / 2 {
+            return usize::MAX;
+        }
         delta_bytes.max(engine.weight() / SLICES_OF_A_ROUND).max(SLICE_BYTES_MIN)
+    }
+
+    /// A delta was taken, with its slice.
+    pub fn taken(&mut self, epoch: u64) {
+        self.kept.push(epoch);
+        self.kept.retain(|epoch| *epoch >= self.keep_from);
     }
 
     /// Where the next slice begins.
@@ -272,5 +290,9 @@ mod tests {
         assert_eq!(rounds.keep_from(), 4);
         rounds.sliced(9, None);
         assert_eq!(rounds.keep_from(), 9);
+        let mut rounds = Rounds::of(1..=5);
+        rounds.sliced(6, None);
+        rounds.taken(6);
+        assert_eq!(rounds.kept, [6]);
     }
 }

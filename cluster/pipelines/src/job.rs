@@ -164,7 +164,7 @@ impl Job {
             outputs: found.outputs.clone(),
             epoch: found.run.delta_epoch,
             age_ms: found.run.delta_age_ms,
-            rounds: Rounds::default(),
+            rounds: Rounds::of(found.deltas.iter().map(|(epoch, _, _)| *epoch)),
             taken: (0, 0),
             context,
         })
@@ -411,7 +411,7 @@ impl Job {
             task::yield_now().await;
         }
         let delta_bytes = writer.bytes();
-        let slice_bytes = Rounds::slice_bytes(&self.engine, delta_bytes);
+        let slice_bytes = self.rounds.slice_bytes(&self.engine, delta_bytes);
         while writer.bytes() - delta_bytes < slice_bytes {
             let (changes, cursor) = self.engine.slice(self.rounds.cursor(), STEP_BYTES);
             writer.push(&changes);
@@ -422,6 +422,7 @@ impl Job {
             }
             task::yield_now().await;
         }
+        self.rounds.taken(self.epoch);
         (writer.finish(), self.rounds.keep_from())
     }
 }
