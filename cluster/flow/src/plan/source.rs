@@ -8,7 +8,7 @@ use crate::problem::{Position, Problem};
 use crate::sql::cursor::Name;
 use crate::sql::statement::{self, Late, OnError};
 use crate::value::Type;
-use crate::value::json::Path;
+use crate::value::json::{Path, Wanted};
 
 /// Where the value of a column comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Source {
     pub topic: String,
     /// Its columns.
     pub columns: Vec<SourceColumn>,
+    /// What they look at in a payload.
+    pub wanted: Wanted,
     /// What has to hold for a row. NULL holds.
     pub checks: Vec<Expr>,
     /// For a table, its primary key.
@@ -134,7 +136,12 @@ pub fn source(written: &statement::Source) -> Result<Source, Problem> {
         (None, _) => Late::Drop,
     };
     let (name, topic) = (written.name.text.clone(), written.topic.text.clone());
-    let source = Source { name, topic, columns, checks, primary, watermark, on_error, late, at };
+    let wanted = Wanted::of(columns.iter().filter_map(|column| match &column.origin {
+        Origin::Payload(path) => Some(path),
+        _ => None,
+    }));
+    let source =
+        Source { name, topic, columns, wanted, checks, primary, watermark, on_error, late, at };
     if source.beside().any(|topic| topic == source.topic) {
         let found = format!("`{}`, which is read", source.topic);
         return Err(Problem::expected(at, found, "another topic for late and bad records"));

@@ -103,7 +103,9 @@ impl Context<'_> {
 
 /// A row as a payload.
 pub fn object(columns: &[Column], row: &Row) -> Bytes {
-    let mut out = String::from("{");
+    // Enough for most: names, numbers and short texts.
+    let mut out = String::with_capacity(32 * columns.len() + 64);
+    out.push('{');
     for (index, (column, value)) in columns.iter().zip(&row.values).enumerate() {
         out.push_str(if index > 0 { "," } else { "" });
         json::write_text(&column.name, &mut out);

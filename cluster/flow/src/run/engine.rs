@@ -418,9 +418,11 @@ fn assign(windows: Windows, rows: Vec<Row>, node: &Node, context: &mut Context<'
         };
         let mut start = first;
         while start <= last {
-            let mut copy = row.clone();
-            copy.values.push(Value::Timestamp(start));
-            copy.values.push(Value::Timestamp(start + windows.size_ms));
+            let mut values = Vec::with_capacity(row.values.len() + 2);
+            values.extend_from_slice(&row.values);
+            values.push(Value::Timestamp(start));
+            values.push(Value::Timestamp(start + windows.size_ms));
+            let mut copy = Row { values, time: row.time, origin: row.origin.clone() };
             if let Some(origin) = &mut copy.origin {
                 origin.counts &= start == last;
             }

@@ -90,7 +90,12 @@ impl Groups {
     }
 
     fn item(&self, row: &Row) -> Result<Item, Failure> {
-        let mut item = Item { keys: Vec::new(), window: None, arguments: Vec::new() };
+        let (keys, arguments) = (self.grouping.keys.len(), self.grouping.aggregates.len());
+        let mut item = Item {
+            keys: Vec::with_capacity(keys),
+            window: None,
+            arguments: Vec::with_capacity(arguments),
+        };
         let (mut start, mut end) = (None, None);
         for (index, key) in self.grouping.keys.iter().enumerate() {
             let value = eval(key, &row.values)?;

@@ -45,27 +45,31 @@ impl Engine {
     }
 
     fn row(&mut self, index: usize, record: &Arc<Record>, row: Row, batches: &mut [Vec<Row>]) {
-        let mut is_late = false;
-        if let Some(time) = &mut self.times[index] {
-            is_late = time.is_late(row.time);
-            time.see(record.partition, row.time);
+        let (time, mut is_late) = (row.time, false);
+        if let Some(known) = &mut self.times[index] {
+            is_late = known.is_late(time);
+            known.see(record.partition, time);
         }
         let mut was_needed = false;
-        for (reader, batch) in self.readers[index].iter().zip(batches) {
+        // The last reader gets the row itself.
+        let mut left = Some(row);
+        let readers = self.readers[index].len();
+        for (number, (reader, batch)) in self.readers[index].iter().zip(batches).enumerate() {
             if is_late && reader.uses_time {
                 was_needed = true;
                 self.fates.settle((reader.number, record.partition), Fate::Late);
-            } else {
-                let record = Arc::clone(record);
-                let origin = Some(Origin { reader: reader.number, record, counts: true });
-                batch.push(Row { origin, ..row.clone() });
+                continue;
             }
+            let row = if number + 1 == readers { left.take() } else { left.clone() };
+            let Some(row) = row else { continue };
+            let record = Arc::clone(record);
+            let origin = Some(Origin { reader: reader.number, record, counts: true });
+            batch.push(Row { origin, ..row });
         }
         let source = &self.plan.sources[index];
         let is_told = was_needed && !fulmar_host::planted(Plant::LateRowDropped);
         if let (true, Late::To(topic)) = (is_told, &source.late) {
-            let reason =
-                format!("its event time {} is before the watermark", time::format(row.time));
+            let reason = format!("its event time {} is before the watermark", time::format(time));
             let failure = Failure::new(source.at, reason);
             self.late[index].push(beside(source, &topic.text, record, &failure));
         }

@@ -102,19 +102,28 @@ impl<K: Codec + Ord + Clone, V: Codec> Kept<K, V> {
     where
         V: Default,
     {
-        self.changed.insert(key.clone());
-        let mut before = 0;
-        let entry = self.entries.entry(key.clone());
-        let value = entry.and_modify(|value| before = ENTRY_WEIGHT + key.weight() + value.weight());
-        let value = value.or_default();
-        change(value);
-        self.weight += ENTRY_WEIGHT + key.weight() + value.weight();
-        self.weight -= before;
+        self.note(key);
+        if let Some(value) = self.entries.get_mut(key) {
+            let before = value.weight();
+            change(value);
+            self.weight = self.weight + value.weight() - before;
+        } else {
+            let mut value = V::default();
+            change(&mut value);
+            self.put(key.clone(), value);
+        }
+    }
+
+    /// Takes note that an entry has changed. Most change again before anybody asks.
+    fn note(&mut self, key: &K) {
+        if !self.changed.contains(key) {
+            self.changed.insert(key.clone());
+        }
     }
 
     /// Sets an entry.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.changed.insert(key.clone());
+        self.note(&key);
         self.put(key, value)
     }
 
@@ -122,7 +131,7 @@ impl<K: Codec + Ord + Clone, V: Codec> Kept<K, V> {
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let removed = self.take(key);
         if removed.is_some() {
-            self.changed.insert(key.clone());
+            self.note(key);
         }
         removed
     }

@@ -99,7 +99,7 @@ fn payload(source: &Source, value: &[u8]) -> Result<Json, Failure> {
         let reason = format!("the payload is no UTF-8 from byte {} on", error.valid_up_to());
         Failure::new(source.at, reason)
     })?;
-    let json = Json::parse(text).map_err(|error| {
+    let json = Json::parse_wanted(text, &source.wanted).map_err(|error| {
         let before = &text.as_bytes()[..error.at];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
@@ -110,8 +110,10 @@ fn payload(source: &Source, value: &[u8]) -> Result<Json, Failure> {
     })?;
     match json {
         Json::Object(_) => Ok(json),
-        other => {
-            let reason = format!("the payload is {} and no object", shorten(&other.text()));
+        _ => {
+            // Of this not everything was kept.
+            let whole = Json::parse(text).map_or_else(|_| String::new(), |json| json.text());
+            let reason = format!("the payload is {} and no object", shorten(&whole));
             Err(Failure::new(source.at, reason))
         }
     }

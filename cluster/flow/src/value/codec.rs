@@ -45,7 +45,8 @@ pub trait Codec: Sized {
 
     /// As bytes of its own.
     fn bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        // No less than it takes, most of the time.
+        let mut out = Vec::with_capacity(self.weight());
         self.put(&mut out);
         out
     }

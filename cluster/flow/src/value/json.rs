@@ -5,6 +5,7 @@
 //!
 //! Invariant: reading is bounded by the length of the text and by [`DEPTH_MAX`], whatever it holds.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// How deep arrays and objects may lie in each other.
@@ -51,8 +52,14 @@ impl Json {
 
     /// Reads a text that is one value and nothing else.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
+        Self::parse_wanted(text, &Wanted::everything())
+    }
+
+    /// The same, but of objects only the members that are wanted, and of lists that are not wanted as a
+    /// whole, nothing. The text has to be JSON all the same.
+    pub fn parse_wanted(text: &str, wanted: &Wanted) -> Result<Self, Malformed> {
         let mut reader = Reader { text, at: 0 };
-        let value = reader.value(0)?;
+        let value = reader.value(0, Some(wanted))?;
         reader.space();
         match reader.peek() {
             None => Ok(value),
@@ -136,20 +143,29 @@ impl Json {
 /// A text in quotes.
 pub fn write_text(text: &str, out: &mut String) {
     out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if (c as u32) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", c as u32);
+    let mut rest = text;
+    // What has to be escaped is ASCII, so a byte of it is no part of another character.
+    while let Some(at) = rest.bytes().position(is_special) {
+        out.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            control => {
+                let _ = write!(out, "\\u{control:04x}");
             }
-            c => out.push(c),
         }
+        rest = &rest[at + 1..];
     }
+    out.push_str(rest);
     out.push('"');
+}
+
+/// Whether a byte cannot stand in a text as it is.
+fn is_special(byte: u8) -> bool {
+    byte == b'"' || byte == b'\\' || byte < 0x20
 }
 
 /// One step of a path.
@@ -196,12 +212,52 @@ impl Path {
     }
 }
 
+/// What of a value somebody will look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    everything: bool,
+    members: Vec<(Box<str>, Wanted)>,
+}
+
+impl Wanted {
+    fn everything() -> Self {
+        Self { everything: true, members: Vec::new() }
+    }
+
+    /// What some paths lead to.
+    pub fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
+        let mut wanted = Self::default();
+        paths.into_iter().for_each(|path| wanted.add(&path.0));
+        wanted
+    }
+
+    fn add(&mut self, steps: &[Step]) {
+        let Some((Step::Member(name), rest)) = steps.split_first() else {
+            self.everything = true;
+            return;
+        };
+        let known = self.members.iter().position(|(known, _)| known == name);
+        let at = known.unwrap_or(self.members.len());
+        if known.is_none() {
+            self.members.push((name.clone(), Self::default()));
+        }
+        self.members[at].1.add(rest);
+    }
+
+    fn member(&self, name: &str) -> Option<&Self> {
+        if self.everything {
+            return Some(self);
+        }
+        self.members.iter().find(|(known, _)| **known == *name).map(|(_, wanted)| wanted)
+    }
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -222,16 +278,23 @@ impl Reader<'_> {
         is_there
     }
 
-    fn value(&mut self, depth: usize) -> Result<Json, Malformed> {
+    /// The next value; NULL if nobody wants it.
+    fn value(&mut self, depth: usize, wanted: Option<&Wanted>) -> Result<Json, Malformed> {
         self.space();
         if depth > DEPTH_MAX {
             return Err(self.expected("at most 64 levels"));
         }
         match self.peek() {
-            Some(b'"') => Ok(Json::String(self.string()?)),
-            Some(b'{') => self.object(depth),
-            Some(b'[') => self.array(depth),
-            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'"') => {
+                let text = self.string()?;
+                Ok(wanted.map_or(Json::Null, |_| Json::String(text.into())))
+            }
+            Some(b'{') => self.object(depth, wanted),
+            Some(b'[') => self.array(depth, wanted),
+            Some(b'-' | b'0'..=b'9') => {
+                let digits = self.number()?;
+                Ok(wanted.map_or(Json::Null, |_| Json::Number(digits.into())))
+            }
             _ => {
                 for (word, value) in
                     [("null", Json::Null), ("true", Json::Bool(true)), ("false", Json::Bool(false))]
@@ -246,7 +309,7 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Json, Malformed> {
+    fn object(&mut self, depth: usize, wanted: Option<&Wanted>) -> Result<Json, Malformed> {
         self.at += 1;
         let mut members = Vec::new();
         self.space();
@@ -263,7 +326,11 @@ impl Reader<'_> {
             if !self.take(b':') {
                 return Err(self.expected("a colon"));
             }
-            members.push((name, self.value(depth + 1)?));
+            let inner = wanted.and_then(|wanted| wanted.member(&name));
+            let value = self.value(depth + 1, inner)?;
+            if inner.is_some() {
+                members.push((name.into(), value));
+            }
             self.space();
             if self.take(b'}') {
                 return Ok(Json::Object(members));
@@ -274,15 +341,19 @@ impl Reader<'_> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Json, Malformed> {
+    fn array(&mut self, depth: usize, wanted: Option<&Wanted>) -> Result<Json, Malformed> {
         self.at += 1;
         let mut elements = Vec::new();
         self.space();
         if self.take(b']') {
             return Ok(Json::Array(elements));
         }
+        let inner = wanted.filter(|wanted| wanted.everything);
         loop {
-            elements.push(self.value(depth + 1)?);
+            let element = self.value(depth + 1, inner)?;
+            if inner.is_some() {
+                elements.push(element);
+            }
             self.space();
             if self.take(b']') {
                 return Ok(Json::Array(elements));
@@ -301,7 +372,7 @@ impl Reader<'_> {
         if begun == self.at { Err(self.expected("a digit")) } else { Ok(()) }
     }
 
-    fn number(&mut self) -> Result<Json, Malformed> {
+    fn number(&mut self) -> Result<&'a str, Malformed> {
         let begun = self.at;
         self.take(b'-');
         if !self.take(b'0') {
@@ -314,27 +385,27 @@ impl Reader<'_> {
             let _ = self.take(b'+') || self.take(b'-');
             self.digits()?;
         }
-        Ok(Json::Number(self.text[begun..self.at].into()))
+        Ok(&self.text[begun..self.at])
     }
 
-    fn string(&mut self) -> Result<Box<str>, Malformed> {
+    fn string(&mut self) -> Result<Cow<'a, str>, Malformed> {
         self.at += 1;
-        let mut text = String::new();
+        let mut text = Cow::Borrowed("");
         loop {
             let rest = &self.text[self.at..];
-            let plain = rest.find(|c: char| c == '"' || c == '\\' || (c as u32) < 0x20);
-            let Some(plain) = plain else {
+            let Some(plain) = rest.bytes().position(is_special) else {
                 self.at = self.text.len();
                 return Err(self.expected("a closing quote"));
             };
-            text.push_str(&rest[..plain]);
+            // Nothing is copied unless something is escaped.
+            text += &rest[..plain];
             self.at += plain;
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(text.into());
+                    return Ok(text);
                 }
-                Some(b'\\') => text.push(self.escape()?),
+                Some(b'\\') => text.to_mut().push(self.escape()?),
                 _ => return Err(self.expected("no bare control character")),
             }
         }
@@ -394,6 +465,21 @@ mod tests {
 
     fn json(text: &str) -> Json {
         Json::parse(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_kept_and_all_of_it_has_to_be_json() {
+        let paths = ["$.a", "$.b.c", "$.d[1].e"].map(|path| Path::parse(path).expect("a path"));
+        let wanted = Wanted::of(&paths);
+        let text = r#"{"x":[1,{"y":2}],"a":{"z":null},"b":{"c":"\u0041","f":7},"d":[0,{"e":1}],"b":{"c":"\""}}"#;
+        let kept = Json::parse_wanted(text, &wanted).expect("JSON");
+        assert_eq!(kept.text(), r#"{"a":{"z":null},"b":{"c":"A"},"d":[0,{"e":1}],"b":{"c":"\""}}"#);
+        for path in &paths {
+            assert_eq!(kept.at(path), json(text).at(path));
+        }
+        for broken in [r#"{"x":[1,],"a":1}"#, r#"{"x":"\q"}"#, r#"{"x":01}"#] {
+            assert_eq!(Json::parse_wanted(broken, &wanted), Json::parse(broken));
+        }
     }
 
     #[test]

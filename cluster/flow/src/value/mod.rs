@@ -20,7 +20,7 @@ use decimal::{Decimal, PRECISION_MAX};
 use double::Double;
 use json::Json;
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// What a column or an expression may hold.
@@ -142,7 +142,9 @@ impl Value {
             Self::Varchar(text) => json::write_text(text, out),
             Self::Timestamp(ms) => json::write_text(&time::format(*ms), out),
             Self::Json(value) => value.write(out),
-            other => out.push_str(&other.to_string()),
+            other => {
+                let _ = write!(out, "{other}");
+            }
         }
     }
 
