@@ -51,10 +51,12 @@ impl Codec for Group {
     }
 }
 
-/// A row, computed as far as a group needs it.
+/// A row, computed as far as a group needs it: for one after the other, so that it is made once.
+#[derive(Default)]
 struct Item {
-    keys: Vec<Value>,
-    window: Option<(i64, i64)>,
+    /// Its keys, and its window if it has one.
+    place: Place,
+    has_window: bool,
     arguments: Vec<Value>,
 }
 
@@ -81,21 +83,19 @@ impl Groups {
 
     /// Rows go in.
     pub fn rows(&mut self, rows: Vec<Row>, context: &mut Context<'_>) {
+        let mut item = Item::default();
         for row in rows {
-            match self.item(&row) {
-                Ok(item) => self.take(&row, item, context),
+            match self.fill(&mut item, &row) {
+                Ok(()) => self.take(&row, &mut item, context),
                 Err(failure) => context.fail(&row, &failure),
             }
         }
     }
 
-    fn item(&self, row: &Row) -> Result<Item, Failure> {
-        let (keys, arguments) = (self.grouping.keys.len(), self.grouping.aggregates.len());
-        let mut item = Item {
-            keys: Vec::with_capacity(keys),
-            window: None,
-            arguments: Vec::with_capacity(arguments),
-        };
+    fn fill(&self, item: &mut Item, row: &Row) -> Result<(), Failure> {
+        let (_, (_, keys)) = &mut item.place;
+        keys.clear();
+        item.arguments.clear();
         let (mut start, mut end) = (None, None);
         for (index, key) in self.grouping.keys.iter().enumerate() {
             let value = eval(key, &row.values)?;
@@ -103,10 +103,11 @@ impl Groups {
                 Value::Timestamp(ms) if index == self.grouping.start => start = Some(ms),
                 Value::Timestamp(ms) if index == self.grouping.end => end = Some(ms),
                 _ if index == self.grouping.start || index == self.grouping.end => {}
-                value => item.keys.push(value),
+                value => keys.push(value),
             }
         }
-        item.window = start.zip(end);
+        item.has_window = start.is_some() && end.is_some();
+        (item.place.0, item.place.1.0) = (end.unwrap_or_default(), start.unwrap_or_default());
         if let Some(gap_ms) = self.grouping.session_gap_ms {
             let is_date = row.time.checked_add(gap_ms).and_then(time::in_range).is_some();
             if !is_date {
@@ -121,35 +122,32 @@ impl Groups {
                 None => Value::Boolean(true),
             });
         }
-        Ok(item)
+        Ok(())
     }
 
-    fn take(&mut self, row: &Row, item: Item, context: &mut Context<'_>) {
+    fn take(&mut self, row: &Row, item: &mut Item, context: &mut Context<'_>) {
         let held = place(row.origin.as_ref());
         context.fates.hold(held);
-        match (self.grouping.session_gap_ms, item.window) {
-            (Some(gap_ms), _) => self.take_session(row, item, gap_ms),
-            (None, Some((start, end))) => {
-                let (grouping, arguments) = (&self.grouping, item.arguments);
-                self.windows.change(&(end, (start, item.keys)), |group| {
-                    add(grouping, group, row, arguments);
-                });
-            }
-            (None, None) => {
-                // A window of NULL, which only an outer join can make, ends never.
-                context.fates.release(held);
-                context.fates.settle_row(row.origin.as_ref(), Fate::Filtered);
-            }
+        if let Some(gap_ms) = self.grouping.session_gap_ms {
+            self.take_session(row, item, gap_ms);
+        } else if item.has_window {
+            let (grouping, arguments) = (&self.grouping, &mut item.arguments);
+            self.windows.change(&item.place, |group| add(grouping, group, row, arguments));
+        } else {
+            // A window of NULL, which only an outer join can make, ends never.
+            context.fates.release(held);
+            context.fates.settle_row(row.origin.as_ref(), Fate::Filtered);
         }
     }
 
     /// A row makes a session, and joins it with all that it touches.
-    fn take_session(&mut self, row: &Row, item: Item, gap_ms: i64) {
+    fn take_session(&mut self, row: &Row, item: &mut Item, gap_ms: i64) {
+        let keys = std::mem::take(&mut item.place.1.1);
         let (mut start, mut end) = (row.time, row.time + gap_ms);
         let mut touched = Vec::new();
         // Sessions of a key lie apart, so those that touch lie in a row, and the first of them begins
         // before this one ends.
-        let range = (item.keys.clone(), i64::MIN)..=(item.keys.clone(), end);
+        let range = (keys.clone(), i64::MIN)..=(keys.clone(), end);
         for (place, (other_end, _)) in self.sessions.entries().range(range).rev() {
             if *other_end < start {
                 break;
@@ -165,8 +163,8 @@ impl Groups {
                 merge(&self.grouping, &mut merged, group);
             }
         }
-        add(&self.grouping, &mut merged, row, item.arguments);
-        let place = (item.keys, start);
+        add(&self.grouping, &mut merged, row, &mut item.arguments);
+        let place = (keys, start);
         self.due.insert((end, place.clone()));
         self.sessions.insert(place, (end, merged));
     }
@@ -186,9 +184,7 @@ impl Groups {
             if closed > most {
                 return (rows, false);
             }
-            let place = place.clone();
-            if let Some(group) = self.windows.remove(&place) {
-                let (end, (start, keys)) = place;
+            if let Some(((end, (start, keys)), group)) = self.windows.pop_first() {
                 let row = self.close((start, end), keys, &group, context);
                 if fulmar_host::planted(Plant::WindowFiresTwice) {
                     rows.extend(row.clone());
@@ -264,11 +260,11 @@ impl Groups {
     }
 }
 
-fn add(grouping: &Grouping, group: &mut Group, row: &Row, arguments: Vec<Value>) {
+fn add(grouping: &Grouping, group: &mut Group, row: &Row, arguments: &mut Vec<Value>) {
     if group.folds.is_empty() {
         group.folds = grouping.aggregates.iter().map(Folded::new).collect();
     }
-    let aggregates = grouping.aggregates.iter().zip(arguments);
+    let aggregates = grouping.aggregates.iter().zip(arguments.drain(..));
     for (fold, (aggregate, argument)) in group.folds.iter_mut().zip(aggregates) {
         fold.add(aggregate.fold, argument, row.time);
     }

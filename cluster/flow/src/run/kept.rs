@@ -123,7 +123,8 @@ impl<K: Codec + Ord + Clone, V: Codec> Kept<K, V> {
 
     /// Sets an entry.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        self.note(&key);
+        // Most are new.
+        self.changed.insert(key.clone());
         self.put(key, value)
     }
 
@@ -134,6 +135,14 @@ impl<K: Codec + Ord + Clone, V: Codec> Kept<K, V> {
             self.note(key);
         }
         removed
+    }
+
+    /// Removes the first entry.
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        let (key, value) = self.entries.pop_first()?;
+        self.weight -= ENTRY_WEIGHT + key.weight() + value.weight();
+        self.note(&key);
+        Some((key, value))
     }
 
     fn put(&mut self, key: K, value: V) -> Option<V> {

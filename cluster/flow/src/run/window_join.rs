@@ -8,6 +8,7 @@ use super::record::Row;
 use crate::eval::{Failure, eval};
 use crate::plan::Joining;
 use crate::value::Value;
+use std::ops::Bound;
 
 /// End and start of a window, the keys, the side, and the number of the row among those.
 type Place = ((i64, i64), (Vec<Value>, (u8, u64)));
@@ -59,9 +60,13 @@ impl WindowJoin {
             // A window of NULL, which only an outer join can make.
             return Ok(None);
         };
-        let at = |number| ((*end, *start), (keys.clone(), (side as u8, number)));
-        let last = self.rows.entries().range(at(0)..=at(u64::MAX)).next_back();
-        Ok(Some(at(last.map_or(0, |((_, (_, (_, number))), _)| number + 1))))
+        let mut at = ((*end, *start), (keys, (side as u8, u64::MAX)));
+        let before = self.rows.entries().range((Bound::Unbounded, Bound::Included(&at)));
+        let last = before.map(|(place, _)| place).next_back();
+        let is_like =
+            |place: &&Place| place.0 == at.0 && place.1.0 == at.1.0 && place.1.1.0 == side as u8;
+        at.1.1.1 = last.filter(is_like).map_or(0, |place| place.1.1.1 + 1);
+        Ok(Some(at))
     }
 
     /// Windows that end at the watermark or before it are over; about so many pairs come out now. Whether
@@ -81,18 +86,16 @@ impl WindowJoin {
             }
             let (window, keys) = (first.0, first.1.0.clone());
             let mut sides: [Vec<Vec<Value>>; 2] = [Vec::new(), Vec::new()];
-            let of_group =
-                (window, (keys.clone(), (0, 0)))..=(window, (keys.clone(), (1, u64::MAX)));
-            let places: Vec<Place> =
-                self.rows.entries().range(of_group).map(|(place, _)| place.clone()).collect();
-            seen += places.len();
-            for place in places {
-                if let Some((values, record)) = self.rows.remove(&place) {
-                    if let Some(record) = record {
-                        context.fates.absorb(record, 1);
-                    }
-                    sides[usize::from(place.1.1.0)].push(values);
+            while let Some((place, _)) = self.rows.entries().first_key_value()
+                && place.0 == window
+                && place.1.0 == keys
+                && let Some((place, (values, record))) = self.rows.pop_first()
+            {
+                seen += 1;
+                if let Some(record) = record {
+                    context.fates.absorb(record, 1);
                 }
+                sides[usize::from(place.1.1.0)].push(values);
             }
             let is_equal = !keys.iter().any(Value::is_null);
             let [left, right] = sides;
