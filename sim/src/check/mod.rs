@@ -24,6 +24,7 @@ mod node_log;
 mod queues_bounded;
 mod sealed_equal;
 mod stops_have_cause;
+mod takeovers_equal;
 mod topics_current;
 mod votes_kept;
 
@@ -147,6 +148,7 @@ impl Default for Checks {
                 Box::<forks_have_cause::ForksHaveCause>::default(),
                 Box::<link_protocol::LinkProtocol>::default(),
                 Box::<epochs_agree::EpochsAgree>::default(),
+                Box::<takeovers_equal::TakeoversEqual>::default(),
             ],
             violation: None,
             put_back: BTreeMap::new(),

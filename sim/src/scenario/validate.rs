@@ -11,7 +11,7 @@ use super::param::Written;
 use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
-use super::workload::{Mirror, Policy, TopicName, Workload};
+use super::workload::{Mirror, Pipeline, Policy, TopicName, Workload};
 use fulmar_types::units::HumanDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -32,6 +32,8 @@ const RETENTION_FOR_MAX: HumanDuration = HumanDuration::from_millis(10_000);
 const CLIENTS_MAX: u32 = 64;
 const PARTITIONS_MAX: u32 = 64;
 const BATCH_RECORDS_MAX: u32 = 1_000;
+/// The reference numbers devices by a byte.
+const DEVICES_MAX: u32 = 255;
 const BATCH_BYTES_MAX: u64 = 256 << 10;
 
 /// Numbers of one workload that would hang or exhaust the run.
@@ -96,6 +98,10 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         Workload::Secrets(secrets) => within("batch_records", secrets.batch_records, 100),
         Workload::Mirror(of) => mirror(of, fields),
         Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
+        Workload::Pipeline(pipeline) => {
+            within("devices", pipeline.devices, DEVICES_MAX)?;
+            within("partitions", pipeline.partitions, PARTITIONS_MAX)
+        }
     }
 }
 
@@ -224,7 +230,13 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             Workload::Stranger(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
             Workload::Secrets(of) => linked(scenario, (&of.to, &of.site), value.span())?,
             Workload::Impostor(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
-            Workload::Produce(_) | Workload::ListTopics(_) | Workload::TopicChurn(_) => {}
+            Workload::Produce(_)
+            | Workload::ListTopics(_)
+            | Workload::TopicChurn(_)
+            | Workload::Pipeline(Pipeline { copied_to: None, .. }) => {}
+            Workload::Pipeline(Pipeline { copied_to: Some(to), site, .. }) => {
+                linked(scenario, (to, site), value.span())?;
+            }
         }
     }
     checked(scenario, file, produced)

@@ -5,7 +5,7 @@
 
 use super::fields::{Value, expected};
 use super::param::{Draw, Param, Printed, kinds, quoted, words};
-use super::quantity::{Count, Mix, Rate, Span};
+use super::quantity::{Count, Mix, Probability, Rate, Span};
 use super::source::Problem;
 use super::target::{SiteName, Sites};
 use fulmar_types::units::{HumanDuration, HumanSize};
@@ -125,6 +125,28 @@ words! {
         /// Nothing: what comes has to wait.
         Block = "block",
     }
+}
+
+words! {
+    /// What a pipeline does with its rows.
+    enum Does, "thing that a pipeline does" {
+        /// Row by row.
+        Plain = "plain",
+        /// A join with a table.
+        Enrich = "enrich",
+        /// Groups in windows that follow one another.
+        Tumble = "tumble",
+        /// Groups in windows that overlap.
+        Hop = "hop",
+        /// Groups in sessions.
+        Session = "session",
+        /// Windows of two streams, joined.
+        Join = "join",
+    }
+}
+
+fn one_in_twenty() -> Probability {
+    Probability::from_ppm(50_000).expect("it is less than one")
 }
 
 kinds! {
@@ -269,6 +291,40 @@ kinds! {
         connections = "connections": Span<Count>, or Span::fixed(Count::of(4));
         /// Reads per second.
         rate = "rate": Span<Rate>;
+    }
+
+    /// A pipeline runs at a site, over records that clients append for it. What it has given is compared with
+    /// what the reference gives over the epochs that the site has logged.
+    Pipeline = "pipeline" {
+        /// The site.
+        site = "site": SiteName;
+        /// The pipeline; the names of its topics begin with it.
+        name = "name": TopicName;
+        /// What it does; drawn from the seed if left out.
+        does = "does": Option<Does>, or None;
+        /// Records per second of all its inputs together.
+        rate = "rate": Span<Rate>;
+        /// Partitions of the stream that it reads.
+        partitions = "partitions": Span<Count>, or Span::fixed(Count::of(3));
+        /// How much later than others a record may come.
+        delay = "delay": Span<HumanDuration>, or Span::fixed(HumanDuration::from_millis(1_000));
+        /// After which silence a partition does not hold the others up; never if left out.
+        idle = "idle": Option<Span<HumanDuration>>, or None;
+        /// For how long a partition falls silent, again and again; never if left out.
+        silent = "silent": Option<Span<HumanDuration>>, or None;
+        /// How many records come too late.
+        late = "late": Span<Probability>, or Span::fixed(one_in_twenty());
+        /// How many records are no rows.
+        bad = "bad": Span<Probability>, or Span::fixed(one_in_twenty());
+        /// How many devices the rows are of.
+        devices = "devices": Span<Count>, or Span::fixed(Count::of(5));
+        /// For how long the records of the inputs are kept at least; for good if left out.
+        retention = "retention": Option<Span<HumanDuration>>, or None;
+        /// The site that has copies of the outputs; a workload of kind `mirror` links the two. They may go
+        /// there because the inputs may.
+        copied_to = "copied_to": Option<SiteName>, or None;
+        /// How long the pipeline waits at least between two commits.
+        latency = "latency": Span<HumanDuration>, or Span::fixed(HumanDuration::from_millis(50));
     }
 
     /// Clients append records with secrets in them, which the rule of the topic withholds: canaries in

@@ -46,7 +46,7 @@ pub(super) async fn finish(
         return violated(shared).unwrap_or_else(|| liveness("read_back", text));
     }
     stage.sink.say(stage.machines.now_ns(), || "everything is read back".to_owned());
-    if let Some(verdict) = workloads.compare_mirrors(deadline).await {
+    if let Some(verdict) = workloads.compare(deadline).await {
         return violated(shared).unwrap_or(verdict);
     }
     let late = urgent(stage, shared, workloads, healed);

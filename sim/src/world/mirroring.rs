@@ -13,6 +13,7 @@ use super::forks;
 use super::line::{self, Line};
 use super::lines::{Copy, Lines, Pair, Watching};
 use super::marking::{self, Marked};
+use super::pipelines::Pipelines;
 use super::reading::{Reader, Sizes};
 use super::rules::{Rules, Turning};
 use super::stage::Stage;
@@ -88,7 +89,7 @@ impl Mirrors {
             _ => None,
         });
         Self {
-            others: others.collect(),
+            others: others.chain(Pipelines::copies(workloads)).collect(),
             mirrors: mirrors.collect(),
             impostors: impostors.collect(),
             seen: Seen::default(),

@@ -18,6 +18,8 @@
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
+//! | `pipelines` | what pipelines read, and what they have to give |
+//! | `whole` | whole partitions, read from front to back |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
 //! | [`ending`] | healing, converging, reading back, judging |
@@ -36,6 +38,7 @@ mod line;
 mod lines;
 mod marking;
 mod mirroring;
+mod pipelines;
 mod reading;
 mod rules;
 mod secrets;
@@ -43,6 +46,7 @@ pub mod series;
 pub mod sink;
 pub mod stage;
 mod stranger;
+mod whole;
 pub mod workload;
 
 use crate::history::History;

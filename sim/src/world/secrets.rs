@@ -18,13 +18,13 @@
 use super::eavesdrop::{CANARY, Eavesdropper, MARKER, TOKEN_DIGITS};
 use super::foreign::request;
 use super::mirroring::region;
+use super::whole::{end, whole};
 use super::workload::Workloads;
 use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::Secrets;
 use crate::scenario::{Drawn, Workload};
-use fulmar_client::fetch::Fetch;
-use fulmar_client::{Cluster, OffsetAt, ReadRecord, Target, TopicPartition};
+use fulmar_client::{Cluster, ReadRecord, TopicPartition};
 use fulmar_host::time;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
@@ -313,30 +313,4 @@ fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
         _ => (json, Fate::Goes { n, open, town, ids }),
     };
     Made { key, trace, user, value, fate }
-}
-
-async fn end(cluster: &Cluster, of: &TopicPartition) -> Option<Offset> {
-    cluster.find_offset(of, OffsetAt::Latest, LIMIT).await.ok()?.offset
-}
-
-/// Every record of a partition up to an offset, if all of it can be read now.
-async fn whole(
-    cluster: &Cluster,
-    of: &TopicPartition,
-    end: Offset,
-) -> Option<BTreeMap<Offset, ReadRecord>> {
-    let mut read = BTreeMap::new();
-    let mut at = cluster.find_offset(of, OffsetAt::Earliest, LIMIT).await.ok()?.offset?;
-    while at < end {
-        let fetch = Fetch { max_wait: Duration::ZERO, ..Fetch::new(of.clone(), at) };
-        let fetched = cluster.fetch(Target::Leader, &fetch, LIMIT).await.ok()?;
-        let records = fetched.records().ok()?;
-        // What is withheld at the end is no record, and never comes.
-        if fetched.next_offset() == at {
-            return (fetched.high_watermark >= end).then_some(read);
-        }
-        at = fetched.next_offset();
-        read.extend(records.into_iter().map(|record| (record.offset, record)));
-    }
-    Some(read)
 }

@@ -64,6 +64,8 @@ struct State {
     /// Who owns which pipeline, with his number.
     owners: BTreeMap<(u16, String), (u64, Option<NodeId>)>,
     epochs: BTreeMap<(u16, String), EpochLog>,
+    /// What the harness compared, by the name of the check.
+    compared: BTreeMap<&'static str, u64>,
     exits: VecDeque<Exit>,
     text: Option<String>,
     harness_error: Option<String>,
@@ -211,6 +213,11 @@ impl Sink {
         *self.state().probes.entry(probe.name()).or_default() += 1;
     }
 
+    /// Notes how much the harness compared for a check of its own.
+    pub fn compared(&self, check: &'static str, count: u64) {
+        *self.state().compared.entry(check).or_default() += count;
+    }
+
     /// Notes how much of the line from one site to another was used.
     pub fn line_used(&self, (from, to): (&SiteName, &SiteName), used: LineUse) {
         self.state().lines.insert(format!("{from} to {to}"), used);
@@ -271,6 +278,7 @@ impl Sink {
             .checks
             .compared()
             .into_iter()
+            .chain(state.compared.iter().map(|(name, count)| (*name, *count)))
             .map(|(name, count)| (name.to_owned(), count))
             .collect();
         report.trace_hash = self.trace.digest().to_string();

@@ -9,6 +9,7 @@
 
 use super::line::Line;
 use super::mirroring::{Mirrors, later};
+use super::pipelines::Pipelines;
 use super::reading::Reader;
 use super::secrets::Secrecy;
 use super::series::Series;
@@ -73,6 +74,7 @@ pub struct Workloads {
     mirrors: Mirrors,
     welcomed: Welcomed,
     secrecy: Secrecy,
+    pipelines: Pipelines,
 }
 
 /// More clients than any scenario has: each holds a permit while it works.
@@ -93,6 +95,7 @@ impl Workloads {
             mirrors,
             welcomed: Welcomed::default(),
             secrecy: Secrecy::new(&stage.drawn.workloads),
+            pipelines: Pipelines::new(&stage.drawn.workloads, stage.drawn.stream_seed),
             stage,
             history,
             series,
@@ -127,6 +130,7 @@ impl Workloads {
         self.stage.machines.network().meter(LINK_PORT, nodes);
         self.mirrors.lay_down(self).await;
         self.secrecy.lay_down(self).await;
+        self.pipelines.lay_down(self).await;
     }
 
     /// The partitions of a topic that somebody produces to.
@@ -151,15 +155,18 @@ impl Workloads {
     }
 
     /// Whether no stranger was welcomed; then compares the mirrors with their origins, which have been
-    /// read back.
-    pub(super) async fn compare_mirrors(&self, deadline_ns: u64) -> Option<Verdict> {
+    /// read back, and what pipelines gave with the reference.
+    pub(super) async fn compare(&self, deadline_ns: u64) -> Option<Verdict> {
         if let Some(verdict) = self.welcomed.verdict() {
             return Some(verdict);
         }
         let deadline_ns = later(deadline_ns, &self.stage);
-        match self.mirrors.compare(self, deadline_ns).await {
+        if let Some(verdict) = self.mirrors.compare(self, deadline_ns).await {
+            return Some(verdict);
+        }
+        match self.secrecy.verdict(self, deadline_ns).await {
             Some(verdict) => Some(verdict),
-            None => self.secrecy.verdict(self, deadline_ns).await,
+            None => self.pipelines.verdict(self, deadline_ns).await,
         }
     }
 
@@ -215,6 +222,7 @@ impl Workloads {
                 Workload::Stranger(stranger) => (&stranger.site, 1),
                 Workload::Impostor(impostor) => (&impostor.site, 1),
                 Workload::Secrets(secrets) => (&secrets.site, 1),
+                Workload::Pipeline(pipeline) => (&pipeline.site, 1),
             };
             for index in 0..clients.max(1) {
                 let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
@@ -296,6 +304,14 @@ impl Workloads {
             Workload::Mirror(mirror) => self.start_mirror(&mirror, client),
             Workload::Impostor(impostor) => self.start_impostor(impostor, client),
             Workload::Stranger(stranger) => self.start_stranger(stranger, client),
+            Workload::Pipeline(pipeline) => {
+                let piping = self.pipelines.piping(&pipeline);
+                let stop = client.stop.clone();
+                let stopped = move || stop.load(Ordering::Relaxed);
+                let remembering = piping.clone().remember(self.cluster(&site), stopped.clone());
+                self.on_client_machine(&site, remembering);
+                self.on_client_machine(&site, piping.run(client.cluster, client.prng, stopped));
+            }
             Workload::Secrets(secrets) => {
                 let keeping = self.secrecy.keeping(&secrets);
                 let stop = client.stop.clone();

@@ -401,8 +401,8 @@ impl State {
             Some(parts) if (parts.fence, parts.epoch) == (at.fence, at.epoch) => {
                 Parts { end, ..parts }
             }
-            Some(parts) if parts.fence != at.fence && planted(Plant::DeltaOfOtherFenceTaken) => {
-                parts
+            Some(parts) if planted(Plant::DeltaOfOtherFenceTaken) => {
+                Parts { fence: at.fence, epoch: at.epoch, end, ..parts }
             }
             _ => Parts { fence: at.fence, epoch: at.epoch, first, end },
         };
@@ -419,12 +419,9 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         let run = self.delta_of(at)?;
         let next = self.known(self.internal(&at.pipeline).1).next;
-        let parts = run.parts.filter(|parts| {
-            let of_this = (parts.fence, parts.epoch) == (at.fence, at.epoch);
-            of_this || planted(Plant::DeltaOfOtherFenceTaken)
-        });
+        let parts = run.parts.filter(|parts| (parts.fence, parts.epoch) == (at.fence, at.epoch));
         let written = parts.map_or((next, next), |parts| (parts.first, parts.end));
-        if written != (first, end) && !planted(Plant::DeltaOfOtherFenceTaken) {
+        if written != (first, end) {
             return Err(Refusal::UnexpectedPart { first: written.0, end: written.1 });
         }
         if at.epoch == run.epoch && run.appends_missing() > 0 {

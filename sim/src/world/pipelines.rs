@@ -1,0 +1,566 @@
+//! Pipelines: clients append what they read, and at the end it is compared what they gave.
+//!
+//! ```text
+//! NAME.in        rows of a stream: some too late, some no rows, partitions that fall silent
+//! NAME.devices   versions of a table
+//!        |  the pipeline, in the nodes
+//! NAME.out, NAME.dead, NAME.late
+//! ```
+//!
+//! What they have to give is what the reference (`tests/reference`) says, over the records that are in the
+//! inputs at the end and the epochs that the nodes said they committed.
+//!
+//! Invariants checked here: every output has the records of the reference, in its order, each once
+//! (`pipeline_exact`); after everything has healed all input is read, and all output there
+//! (`pipeline_converges`).
+
+use super::mirroring::region;
+use super::stage::Stage;
+use super::whole::{end, since, whole};
+use super::workload::Workloads;
+use crate::epochs::{EpochLog, Part};
+use crate::prng::Prng;
+use crate::report::Verdict;
+use crate::scenario::workload::{Does, Pipeline};
+use crate::scenario::{Drawn, SiteName, Workload};
+use bytes::Bytes;
+use fulmar_client::admin::CreateTopicError;
+use fulmar_client::{
+    Cluster, Outcome, PipelineSettings, Producer, ProducerSettings, ReadRecord, TopicPartition,
+    WriteRecord,
+};
+use fulmar_reference::model::{self, Came};
+use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows, partition_of};
+use fulmar_types::event::RecordRange;
+use fulmar_types::rule::RuleDefinition;
+use fulmar_types::{Offset, PartitionIndex, TopicId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How long one attempt at anything may take.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// How often the harness looks whether a pipeline has come to its end.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Records that a client may have under way.
+const IN_FLIGHT: usize = 64;
+
+/// The event time at the start, in milliseconds: what comes too early is still after 1970.
+const TIME_ZERO_MS: i64 = 20_000;
+
+/// More than this are many.
+const DEVICES_MANY: u32 = 50;
+
+/// One record of the table for so many of the stream.
+const ROWS_PER_DEVICE: u64 = 12;
+
+/// A partition is silent for a part of the time, between two times in which it is not.
+const SILENT_ONE_IN: u64 = 400;
+
+const INPUTS: [&str; 2] = ["in", "devices"];
+const OUTPUTS: [&str; 3] = ["out", "dead", "late"];
+
+/// A site that has the outputs, and how their names begin there.
+type Place = (Cluster, String);
+
+/// What is in the inputs.
+type Rows = BTreeMap<Part, BTreeMap<Offset, ReadRecord>>;
+
+/// A pipeline of a run.
+#[derive(Clone)]
+pub(super) struct Piping {
+    of: Pipeline<Drawn>,
+    case: Case,
+    /// What was appended to the stream, by its payload.
+    made: Arc<Mutex<BTreeMap<Vec<u8>, Input>>>,
+    /// What was in the inputs at any time: it may have expired since.
+    remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
+}
+
+/// All pipelines of a run.
+#[derive(Default)]
+pub(super) struct Pipelines {
+    all: Vec<Piping>,
+}
+
+impl Pipelines {
+    pub(super) fn new(workloads: &[Workload<Drawn>], stream_seed: u64) -> Self {
+        let all = workloads.iter().filter_map(|workload| match workload {
+            Workload::Pipeline(of) => Some(Piping {
+                of: of.clone(),
+                case: case(of, &mut Prng::new(stream_seed, &format!("pipeline/{}", of.name))),
+                made: Arc::default(),
+                remembered: Arc::default(),
+            }),
+            _ => None,
+        });
+        Self { all: all.collect() }
+    }
+
+    /// The pipeline of a workload.
+    pub(super) fn piping(&self, of: &Pipeline<Drawn>) -> Piping {
+        let is_it = |piping: &&Piping| piping.of.name == of.name && piping.of.site == of.site;
+        self.all.iter().find(is_it).expect("made from the same scenario").clone()
+    }
+
+    /// Creates the topics, and deploys the pipelines.
+    pub(super) async fn lay_down(&self, workloads: &Workloads) {
+        for piping in &self.all {
+            let cluster = workloads.cluster(&piping.of.site);
+            for (topic, partitions) in piping.topics() {
+                while !piping.create(&cluster, &topic, partitions).await {
+                    madsim::time::sleep(LOOK).await;
+                }
+            }
+            while !piping.let_go(&cluster).await || !piping.deploy(&cluster).await {
+                madsim::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// The copies that there are of outputs, and of what they are made of: the site and the topic there.
+    pub(super) fn copies(
+        workloads: &[Workload<Drawn>],
+    ) -> impl Iterator<Item = (SiteName, String)> {
+        workloads
+            .iter()
+            .filter_map(|workload| match workload {
+                Workload::Pipeline(of) => of.copied_to.clone().map(|to| (to, of)),
+                _ => None,
+            })
+            .flat_map(|(to, of)| {
+                let copy = move |name| (to.clone(), format!("{}.{}.{name}", of.site, of.name));
+                INPUTS.into_iter().chain(OUTPUTS).map(copy)
+            })
+    }
+
+    /// What is wrong with what they gave, once everything has healed.
+    pub(super) async fn verdict(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
+        for piping in &self.all {
+            let at_home = (workloads.cluster(&piping.of.site), String::new());
+            let away = piping.of.copied_to.as_ref();
+            let away = away.map(|to| (workloads.cluster(to), format!("{}.", piping.of.site)));
+            let places: Vec<Place> = [at_home].into_iter().chain(away).collect();
+            if let Some(verdict) = piping.compare(&places, workloads.stage(), deadline_ns).await {
+                return Some(verdict);
+            }
+        }
+        None
+    }
+}
+
+/// What a pipeline does; what the scenario leaves open is drawn.
+fn case(of: &Pipeline<Drawn>, prng: &mut Prng) -> Case {
+    let all = [Does::Plain, Does::Enrich, Does::Tumble, Does::Hop, Does::Session, Does::Join];
+    let does = of.does.unwrap_or_else(|| *prng.pick(&all).expect("there are six"));
+    let (by_key, having, keeps) = (prng.below(2) == 0, prng.below(3), prng.below(2) == 0);
+    // Many devices are there to make large epochs and a large state of.
+    let has_many = of.devices.get() > DEVICES_MANY;
+    let (by_key, having) = if has_many { (true, 0) } else { (by_key, having) };
+    let windows = match does {
+        Does::Hop => Windows::Hop(1_000, 1_000 * (1 + prng.below(4)).cast_signed()),
+        Does::Session => Windows::Session(*prng.pick(&[300, 1_000, 2_000]).expect("three")),
+        _ => Windows::Tumble(*prng.pick(&[1_000, 2_500, 7_000]).expect("three")),
+    };
+    let shape = match does {
+        Does::Plain => Shape::Plain,
+        Does::Enrich => Shape::Enrich { keeps },
+        Does::Join => Shape::Join { size: 2_000, keeps },
+        Does::Tumble | Does::Hop | Does::Session => Shape::Group { windows, by_key, having },
+    };
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    Case {
+        shape,
+        delay_ms: ms(of.delay.0),
+        idle_ms: of.idle.map(|idle| ms(idle.0)),
+        table_time: prng.below(2) == 0,
+        least: prng.below(5).cast_signed(),
+        ends: false,
+        partitions: of.partitions.get(),
+        prefix: format!("{}.", of.name),
+        epochs: Vec::new(),
+    }
+}
+
+impl Piping {
+    fn topics(&self) -> Vec<(String, u32)> {
+        let partitions = self.case.partitions;
+        [("in", partitions), ("devices", 1), ("out", partitions), ("dead", 1), ("late", 1)]
+            .map(|(name, partitions)| (self.case.topic(name), partitions))
+            .to_vec()
+    }
+
+    fn is_input(&self, topic: &str) -> bool {
+        INPUTS.iter().any(|name| self.case.topic(name) == *topic)
+    }
+
+    async fn create(&self, cluster: &Cluster, topic: &str, partitions: u32) -> bool {
+        let kept_ms = self.of.retention.map(|retention| retention.0.as_millis().to_string());
+        let kept_ms = kept_ms.filter(|_| self.is_input(topic));
+        let settings = kept_ms.map(|ms| ("retention.ms".to_owned(), ms));
+        let settings: Vec<_> = settings.into_iter().collect();
+        let created = cluster.create_topic_with(topic, partitions, &settings, LIMIT).await;
+        matches!(created, Ok(_) | Err(CreateTopicError::Exists))
+    }
+
+    /// Lets the inputs go where the outputs have to be.
+    async fn let_go(&self, cluster: &Cluster) -> bool {
+        let Some(to) = &self.of.copied_to else { return true };
+        let rule = RuleDefinition::verbatim([region(to)]);
+        for name in INPUTS {
+            if cluster.set_rule(&self.case.topic(name), None, &rule, LIMIT).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn deploy(&self, cluster: &Cluster) -> bool {
+        let latency_ms = u32::try_from(self.of.latency.0.as_millis()).unwrap_or(u32::MAX);
+        let settings = PipelineSettings {
+            latency_ms: Some(latency_ms),
+            ..PipelineSettings::of(self.case.sql())
+        };
+        cluster.set_pipeline(self.of.name.as_str(), None, &settings, LIMIT).await.is_ok()
+    }
+
+    /// Remembers what is in the inputs before it expires, until it is told to stop.
+    pub(super) async fn remember(self, cluster: Cluster, stopped: impl Fn() -> bool) {
+        let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        while !stopped() && self.of.retention.is_some() {
+            madsim::time::sleep(LOOK).await;
+            for (topic, partitions) in self.topics() {
+                for partition in (0..partitions).map(PartitionIndex) {
+                    if self.is_input(&topic) {
+                        let of = TopicPartition::new(&topic, partition);
+                        self.remember_more(&cluster, of, &mut ends).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn remember_more(
+        &self,
+        cluster: &Cluster,
+        of: TopicPartition,
+        ends: &mut BTreeMap<TopicPartition, Offset>,
+    ) {
+        let from = ends.get(&of).copied().unwrap_or(Offset(0));
+        let Some(end) = end(cluster, &of).await.filter(|end| *end > from) else { return };
+        let Some(read) = since(cluster, &of, from, end).await else { return };
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.entry(of.clone()).or_default().extend(read);
+        ends.insert(of, end);
+    }
+
+    /// Appends records until it is told to stop.
+    pub(super) async fn run(self, cluster: Cluster, mut prng: Prng, stopped: impl Fn() -> bool) {
+        let settings = ProducerSettings {
+            delivery_timeout: Duration::from_secs(20),
+            ..ProducerSettings::default()
+        };
+        let producer = Producer::new(cluster, settings);
+        let room = Arc::new(Semaphore::new(IN_FLIGHT));
+        let begun = madsim::time::Instant::now();
+        let mut silent = BTreeMap::new();
+        let (interval, mut number) = (self.of.rate.interval(), 0);
+        while !stopped() {
+            madsim::time::sleep(interval).await;
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let now_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+            number += 1;
+            let Some((topic, partition, record)) =
+                self.record(&mut prng, (number, now_ms), &mut silent)
+            else {
+                continue;
+            };
+            let to = TopicPartition::new(&topic, PartitionIndex(partition));
+            let ticket = producer.enqueue(&to, vec![record.clone()]).await;
+            let remembered = self.remembered.clone();
+            fulmar_host::task::spawn(async move {
+                // What became of others shows in the topic.
+                if let Outcome::Done { base_offset: Some(offset), .. } = ticket.await {
+                    let WriteRecord { timestamp_ms, key, value, headers } = record;
+                    let record = ReadRecord { offset, timestamp_ms, key, value, headers };
+                    let mut all = remembered.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.entry(to).or_default().insert(offset, record);
+                }
+                drop(permit);
+            });
+        }
+        let _all = room.acquire_many(u32::try_from(IN_FLIGHT).expect("a handful")).await;
+    }
+
+    /// The next record, and where it goes. None if that partition is silent.
+    fn record(
+        &self,
+        prng: &mut Prng,
+        (number, now_ms): (u64, i64),
+        silent: &mut BTreeMap<u32, i64>,
+    ) -> Option<(String, u32, WriteRecord)> {
+        let at = TIME_ZERO_MS + now_ms;
+        let device = prng.below(u64::from(self.of.devices.get().max(1))) as u8;
+        if matches!(self.case.shape, Shape::Enrich { .. }) && prng.below(ROWS_PER_DEVICE) == 0 {
+            let input = Input {
+                at: at - prng.below(500).cast_signed(),
+                is_broken: prng.below(4) == 0,
+                is_device: true,
+                ..blank(number, device, prng)
+            };
+            return Some((self.case.topic("devices"), 0, write(&input)));
+        }
+        let partition = prng.below(u64::from(self.case.partitions)) as u32;
+        if silent.get(&partition).is_some_and(|until| now_ms < *until) {
+            return None;
+        }
+        if let Some(span) = self.of.silent
+            && prng.below(SILENT_ONE_IN) == 0
+        {
+            let span_ms = i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
+            silent.insert(partition, now_ms.saturating_add(span_ms));
+        }
+        let is_late = prng.chance(self.of.late.ppm());
+        let behind = prng.below(self.case.delay_ms.unsigned_abs().max(1)).cast_signed();
+        let late = if is_late { self.case.delay_ms + prng.below(4_000).cast_signed() } else { 0 };
+        let input = Input {
+            partition,
+            at: at - behind - late,
+            is_broken: prng.chance(self.of.bad.ppm()),
+            ..blank(number, device, prng)
+        };
+        let record = write(&input);
+        let payload = record.value.clone().unwrap_or_default().to_vec();
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(payload, input);
+        Some((self.case.topic("in"), partition, record))
+    }
+
+    /// Waits until everything is read and has come out, and compares it with the reference.
+    async fn compare(&self, places: &[Place], stage: &Stage, deadline_ns: u64) -> Option<Verdict> {
+        let site = stage.site_number(&self.of.site);
+        loop {
+            let epochs = stage.sink.epochs(site, self.of.name.as_str());
+            let found = self.found(places, &epochs).await;
+            let is_settled = {
+                let now = stage.sink.epochs(site, self.of.name.as_str());
+                now.epochs().count() == epochs.epochs().count()
+            };
+            let text = match found {
+                Ok(Differs::Equal(count)) if is_settled => {
+                    stage.sink.compared("pipeline_exact", count);
+                    return None;
+                }
+                Ok(Differs::Wrong(text)) if is_settled => {
+                    return Some(Verdict::Safety { check: "pipeline_exact".to_owned(), text });
+                }
+                Ok(Differs::Lacks(text)) if is_settled => text,
+                Ok(_) => "it commits epochs without input".to_owned(),
+                Err(text) => text,
+            };
+            if stage.machines.now_ns() > deadline_ns {
+                let text = format!("pipeline {}: {text}", self.of.name);
+                return Some(Verdict::Liveness { check: "pipeline_converges".to_owned(), text });
+            }
+            madsim::time::sleep(LOOK).await;
+        }
+    }
+
+    /// How the outputs differ from what they have to be.
+    async fn found(&self, places: &[Place], log: &EpochLog) -> Result<Differs, String> {
+        let (cluster, _) = places.first().ok_or("it is nowhere")?;
+        let known = cluster.refresh_all(LIMIT).await.map_err(|error| error.to_string())?;
+        let id = |name: &str| {
+            let topic = known.topics.get(&self.case.topic(name));
+            topic.map(|topic| TopicId(topic.id)).ok_or("a topic is gone".to_owned())
+        };
+        let (input, devices) = (id("in")?, id("devices")?);
+        let mut rows = Rows::new();
+        let mut sources = vec![(input, "in", self.case.partitions)];
+        if matches!(self.case.shape, Shape::Enrich { .. }) {
+            sources.push((devices, "devices", 1));
+        }
+        for (topic, name, partitions) in sources {
+            for partition in (0..partitions).map(PartitionIndex) {
+                let of = TopicPartition::new(&self.case.topic(name), partition);
+                let (end, mut records) = self.read(cluster, &of).await?;
+                let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+                records.extend(remembered.get(&of).cloned().unwrap_or_default());
+                let position = log.positions().get(&(topic, partition)).copied();
+                let position = position.unwrap_or(Offset(0));
+                if position < end {
+                    return Err(format!("it has read {of:?} to {position}, of {end}"));
+                }
+                rows.insert((topic, partition), records);
+            }
+        }
+        let case = self.case_of(log, (input, &rows))?;
+        let expected = self.expected(&model::run(&case));
+        let mut count = 0;
+        for (cluster, prefix) in places {
+            for ((topic, partition), expected) in &expected {
+                let topic = format!("{prefix}{topic}");
+                let of = TopicPartition::new(&topic, PartitionIndex(*partition));
+                let (_, records) = self.read(cluster, &of).await?;
+                if let Some(differs) = differs(&of, expected, &records) {
+                    return Ok(differs);
+                }
+                count += expected.len() as u64;
+            }
+        }
+        Ok(Differs::Equal(count))
+    }
+
+    async fn read(
+        &self,
+        cluster: &Cluster,
+        of: &TopicPartition,
+    ) -> Result<(Offset, BTreeMap<Offset, ReadRecord>), String> {
+        let unread = || format!("{of:?} cannot be read");
+        let end = end(cluster, of).await.ok_or_else(unread)?;
+        Ok((end, whole(cluster, of, end).await.ok_or_else(unread)?))
+    }
+
+    /// The epochs with their records, as the reference has them.
+    fn case_of(&self, log: &EpochLog, (input, rows): (TopicId, &Rows)) -> Result<Case, String> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epochs = Vec::new();
+        for committed in log.epochs() {
+            let mut epoch =
+                Epoch { age_ms: committed.age_ms, inputs: Vec::new(), devices: Vec::new() };
+            for RecordRange { topic, partition, from, to } in &committed.ranges {
+                let records = rows.get(&(*topic, *partition)).ok_or("it reads a foreign topic")?;
+                if records.range(*from..*to).count() as u64 != to.get() - from.get() {
+                    return Err(format!("a record from {from} to {to} went before it was seen"));
+                }
+                for (offset, record) in records.range(*from..*to) {
+                    let place = (partition.get(), offset.get().cast_signed());
+                    if *topic == input {
+                        let payload = record.value.as_deref().unwrap_or_default();
+                        let input = made.get(payload).ok_or("a record that nobody made")?;
+                        let (partition, offset) = place;
+                        epoch.inputs.push(Input { partition, offset, ..input.clone() });
+                    } else {
+                        epoch.devices.push(device(place, record)?);
+                    }
+                }
+            }
+            epochs.push(epoch);
+        }
+        Ok(Case { epochs, ..self.case.clone() })
+    }
+
+    /// What every partition of every output has to be, apart from those without records.
+    fn expected(&self, expected: &model::Expected) -> BTreeMap<(String, u32), Vec<Came>> {
+        let partitions: BTreeMap<String, u32> = self.topics().into_iter().collect();
+        let outputs = OUTPUTS.map(|name| self.case.topic(name));
+        let mut all: BTreeMap<(String, u32), Vec<Came>> = BTreeMap::new();
+        for topic in outputs {
+            for partition in 0..partitions[&topic] {
+                all.insert((topic.clone(), partition), Vec::new());
+            }
+        }
+        for (epoch, came) in expected.epochs.iter().enumerate() {
+            for came in came {
+                let count = partitions[&came.topic];
+                let partition = match &came.key {
+                    Some(key) => partition_of(key.as_bytes(), count),
+                    None => (epoch as u32 + 1) % count,
+                };
+                all.entry((came.topic.clone(), partition)).or_default().push(came.clone());
+            }
+        }
+        all
+    }
+}
+
+/// How the outputs differ from the reference.
+enum Differs {
+    /// Not at all; so many records were compared.
+    Equal(u64),
+    /// It has something that it must not have there.
+    Wrong(String),
+    /// It has not come to its end.
+    Lacks(String),
+}
+
+fn differs(
+    of: &TopicPartition,
+    expected: &[Came],
+    records: &BTreeMap<Offset, ReadRecord>,
+) -> Option<Differs> {
+    let text = |bytes: &Option<Bytes>| {
+        bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    let mut expected = expected.iter();
+    for (offset, record) in records {
+        let (key, value) = (text(&record.key), text(&record.value).unwrap_or("NULL".to_owned()));
+        let Some(came) = expected.next() else {
+            return Some(Differs::Wrong(format!("{of:?} has one more at {offset}: {value}")));
+        };
+        if came.key != key || came.value != value {
+            let (wanted, with) = (&came.value, &came.key);
+            return Some(Differs::Wrong(format!(
+                "{of:?} has {value} of key {key:?} at {offset}, and not {wanted} of key {with:?}"
+            )));
+        }
+    }
+    let lacks = expected.count();
+    (lacks > 0).then(|| Differs::Lacks(format!("{of:?} lacks the last {lacks} records")))
+}
+
+/// A record with nothing but its numbers.
+fn blank(number: u64, device: u8, prng: &mut Prng) -> Input {
+    let v = match prng.below(12) {
+        0 => None,
+        1 => Some(88 + prng.below(4).cast_signed()),
+        _ => Some(prng.below(14).cast_signed() - 2),
+    };
+    Input {
+        partition: 0,
+        offset: 0,
+        number,
+        device,
+        v,
+        d: prng.below(1_000).cast_signed() - 500,
+        f: prng.below(18).cast_signed() - 9,
+        at: 0,
+        is_broken: false,
+        is_device: false,
+    }
+}
+
+fn write(input: &Input) -> WriteRecord {
+    WriteRecord {
+        timestamp_ms: input.at,
+        key: Some(input.key().into()),
+        value: input.payload().map(Into::into),
+        headers: Vec::new(),
+    }
+}
+
+/// A record of the table as it is in its topic.
+fn device((partition, offset): (u32, i64), record: &ReadRecord) -> Result<Input, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let key = text(record.key.as_deref().unwrap_or_default());
+    let device = key.strip_prefix("dev-").and_then(|number| number.parse().ok());
+    let value = record.value.as_deref().map(text);
+    let r = value.as_deref().map(|value| {
+        value.strip_prefix("{\"r\":").and_then(|rest| rest.strip_suffix('}')?.parse().ok())
+    });
+    let (Some(device), r) = (device, r) else { return Err(format!("a device called {key}")) };
+    Ok(Input {
+        partition,
+        offset,
+        number: 0,
+        device,
+        v: None,
+        d: r.flatten().unwrap_or_default(),
+        f: 0,
+        at: record.timestamp_ms,
+        is_broken: value.is_none(),
+        is_device: true,
+    })
+}
