@@ -29,6 +29,7 @@ use fulmar_client::{
     Cluster, Outcome, PipelineSettings, Producer, ProducerSettings, ReadRecord, TopicPartition,
     WriteRecord,
 };
+use fulmar_host::time;
 use fulmar_reference::model::{self, Came};
 use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows, partition_of};
 use fulmar_types::event::RecordRange;
@@ -265,7 +266,7 @@ impl Piping {
         };
         let producer = Producer::new(cluster, settings);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
-        let begun = madsim::time::Instant::now();
+        let begun = time::now();
         let mut silent = BTreeMap::new();
         let (interval, mut number) = (self.of.rate.interval(), 0);
         while !stopped() {

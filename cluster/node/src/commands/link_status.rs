@@ -51,6 +51,18 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
     if link.cap.is_some() {
         line(format!("  sends {} in any second at most", link.cap_text()));
     }
+    topics(status, &mut line);
+    if !status.withheld.is_empty() {
+        line(format!("  no rule lets go  {}", listed(&status.withheld)));
+    }
+    if status.is_truncated {
+        line("  ... and more than one answer holds".to_owned());
+    }
+    text
+}
+
+/// What becomes of the topics of a link.
+fn topics(status: &LinkStatus, line: &mut impl FnMut(String)) {
     for (of, sent) in &status.sends {
         let never = match missing(status, of) {
             0 => String::new(),
@@ -76,13 +88,6 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
     for (topic, why) in &status.declines {
         line(format!("  does not take  {topic}: {why}"));
     }
-    if !status.withheld.is_empty() {
-        line(format!("  no rule lets go  {}", listed(&status.withheld)));
-    }
-    if status.is_truncated {
-        line("  ... and more than one answer holds".to_owned());
-    }
-    text
 }
 
 /// Some names, and how many more there are.
