@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 /// A node that was not heard for so long is taken for gone.
 const SILENT: Duration = Duration::from_millis(700);
 
+/// The same, if nothing was heard of it since this node leads: whoever lives answers what a leader sends at
+/// once.
+const UNHEARD: Duration = Duration::from_millis(300);
+
 /// A node that lacks more entries than this is not given a pipeline.
 const BEHIND_MAX: u64 = 2_000;
 
@@ -73,8 +77,10 @@ impl Claims {
     }
 
     fn is_alive(&self, seen: &Seen, now: Instant) -> bool {
-        let silent_for = seen.silent_for.unwrap_or_else(|| now.duration_since(self.since));
-        silent_for < SILENT
+        match seen.silent_for {
+            Some(silent_for) => silent_for < SILENT,
+            None => now.duration_since(self.since) < UNHEARD,
+        }
     }
 
     fn note_slow(&mut self, seen: &[Seen], now: Instant) {
@@ -196,7 +202,7 @@ mod tests {
         let pipelines = [wanted("a", 2), wanted("b", 0)];
         let all = [seen(1, 0), unheard];
         assert_eq!(told(claims.decide(now, &all, &pipelines)), [of("b", 1)]);
-        let later = now + SILENT;
+        let later = now + UNHEARD;
         assert_eq!(told(claims.decide(later, &all, &pipelines)), [of("a", 1), of("b", 1)]);
     }
 
