@@ -18,7 +18,7 @@
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
-//! | `pipelines` | what pipelines read, and what they have to give |
+//! | `pipelines`, `fates` | what pipelines read, what they have to give, and what they say of it |
 //! | `whole` | whole partitions, read from front to back |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
@@ -31,6 +31,7 @@
 pub mod chaos;
 mod eavesdrop;
 pub mod ending;
+mod fates;
 mod foreign;
 mod forks;
 mod limits;

@@ -11,9 +11,11 @@
 //! inputs at the end and the epochs that the nodes said they committed.
 //!
 //! Invariants checked here: every output has the records of the reference, in its order, each once
-//! (`pipeline_exact`); after everything has healed all input is read, and all output there
+//! (`pipeline_exact`); what the pipeline says of the fates of its records is what the reference says
+//! (`fates_exact`); after everything has healed all input is read, and all output there
 //! (`pipeline_converges`).
 
+use super::fates;
 use super::mirroring::region;
 use super::stage::Stage;
 use super::whole::{end, since, whole};
@@ -357,6 +359,9 @@ impl Piping {
                 Ok(Differs::Wrong(text)) if is_settled => {
                     return Some(Verdict::Safety { check: "pipeline_exact".to_owned(), text });
                 }
+                Ok(Differs::Fates(text)) if is_settled => {
+                    return Some(Verdict::Safety { check: "fates_exact".to_owned(), text });
+                }
                 Ok(Differs::Lacks(text)) if is_settled => text,
                 Ok(_) => "it commits epochs without input".to_owned(),
                 Err(text) => text,
@@ -398,7 +403,8 @@ impl Piping {
             }
         }
         let case = self.case_of(log, (input, &rows))?;
-        let expected = self.expected(&model::run(&case));
+        let given = model::run(&case);
+        let expected = self.expected(&given);
         let mut count = 0;
         for (cluster, prefix) in places {
             for ((topic, partition), expected) in &expected {
@@ -411,7 +417,14 @@ impl Piping {
                 count += expected.len() as u64;
             }
         }
-        Ok(Differs::Equal(count))
+        let status = cluster.pipeline_status(self.of.name.as_str(), LIMIT).await;
+        let status = status.map_err(|error| error.to_string())?.ok_or("it is gone")?;
+        let last = log.epochs().next_back().map_or(0, |epoch| epoch.epoch);
+        if status.epoch != last {
+            return Err("it goes on".to_owned());
+        }
+        let wrong = (last > 0).then(|| fates::wrong(&status.facts, &given.fates)).flatten();
+        Ok(wrong.map_or(Differs::Equal(count), Differs::Fates))
     }
 
     async fn read(
@@ -483,6 +496,8 @@ enum Differs {
     Equal(u64),
     /// It has something that it must not have there.
     Wrong(String),
+    /// Not at all, and the pipeline says something else of the records that it read.
+    Fates(String),
     /// It has not come to its end.
     Lacks(String),
 }
