@@ -64,6 +64,7 @@ const EVERY_FAULT: &str = r#"
   { kind = "wipe", target = "node 2 of south", at = "11s", down = "1s" },
   { kind = "slow_line", between = ["site north", "site south"], bandwidth = "512kbit/s",
     at = "10500ms", for = "1s" },
+  { kind = "restore", target = "any of south", at = "11500ms", age = "1s..3s", down = "1s" },
 "#;
 
 #[test]
