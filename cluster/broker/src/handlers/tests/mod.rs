@@ -46,6 +46,7 @@ mod fetch;
 mod links;
 mod pipelines;
 mod produce;
+mod sparse;
 
 async fn create(fixture: &Fixture, name: &str, partitions: i32) -> CreatableTopicResult {
     let topic = CreatableTopic {
