@@ -9,11 +9,15 @@
 //!                  number u64 | bytes u32 | the messages as before, in an LZ4 frame
 //!   form 32        got u64
 //!   form 33        nothing: the site has paused the link
+//!   form 34        a part of one of the frames above, without its length
+//!   form 35        the last part of it
 //! ```
 //!
 //! `length` counts everything behind itself. The messages of a priority are numbered from 0 on through
 //! all connections of the session; `number` is that of the first. `got` is how many bytes of frames have
 //! come over this connection since the greeting.
+//!
+//! Other frames may stand between the parts of one, but not parts of another one.
 //!
 //! Messages whose batches no producer has compressed are compressed together, if that makes them
 //! less. `bytes` is how many bytes they are then again.
@@ -40,6 +44,11 @@ const READ_BYTES: usize = 64 << 10;
 
 const GOT: u8 = 32;
 const LEAVE: u8 = 33;
+const PART: u8 = 34;
+const LAST_PART: u8 = 35;
+
+/// What a part has beside its bytes.
+pub const PART_BYTES: usize = LENGTH_BYTES + 1;
 
 /// What is added to the number of a priority if the messages are compressed.
 const PACKED: u8 = 16;
@@ -163,6 +172,20 @@ pub fn encode(frame: &Frame) -> io::Result<Bytes> {
     Ok(out.freeze())
 }
 
+/// Cuts the bytes of a frame into parts with so many bytes each.
+pub fn parts(frame: &Bytes, part_bytes: usize) -> impl Iterator<Item = Bytes> {
+    let body = frame.get(LENGTH_BYTES..).unwrap_or_default();
+    let chunk_bytes = part_bytes.saturating_sub(PART_BYTES).max(1);
+    let last = body.len().div_ceil(chunk_bytes).saturating_sub(1);
+    body.chunks(chunk_bytes).enumerate().map(move |(at, chunk)| {
+        let mut part = BytesMut::with_capacity(PART_BYTES + chunk.len());
+        part.put_u32_le(u32::try_from(1 + chunk.len()).expect("a part of a frame that is bounded"));
+        part.put_u8(if at == last { LAST_PART } else { PART });
+        part.put_slice(chunk);
+        part.freeze()
+    })
+}
+
 /// Reads a frame without its length.
 ///
 /// # Errors
@@ -225,12 +248,14 @@ pub async fn greet(writer: &mut WriteHalf, message: &Message) -> io::Result<()> 
 pub struct Frames {
     reader: ReadHalf,
     buffer: BytesMut,
+    /// What has come of a frame that comes in parts.
+    parts: BytesMut,
 }
 
 impl Frames {
     /// Those of a connection.
     pub fn new(reader: ReadHalf) -> Self {
-        Self { reader, buffer: BytesMut::new() }
+        Self { reader, buffer: BytesMut::new(), parts: BytesMut::new() }
     }
 
     /// The message of a greeting; `None` if the other side has closed the connection before it.
@@ -248,17 +273,35 @@ impl Frames {
         message.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// The next frame and how long it is; `None` if the other side has closed the connection between
-    /// two. It may take long to come over a slow line, but not without a byte for `silence_max`.
+    /// The next frame and how many bytes have come, without a frame if that was a part of one that goes
+    /// on; `None` if the other side has closed the connection between two. It may take long to come
+    /// over a slow line, but not without a byte for `silence_max`.
     ///
     /// # Errors
     /// If the connection broke or nothing came for so long, or what came is no frame.
-    pub async fn next(&mut self, silence_max: Duration) -> io::Result<Option<(Frame, u64)>> {
-        let Some(frame) = self.cut(PEER_FRAME_BYTES_MAX, silence_max).await? else {
-            return Ok(None);
+    pub async fn next(
+        &mut self,
+        silence_max: Duration,
+    ) -> io::Result<Option<(Option<Frame>, u64)>> {
+        let Some(mut frame) = self.cut(PEER_FRAME_BYTES_MAX, silence_max).await? else {
+            let between = self.parts.is_empty();
+            return if between { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         };
         let bytes = (LENGTH_BYTES + frame.len()) as u64;
-        Ok(Some((decode(frame)?, bytes)))
+        let form = frame.first().copied().unwrap_or_default();
+        if form != PART && form != LAST_PART {
+            return Ok(Some((Some(decode(frame)?), bytes)));
+        }
+        frame.advance(1);
+        if self.parts.len() + frame.len() > PEER_FRAME_BYTES_MAX {
+            return Err(invalid("the parts of a frame of a link are over the limit"));
+        }
+        self.parts.extend_from_slice(&frame);
+        if form == PART {
+            return Ok(Some((None, bytes)));
+        }
+        let whole = std::mem::take(&mut self.parts).freeze();
+        Ok(Some((Some(decode(whole)?), bytes)))
     }
 
     /// The bytes of the next frame, at least one.
@@ -369,6 +412,56 @@ mod tests {
         assert_eq!(plain[LENGTH_BYTES], 1, "snappy stays as it is");
         assert_eq!(decode(packed.slice(LENGTH_BYTES..)).expect("it was written here"), frame);
         assert_eq!(encode(&telemetry(0, 1)).expect("it is short")[LENGTH_BYTES], 1, "not worth it");
+    }
+
+    /// What is read of some bytes until they end or are refused.
+    fn read(bytes: Vec<u8>) -> (Vec<Frame>, u64, io::Result<()>) {
+        let mut read = Frames::new(Box::new(io::Cursor::new(bytes)));
+        let (mut frames, mut count) = (Vec::new(), 0);
+        fulmar_host::task::block_on(async {
+            loop {
+                match read.next(Duration::from_secs(1)).await {
+                    Ok(Some((frame, bytes))) => {
+                        frames.extend(frame);
+                        count += bytes;
+                    }
+                    Ok(None) => return (frames, count, Ok(())),
+                    Err(error) => return (frames, count, Err(error)),
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn a_frame_in_parts_is_whole_again_and_others_go_between() {
+        let (long, got) = (telemetry(2, 100), encode(&Frame::Got(7)).expect("it is short"));
+        let bytes = encode(&long).expect("it is short");
+        for part_bytes in [1, 100, 724, 1 << 20] {
+            let mut line = Vec::new();
+            for part in parts(&bytes, part_bytes) {
+                assert!(part.len() <= part_bytes.max(PART_BYTES + 1));
+                line.extend([got.clone(), part].concat());
+            }
+            let whole = line.len();
+            let (mut frames, count, end) = read(line.clone());
+            assert_eq!((frames.pop(), count), (Some(long.clone()), whole as u64));
+            assert!(end.is_ok() && frames.iter().all(|frame| *frame == Frame::Got(7)));
+            line.truncate(whole - 1);
+            let (frames, _, end) = read(line);
+            assert!(end.is_err() && !frames.contains(&long));
+        }
+        let nested: Vec<u8> = parts(&bytes, 100).take(1).flatten().collect();
+        assert!(read(nested.clone()).2.is_err(), "it ends between two parts");
+        let nested: Vec<u8> = parts(&nested.into(), 1 << 20).flatten().collect();
+        assert!(read(nested).2.is_err(), "no parts of parts");
+    }
+
+    #[test]
+    fn parts_without_end_are_refused() {
+        let part = [&[0, 0, 16, 0, PART][..], &vec![0; (1 << 20) - 1]].concat();
+        let (frames, count, end) = read(part.repeat(18));
+        assert!(frames.is_empty() && end.is_err());
+        assert!(count <= (PEER_FRAME_BYTES_MAX + (1 << 20)) as u64);
     }
 
     #[test]

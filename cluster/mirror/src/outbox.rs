@@ -11,6 +11,9 @@
 //! taken before is still on its way, beyond what came through in a second or two: so little
 //! lies in its buffers that the others need not wait long for it, nor does what is urgent.
 //!
+//! What is urgent waits for no frame of the others: where a connection is to carry both, because the first
+//! one is lost or no other is there yet, it goes between the parts of their frames.
+//!
 //! Invariants: messages of one priority are numbered in the order in which they were pushed; each is
 //! kept until the other side has got it; what waits and what is on its way is bounded.
 
@@ -124,6 +127,8 @@ struct Underway {
 #[derive(Debug)]
 struct Flow {
     underway: VecDeque<Underway>,
+    /// Whose frame is being written in parts.
+    writes: Option<Priority>,
     written: u64,
     confirmed: u64,
     window: u64,
@@ -138,6 +143,7 @@ impl Flow {
     fn new() -> Self {
         Self {
             underway: VecDeque::new(),
+            writes: None,
             written: 0,
             confirmed: 0,
             window: WINDOW_BYTES_MIN,
@@ -147,10 +153,20 @@ impl Flow {
         }
     }
 
-    fn wrote(&mut self, bytes: u64) {
+    /// Bytes go, which are the end of what was taken of a priority last, if one is named.
+    fn wrote(&mut self, bytes: u64, ends: Option<Priority>) {
         self.written += bytes;
-        let unwritten = self.underway.iter_mut().rev().take_while(|one| one.end.is_none());
+        let is_it = |one: &&mut Underway| one.end.is_none() && Some(one.lane) == ends;
+        let unwritten = self.underway.iter_mut().rev().filter(is_it);
         unwritten.for_each(|one| one.end = Some(self.written));
+        self.writes = self.writes.filter(|writes| Some(*writes) != ends);
+    }
+
+    /// Whether a priority may put more on its way. What is urgent need not wait until the others have
+    /// come through.
+    fn has_room(&self, lane: Priority) -> bool {
+        let most = if lane == Priority::Urgent { 2 * self.window } else { self.window };
+        self.written - self.confirmed < most
     }
 
     fn confirm(&mut self, got: u64) -> Result<(), Impossible> {
@@ -196,19 +212,24 @@ impl State {
         })
     }
 
+    /// What a connection is to write next: while it writes a frame in parts, before the next of them.
     fn next(&mut self, by: u8) -> Option<Job> {
         let flow = self.flows.get(&by)?;
-        if self.is_leaving {
+        if self.is_leaving && flow.writes.is_none() {
             return Some(Job::Leave);
         }
         if flow.got - flow.told >= SAY_GOT_BYTES {
             return Some(Job::Got);
         }
-        if flow.written - flow.confirmed >= flow.window {
-            return None;
+        let mut waits = self.waits(by);
+        for lane in Priority::ALL {
+            waits[lane.rank()] &= flow.has_room(lane);
+            if let Some(writes) = flow.writes {
+                waits[lane.rank()] &= lane == Priority::Urgent;
+                waits[lane.rank()] |= lane == writes;
+            }
         }
-        let waits = self.waits(by);
-        let lane = self.shares.next(waits)?;
+        let lane = self.shares.next(waits).filter(|lane| Some(*lane) != flow.writes)?;
         let group = self.lanes[lane.rank()].group(lane)?;
         let numbered = (group.number..).zip(&group.messages);
         let underway = numbered.map(|(number, message)| Underway {
@@ -217,9 +238,11 @@ impl State {
             number,
             message: message.clone(),
         });
-        self.flows.get_mut(&by)?.underway.extend(underway);
-        let bytes = group.messages.iter().map(|message| size(message) as u64).sum();
-        self.shares.spent(lane, bytes, waits);
+        let flow = self.flows.get_mut(&by)?;
+        flow.underway.extend(underway);
+        if lane != Priority::Urgent {
+            flow.writes = Some(lane);
+        }
         Some(Job::Group(group))
     }
 }
@@ -281,7 +304,8 @@ impl Outbox {
         is_left
     }
 
-    /// What a connection is to write now, if anything.
+    /// What a connection is to write now, if anything. While what it was told to write last is not
+    /// written to its end, that is nothing that would have to wait for the same.
     pub(crate) fn try_next(&self, by: u8) -> Option<Job> {
         let job = locked(&self.state).next(by);
         if job.is_some() {
@@ -302,10 +326,17 @@ impl Outbox {
         }
     }
 
-    /// A frame of so many bytes goes over a connection.
-    pub(crate) fn wrote(&self, by: u8, bytes: u64) {
-        if let Some(flow) = locked(&self.state).flows.get_mut(&by) {
-            flow.wrote(bytes);
+    /// Bytes of a frame of a priority go over a connection, and whether they are its last ones.
+    pub(crate) fn wrote(&self, by: u8, bytes: u64, (lane, is_whole): (Priority, bool)) {
+        let mut state = locked(&self.state);
+        let mut waits = state.waits(by);
+        let writes = state.flows.get(&by).and_then(|flow| flow.writes);
+        if let Some(writes) = writes {
+            waits[writes.rank()] = true;
+        }
+        state.shares.spent(lane, bytes, waits);
+        if let Some(flow) = state.flows.get_mut(&by) {
+            flow.wrote(bytes, is_whole.then_some(lane));
         }
     }
 
@@ -397,7 +428,7 @@ mod tests {
         let group = |by| numbers(outbox.try_next(by));
         for (by, number) in [(1, 0), (2, 1), (1, 2)] {
             assert_eq!(group(by), Some((Priority::Normal, number, 1)));
-            outbox.wrote(by, 10);
+            outbox.wrote(by, 10, (Priority::Normal, true));
         }
         assert_eq!(outbox.confirmed(1, 21), Err(Impossible), "more than was sent");
         assert_eq!(outbox.confirmed(1, 19), Ok(()), "the first, and a part of the second");
@@ -407,6 +438,9 @@ mod tests {
         outbox.up(1);
         for number in [1, 2, 3] {
             assert_eq!(group(1), Some((Priority::Normal, number, 1)));
+            if number < 3 {
+                outbox.wrote(1, 10, (Priority::Normal, true));
+            }
         }
         outbox.lost(1);
         assert!(!outbox.lost(0));
@@ -420,12 +454,49 @@ mod tests {
         outbox.up(0);
         push(&outbox, Priority::Normal, (0..4).map(|offset| batch(offset, GROUP_BYTES)));
         assert!(outbox.try_next(0).is_some());
-        outbox.wrote(0, WINDOW_BYTES_MIN);
+        outbox.wrote(0, WINDOW_BYTES_MIN, (Priority::Normal, true));
         assert!(outbox.try_next(0).is_none(), "as much is on its way");
         assert!(outbox.confirmed(0, WINDOW_BYTES_MIN).is_ok());
         assert!(outbox.try_next(0).is_some());
-        outbox.wrote(0, WINDOW_BYTES_MIN);
+        outbox.wrote(0, WINDOW_BYTES_MIN, (Priority::Normal, true));
         assert!(outbox.try_next(0).is_some(), "it is faster than was thought");
+    }
+
+    #[test]
+    fn what_is_urgent_goes_between_the_parts_of_others_and_leaves_them_theirs() {
+        let outbox = Outbox::default();
+        outbox.up(0);
+        push(&outbox, Priority::Normal, [batch(0, GROUP_BYTES)]);
+        assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Normal, 0, 1)));
+        let before_part = || numbers(outbox.try_next(0));
+        push(&outbox, Priority::Bulk, [batch(0, 1)]);
+        assert_eq!(before_part(), None, "only what is urgent");
+        outbox.wrote(0, 100, (Priority::Normal, false));
+        push(&outbox, Priority::Urgent, [batch(0, 10)]);
+        assert_eq!(before_part(), Some((Priority::Urgent, 0, 1)));
+        outbox.wrote(0, 10, (Priority::Urgent, true));
+        assert_eq!(outbox.confirmed(0, 110), Ok(()));
+        outbox.wrote(0, 100, (Priority::Normal, true));
+        assert_eq!(outbox.confirmed(0, 209), Ok(()), "all but a byte of the other frame");
+        assert!(!outbox.lost(0));
+        outbox.up(0);
+        let urgent = numbers(outbox.try_next(0));
+        assert_eq!(urgent, Some((Priority::Urgent, 0, 1)), "once too often does not matter");
+        assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Normal, 0, 1)), "not all came");
+
+        let (mut passed, mut parts) = (0, 0);
+        for _ in 0..1_000 {
+            push(&outbox, Priority::Urgent, [batch(0, 1_000)]);
+            while before_part().is_none() {
+                outbox.wrote(0, 1_000, (Priority::Normal, false));
+                parts += 1;
+            }
+            outbox.wrote(0, 1_000, (Priority::Urgent, true));
+            let written = locked(&outbox.state).flows.get(&0).map(|flow| flow.written);
+            assert_eq!(outbox.confirmed(0, written.expect("it is up")), Ok(()));
+            passed += 1;
+        }
+        assert!((90..130).contains(&parts), "{parts} beside {passed}");
     }
 
     #[test]

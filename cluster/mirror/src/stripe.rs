@@ -1,7 +1,8 @@
 //! One connection of a session.
 //!
 //! Invariants: every frame of every connection is written by [`write`], which asks the rules for each
-//! piece of it and pays for it under the cap of the link; who says nothing for long is gone.
+//! piece of it and pays for it under the cap of the link; between the parts of a frame that is not urgent
+//! goes what is; who says nothing for long is gone.
 //!
 //! Never: write a batch to the connection that the rules do not let go at that moment.
 
@@ -11,6 +12,7 @@ use crate::greeting;
 use crate::message::{Message, Part};
 use crate::outbox::{Group, Job};
 use crate::session::{Ended, Parts, Taking};
+use bytes::Bytes;
 use fulmar_host::net::{PeerIdentity, WriteHalf};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::link::Priority;
@@ -79,12 +81,8 @@ async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
                 next.unwrap_or(Job::Got)
             }
         };
-        let (lane, frame) = match job {
-            Job::Group(Group { lane, number, messages }) => {
-                (lane, Frame::Messages { lane, number, messages })
-            }
-            Job::Got => (Priority::Urgent, Frame::Got(parts.outbox.telling(number))),
-            Job::Leave => return leave(parts, number, &mut writer).await,
+        let Some((lane, frame)) = frame_of(parts, number, job) else {
+            return leave(parts, number, &mut writer).await;
         };
         match write(parts, (lane, number), &mut writer, &frame).await {
             Ok(()) => {}
@@ -94,6 +92,17 @@ async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
             }
             Err((why, _)) => return why,
         }
+    }
+}
+
+/// The frame that a connection is to write, unless that is the last one.
+fn frame_of(parts: &Parts, number: u8, job: Job) -> Option<(Priority, Frame)> {
+    match job {
+        Job::Group(Group { lane, number, messages }) => {
+            Some((lane, Frame::Messages { lane, number, messages }))
+        }
+        Job::Got => Some((Priority::Urgent, Frame::Got(parts.outbox.telling(number)))),
+        Job::Leave => None,
     }
 }
 
@@ -124,40 +133,102 @@ fn topics(frame: &Frame) -> BTreeSet<TopicId> {
     told
 }
 
-/// Writes a frame to a connection. The one place through which records leave the site.
+/// Writes a frame to a connection: in parts, if it is not urgent, and before each of them what has
+/// become urgent meanwhile.
 ///
 /// # Errors
-/// Why not, and how many pieces of it are written.
+/// Why not, and how many pieces are written of a frame that is not whole then.
 async fn write(
     parts: &Parts,
     (lane, stripe): (Priority, u8),
     writer: &mut WriteHalf,
     frame: &Frame,
 ) -> Result<(), (Ended, usize)> {
-    let topics = topics(frame);
     let bytes = frame::encode(frame).map_err(|_| (Ended::Protocol, 0))?;
-    parts.outbox.wrote(stripe, bytes.len() as u64);
-    parts.wrote(frame, bytes.len());
-    let (piece_bytes, is_capped) = parts.cap.piece_bytes();
-    for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
-        parts.cap.pay(lane, (piece.len() + RECORD_BYTES) as u64).await;
-        if !topics.is_empty() && !has_lease(parts).await {
-            return Err((Ended::Deposed, at));
+    let (piece_bytes, _) = parts.cap.piece_bytes();
+    if lane == Priority::Urgent {
+        return write_whole(parts, (lane, stripe), writer, (frame, &bytes)).await;
+    }
+    let topics = topics(frame);
+    let mut cut = frame::parts(&bytes, piece_bytes).peekable();
+    while let Some(part) = cut.next() {
+        loop {
+            // What is not urgent may wait for seconds under the cap, behind others of its kind.
+            let job = tokio::select! {
+                biased;
+                job = parts.outbox.next(stripe) => job,
+                passes = may_pass(parts, lane, &topics, part.len()) => {
+                    break passes.map_err(|why| (why, 0))?;
+                }
+            };
+            let Some((lane, frame)) = frame_of(parts, stripe, job) else { continue };
+            let bytes = frame::encode(&frame).map_err(|_| (Ended::Protocol, 0))?;
+            write_whole(parts, (lane, stripe), writer, (&frame, &bytes)).await?;
         }
-        // With a cap the frame before this piece may have taken seconds.
-        if topics.iter().any(|topic| !parts.may_go(*topic))
-            && !fulmar_host::planted(Plant::RuleAtOfferOnly)
-        {
-            parts.context.host.probe(Probe::RuleChangedInFlight);
-            return Err((Ended::Withheld, at));
+        let is_last = cut.peek().is_none();
+        parts.outbox.wrote(stripe, part.len() as u64, (lane, is_last));
+        put(parts, writer, &part).await.map_err(|why| (why, 0))?;
+        if is_last {
+            parts.wrote(frame, bytes.len());
         }
-        let written = async {
-            writer.write_all(piece).await?;
-            if is_capped { writer.flush().await } else { Ok(()) }
-        };
-        written.await.map_err(|_: std::io::Error| (Ended::Lost, at))?;
     }
     Ok(())
+}
+
+/// Writes a frame without anything in between.
+///
+/// # Errors
+/// Why not, and how many pieces of it are written.
+async fn write_whole(
+    parts: &Parts,
+    (lane, stripe): (Priority, u8),
+    writer: &mut WriteHalf,
+    (frame, bytes): (&Frame, &Bytes),
+) -> Result<(), (Ended, usize)> {
+    let topics = topics(frame);
+    parts.outbox.wrote(stripe, bytes.len() as u64, (lane, true));
+    parts.wrote(frame, bytes.len());
+    let (piece_bytes, _) = parts.cap.piece_bytes();
+    for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
+        may_pass(parts, lane, &topics, piece.len()).await.map_err(|why| (why, at))?;
+        put(parts, writer, piece).await.map_err(|why| (why, at))?;
+    }
+    Ok(())
+}
+
+/// Waits until a piece that tells something of these topics may be sent under the cap.
+///
+/// # Errors
+/// If it may not at all.
+async fn may_pass(
+    parts: &Parts,
+    lane: Priority,
+    topics: &BTreeSet<TopicId>,
+    bytes: usize,
+) -> Result<(), Ended> {
+    parts.cap.pay(lane, (bytes + RECORD_BYTES) as u64).await;
+    if !topics.is_empty() && !has_lease(parts).await {
+        return Err(Ended::Deposed);
+    }
+    // With a cap the frame before this piece may have taken seconds.
+    if topics.iter().any(|topic| !parts.may_go(*topic))
+        && !fulmar_host::planted(Plant::RuleAtOfferOnly)
+    {
+        parts.context.host.probe(Probe::RuleChangedInFlight);
+        return Err(Ended::Withheld);
+    }
+    Ok(())
+}
+
+/// Hands a piece to the connection. The one place through which records leave the site, right behind
+/// [`may_pass`].
+async fn put(parts: &Parts, writer: &mut WriteHalf, piece: &[u8]) -> Result<(), Ended> {
+    let (_, is_capped) = parts.cap.piece_bytes();
+    let written = async {
+        writer.write_all(piece).await?;
+        if is_capped { writer.flush().await } else { Ok(()) }
+    };
+    written.await.map_err(|_: std::io::Error| Ended::Lost)
 }
 
 /// Waits a little while nobody has granted that this node leads alone: who is cut off from its site may
@@ -183,17 +254,25 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
             Ok(None) | Err(_) => return Ended::Lost,
         };
         let taken = match frame {
-            Frame::Leave => Err(Ended::PausedThere),
-            Frame::Got(bytes) => parts.outbox.confirmed(number, bytes).map_err(|_| Ended::Protocol),
-            Frame::Messages { lane, number, messages } => {
-                parts.came(&messages);
-                taking.take(parts, lane, number, messages)
-            }
+            None => Ok(()),
+            Some(frame) => take(parts, taking, number, frame),
         };
         if let Err(why) = taken {
             return why;
         }
         parts.outbox.came(number, bytes);
+    }
+}
+
+/// Takes a frame that came over a connection.
+fn take(parts: &Parts, taking: &Taking, number: u8, frame: Frame) -> Result<(), Ended> {
+    match frame {
+        Frame::Leave => Err(Ended::PausedThere),
+        Frame::Got(bytes) => parts.outbox.confirmed(number, bytes).map_err(|_| Ended::Protocol),
+        Frame::Messages { lane, number, messages } => {
+            parts.came(&messages);
+            taking.take(parts, lane, number, messages)
+        }
     }
 }
 

@@ -41,6 +41,10 @@ const PACKED_FORM: u8 = 16;
 /// The form of a frame that has no messages.
 const GOT_FORM: u8 = 32;
 
+/// The forms of a part of a frame, and of the last one.
+const PART_FORM: u8 = 34;
+const LAST_PART_FORM: u8 = 35;
+
 /// What was heard.
 #[derive(Default)]
 struct Heard {
@@ -57,6 +61,8 @@ struct Line {
     tail: Vec<u8>,
     /// What is not a whole frame yet.
     rest: Vec<u8>,
+    /// The parts of a frame that have come.
+    parts: Vec<u8>,
     is_greeted: bool,
 }
 
@@ -92,7 +98,7 @@ impl Ear for Eavesdropper {
         while let Some(frame) = split(&mut at.rest) {
             // The first one is a greeting, and has no records.
             if at.is_greeted {
-                heard.frame(&frame);
+                heard.part_or_frame(&mut at.parts, &frame);
             }
             at.is_greeted = true;
         }
@@ -113,6 +119,19 @@ fn split(rest: &mut Vec<u8>) -> Option<Bytes> {
 }
 
 impl Heard {
+    fn part_or_frame(&mut self, parts: &mut Vec<u8>, frame: &Bytes) {
+        match frame.first() {
+            Some(&PART_FORM) => parts.extend_from_slice(&frame[1..]),
+            Some(&LAST_PART_FORM) => {
+                parts.extend_from_slice(&frame[1..]);
+                let whole = Bytes::from(std::mem::take(parts));
+                self.look(&whole, "in a frame in parts");
+                self.frame(&whole);
+            }
+            _ => self.frame(frame),
+        }
+    }
+
     fn frame(&mut self, frame: &Bytes) {
         let messages = match frame.first() {
             Some(form) if *form >= GOT_FORM => return,
@@ -190,8 +209,17 @@ mod tests {
                     true => [&[16; 13][..], &compress(Compression::Lz4, &messages)].concat(),
                     false => [&[0; 9][..], &messages].concat(),
                 };
-                let line = [framed(b"\x01hello"), framed(&frame)].concat();
-                for step in [1, 7, line.len()] {
+                let whole = framed(&frame);
+                let cut = frame.len() / 2;
+                let parts = [
+                    framed(&[&[PART_FORM], &frame[..cut]].concat()),
+                    framed(&[GOT_FORM; 9]),
+                    framed(&[&[LAST_PART_FORM], &frame[cut..]].concat()),
+                ];
+                let wholes = [1, 7, 1_000].map(|step| (whole.clone(), step));
+                let in_parts = [1, 7, 1_000].map(|step| (parts.concat(), step));
+                for (frames, step) in wholes.into_iter().chain(in_parts) {
+                    let line = [framed(b"\x01hello"), frames].concat();
                     let ear = Eavesdropper::default();
                     line.chunks(step).for_each(|bytes| ear.hears(3, bytes));
                     let (token, _) = ear.canary().expect("it crossed");
