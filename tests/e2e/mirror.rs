@@ -11,11 +11,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
 /// Partitions of the topic.
 const PARTITIONS: i32 = 3;
+
+/// One test at a time: each has two sites or more, and they would take the ports of one another between the
+/// choice of a port and the start of its node.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Runs a command of `fulmar` and returns what it printed.
 fn fulmar(arguments: &[&str]) -> String {
@@ -184,6 +193,7 @@ fn metrics_say_the_same(north: &Site, records: usize) {
 
 #[test]
 fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
+    let _alone = alone();
     if !tools::is_there("kcat") {
         return;
     }
@@ -250,6 +260,7 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
 
 #[test]
 fn the_demonstration_of_a_mirror_holds() {
+    let _alone = alone();
     let said = fulmar(&["demo", "mirror", "--records", "60000"]);
     assert!(said.contains("verdict   the copy is whole"), "{said}");
     let behind = said.lines().find(|line| line.contains("the link is down, 45,000 behind"));
@@ -258,6 +269,7 @@ fn the_demonstration_of_a_mirror_holds() {
 
 #[test]
 fn the_bench_of_a_mirror_measures_something() {
+    let _alone = alone();
     let small = ["--backlog", "1MiB", "--seconds", "1", "--idle-links", "2", "--idle-seconds", "1"];
     let said = fulmar(&[&["bench", "mirror", "--json"], &small[..]].concat());
     let report: serde_json::Value = serde_json::from_str(&said).expect("it is JSON");

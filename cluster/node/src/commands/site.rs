@@ -401,9 +401,10 @@ async fn lock(dir: &Path) -> Result<Box<dyn DirectoryLock>, Stop> {
 /// any may be lent between the choice of a port and the start of its node.
 const TEMPORARY_PORTS: u16 = 10_000;
 
-/// The ports that each process tries first, and the processes until they come round.
-const PORTS_PER_PROCESS: u16 = 9;
-const PROCESSES: u16 = 1_066;
+/// The ports that each process tries first, more than two linked sites have, and the processes until they
+/// come round.
+const PORTS_PER_PROCESS: u16 = 40;
+const PROCESSES: u16 = 239;
 
 /// The addresses of nodes, from those for Kafka clients and as many for the other nodes.
 fn pairs(ports: &[SocketAddr]) -> Vec<Addresses> {
