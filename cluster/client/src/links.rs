@@ -306,18 +306,8 @@ impl Cluster {
         name: &str,
         timeout: Duration,
     ) -> Result<Option<LinkStatus>, DescribeError> {
-        let found = self.describe(RESOURCE_LINK_STATUS, vec![name.to_owned()], timeout).await?;
-        let nothing = || DescribeError::Unclear("it is empty".to_owned());
-        let result = found.into_iter().next().ok_or_else(nothing)?;
-        match result.error_code {
-            ErrorCode::None => {}
-            ErrorCode::ResourceNotFound => return Ok(None),
-            code => return Err(DescribeError::Refused(code)),
-        }
-        let values = result.configs.iter();
-        let values = values.map(|of| (&*of.name, of.value.as_deref().unwrap_or_default()));
-        let unclear = || DescribeError::Unclear("a value has an unknown form".to_owned());
-        LinkStatus::read(values).map(Some).ok_or_else(unclear)
+        let status = |values: Vec<(&str, &str)>| LinkStatus::read(values);
+        self.status_of((RESOURCE_LINK_STATUS, name), timeout, status).await
     }
 
     /// The topics that are copies of those of other sites: the link that brings each, and its name at
@@ -388,6 +378,27 @@ impl Cluster {
             }
         }
         Ok(found)
+    }
+
+    /// What becomes of one thing, read from names and values. `None` if there is none of the name.
+    pub(crate) async fn status_of<T>(
+        &self,
+        (resource_type, name): (i8, &str),
+        timeout: Duration,
+        read: impl FnOnce(Vec<(&str, &str)>) -> Option<T>,
+    ) -> Result<Option<T>, DescribeError> {
+        let found = self.describe(resource_type, vec![name.to_owned()], timeout).await?;
+        let nothing = || DescribeError::Unclear("it is empty".to_owned());
+        let result = found.into_iter().next().ok_or_else(nothing)?;
+        match result.error_code {
+            ErrorCode::None => {}
+            ErrorCode::ResourceNotFound => return Ok(None),
+            code => return Err(DescribeError::Refused(code)),
+        }
+        let values = result.configs.iter();
+        let values = values.map(|of| (&*of.name, of.value.as_deref().unwrap_or_default()));
+        let unclear = || DescribeError::Unclear("a value has an unknown form".to_owned());
+        read(values.collect()).map(Some).ok_or_else(unclear)
     }
 
     pub(crate) async fn describe(

@@ -12,7 +12,7 @@ use fulmar_types::PartitionIndex;
 use fulmar_types::pipeline::{
     FILE, INPUTS, LATENCY_MS, OUTPUTS, PAUSED, PipelineDefinition, SHAPE, START, Shape, Start,
 };
-use fulmar_wire::{ErrorCode, RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS, RESOURCE_SAVEPOINT};
+use fulmar_wire::{RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS, RESOURCE_SAVEPOINT};
 use std::collections::BTreeMap;
 
 /// Among the settings of a savepoint: whose state it is.
@@ -240,18 +240,8 @@ impl Cluster {
         name: &str,
         timeout: Duration,
     ) -> Result<Option<PipelineStatus>, DescribeError> {
-        let found = self.describe(RESOURCE_PIPELINE_STATUS, vec![name.to_owned()], timeout).await?;
-        let nothing = || DescribeError::Unclear("it is empty".to_owned());
-        let result = found.into_iter().next().ok_or_else(nothing)?;
-        match result.error_code {
-            ErrorCode::None => {}
-            ErrorCode::ResourceNotFound => return Ok(None),
-            code => return Err(DescribeError::Refused(code)),
-        }
-        let values = result.configs.iter();
-        let values = values.map(|of| (&*of.name, of.value.as_deref().unwrap_or_default()));
-        let unclear = || DescribeError::Unclear("a value has an unknown form".to_owned());
-        PipelineStatus::read(values).map(Some).ok_or_else(unclear)
+        let status = |values: Vec<(&str, &str)>| PipelineStatus::read(values);
+        self.status_of((RESOURCE_PIPELINE_STATUS, name), timeout, status).await
     }
 
     /// All savepoints, by name.
