@@ -6,20 +6,20 @@
 //!
 //! Never: two groups on one directory.
 
+mod keeping;
+
 use crate::bootstrap::{self, Bootstrap};
 use crate::catch_up::CatchUp;
 use crate::lease::{EarlierGrant, Lease};
 use crate::log_store::LogStore;
 use crate::machine::SharedMachine;
-use crate::maintenance;
 use crate::peer::asking::{Answerer, AskError, Asking};
 use crate::peer::client::PeerNetwork;
 use crate::peer::connection::PeerContext;
 use crate::peer::installing::Installing;
 use crate::peer::server::PeerServer;
 use crate::peer::ship::ShipYard;
-use crate::rejoin;
-use crate::space::{self, Admission, RoomReport, Space};
+use crate::space::{Admission, RoomReport, Space};
 use crate::state_machine::{Progress, StateMachine};
 use crate::types::{Member, Proposal, TypeConfig, position};
 use bytes::Bytes;
@@ -28,10 +28,10 @@ use fulmar_host::time;
 use fulmar_host::{Host, planted};
 use fulmar_store::{Demand, Life, OpenError, SavedVote, Store, StoreSettings};
 use fulmar_types::limits::{BLANKS_BYTES, control_reserve_bytes};
-use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Plant, Role, SiteId, Term};
+use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Plant, SiteId, Term};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::{ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{ReadPolicy, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -327,7 +327,7 @@ impl Group {
             node: settings.node,
             site,
         });
-        tasks.extend(keepers(&shared, &context, &settings));
+        tasks.extend(keeping::keepers(&shared, &context, &settings));
         Ok(Self { shared, _tasks: Arc::new(tasks) })
     }
 
@@ -521,32 +521,6 @@ impl Group {
     }
 }
 
-/// What looks after a running group.
-fn keepers(
-    shared: &Arc<Shared>,
-    context: &Arc<PeerContext>,
-    settings: &GroupSettings,
-) -> Vec<Owned<()>> {
-    let pauses = (settings.heartbeat, settings.election_timeout_max);
-    let mut tasks = vec![
-        task::spawn_owned(watch_role(shared.clone())),
-        task::spawn_owned(watch_core(shared.clone(), context.clone())),
-        task::spawn_owned(space::watch(shared.clone(), pauses)),
-        task::spawn_owned(maintenance::run(shared.clone(), settings.purge_lag_segments)),
-    ];
-    let (lease_of, store, length) =
-        (context.clone(), shared.store.clone(), settings.election_timeout_max);
-    tasks.push(task::spawn_owned(async move {
-        bootstrap::note_shorter_lease(&lease_of, &store, length).await;
-    }));
-    if context.acquaintance().rejoins {
-        let (raft, context) = (shared.raft.clone(), context.clone());
-        let asking = async move { rejoin::until_voter(&context, &raft).await };
-        tasks.push(task::spawn_owned(asking));
-    }
-    tasks
-}
-
 pub(crate) fn peer_context(
     settings: &GroupSettings,
     life: Life,
@@ -597,71 +571,5 @@ async fn begin_group(raft: &SiteRaft, store: &Store, life: &Life) -> Result<(), 
         // Another node was faster, and its entries or its candidacy have already arrived.
         Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
         Err(RaftError::Fatal(error)) => Err(StartError::Core(error.to_string())),
-    }
-}
-
-async fn watch_role(shared: Arc<Shared>) {
-    let mut metrics = shared.raft.server_metrics();
-    loop {
-        let (leadership, role) = {
-            let now = metrics.borrow_watched();
-            let is_me = now.state == ServerState::Leader && now.current_leader == Some(shared.node);
-            let role = match now.state {
-                ServerState::Learner => Role::Learner,
-                ServerState::Candidate => Role::Candidate,
-                ServerState::Leader => Role::Leader,
-                ServerState::Follower | ServerState::Shutdown => Role::Follower,
-            };
-            let term = Term(now.vote.leader_id.term);
-            // A persisted vote of the last life may name this node, which does not lead again by it.
-            let leader = now.current_leader.filter(|leader| is_me || *leader != shared.node);
-            (Leadership { term, leader, is_me }, role)
-        };
-        let changed = {
-            let mut current = shared.leadership.lock().expect("no holder of this lock panics");
-            let changed = *current != leadership;
-            *current = leadership;
-            changed
-        };
-        if changed {
-            let Leadership { term, leader, .. } = leadership;
-            shared.host.report(Event::RoleChanged { role, term, leader });
-            shared.leadership_changed.notify_waiters();
-        }
-        if metrics.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Ends the process when openraft's core has stopped by itself: half a node helps nobody. Keeps the
-/// handshake in step with the membership, the last one in the log, committed or not, as Raft does.
-///
-/// It wakes for what changes with the membership or the leader, never for every entry; the core
-/// closes this watch as it ends, after it has said why in the full metrics.
-async fn watch_core(shared: Arc<Shared>, context: Arc<PeerContext>) {
-    let mut metrics = shared.raft.server_metrics();
-    let mut seen = None;
-    loop {
-        let membership = metrics.borrow_watched().membership_config.clone();
-        if seen.as_ref() != Some(&membership) {
-            let lives = rejoin::lives(membership.membership());
-            // A node that catches up reads of lives that ended before its own began: until it meets
-            // itself, what the leader told it holds.
-            if lives.get(&shared.node) == Some(&context.acquaintance().incarnation) {
-                context.members(lives);
-            }
-            seen = Some(membership);
-        }
-        if metrics.changed().await.is_err() {
-            break;
-        }
-    }
-    let ended = shared.raft.metrics().borrow_watched().running_state.clone();
-    match ended {
-        Ok(()) | Err(openraft::errors::Fatal::Stopped) => {}
-        Err(error) => {
-            shared.host.fatal(ExitCode::CoreDead, format!("consensus stopped: {error}")).await
-        }
     }
 }

@@ -26,6 +26,7 @@
 
 mod congestion;
 mod ear;
+mod ending;
 mod flow;
 mod line;
 mod link;

@@ -23,11 +23,11 @@
 //! far longer than any timeout of the node.
 
 use super::flow::{Ack, RECEIVE_BYTES};
-use super::state::{ListenerState, Segment, State, Way};
+use super::state::{Segment, State, Way};
 use bytes::Bytes;
 use fulmar_host::net::BACKLOG;
 use madsim::task::NodeId;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, Waker};
@@ -111,7 +111,7 @@ impl Body {
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     Opening,
     Open,
 }
@@ -120,11 +120,11 @@ enum Stage {
 pub struct End {
     pub(super) way: Way,
     pub(super) remote: SocketAddr,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The listener's address, for an accepting end.
     listener: Option<SocketAddr>,
 
-    inbox: VecDeque<Bytes>,
+    pub(super) inbox: VecDeque<Bytes>,
     finished: bool,
     pub(super) next_in: u64,
     pub(super) early: BTreeMap<u64, Body>,
@@ -138,9 +138,9 @@ pub struct End {
     pub(super) confirmed_bytes: u64,
     finish_sent: bool,
 
-    broken: Option<ErrorKind>,
+    pub(super) broken: Option<ErrorKind>,
     /// Broken without telling the other end.
-    silent: bool,
+    pub(super) silent: bool,
     reader_open: bool,
     writer_open: bool,
     reader: Option<Waker>,
@@ -194,7 +194,7 @@ impl State {
     }
 
     /// Takes an end away; its handles turn stale.
-    fn remove_end(&mut self, id: EndId) {
+    pub(super) fn remove_end(&mut self, id: EndId) {
         self.wake_end(id);
         self.ends.remove(&id);
     }
@@ -213,7 +213,7 @@ impl State {
         self.send(now_ns, way, id.other(), (seq, body));
     }
 
-    fn send_reset(&mut self, now_ns: u64, way: Way, to: EndId) {
+    pub(super) fn send_reset(&mut self, now_ns: u64, way: Way, to: EndId) {
         if self.flows.remove(&to.other()).is_some() || self.link(way).line.is_some() {
             self.send_packet(now_ns, (way, to), (0, 0), Body::Reset);
         } else {
@@ -583,107 +583,5 @@ impl State {
         if tell {
             self.send_reset(now_ns, way, id.other());
         }
-    }
-
-    /// Stops listening; who waited to be accepted is reset.
-    pub(super) fn stop_listening(&mut self, now_ns: u64, key: (NodeId, SocketAddr)) {
-        if let Some(ListenerState { backlog, waker }) = self.listeners.remove(&key) {
-            self.wakes.extend(waker);
-            for id in backlog {
-                self.abandon(now_ns, id);
-            }
-        }
-    }
-
-    fn ends_of(&self, machine: NodeId) -> Vec<EndId> {
-        self.ends.iter().filter(|(_, end)| end.way.0 == machine).map(|(id, _)| *id).collect()
-    }
-
-    /// The process of a machine ended; its operating system closes what it had open.
-    pub(super) fn process_died(&mut self, now_ns: u64, id: NodeId) {
-        self.machine(id).epoch += 1;
-        let listening = self.listeners.keys().copied().filter(|key| key.0 == id);
-        for key in listening.collect::<Vec<_>>() {
-            self.stop_listening(now_ns, key);
-        }
-        for end_id in self.ends_of(id) {
-            let Some(end) = self.ends.get(&end_id) else {
-                continue;
-            };
-            let (way, unread) = (end.way, !end.inbox.is_empty());
-            if end.stage == Stage::Opening || end.broken.is_some() {
-                // Nobody is told now; whoever still sends is answered with a reset.
-                self.flows.remove(&end_id);
-            } else if unread {
-                self.send_reset(now_ns, way, end_id.other());
-            } else {
-                self.finish(now_ns, end_id);
-            }
-            self.remove_end(end_id);
-        }
-    }
-
-    /// A machine lost power: everything is gone and nobody is told.
-    pub(super) fn power_lost(&mut self, id: NodeId) {
-        let machine = self.machine(id);
-        machine.epoch += 1;
-        machine.power_epoch += 1;
-        machine.powered = false;
-        let listening = self.listeners.keys().copied().filter(|key| key.0 == id);
-        for key in listening.collect::<Vec<_>>() {
-            if let Some(listener) = self.listeners.remove(&key) {
-                self.wakes.extend(listener.waker);
-            }
-        }
-        for end in self.ends_of(id) {
-            self.forgotten.insert(end);
-            self.remove_end(end);
-        }
-        self.flows.retain(|_, flow| flow.way.0 != id);
-    }
-
-    /// Resets every connection between two machines, at both ends and at once.
-    pub(super) fn reset_between(&mut self, one: NodeId, other: NodeId) -> usize {
-        let between = |end: &End| end.way == (one, other) || end.way == (other, one);
-        let ends = self.ends.iter().filter(|(_, end)| between(end)).map(|(id, _)| *id);
-        let ends: Vec<EndId> = ends.collect();
-        for id in &ends {
-            self.break_end(*id, ErrorKind::ConnectionReset);
-        }
-        ends.len()
-    }
-
-    /// Breaks one connection of those between any two of these machines.
-    pub(super) fn reset_one_between(&mut self, between: &[Way]) -> usize {
-        let is_among = |end: &End| {
-            let (one, other) = end.way;
-            between.contains(&(one, other)) || between.contains(&(other, one))
-        };
-        let open = self.ends.iter().filter(|(_, end)| is_among(end) && end.broken.is_none());
-        let open: BTreeSet<u64> = open.map(|(id, _)| id.connection).collect();
-        let Some(last) = (open.len() as u64).checked_sub(1) else { return 0 };
-        let picked = usize::try_from(self.prng.between(0, last)).unwrap_or(0);
-        let Some(connection) = open.into_iter().nth(picked) else { return 0 };
-        let sides = [Side::Connecting, Side::Accepting];
-        let ends = sides.map(|side| EndId { connection, side });
-        let there = ends.into_iter().filter(|id| self.ends.contains_key(id)).count();
-        ends.into_iter().for_each(|id| self.break_end(id, ErrorKind::ConnectionReset));
-        there
-    }
-
-    /// A machine forgets its connections to another, which is not told.
-    pub(super) fn forget(&mut self, machine: NodeId, peer: NodeId) -> usize {
-        let mut count = 0;
-        for id in self.ends_of(machine) {
-            if let Some(end) = self.ends.get_mut(&id)
-                && end.way.1 == peer
-                && end.broken.is_none()
-            {
-                end.silent = true;
-                count += 1;
-                self.break_end(id, ErrorKind::ConnectionAborted);
-            }
-        }
-        count
     }
 }
