@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,6 +24,14 @@ const KILLS: [usize; 5] = [3, 9, 14, 20, 26];
 
 /// 2026-03-01T08:00:00Z
 const BEGIN_MS: i64 = 1_772_352_000_000;
+
+/// One test at a time: each has a site, and they would take the ports of one another between the choice of a
+/// port and the start of its node.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn fulmar(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().expect("the binary runs")
@@ -114,7 +122,18 @@ fn owner(bootstrap: &str) -> i32 {
 }
 
 #[test]
+fn the_demonstration_of_a_pipeline_holds() {
+    let _alone = alone();
+    let demonstration = fulmar(&["demo", "pipeline", "--records", "60000"]);
+    let said = told(&demonstration);
+    assert!(demonstration.status.success(), "{said}");
+    assert!(said.contains("verdict   every alert came once"), "{said}");
+    assert_eq!(said.matches("the next alert came").count(), 2, "{said}");
+}
+
+#[test]
 fn alerts_come_once_however_often_their_owner_dies() {
+    let _alone = alone();
     if !tools::is_there("kcat") {
         return;
     }

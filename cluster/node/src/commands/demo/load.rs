@@ -4,7 +4,7 @@
 //! Invariant: a batch counts as acknowledged only by [`Outcome::Done`]; any other outcome fails
 //! the demo.
 
-use super::plant::{self, PARTITIONS, Plant, SENSORS};
+use super::plant::{self, PARTITIONS};
 use fulmar_client::{Cluster, Outcome, Producer, ProducerSettings, WriteRecord};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
@@ -24,6 +24,16 @@ const TICK: Duration = Duration::from_millis(25);
 
 /// How long a batch may take: far longer than any election.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A data set. Each producer has one of its own and asks it for every record, in order.
+pub trait DataSet: Clone + Send + Sync + 'static {
+    /// The record with this number and where it goes, if it goes to a partition of the producer.
+    fn record(
+        &mut self,
+        number: u64,
+        is_mine: impl Fn(PartitionIndex) -> bool,
+    ) -> Option<(PartitionIndex, WriteRecord)>;
+}
 
 /// What has become of the batches so far.
 #[derive(Clone, Debug, Default)]
@@ -79,7 +89,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Load {
     /// Starts the producers.
-    pub fn start(cluster: &Cluster, plant: Plant, records: u64, per_second: u64) -> Self {
+    pub fn start(cluster: &Cluster, data: &impl DataSet, records: u64, per_second: u64) -> Self {
         let pace = Pace { began: time::now(), per_second, gate: records };
         let shared = Arc::new(Shared {
             tally: Mutex::default(),
@@ -94,7 +104,7 @@ impl Load {
         let start = |(share, producer)| {
             let writer = Writer {
                 producer: Arc::clone(producer),
-                plant,
+                data: data.clone(),
                 share,
                 shared: Arc::clone(&shared),
                 batches: BTreeMap::new(),
@@ -179,29 +189,26 @@ impl Shared {
 }
 
 /// One producer with its share of the partitions.
-struct Writer {
+struct Writer<D> {
     producer: Arc<Producer>,
-    plant: Plant,
+    data: D,
     share: u32,
     shared: Arc<Shared>,
     batches: BTreeMap<PartitionIndex, Vec<WriteRecord>>,
 }
 
-impl Writer {
+impl<D: DataSet> Writer<D> {
     async fn run(mut self, records: u64) {
-        let mut readings = vec![0_u64; SENSORS];
         let mut at = 0;
         while at < records {
             let granted = lock(&self.shared.pace).granted(time::now()).min(records);
             while at < granted {
-                let sensor = self.plant.speaker(at);
-                at += 1;
-                let number = readings[sensor.0];
-                readings[sensor.0] += 1;
-                let partition = sensor.partition();
-                if partition.get() % PRODUCERS == self.share {
-                    self.add(partition, self.plant.reading(sensor, number)).await;
+                let share = self.share;
+                let is_mine = |partition: PartitionIndex| partition.get() % PRODUCERS == share;
+                if let Some((partition, record)) = self.data.record(at, is_mine) {
+                    self.add(partition, record).await;
                 }
+                at += 1;
             }
             self.send_all().await;
             time::sleep(TICK).await;

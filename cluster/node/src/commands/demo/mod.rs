@@ -12,6 +12,7 @@
 
 mod load;
 mod mirror;
+mod pipeline;
 mod plant;
 mod report;
 mod verify;
@@ -28,7 +29,7 @@ use fulmar_host::task;
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::{ExitCode, NodeId};
 use load::Load;
-use plant::{PARTITIONS, Plant, TOPIC};
+use plant::{PARTITIONS, Plant, Readings, TOPIC};
 use report::{Kill, Report};
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -70,12 +71,15 @@ pub struct Options {
 #[derive(Clone, Debug, Subcommand)]
 enum Other {
     Mirror(mirror::Options),
+    Pipeline(pipeline::Options),
 }
 
 /// Runs the demo.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
-    if let Some(Other::Mirror(options)) = options.other {
-        return mirror::run(options).await;
+    match options.other {
+        Some(Other::Mirror(options)) => return mirror::run(options).await,
+        Some(Other::Pipeline(options)) => return pipeline::run(options).await,
+        None => {}
     }
     check_records(options.records)?;
     let mut stop = StopSignal::listen()?;
@@ -148,8 +152,8 @@ impl Demo {
 
         let writing_began = time::now();
         let per_second = (options.records / WRITING.as_secs()).max(1);
-        let plant = Plant::new(options.seed);
-        let load = Load::start(&self.cluster, plant, options.records, per_second);
+        let data = Readings::of(Plant::new(options.seed));
+        let load = Load::start(&self.cluster, &data, options.records, per_second);
         let kills = self.kill_leaders(&load, options.records).await?;
         if !self.acknowledged(&load, options.records).await? {
             self.tell("not everything was acknowledged");

@@ -13,6 +13,7 @@
 //!
 //! Invariant: no float takes part, so the same seed gives the same bytes on every machine.
 
+use super::load::DataSet;
 use fulmar_client::{TopicPartition, WriteRecord};
 use fulmar_types::PartitionIndex;
 use serde::Deserialize;
@@ -24,9 +25,9 @@ pub const PARTITIONS: u32 = 12;
 /// The sensors of the plant; each is a key.
 pub const SENSORS: usize = HALLS * LINES * MACHINES * QUANTITIES.len();
 
-const HALLS: usize = 6;
-const LINES: usize = 8;
-const MACHINES: usize = 24;
+pub(super) const HALLS: usize = 6;
+pub(super) const LINES: usize = 8;
+pub(super) const MACHINES: usize = 24;
 
 /// What is measured: name, unit, base value and amplitude in hundredths.
 const QUANTITIES: [(&str, &str, i64, i64); 4] = [
@@ -37,7 +38,7 @@ const QUANTITIES: [(&str, &str, i64, i64); 4] = [
 ];
 
 /// 2026-01-01T00:00:00Z in ms since 1970.
-const START_MS: i64 = 1_767_225_600_000;
+pub(super) const START_MS: i64 = 1_767_225_600_000;
 
 /// SplitMix64 (Steele, Lea, Flood 2014), as a function of its counter.
 fn mix(seed: u64, counter: u64) -> u64 {
@@ -48,7 +49,7 @@ fn mix(seed: u64, counter: u64) -> u64 {
 }
 
 /// A number below `below`. The bias of the remainder is far below what a plant would show.
-fn draw(seed: u64, counter: u64, below: u64) -> u64 {
+pub(super) fn draw(seed: u64, counter: u64, below: u64) -> u64 {
     mix(seed, counter) % below
 }
 
@@ -129,6 +130,35 @@ impl Plant {
             readings[self.speaker(at).0] += 1;
         }
         readings
+    }
+}
+
+/// The data set of a plant, record by record.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    plant: Plant,
+    /// The readings that each sensor has given.
+    given: Vec<u64>,
+}
+
+impl Readings {
+    /// All of them are to come.
+    pub fn of(plant: Plant) -> Self {
+        Self { plant, given: vec![0; SENSORS] }
+    }
+}
+
+impl DataSet for Readings {
+    fn record(
+        &mut self,
+        number: u64,
+        is_mine: impl Fn(PartitionIndex) -> bool,
+    ) -> Option<(PartitionIndex, WriteRecord)> {
+        let sensor = self.plant.speaker(number);
+        let given = self.given[sensor.0];
+        self.given[sensor.0] += 1;
+        let partition = sensor.partition();
+        is_mine(partition).then(|| (partition, self.plant.reading(sensor, given)))
     }
 }
 

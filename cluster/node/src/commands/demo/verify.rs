@@ -167,7 +167,10 @@ pub async fn by_fresh_process(
 }
 
 /// The end of every partition.
-async fn ends(cluster: &Cluster, topic: &str) -> Result<BTreeMap<TopicPartition, Offset>, Stop> {
+pub(super) async fn ends(
+    cluster: &Cluster,
+    topic: &str,
+) -> Result<BTreeMap<TopicPartition, Offset>, Stop> {
     let mut ends = BTreeMap::new();
     for partition in (0..PARTITIONS).map(|at| TopicPartition::new(topic, PartitionIndex(at))) {
         let found = cluster.find_offset(&partition, OffsetAt::Latest, OFFSET_TIMEOUT).await;
@@ -180,7 +183,7 @@ async fn ends(cluster: &Cluster, topic: &str) -> Result<BTreeMap<TopicPartition,
 }
 
 /// Reads every partition from its beginning to its end.
-async fn read_all(
+pub(super) async fn read_all(
     cluster: &Cluster,
     ends: &BTreeMap<TopicPartition, Offset>,
     mut take: impl FnMut(PartitionIndex, &ReadRecord),

@@ -17,7 +17,7 @@ mod line;
 mod shown;
 
 use super::load::Load;
-use super::plant::{PARTITIONS, Plant, TOPIC};
+use super::plant::{PARTITIONS, Plant, Readings, TOPIC};
 use super::{check_records, tell, verify};
 use crate::commands::node::StopSignal;
 use crate::commands::output::{grouped, say, seconds};
@@ -136,7 +136,8 @@ impl Demo {
         self.write_one(SECRET, "not for the hub").await?;
 
         let (records, early) = (options.records, options.records / 4);
-        let load = Load::start(&self.clusters[0], Plant::new(options.seed), records, PER_SECOND);
+        let data = Readings::of(Plant::new(options.seed));
+        let load = Load::start(&self.clusters[0], &data, records, PER_SECOND);
         load.hold_at(early);
         self.written(&load, early).await?;
         let took = self.arrived().await?;
