@@ -80,6 +80,7 @@ fn expected() -> BTreeMap<(String, String), Vec<String>> {
                 headers: Vec::new(),
                 value: Some(value.into()),
                 damage: None,
+                is_retried: false,
             })
         });
         let records: Vec<Arc<Record>> = records.collect();

@@ -119,6 +119,7 @@ fn record(input: &Input, offset: i64) -> Record {
         headers: Vec::new(),
         value: bytes(&input.value),
         damage: None,
+        is_retried: false,
     }
 }
 

@@ -24,6 +24,7 @@ fn value(expression: &str) -> Result<String, String> {
         headers: Vec::new(),
         value,
         damage: None,
+        is_retried: false,
     };
     engine.batch("a", &[Arc::new(record)]).map_err(|halt| halt.failure.reason)?;
     let written = engine.end_epoch(0, true).map_err(|halt| halt.failure.reason)?;

@@ -37,6 +37,7 @@ fn record(input: &Input) -> Arc<Record> {
         headers: Vec::new(),
         value: input.payload().map(Into::into),
         damage: None,
+        is_retried: false,
     })
 }
 

@@ -152,7 +152,7 @@ impl Job {
             *read.entry(input.name.to_string()).or_default() += 1;
         }
         let engine = Engine::new(Arc::clone(&plan), &read);
-        let engine = engine.batches_up_to(context.broker.batch_bytes_max());
+        let engine = engine.named(&name).batches_up_to(context.broker.batch_bytes_max());
         Ok(Self {
             name,
             fence,

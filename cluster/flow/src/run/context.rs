@@ -3,6 +3,7 @@
 use super::Halt;
 use super::fates::{Fate, Ledger};
 use super::kept::Kept;
+use super::letters::{OFFSET, PARTITION, PIPELINE, READER, STREAM, TOPIC};
 use super::record::{Header, Record, Row, Written};
 use crate::eval::Failure;
 use crate::plan::Column;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 /// What is the same for all rows of a batch at an operator.
 #[derive(Debug)]
 pub struct Context<'a> {
+    /// The pipeline, by name.
+    pub pipeline: &'a str,
     /// What becomes of records.
     pub fates: &'a mut Ledger,
     /// The source whose rule holds.
@@ -41,12 +44,25 @@ fn reasons(failure: &Failure) -> [Header; 3] {
     ]
 }
 
+/// What says of a record beside who may put it through again.
+pub fn retriable(pipeline: &str, source: &Source, reader: Option<u32>) -> Vec<Header> {
+    let mut headers = vec![header(PIPELINE, pipeline), header(STREAM, &source.name)];
+    headers.extend(reader.map(|reader| header(READER, reader)));
+    headers
+}
+
 /// A record as it came, with where it came from and why it goes there.
-pub fn beside(source: &Source, topic: &str, record: &Record, failure: &Failure) -> Written {
+pub fn beside(
+    source: &Source,
+    (topic, before): (&str, Vec<Header>),
+    record: &Record,
+    failure: &Failure,
+) -> Written {
     let mut headers = record.headers.clone();
-    headers.push(header("fulmar.topic", &source.topic));
-    headers.push(header("fulmar.partition", record.partition));
-    headers.push(header("fulmar.offset", record.offset));
+    headers.extend(before);
+    headers.push(header(TOPIC, &source.topic));
+    headers.push(header(PARTITION, record.partition));
+    headers.push(header(OFFSET, record.offset));
     headers.extend(reasons(failure));
     Written {
         topic: topic.into(),
@@ -71,7 +87,11 @@ impl Context<'_> {
         }
         let OnError::DeadLetter(topic) = &self.rule.on_error else { return };
         let written = match &row.origin {
-            Some(origin) => beside(self.rule, &topic.text, &origin.record, failure),
+            Some(origin) => {
+                let reader = Some(origin.reader);
+                let before = retriable(self.pipeline, self.rule, reader);
+                beside(self.rule, (&topic.text, before), &origin.record, failure)
+            }
             None => self.result(&topic.text, row, failure),
         };
         // The copies of a row in several windows come one after the other, and fail alike.

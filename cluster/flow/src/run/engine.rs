@@ -43,6 +43,8 @@ pub(super) struct Reader {
 #[derive(Debug)]
 pub struct Engine {
     pub(super) plan: Arc<Plan>,
+    /// The pipeline, by name.
+    pub(super) name: Arc<str>,
     pub(super) consumers: Vec<Option<(usize, usize)>>,
     /// By source.
     pub(super) readers: Vec<Vec<Reader>>,
@@ -53,6 +55,8 @@ pub struct Engine {
     pub(super) fates: Ledger,
     /// Results of no single record that could not be computed, under the key 0.
     pub(super) failed_results: Kept<u32, u64>,
+    /// What became of dead letters, see `letters.rs`.
+    pub(super) letters: Kept<u32, u64>,
     /// What came out in this epoch, by node and by source.
     pub(super) sinks: Vec<Vec<Written>>,
     pub(super) failed: Vec<Vec<Written>>,
@@ -106,12 +110,20 @@ impl Engine {
             watermarks: Kept::default(),
             fates: Ledger::default(),
             failed_results: Kept::default(),
+            letters: Kept::default(),
+            name: "".into(),
             last: None,
             halt: None,
             ending: None,
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
             plan,
         }
+    }
+
+    /// Of a pipeline of this name: it stands in dead letters.
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
     }
 
     /// For a site that takes batches of so many bytes.
@@ -128,6 +140,17 @@ impl Engine {
     /// # Panics
     /// If the records are not in the order of topics, partitions and offsets.
     pub fn batch(&mut self, topic: &str, records: &[Arc<Record>]) -> Result<(), Halt> {
+        self.in_order(topic, records);
+        for source in 0..self.plan.sources.len() {
+            if self.halt.is_none() && *self.plan.sources[source].topic == *topic {
+                self.read((source, None), records);
+            }
+        }
+        self.halted()
+    }
+
+    /// Sees that records come in canonical order.
+    pub(super) fn in_order(&mut self, topic: &str, records: &[Arc<Record>]) {
         let topic: Arc<str> = topic.into();
         for record in records {
             let place = (Arc::clone(&topic), record.partition, record.offset);
@@ -137,15 +160,9 @@ impl Engine {
             }
             self.last = Some(place);
         }
-        for source in 0..self.plan.sources.len() {
-            if self.halt.is_none() && *self.plan.sources[source].topic == *topic {
-                self.read(source, records);
-            }
-        }
-        self.halted()
     }
 
-    fn halted(&self) -> Result<(), Halt> {
+    pub(super) fn halted(&self) -> Result<(), Halt> {
         self.halt.clone().map_or(Ok(()), Err)
     }
 
@@ -156,6 +173,7 @@ impl Engine {
         let is_plain = matches!(node.operator, Operator::Filter(_) | Operator::Project(_));
         let shown = if is_plain { &self.plan.nodes[node.inputs[0]] } else { node };
         let context = Context {
+            pipeline: &self.name,
             fates: &mut self.fates,
             rule: &self.plan.sources[node.rule],
             columns: &shown.columns,

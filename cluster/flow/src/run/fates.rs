@@ -186,5 +186,5 @@ impl Ledger {
 /// Reader and partition of a row that stands for a record.
 pub fn place(origin: Option<&Origin>) -> Option<(u32, u32)> {
     let origin = origin.filter(|origin| origin.counts)?;
-    Some((origin.reader, origin.record.partition))
+    Some((origin.reader, origin.record.account()))
 }

@@ -28,6 +28,7 @@ pub mod fold;
 pub mod group;
 pub mod input;
 pub mod kept;
+pub mod letters;
 pub mod output;
 pub mod record;
 pub mod source;

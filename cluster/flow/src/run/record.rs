@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// What a record weighs besides its bytes.
 const RECORD_WEIGHT: usize = 64;
 
+/// The account of the fates of retried records, where others have their partition.
+pub const RETRIED: u32 = u32::MAX;
+
 /// A header: its name and its value.
 pub type Header = (Arc<str>, Option<Bytes>);
 
@@ -28,6 +31,15 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// Why it cannot be read, if so; the payload is then whatever is there instead.
     pub damage: Option<Arc<str>>,
+    /// Whether it was a dead letter, and is put through again.
+    pub is_retried: bool,
+}
+
+impl Record {
+    /// The partition to whose account its fate goes: retried records have one of their own.
+    pub fn account(&self) -> u32 {
+        if self.is_retried { RETRIED } else { self.partition }
+    }
 }
 
 /// A record for an output topic.
@@ -88,7 +100,7 @@ impl Codec for Bytes {
 
 /// ```text
 /// row       values | time i64 | there u8: 0, or 1 and an origin
-/// origin    reader u32 | counts u8 | partition u32 | offset i64 | timestamp i64
+/// origin    reader u32 | flags u8: 1 counts, 2 is retried | partition u32 | offset i64 | timestamp i64
 ///           | key | headers u32, per header: name bytes, value | payload
 /// key, value, payload    there u8: 0, or 1 and bytes
 /// ```
@@ -99,7 +111,7 @@ impl Codec for Row {
         let Some(origin) = &self.origin else { return 0u8.put(out) };
         1u8.put(out);
         origin.reader.put(out);
-        u8::from(origin.counts).put(out);
+        (u8::from(origin.counts) | u8::from(origin.record.is_retried) << 1).put(out);
         origin.record.partition.put(out);
         origin.record.offset.put(out);
         origin.record.timestamp.put(out);
@@ -114,11 +126,11 @@ impl Codec for Row {
             0 => None,
             1 => {
                 let reader = u32::read(from)?;
-                let counts = match u8::read(from)? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Malformed),
-                };
+                let flags = u8::read(from)?;
+                if flags > 3 {
+                    return Err(Malformed);
+                }
+                let (counts, is_retried) = (flags & 1 > 0, flags & 2 > 0);
                 let record = Record {
                     partition: u32::read(from)?,
                     offset: i64::read(from)?,
@@ -128,6 +140,7 @@ impl Codec for Row {
                     value: Option::read(from)?,
                     // What cannot be read never becomes a row.
                     damage: None,
+                    is_retried,
                 };
                 Some(Origin { reader, record: Arc::new(record), counts })
             }

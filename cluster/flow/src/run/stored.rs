@@ -25,6 +25,7 @@ pub fn records(partition: u32, base_offset: i64, stored: &Bytes) -> Vec<Arc<Reco
             headers: Vec::new(),
             value: Some(stored.clone()),
             damage: Some(why.into()),
+            is_retried: false,
         })
     };
     let batch = match Batch::parse(stored.clone()) {
@@ -73,6 +74,7 @@ fn of(partition: u32, record: batch::Record, moved: i64) -> Record {
         headers: record.headers.into_iter().map(|h| (name(&h.key), h.value)).collect(),
         value: record.value,
         damage: None,
+        is_retried: false,
     }
 }
 

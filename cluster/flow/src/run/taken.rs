@@ -17,6 +17,7 @@ use crate::value::codec::Malformed;
 const PART_FATES: u32 = 0;
 const PART_WATERMARKS: u32 = 1;
 const PART_FAILED: u32 = 2;
+const PART_LETTERS: u32 = 3;
 const PART_NODES: u32 = 16;
 const PART_SOURCES: u32 = 1 << 16;
 
@@ -59,6 +60,7 @@ impl Engine {
             (PART_FATES, &self.fates.0),
             (PART_WATERMARKS, &self.watermarks),
             (PART_FAILED, &self.failed_results),
+            (PART_LETTERS, &self.letters),
         ];
         for (at, state) in self.states.iter().enumerate() {
             parts.extend(numbers(PART_NODES, at).zip(state.parts()));
@@ -75,6 +77,7 @@ impl Engine {
             (PART_FATES, &mut self.fates.0),
             (PART_WATERMARKS, &mut self.watermarks),
             (PART_FAILED, &mut self.failed_results),
+            (PART_LETTERS, &mut self.letters),
         ];
         for (at, state) in self.states.iter_mut().enumerate() {
             parts.extend(numbers(PART_NODES, at).zip(state.parts_mut()));
@@ -140,6 +143,7 @@ impl Engine {
                 PART_FATES => Some(&mut self.fates.0),
                 PART_WATERMARKS => Some(&mut self.watermarks),
                 PART_FAILED => Some(&mut self.failed_results),
+                PART_LETTERS => Some(&mut self.letters),
                 number if number >= PART_SOURCES => {
                     let at = (number - PART_SOURCES) as usize;
                     let time = self.times.get_mut(at / 2).and_then(Option::as_mut);

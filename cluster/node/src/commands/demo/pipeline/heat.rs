@@ -291,6 +291,7 @@ mod tests {
                         headers: Vec::new(),
                         value: record.value,
                         damage: None,
+                        is_retried: false,
                     })
                 })
                 .collect();
