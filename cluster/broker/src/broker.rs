@@ -13,6 +13,7 @@ use crate::limits::{
     FETCH_BYTES_IN_FLIGHT_MAX, METADATA_BYTES_IN_FLIGHT_MAX, WAITING_FETCH_BYTES_MAX,
 };
 use crate::link_states::LinkStates;
+use crate::machine::topics::CHAIN_KEY_CONFIG;
 use crate::planner::Planner;
 use crate::proposer::Proposer;
 use crate::room::room;
@@ -20,8 +21,9 @@ use crate::server::RequestRoom;
 use crate::settings::BrokerSettings;
 use crate::site::Site;
 use crate::upkeep;
-use fulmar_host::Host;
 use fulmar_host::task::{self, Owned};
+use fulmar_host::{Host, random};
+use fulmar_types::Uuid;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
@@ -149,6 +151,12 @@ impl Broker {
     pub fn node_id(&self) -> i32 {
         kafka_id(self.settings.node)
     }
+}
+
+/// The setting that gives a new topic a key for its hash chains that nobody else has.
+pub fn chain_key() -> (String, String) {
+    let key = [random::random_16(), random::random_16()].map(|half| Uuid(half).to_string());
+    (CHAIN_KEY_CONFIG.to_owned(), key.concat())
 }
 
 /// A node's id as a Kafka broker id. The configuration allows ids up to 1000.

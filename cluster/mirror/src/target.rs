@@ -12,6 +12,7 @@ use crate::locked;
 use crate::message::{Mark, Message, Offered, Part};
 use crate::session::{Ended, Parts};
 use bytes::Bytes;
+use fulmar_broker::broker::chain_key;
 use fulmar_broker::machine::mirroring::NO_TAG;
 use fulmar_broker::machine::outcome::{OperationResult, Refusal, UnitResult};
 use fulmar_broker::machine::topics::is_valid_name;
@@ -347,12 +348,14 @@ impl Taker {
             return Some(Decline::NotWanted);
         }
         let name = link.definition.name_of(&topic.via, &topic.name)?;
-        let (is_own, other) = self.parts.context.broker.site().read(|state| {
+        let (is_own, other, is_of_other) = self.parts.context.broker.site().read(|state| {
             let own = state.topics().get(topic.origin);
             let is_own = own.is_some_and(|own| state.mirror(own.id).is_none());
             let here = state.topics().by_name(&name).and_then(|here| state.mirror(here.id));
             let other = here.filter(|m| m.origin == topic.origin && m.link != link.name);
-            (is_own, other.map(|mirror| mirror.topic))
+            let origin = topic.via.first();
+            let claims = origin.is_some_and(|origin| state.is_site_of_another(&link.name, origin));
+            (is_own, other.map(|mirror| mirror.topic), claims && here.is_none())
         });
         let is_loop = is_own || topic.via.contains(&self.parts.context.settings.site);
         if is_loop && !fulmar_host::planted(Plant::LoopNotCut) {
@@ -360,7 +363,7 @@ impl Taker {
         }
         // If it is removed, this link may bring the topic.
         self.copies.extend(other);
-        other.map(|_| Decline::OtherLink)
+        (other.is_some() || is_of_other).then_some(Decline::OtherLink)
     }
 
     /// Tells the other side of room that was given back, and is not told with what is committed.
@@ -494,11 +497,14 @@ impl Taker {
     async fn create(&self, topic: &Offered) -> bool {
         let link = &self.parts.link;
         let Some(name) = link.definition.name_of(&topic.via, &topic.name) else { return false };
+        let mut configs = self.configs(topic);
+        // A copy may be passed on, and under a rule: what its tags say of it is for this site alone.
+        configs.push(chain_key());
         let new = NewMirror {
             topic: TopicId(Uuid::from_random(random::random_16())),
             name,
             partitions: topic.partitions,
-            configs: self.configs(topic),
+            configs,
             link: link.name.clone(),
             origin: topic.origin,
             origin_name: topic.name.clone(),

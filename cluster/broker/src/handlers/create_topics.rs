@@ -8,9 +8,9 @@
 
 use super::controller::{Failure, carry_out, deadline, refuse};
 use super::{Origin, forward, topic_config};
-use crate::broker::Broker;
+use crate::broker::{Broker, chain_key};
 use crate::machine::outcome::Refusal;
-use crate::machine::topics::{CHAIN_KEY_CONFIG, TOPIC_CONFIGS_MAX, is_valid_name};
+use crate::machine::topics::{TOPIC_CONFIGS_MAX, is_valid_name};
 use fulmar_host::random;
 use fulmar_host::time::Instant;
 use fulmar_store::entry::{Operation, Unit};
@@ -160,8 +160,7 @@ fn plan(broker: &Broker, topic: &CreatableTopic) -> Result<Plan, Failure> {
 async fn propose(broker: &Broker, plan: &Plan, deadline: Instant) -> Result<TopicId, Failure> {
     let topic = TopicId(Uuid::from_random(random::random_16()));
     let mut configs = plan.configs.clone();
-    let key = [random::random_16(), random::random_16()].map(|half| Uuid(half).to_string());
-    configs.push((CHAIN_KEY_CONFIG.to_owned(), key.concat()));
+    configs.push(chain_key());
     let (name, partitions) = (plan.name.clone(), plan.partitions);
     let unit = Unit::of(Operation::CreateTopic { topic, name, partitions, configs });
     carry_out(broker, unit, deadline).await.map(|()| topic)

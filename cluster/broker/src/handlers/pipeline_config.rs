@@ -13,11 +13,10 @@
 //! reads. A savepoint is made of a delta that is taken for it, so this waits for the owner.
 
 use super::controller::{Failure, carry_out, refuse};
-use crate::broker::Broker;
+use crate::broker::{Broker, chain_key};
 use crate::error_map::Unanswered;
 use crate::machine::outcome::{OperationResult, Refusal, UnitResult};
 use crate::machine::state::State;
-use crate::machine::topics::CHAIN_KEY_CONFIG;
 use crate::proposer::Answer;
 use fulmar_host::random;
 use fulmar_host::time::{self, Instant};
@@ -167,8 +166,7 @@ fn missing_outputs(
     let missing = missing.filter(|output| state.topics().by_name(output).is_none());
     let create = |name: &String| {
         let topic = TopicId(Uuid::from_random(random::random_16()));
-        let key = [random::random_16(), random::random_16()].map(|half| Uuid(half).to_string());
-        let configs = vec![(CHAIN_KEY_CONFIG.to_owned(), key.concat())];
+        let configs = vec![chain_key()];
         Operation::CreateTopic { topic, name: name.clone(), partitions, configs }
     };
     Ok(missing.map(create).collect())

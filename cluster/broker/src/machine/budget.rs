@@ -13,11 +13,13 @@
 //! is noted here. A site that never asked lacks everything: it may be one that the line has never
 //! reached. Only one that has said that it does not take the topic lacks nothing, once that is in the log. A
 //! link or a rule that is removed waits for nobody. A copy of another site's topic waits for nobody either,
-//! since its origin has it; what goes of one before a site further on was known to have it has a marker. Time is not the budget's: what is older than `retention.ms` goes, under every policy.
+//! since its origin has it, and refuses nothing: it takes what its origin has kept, and what a pipeline still has to read again stays above its
+//! budget for so long; what goes of one before a site further on was known to have it has a marker. Time is not the budget's: what is older than
+//! `retention.ms` goes, under every policy.
 //!
 //! Invariants: all of that is decided when an entry is applied, by the state alone; under
-//! `keep-oldest` and `block` a partition never has more than its budget, or one batch if that is larger,
-//! but for what it had before they held; nothing that a site lacks goes without a marker.
+//! `keep-oldest` and `block` a partition that is no copy never has more than its budget, or one batch if that is
+//! larger, but for what it had before they held; nothing that a site lacks goes without a marker.
 //!
 //! Never: decide by what a connection knows.
 
@@ -167,21 +169,25 @@ impl State {
         // with a gap for each batch that happens to be too large there would be no end of gaps.
         let next = self.known(stream).next;
         let has_gap_at_end = self.gaps.of_stream(stream).next_back().is_some_and(|g| g.end == next);
-        let needs_span = has_gap_at_end && keeping.policy == BudgetPolicy::KeepOldest;
+        let is_copy = self.mirrors.get(&topic.id).is_some();
+        let needs_span = has_gap_at_end && keeping.policy == BudgetPolicy::KeepOldest && !is_copy;
         let wanted = if needs_span { bytes.max(grain.bytes) } else { bytes };
         let mut kept = self.bytes(stream);
         let fits = |kept: u64| kept == 0 || kept.saturating_add(wanted) <= most;
         if fits(kept) {
             return Fit::Yes;
         }
-        let delivered = self.delivered(topic, stream);
+        let (delivered, mut start) = (self.delivered(topic, stream), None);
         for span in self.spans(stream).take_while(|span| span.end <= delivered) {
             kept = kept.saturating_sub(span.bytes);
+            start = Some(span.end);
             if fits(kept) {
                 return Fit::From(span.end);
             }
         }
-        Fit::No
+        // A copy takes what its origin has kept: the policy was heard there. What is too much goes once no
+        // pipeline has to read it again.
+        if is_copy { start.map_or(Fit::Yes, Fit::From) } else { Fit::No }
     }
 
     /// Whether a batch would be refused now because its partition has reached its budget. One that

@@ -26,7 +26,7 @@ use fulmar_types::pipeline::{
     PIPELINES_PER_SITE_MAX, PipelineDefinition, SAVEPOINTS_PER_SITE_MAX, START, Start,
     internal_topic, is_internal,
 };
-use fulmar_types::{Event, Offset};
+use fulmar_types::{Event, Offset, TopicId};
 
 /// With what a pipeline that is set begins.
 enum Beginning {
@@ -177,14 +177,24 @@ impl State {
     /// What is written is made of what is read, from now on and for as long as the topic is there.
     fn note_makings(&mut self, definition: &PipelineDefinition) {
         for output in &definition.outputs {
-            let topic = self.topics.by_name(output).expect("it was looked at").id;
+            let topic = self.topics.by_name(output).expect("it was looked at");
+            // What lies there already was made of who knows what.
+            let has_more = topic.streams().any(|stream| self.known(stream).next > Offset(0));
+            let topic = topic.id;
             let known = self.makings.get(&topic).cloned();
-            let none = Making { topic, has_more: false, of: Vec::new() };
+            let none = Making { topic, has_more, of: Vec::new() };
             let mut making = known.clone().unwrap_or(none);
             making.add(&definition.inputs);
             if known.as_ref() != Some(&making) {
                 self.makings.put(making);
             }
+        }
+    }
+
+    /// A client has written to a topic. If pipelines write it too, it is made of more than they read.
+    pub(super) fn note_foreign(&mut self, topic: TopicId) {
+        if self.makings.get(&topic).is_some_and(|making| !making.has_more) {
+            self.makings.modify(&topic, |making| making.has_more = true);
         }
     }
 

@@ -13,7 +13,7 @@ use super::mirrors::{Mirror, Progress};
 use super::outcome::{OperationResult, Refusal};
 use super::pipelines::Making;
 use super::state::{Append, State, Step};
-use super::topics::{Topic, is_valid_name};
+use super::topics::{CHAIN_KEY_CONFIG, Topic, is_valid_name};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
 use fulmar_types::gap::{GapReason, Missing};
@@ -220,8 +220,9 @@ impl State {
             return Ok(OperationResult::LinkSet { number: step.number() });
         };
         let is_other_site = known.is_some_and(|link| link.definition.site != definition.site);
-        let is_valid = is_valid_name(&name) && is_valid_name(&definition.site);
-        if !is_valid || !definition.is_within_limits() {
+        // With a dot in it, a topic of one site could have the name of that of another.
+        let is_site = is_valid_name(&definition.site) && !definition.site.contains('.');
+        if !is_valid_name(&name) || !is_site || !definition.is_within_limits() {
             return Err(Refusal::InvalidLink);
         }
         if is_other_site {
@@ -286,10 +287,14 @@ impl State {
         let link = self.links.get(&new.link).ok_or(Refusal::UnknownLink)?;
         check_via(&new.via, &link.definition)?;
         let before = &new.via[..new.via.len() - 1];
+        if before.first().is_some_and(|origin| self.is_site_of_another(&new.link, origin)) {
+            return Err(Refusal::InvalidLink);
+        }
         if link.definition.name_of(before, &new.origin_name).as_ref() != Some(&new.name) {
             return Err(Refusal::InvalidTopicName);
         }
-        let configs = new.configs.clone();
+        let mut configs = new.configs.clone();
+        configs.retain(|(name, _)| name != CHAIN_KEY_CONFIG);
         let created = self.create_topic(new.topic, new.name, new.partitions, new.configs)?;
         let topic = self.topics.get(new.topic).expect("it was just created");
         for stream in topic.streams() {
@@ -299,6 +304,12 @@ impl State {
         let NewMirror { topic, origin, link, origin_name, via, .. } = new;
         self.mirrors.put(Mirror { topic, origin, link, origin_name, via, configs });
         Ok(created)
+    }
+
+    /// Whether a site is the other side of another link. Its topics come over that one only: whoever passes
+    /// on what is of others may say of anything that it is theirs.
+    pub fn is_site_of_another(&self, link: &str, site: &str) -> bool {
+        self.links.iter().any(|other| other.name != link && other.definition.site == site)
     }
 
     /// What has changed at the origin since the mirror took over its settings changes here too; what

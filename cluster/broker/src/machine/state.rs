@@ -266,7 +266,9 @@ impl State {
                     facts.filter(|facts| facts.missing == 0).ok_or(Refusal::InvalidBatch)?;
                 let batch = &batch;
                 let append = Append { topic, stream, chain_key, retention, batch, facts };
-                self.append(step, &append)
+                let done = self.append(step, &append)?;
+                self.note_foreign(topic);
+                Ok(done)
             }
             // An id that nobody uses costs nothing, so a request that comes twice gets two.
             Operation::InitProducer { request } => {

@@ -51,7 +51,7 @@ fn goes_over(site: &Site, link: &str, topic: &str) -> bool {
 #[test]
 fn a_copy_goes_on_by_a_rule_and_never_back() {
     let mut site = Site::new();
-    for other in ["north", "plant", "hub"] {
+    for other in ["north", "hub"] {
         site.one(link_to(other)).expect("set");
     }
     let wrong = site.one(copy("north.t", "t", &["plant", "north"]));
@@ -62,6 +62,7 @@ fn a_copy_goes_on_by_a_rule_and_never_back() {
     }
     let created = site.one(copy("plant.t", "plant.t", &["plant", "north"]));
     assert_eq!(created, Ok(OperationResult::TopicCreated));
+    site.one(link_to("plant")).expect("set");
     assert!(!goes_over(&site, "hub", "plant.t"), "no rule");
     site.one(rule_of("plant.t", 1)).expect("set");
     assert!(goes_over(&site, "hub", "plant.t"));
@@ -69,6 +70,43 @@ fn a_copy_goes_on_by_a_rule_and_never_back() {
     assert!(!goes_over(&site, "plant", "plant.t"), "it is of there");
     let again = State::restore(&site.state.snapshot()).expect("restores");
     assert_eq!(again.hash(), site.state.hash());
+}
+
+#[test]
+fn what_is_said_to_be_of_a_site_comes_over_the_link_to_it_and_no_other() {
+    let mut site = Site::new();
+    site.one(link_to("north")).expect("set");
+    let number = |site: &mut Site, name| match site.one(link_to(name)) {
+        Ok(OperationResult::LinkSet { .. }) => true,
+        refused => refused != Err(Refusal::InvalidLink),
+    };
+    assert!(number(&mut site, "plant"));
+    let forged = site.one(copy("plant.t", "plant.t", &["plant", "north"]));
+    assert_eq!(forged, Err(Refusal::InvalidLink));
+    let honest = site.one(copy("mine.t", "mine.t", &["mine", "north"]));
+    assert_eq!(honest, Ok(OperationResult::TopicCreated));
+    // `plant.7` with a topic `x`, or `plant` with a topic `7.x`?
+    assert!(!number(&mut site, "plant.7"));
+}
+
+#[test]
+fn a_copy_has_a_key_of_its_own_that_nobody_is_told() {
+    let keys = ["one", "two"].map(|secret| {
+        let mut site = Site::new();
+        site.one(link_to("north")).expect("set");
+        let mut operation = copy("north.t", "t", &["north"]);
+        let Operation::Link(LinkOperation::CreateMirror(new)) = &mut operation else {
+            unreachable!("it is one")
+        };
+        new.configs.push((topics::CHAIN_KEY_CONFIG.to_owned(), secret.to_owned()));
+        site.one(operation).expect("created");
+        let mirror = site.state.mirror(topic_id(1)).expect("there");
+        assert!(mirror.configs.is_empty(), "what is compared with the origin has none");
+        let topic = site.state.topics().get(topic_id(1)).expect("there");
+        assert!(topic.configs.is_empty());
+        topic.chain_key
+    });
+    assert_ne!(keys[0], keys[1]);
 }
 
 #[test]
