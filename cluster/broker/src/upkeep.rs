@@ -53,7 +53,7 @@ type Due = (TopicId, PartitionIndex, Offset);
 /// The partitions with records that have had their time in a site of this age.
 fn due(state: &State, age_ms: u64) -> Vec<Due> {
     let mut due = Vec::new();
-    for topic in state.topics().iter().filter(|topic| topic.keeping.retention.is_limited()) {
+    for topic in state.topics().iter().filter(|topic| state.keeping(topic).retention.is_limited()) {
         let of_topic = (0..topic.partitions).map(PartitionIndex).filter_map(|partition| {
             let stream = topic.stream(partition)?;
             let start = state.due_start(topic, stream, age_ms)?;

@@ -3,6 +3,7 @@
 //! Invariant: a definition comes from a client of this site and never from the peer; in particular the
 //! region of the peer is what stands here, whatever the peer says of itself.
 
+use crate::limits::PARTITIONS_PER_SITE_MAX;
 use crate::units::HumanSize;
 
 /// The longest name of a link, a site, a region or a place to dial, in bytes.
@@ -29,6 +30,26 @@ pub const LINK_CONNECTIONS_DEFAULT: u8 = 4;
 
 /// The lowest cap of a link, in bytes per second: less could not keep its greetings alive.
 pub const LINK_CAP_MIN: u64 = 16 << 10;
+
+/// Partitions that the copies of one link have at most, for which nothing else is said: a quarter of what
+/// a site has, so that one peer leaves room for others.
+pub const COPIES_PARTITIONS_DEFAULT: u32 = 4_096;
+
+/// What copies may take on this site, whatever their origin says: it chooses how many topics it offers,
+/// and how much of each is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyLimits {
+    /// Partitions of all copies of the link together.
+    pub partitions_max: u32,
+    /// Bytes that are kept of each partition, if the origin keeps more; `None` for as many as there.
+    pub retention_bytes_max: Option<u64>,
+}
+
+impl Default for CopyLimits {
+    fn default() -> Self {
+        Self { partitions_max: COPIES_PARTITIONS_DEFAULT, retention_bytes_max: None }
+    }
+}
 
 /// Among the settings of a link or a rule: the number of its definition.
 pub const NUMBER: &str = "number";
@@ -104,6 +125,8 @@ pub struct LinkDefinition {
     pub cap: Option<u64>,
     /// How many connections carry the link; the lesser number of the two sides counts.
     pub connections: u8,
+    /// What the copies may take here.
+    pub copies: CopyLimits,
 }
 
 impl Default for LinkDefinition {
@@ -117,6 +140,7 @@ impl Default for LinkDefinition {
             paused: false,
             cap: None,
             connections: LINK_CONNECTIONS_DEFAULT,
+            copies: CopyLimits::default(),
         }
     }
 }
@@ -150,6 +174,7 @@ impl LinkDefinition {
             && self.take.len() <= LINK_TOPICS_MAX
             && self.cap.is_none_or(|cap| cap >= LINK_CAP_MIN)
             && (1..=LINK_CONNECTIONS_MAX).contains(&self.connections)
+            && self.copies.retention_bytes_max != Some(0)
             && self.dial.iter().chain(&self.take).all(short)
     }
 }
@@ -167,6 +192,8 @@ impl LinkDefinition {
             ("paused", self.paused.to_string()),
             ("cap", self.cap_text()),
             ("connections", self.connections.to_string()),
+            ("partitions-max", self.copies.partitions_max.to_string()),
+            ("retention-bytes-max", size_text(self.copies.retention_bytes_max)),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
@@ -174,7 +201,7 @@ impl LinkDefinition {
 
     /// The cap as it is written: a size, for a second, or `none`.
     pub fn cap_text(&self) -> String {
-        self.cap.map_or_else(|| NO_CAP.to_owned(), |cap| HumanSize(cap).to_string())
+        size_text(self.cap)
     }
 
     /// The definition with these settings; what is missing is empty, or has its default.
@@ -199,6 +226,10 @@ impl LinkDefinition {
                 }
                 "cap" => link.cap = cap(value)?,
                 "connections" => link.connections = connections(value)?,
+                "partitions-max" => link.copies.partitions_max = partitions_max(value)?,
+                "retention-bytes-max" => {
+                    link.copies.retention_bytes_max = retention_bytes_max(value)?;
+                }
                 _ => return Err(format!("a link has no setting `{name}`")),
             }
         }
@@ -206,7 +237,38 @@ impl LinkDefinition {
     }
 }
 
-/// How it is written that a link has no cap.
+/// A size that may be without a limit, as it is written.
+pub fn size_text(size: Option<u64>) -> String {
+    size.map_or_else(|| NO_CAP.to_owned(), |size| HumanSize(size).to_string())
+}
+
+/// The partitions that the copies of a link may have.
+///
+/// # Errors
+/// For people.
+pub fn partitions_max(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number <= PARTITIONS_PER_SITE_MAX as u32);
+    number.ok_or_else(|| {
+        format!("`partitions-max` is a number up to {PARTITIONS_PER_SITE_MAX}, and not `{text}`")
+    })
+}
+
+/// How many bytes of a partition of a copy are kept, as a size, or `none`.
+///
+/// # Errors
+/// For people.
+pub fn retention_bytes_max(text: &str) -> Result<Option<u64>, String> {
+    if text == NO_CAP {
+        return Ok(None);
+    }
+    match HumanSize::parse(text) {
+        Ok(HumanSize(0)) => Err("`retention-bytes-max` is more than nothing".to_owned()),
+        Ok(HumanSize(size)) => Ok(Some(size)),
+        Err(error) => Err(format!("`retention-bytes-max` is `{NO_CAP}` or a size: {error}")),
+    }
+}
+
+/// How it is written that a link has no cap, or no other bound.
 pub const NO_CAP: &str = "none";
 
 /// A cap that was written as a size for each second, or `none`.
@@ -306,6 +368,7 @@ mod tests {
             paused: true,
             cap: Some(64 << 10),
             connections: 8,
+            copies: CopyLimits { partitions_max: 7, retention_bytes_max: Some(1 << 20) },
         };
         let settings = link.settings();
         let read = |settings: &[(String, String)]| {
@@ -327,6 +390,10 @@ mod tests {
             ("cap", "15KiB"),
             ("connections", "0"),
             ("connections", "9"),
+            ("partitions-max", "-1"),
+            ("partitions-max", "16385"),
+            ("retention-bytes-max", "0B"),
+            ("retention-bytes-max", "many"),
         ] {
             let bad = LinkDefinition::from_settings([(name, value)]).expect_err(name);
             assert!(bad.contains(name), "{bad}");

@@ -124,6 +124,19 @@ struct Leaving {
 }
 
 impl State {
+    /// How much of a topic is kept, and what goes first: what its settings say, and of a copy no more than
+    /// its link lets it have here.
+    pub fn keeping(&self, topic: &Topic) -> Keeping {
+        let link = self.mirrors.get(&topic.id).and_then(|mirror| self.links.get(&mirror.link));
+        let most = link.and_then(|link| link.definition.copies.retention_bytes_max);
+        let Keeping { retention, policy } = topic.keeping;
+        let bytes = match (retention.bytes, most) {
+            (Some(bytes), Some(most)) => Some(bytes.min(most)),
+            (bytes, most) => bytes.or(most),
+        };
+        Keeping { retention: Retention { bytes, ..retention }, policy }
+    }
+
     fn reached(&self, topic: &Topic, stream: StreamId) -> Reached {
         let next = self.known(stream).next;
         let mut reached = Reached { all: next, known: next };
@@ -162,7 +175,7 @@ impl State {
 
     /// Whether a batch of so many bytes fits into a partition.
     fn fit(&self, topic: &Topic, stream: StreamId, bytes: u64) -> Fit {
-        let keeping = topic.keeping;
+        let keeping = self.keeping(topic);
         let Some(most) = keeping.bytes_max() else { return Fit::Yes };
         let grain = keeping.retention.grain(spans_max(self.topics.partition_count()));
         // Once something was not kept, a whole span has to be free before something is kept again:
@@ -238,7 +251,7 @@ impl State {
 
     /// Up to where the records of a partition have had their time.
     fn due(&self, topic: &Topic, stream: StreamId, age_ms: u64) -> Option<Leaving> {
-        let Keeping { retention, policy } = topic.keeping;
+        let Keeping { retention, policy } = self.keeping(topic);
         let spans = || self.spans(stream);
         if policy == BudgetPolicy::KeepNewest {
             let start = retention.start(spans, age_ms)?;

@@ -11,7 +11,7 @@ use super::table::{Element, Table};
 use fulmar_store::StreamId;
 use fulmar_store::entry::{RuleSecret, Tag};
 use fulmar_types::link::{
-    Decline, LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TOPICS_MAX, LinkDefinition,
+    CopyLimits, Decline, LINK_AUTHORITY_BYTES_MAX, LINK_DIALS_MAX, LINK_TOPICS_MAX, LinkDefinition,
 };
 use fulmar_types::rule::{
     FieldAction, FieldPath, Passage, RULE_FIELDS_MAX, RULE_HEADERS_MAX, RULE_REGIONS_MAX,
@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 /// ```text
 /// name len u32, UTF-8 | number u64 | who len u32, UTF-8 | wall ms u64 | paused u8 | site, region: len u32, UTF-8 | authority len u32, DER
 /// | dials u32, each len u32, UTF-8 | topics u32, each len u32, UTF-8 | cap u64 | connections u8
+/// | partitions max u32 | retention bytes max u64
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -54,7 +55,7 @@ fn texts(input: &mut Reader<'_>, most: usize) -> Result<Vec<String>, CodecError>
 impl Element for Link {
     type Key = String;
     const SEED: u64 = 8;
-    const BYTES_MIN: usize = 54;
+    const BYTES_MIN: usize = 66;
 
     fn key(&self) -> String {
         self.name.clone()
@@ -73,6 +74,8 @@ impl Element for Link {
         put_texts(out, &link.take);
         out.u64(link.cap.unwrap_or(0));
         out.u8(link.connections);
+        out.u32(link.copies.partitions_max);
+        out.u64(link.copies.retention_bytes_max.unwrap_or(0));
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
@@ -93,8 +96,21 @@ impl Element for Link {
         let take = texts(input, LINK_TOPICS_MAX)?;
         let cap = Some(input.u64()?).filter(|cap| *cap > 0);
         let connections = input.u8()?;
-        let definition =
-            LinkDefinition { site, region, authority, dial, take, paused, cap, connections };
+        let copies = CopyLimits {
+            partitions_max: input.u32()?,
+            retention_bytes_max: Some(input.u64()?).filter(|bytes| *bytes > 0),
+        };
+        let definition = LinkDefinition {
+            site,
+            region,
+            authority,
+            dial,
+            take,
+            paused,
+            cap,
+            connections,
+            copies,
+        };
         Ok(Self { name, number, changed, definition })
     }
 }

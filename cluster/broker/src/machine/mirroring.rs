@@ -293,6 +293,16 @@ impl State {
         if link.definition.name_of(before, &new.origin_name).as_ref() != Some(&new.name) {
             return Err(Refusal::InvalidTopicName);
         }
+        let has: usize = self
+            .mirrors
+            .iter()
+            .filter(|mirror| mirror.link == new.link)
+            .filter_map(|mirror| self.topics.get(mirror.topic))
+            .map(|topic| topic.partitions as usize)
+            .sum();
+        if has + new.partitions as usize > link.definition.copies.partitions_max as usize {
+            return Err(Refusal::LimitReached);
+        }
         let mut configs = new.configs.clone();
         configs.retain(|(name, _)| name != CHAIN_KEY_CONFIG);
         let created = self.create_topic(new.topic, new.name, new.partitions, new.configs)?;
@@ -364,7 +374,8 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         let stream = self.mirror_stream(place)?;
         let topic = self.topics.get(place.topic).expect("it has a stream");
-        let (topic, chain_key, retention) = (topic.id, topic.chain_key, topic.keeping.retention);
+        let (topic, chain_key, retention) =
+            (topic.id, topic.chain_key, self.keeping(topic).retention);
         let facts =
             BatchFacts::read(batch.bytes(), step.entry_ms()).ok_or(Refusal::InvalidBatch)?;
         // The origin has settled who wrote what; here the offset does.

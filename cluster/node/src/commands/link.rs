@@ -14,7 +14,9 @@ use clap::{Args, Subcommand};
 use fulmar_client::{ChangeTold, Cluster, LaidDown, LinkStatus};
 use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
-use fulmar_types::link::{self, LINK_CONNECTIONS_DEFAULT, LinkDefinition};
+use fulmar_types::link::{
+    self, COPIES_PARTITIONS_DEFAULT, CopyLimits, LINK_CONNECTIONS_DEFAULT, LinkDefinition, NO_CAP,
+};
 use std::path::PathBuf;
 
 /// The links of a site to other sites: what they are, and whether anything passes.
@@ -99,6 +101,13 @@ struct Create {
     /// How many connections carry the link, from 1 to 8; the lesser number of the two sides counts.
     #[arg(long, value_name = "NUMBER", default_value_t = LINK_CONNECTIONS_DEFAULT)]
     connections: u8,
+    /// The partitions that all copies of the link may have here together.
+    #[arg(long, value_name = "NUMBER", default_value_t = COPIES_PARTITIONS_DEFAULT)]
+    partitions_max: u32,
+    /// The most bytes that are kept of a partition of a copy, as in 1GiB; `none` for as many as its origin
+    /// keeps.
+    #[arg(long, value_name = "SIZE", default_value = NO_CAP)]
+    retention_bytes_max: String,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -127,6 +136,12 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 cap: create.cap.as_deref().map_or(Ok(None), link::cap).map_err(Stop::usage)?,
                 connections: link::connections(&create.connections.to_string())
                     .map_err(Stop::usage)?,
+                copies: CopyLimits {
+                    partitions_max: link::partitions_max(&create.partitions_max.to_string())
+                        .map_err(Stop::usage)?,
+                    retention_bytes_max: link::retention_bytes_max(&create.retention_bytes_max)
+                        .map_err(Stop::usage)?,
+                },
             };
             check_link(&create.name, &after)?;
             let there = links(&cluster).await?;

@@ -4,6 +4,7 @@
 //! operation    9 v1  set link          name text | expected u64 | who text | there u8 = 1 | paused u8
 //!                                      | site text | region text | authority bytes
 //!                                      | dials texts | topics texts | cap u64 | connections u8
+//!                                      | partitions max u32 | retention bytes max u64, 0 for none
 //!                                      or name text | expected u64 | who text | there u8 = 0
 //!             10 v1  set rule          topic text | expected u64 | who text | the rule, see `rule.rs`
 //!             11 v1  create mirror     topic [u8; 16] | origin [u8; 16] | partitions u32
@@ -42,7 +43,7 @@ use crate::reader::Reader;
 use bytes::{BufMut, Bytes, BytesMut};
 use fulmar_types::Uuid;
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::{Decline, LinkDefinition};
+use fulmar_types::link::{CopyLimits, Decline, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, TopicId};
 
@@ -282,6 +283,8 @@ impl LinkOperation {
                         + link.authority.len()
                         + 8
                         + 1
+                        + 4
+                        + 8
                 };
                 text_bytes(name) + 8 + text_bytes(who) + 1 + definition.as_ref().map_or(0, of)
             }
@@ -345,6 +348,8 @@ impl LinkOperation {
                 put_texts(out, &link.take);
                 out.put_u64_le(link.cap.unwrap_or(0));
                 out.put_u8(link.connections);
+                out.put_u32_le(link.copies.partitions_max);
+                out.put_u64_le(link.copies.retention_bytes_max.unwrap_or(0));
             }
             Self::SetRule { topic, expected, who, definition, secret } => {
                 put_text(out, topic);
@@ -446,8 +451,11 @@ fn read_set_link(reader: &mut Reader<'_>) -> Option<LinkOperation> {
     let take = read_texts(reader)?;
     let cap = Some(reader.u64()?).filter(|cap| *cap > 0);
     let connections = reader.u8()?;
+    let partitions_max = reader.u32()?;
+    let retention_bytes_max = Some(reader.u64()?).filter(|bytes| *bytes > 0);
+    let copies = CopyLimits { partitions_max, retention_bytes_max };
     let definition =
-        LinkDefinition { site, region, authority, dial, take, paused, cap, connections };
+        LinkDefinition { site, region, authority, dial, take, paused, cap, connections, copies };
     Some(LinkOperation::SetLink { name, expected, who, definition: Some(definition) })
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::mutation::{mutate, random};
 use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
-use fulmar_types::link::{Decline, LinkDefinition};
+use fulmar_types::link::{CopyLimits, Decline, LinkDefinition};
 use fulmar_types::rule::{FieldAction, Passage, RuleDefinition};
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 use proptest::collection::vec;
@@ -112,9 +112,17 @@ fn any_place() -> impl Strategy<Value = MirrorPlace> {
 fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
     let texts = || vec(".{0,6}", 0..3);
     let expected = || proptest::option::of(0..u64::MAX);
-    let line = (any::<bool>(), proptest::option::of(1u64..), any::<u8>());
+    let copies = (any::<u32>(), proptest::option::of(1u64..));
+    let line = (any::<bool>(), proptest::option::of(1u64..), any::<u8>(), copies);
     let definition = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts(), line).prop_map(
-        |(site, region, authority, dial, take, (paused, cap, connections))| LinkDefinition {
+        |(
+            site,
+            region,
+            authority,
+            dial,
+            take,
+            (paused, cap, connections, (partitions_max, keep)),
+        )| LinkDefinition {
             site,
             region,
             authority,
@@ -123,6 +131,7 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
             paused,
             cap,
             connections,
+            copies: CopyLimits { partitions_max, retention_bytes_max: keep },
         },
     );
     prop_oneof![
@@ -302,6 +311,7 @@ fn link_operations() -> Vec<LinkOperation> {
                 paused: true,
                 cap: Some(1),
                 connections: 4,
+                copies: CopyLimits { partitions_max: 5, retention_bytes_max: Some(6) },
             }),
         },
         LinkOperation::SetLink {
@@ -370,7 +380,9 @@ fn golden_bytes_of_the_operations_about_links() {
         "0100010064",
         "010001002a",
         "0100000000000000",
-        "04", // set link
+        "04",
+        "05000000",
+        "0600000000000000", // set link
         "09010f000000",
         "01006c",
         &"ff".repeat(8),

@@ -104,7 +104,10 @@ fn a_link_is_set_told_and_removed() {
         let changes = settings(&told(&fixture, RESOURCE_CHANGES, &[""]).await);
         assert_eq!(changes.len(), 1);
         assert!(changes[0].1.starts_with("link\thub\t"), "{changes:?}");
-        assert!(changes[0].1.ends_with("paused false; cap none; connections 4"), "{changes:?}");
+        assert!(
+            changes[0].1.ends_with("partitions-max 4096; retention-bytes-max none"),
+            "{changes:?}"
+        );
         let (code, text) = replace(&fixture, hub, &[("sight", "hub")]).await;
         assert_eq!(
             (code, text.as_deref()),

@@ -3,7 +3,7 @@
 use super::mirrors::{create_mirror, peer_has, place, rule, set_link};
 use super::*;
 use fulmar_store::entry::{LinkOperation, NewMirror};
-use fulmar_types::link::{Decline, LinkDefinition};
+use fulmar_types::link::{CopyLimits, Decline, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 
 fn link_to(site: &str) -> Operation {
@@ -87,6 +87,43 @@ fn what_is_said_to_be_of_a_site_comes_over_the_link_to_it_and_no_other() {
     assert_eq!(honest, Ok(OperationResult::TopicCreated));
     // `plant.7` with a topic `x`, or `plant` with a topic `7.x`?
     assert!(!number(&mut site, "plant.7"));
+}
+
+#[test]
+fn a_link_brings_no_more_partitions_than_it_may_and_keeps_no_more_of_each() {
+    let mut site = Site::new();
+    let mut operation = link_to("north");
+    let Operation::Link(LinkOperation::SetLink { definition: Some(link), .. }) = &mut operation
+    else {
+        unreachable!("it is one")
+    };
+    link.copies = CopyLimits { partitions_max: 3, retention_bytes_max: Some(100) };
+    site.one(operation).expect("set");
+    let create = |n: u8, partitions: u32| {
+        Operation::Link(LinkOperation::CreateMirror(NewMirror {
+            topic: topic_id(n),
+            name: format!("north.t{n}"),
+            partitions,
+            configs: vec![("retention.bytes".to_owned(), "1000".to_owned())],
+            link: "north".to_owned(),
+            origin: topic_id(100 + n),
+            origin_name: format!("t{n}"),
+            via: vec!["north".to_owned()],
+        }))
+    };
+    assert_eq!(site.one(create(1, 4)), Err(Refusal::LimitReached));
+    assert_eq!(site.one(create(1, 2)), Ok(OperationResult::TopicCreated));
+    assert_eq!(site.one(create(2, 2)), Err(Refusal::LimitReached));
+    assert_eq!(site.one(create(2, 1)), Ok(OperationResult::TopicCreated));
+    let kept = |site: &Site| {
+        let topic = site.state.topics().get(topic_id(1)).expect("there");
+        (topic.keeping.retention.bytes, site.state.keeping(topic).retention.bytes)
+    };
+    assert_eq!(kept(&site), (Some(1_000), Some(100)));
+    site.one(link_to("north")).expect("set");
+    assert_eq!(kept(&site), (Some(1_000), Some(1_000)));
+    let again = State::restore(&site.state.snapshot()).expect("restores");
+    assert_eq!(again.hash(), site.state.hash());
 }
 
 #[test]

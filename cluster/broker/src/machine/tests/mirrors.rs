@@ -145,7 +145,8 @@ fn who_changed_what_is_kept_with_it_and_among_the_last_changes() {
     assert_eq!(
         texts,
         [
-            "link north created: site north; region eu; take *; paused false; cap none; connections 4",
+            "link north created: site north; region eu; take *; paused false; cap none; connections 4; partitions-max 4096; \
+             retention-bytes-max none",
             "link north paused false -> true",
             "rule topic-1 created: regions eu",
             "rule topic-1 removed",

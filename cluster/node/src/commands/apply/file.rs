@@ -5,7 +5,9 @@ use super::super::pipeline::deploy::Wish;
 use super::names::{check_link, check_rule, check_topic};
 use super::plan::sorted;
 use fulmar_host::real::tls::keys::authority_of;
-use fulmar_types::link::{self, LINK_CONNECTIONS_DEFAULT, LinkDefinition};
+use fulmar_types::link::{
+    self, COPIES_PARTITIONS_DEFAULT, CopyLimits, LINK_CONNECTIONS_DEFAULT, LinkDefinition, NO_CAP,
+};
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -47,6 +49,14 @@ struct WrittenLink {
     cap: Option<String>,
     #[serde(default = "connections")]
     connections: u8,
+    #[serde(default = "partitions_max")]
+    partitions_max: u32,
+    /// A size; as much as the origin keeps if it is left out.
+    retention_bytes_max: Option<String>,
+}
+
+fn partitions_max() -> u32 {
+    COPIES_PARTITIONS_DEFAULT
 }
 
 fn connections() -> u8 {
@@ -193,6 +203,16 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
             connections: {
                 let text = link.connections.to_string();
                 line(&shown, &link.name, link::connections(&text))?
+            },
+            copies: CopyLimits {
+                partitions_max: {
+                    let text = link.partitions_max.to_string();
+                    line(&shown, &link.name, link::partitions_max(&text))?
+                },
+                retention_bytes_max: {
+                    let text = link.retention_bytes_max.as_deref().unwrap_or(NO_CAP);
+                    line(&shown, &link.name, link::retention_bytes_max(text))?
+                },
             },
         };
         check_link(&link.name, &definition)?;

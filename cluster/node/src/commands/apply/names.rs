@@ -32,6 +32,10 @@ fn check_text(what: &str, text: &str) -> Result<(), Stop> {
 pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
     check_name("the name of a link", name)?;
     check_name("the name of a site", &link.site)?;
+    if link.site.contains('.') {
+        let text = "copies are called after their site, and a dot ends its name";
+        return Err(Stop::usage(format!("`{}` cannot be the name of a site: {text}.", link.site)));
+    }
     check_text(&format!("the region of the link {name}"), &link.region)?;
     if link.is_within_limits() {
         return Ok(());
@@ -80,6 +84,7 @@ mod tests {
         for (done, part) in [
             (check_link("my hub", &link("hub", "eu")), "`my hub` cannot be the name of a link"),
             (check_link("hub", &link("hub/1", "eu")), "`hub/1` cannot be the name of a site"),
+            (check_link("hub", &link("hub.1", "eu")), "`hub.1` cannot be the name of a site"),
             (check_link("hub", &link("hub", "")), "the region of the link hub is empty"),
             (check_rule("a b", &rule("eu")), "`a b` cannot be the name of a topic"),
             (check_rule("a", &long), "a region of the rule of a is too long"),

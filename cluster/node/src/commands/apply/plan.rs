@@ -3,7 +3,7 @@
 use super::file::{Topic, Wanted};
 use fulmar_client::{LaidDown, PipelineSettings};
 use fulmar_host::real::tls::fingerprint;
-use fulmar_types::link::{LinkDefinition, NO_CAP};
+use fulmar_types::link::{self, LinkDefinition, NO_CAP};
 use fulmar_types::pipeline::PipelineDefinition;
 use fulmar_types::rule::RuleDefinition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,6 +215,8 @@ pub fn settings_of(link: &LinkDefinition) -> Vec<(&'static str, String)> {
         ("paused", link.paused.to_string()),
         ("cap", link.cap.map_or_else(|| NO_CAP.to_owned(), |_| format!("{}/s", link.cap_text()))),
         ("connections", link.connections.to_string()),
+        ("partitions-max", link.copies.partitions_max.to_string()),
+        ("retention-bytes-max", link::size_text(link.copies.retention_bytes_max)),
     ]
 }
 
