@@ -55,6 +55,7 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         | Refusal::InvalidPipeline
         | Refusal::OwnInput
         | Refusal::OtherShape
+        | Refusal::OtherInput
         | Refusal::NotSettled
         | Refusal::UnexpectedEpoch { .. }
         | Refusal::EpochIncomplete { .. }

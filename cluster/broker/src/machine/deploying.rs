@@ -160,6 +160,10 @@ impl State {
                     return Err(Refusal::OtherShape);
                 }
                 let run = self.runs.get(name).expect("every pipeline has one");
+                let has_read = |stream| self.positions.get(&(stream, name.clone())).is_some();
+                if run.epoch > 0 && !self.streams_of(&definition.inputs).into_iter().all(has_read) {
+                    return Err(Refusal::OtherInput);
+                }
                 if run.is_settled() { Ok(Beginning::WithState) } else { Err(Refusal::NotSettled) }
             }
             (Start::Savepoint(savepoint), _) => {
@@ -168,6 +172,10 @@ impl State {
                 let savepoint = savepoint.ok_or(Refusal::UnknownSavepoint)?;
                 if savepoint.shape != definition.shape {
                     return Err(Refusal::OtherShape);
+                }
+                let has_read = |at: StreamId| savepoint.positions.iter().any(|(of, _)| *of == at);
+                if !self.streams_of(&definition.inputs).into_iter().all(has_read) {
+                    return Err(Refusal::OtherInput);
                 }
                 Ok(Beginning::With(savepoint.clone()))
             }

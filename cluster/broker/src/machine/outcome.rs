@@ -222,6 +222,11 @@ pub enum Refusal {
         "the state belongs to a pipeline of another shape; begin fresh, or from a savepoint of this shape"
     )]
     OtherShape,
+    /// The state is of another topic than the one that has the name of an input now.
+    #[error(
+        "an input is another topic of the same name now, and the state is of the one before; begin fresh"
+    )]
+    OtherInput,
     /// The state does not cover everything that has been done.
     #[error("the state does not cover yet what has been put out; pause the pipeline first")]
     NotSettled,
@@ -457,6 +462,7 @@ impl Refusal {
             Self::IsInternal => put(out, 39, &[]),
             Self::UnknownSavepoint => put(out, 40, &[]),
             Self::SavepointHeld => put(out, 41, &[]),
+            Self::OtherInput => put(out, 42, &[]),
         }
     }
 
@@ -506,6 +512,7 @@ impl Refusal {
             39 => Self::IsInternal,
             40 => Self::UnknownSavepoint,
             41 => Self::SavepointHeld,
+            42 => Self::OtherInput,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -568,6 +575,7 @@ mod tests {
             Refusal::IsInternal,
             Refusal::UnknownSavepoint,
             Refusal::SavepointHeld,
+            Refusal::OtherInput,
         ]
     }
 

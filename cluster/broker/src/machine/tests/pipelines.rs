@@ -633,8 +633,22 @@ fn a_topic_that_goes_takes_its_positions_along() {
     };
     assert_eq!(site.one(foreign), Err(Refusal::IsInternal));
     site.one(create(2, 2)).expect("created");
-    site.set(definition(&[1], &[2], 0), Start::Keep).expect("it is settled");
+    let again = site.set(definition(&[1], &[2], 0), Start::Keep);
+    assert_eq!(again, Err(Refusal::OtherInput), "the state is of the topic that is gone");
+    site.set(definition(&[1], &[2], 0), Start::Fresh).expect("set");
     assert_eq!(site.position(0).next, Offset(0));
+    let fence = site.claim(2);
+    site.fill(1, 0, 3);
+    site.epoch(fence, 3);
+    site.delta(fence, 0);
+    site.one(save(Some(P))).expect("saved");
+    site.one(Operation::DeleteTopic { topic: topic_id(2) }).expect("deleted");
+    site.one(create(2, 1)).expect("created");
+    site.set(definition(&[1], &[2], 0), Start::Keep).expect("an output has no state");
+    site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
+    site.one(create(1, 2)).expect("created");
+    let from = Start::Savepoint("s".to_owned());
+    assert_eq!(site.set(definition(&[1], &[2], 0), from), Err(Refusal::OtherInput));
 }
 
 #[test]
