@@ -2,22 +2,27 @@
 //! it.
 //!
 //! ```text
-//! facts     1 u8 | waiting u8 | records per second | state bytes | failed results
+//! facts     2 u8 | waiting u8 | records per second | state bytes | failed results
 //!           | sources: count, per source: 0 or 1 and the watermark
 //!           | fates: count, per reader and partition: reader, partition, 8 numbers
+//!           | others: count, per reader: reader, partitions, 8 numbers
 //! ```
 //!
 //! Numbers are varints (LEB128), watermarks are zigzag. Invariant: facts are never longer than the log
-//! takes; if there are too many fates, the last ones are left out.
+//! takes; if there are too many fates, the last ones of a reader are told together, so that all still add up.
 
 use bytes::Bytes;
 use fulmar_flow::{Engine, Fates};
 use fulmar_types::pipeline::PIPELINE_FACTS_BYTES_MAX;
+use std::collections::BTreeMap;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The longest varint.
 const COUNT_BYTES_MAX: usize = 10;
+
+/// Room for what is told of several partitions together.
+const OTHERS_BYTES: usize = 10 * COUNT_BYTES_MAX;
 
 /// What a pipeline waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +63,8 @@ pub struct Facts {
     pub watermarks: Vec<Option<i64>>,
     /// The fates, by reader and partition.
     pub fates: Vec<(u32, u32, Fates)>,
+    /// By reader: how many more partitions there are, and their fates together.
+    pub others: Vec<(u32, u64, Fates)>,
 }
 
 fn put(mut number: u64, out: &mut Vec<u8>) {
@@ -86,6 +93,21 @@ fn numbers(fates: &mut Fates) -> [&mut u64; 8] {
     [read, passed, filtered, late, dead_lettered, dropped, absorbed, held]
 }
 
+fn put_fates((reader, place, mut fates): (u32, u64, Fates), out: &mut Vec<u8>) {
+    put(reader.into(), out);
+    put(place, out);
+    numbers(&mut fates).into_iter().for_each(|number| put(*number, out));
+}
+
+fn take_fates(from: &mut &[u8]) -> Option<(u32, u64, Fates)> {
+    let (reader, place) = (take(from)?, take(from)?);
+    let mut fates = Fates::default();
+    for number in numbers(&mut fates) {
+        *number = take(from)?;
+    }
+    Some((reader.try_into().ok()?, place, fates))
+}
+
 impl Facts {
     /// What an engine says.
     pub fn of(engine: &Engine, sources: usize) -> Self {
@@ -109,22 +131,42 @@ impl Facts {
             out.push(u8::from(watermark.is_some()));
             watermark.iter().for_each(|ms| put(((ms << 1) ^ (ms >> 63)).cast_unsigned(), &mut out));
         }
+        let readers = self.fates.chunk_by(|(one, ..), (other, ..)| one == other).count();
+        let others_bytes = (readers + self.others.len()) * OTHERS_BYTES + COUNT_BYTES_MAX;
         let room = PIPELINE_FACTS_BYTES_MAX.saturating_sub(out.len() + COUNT_BYTES_MAX);
+        let room = room.saturating_sub(others_bytes);
         let (mut told, mut so_many) = (Vec::new(), 0);
         for (reader, partition, fates) in &self.fates {
-            let (before, mut fates) = (told.len(), *fates);
-            put((*reader).into(), &mut told);
-            put((*partition).into(), &mut told);
-            numbers(&mut fates).into_iter().for_each(|number| put(*number, &mut told));
+            let before = told.len();
+            put_fates((*reader, (*partition).into(), *fates), &mut told);
             if told.len() > room {
                 told.truncate(before);
                 break;
             }
             so_many += 1;
         }
-        put(so_many, &mut out);
+        put(so_many as u64, &mut out);
         out.extend(told);
+        let others = self.told_up_to(so_many).1;
+        put(others.len() as u64, &mut out);
+        for others in others {
+            put_fates(others, &mut out);
+        }
         out.into()
+    }
+
+    /// The first so many fates, and those of the other partitions of each reader together.
+    pub fn told_up_to(&self, most: usize) -> (&[(u32, u32, Fates)], Vec<(u32, u64, Fates)>) {
+        let (told, rest) = self.fates.split_at(most.min(self.fates.len()));
+        let mut others: BTreeMap<u32, (u64, Fates)> = BTreeMap::new();
+        let known = self.others.iter().copied();
+        for (reader, count, fates) in known.chain(rest.iter().map(|(r, _, fates)| (*r, 1, *fates)))
+        {
+            let (partitions, sum) = others.entry(reader).or_default();
+            *partitions += count;
+            sum.add(&fates);
+        }
+        (told, others.into_iter().map(|(reader, (count, fates))| (reader, count, fates)).collect())
     }
 
     /// What was said; `None` if the bytes are of another version, or none at all.
@@ -152,12 +194,11 @@ impl Facts {
             });
         }
         for _ in 0..take(from)? {
-            let (reader, partition) = (take(from)?, take(from)?);
-            let mut fates = Fates::default();
-            for number in numbers(&mut fates) {
-                *number = take(from)?;
-            }
-            facts.fates.push((reader.try_into().ok()?, partition.try_into().ok()?, fates));
+            let (reader, partition, fates) = take_fates(from)?;
+            facts.fates.push((reader, partition.try_into().ok()?, fates));
+        }
+        for _ in 0..take(from)? {
+            facts.others.push(take_fates(from)?);
         }
         (*version == VERSION && from.is_empty()).then_some(facts)
     }
@@ -193,6 +234,7 @@ mod tests {
                 failed_results: failed,
                 watermarks,
                 fates,
+                others: vec![(7, 8, Fates { read: 9, held: 9, ..Fates::default() })],
             };
             prop_assert_eq!(Facts::decode(&facts.encode()), Some(facts));
         }
@@ -203,9 +245,26 @@ mod tests {
         }
 
         #[test]
-        fn facts_are_never_too_long(fates in fates(), count in 0usize..9_000) {
-            let facts = Facts { fates: vec![fates; count], ..Facts::default() };
-            prop_assert!(facts.encode().len() <= PIPELINE_FACTS_BYTES_MAX);
+        fn facts_are_never_too_long_and_add_up(
+            fates in prop::array::uniform8(0..u64::MAX >> 20),
+            count in 0u32..9_000,
+        ) {
+            let mut each = Fates::default();
+            numbers(&mut each).into_iter().zip(fates).for_each(|(number, fate)| *number = fate);
+            let fates = (0..count).map(|at| (at / 4_096, at % 4_096, each)).collect();
+            let facts = Facts { fates, ..Facts::default() };
+            let encoded = facts.encode();
+            prop_assert!(encoded.len() <= PIPELINE_FACTS_BYTES_MAX);
+            let told = Facts::decode(&encoded).expect("it was encoded");
+            let (mut one, mut other, mut partitions) = (Fates::default(), Fates::default(), 0);
+            facts.fates.iter().for_each(|(_, _, fates)| one.add(fates));
+            told.fates.iter().for_each(|(_, _, fates)| other.add(fates));
+            for (_, more, fates) in &told.others {
+                partitions += more;
+                other.add(fates);
+            }
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(told.fates.len() as u64 + partitions, u64::from(count));
         }
     }
 }

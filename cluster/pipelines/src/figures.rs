@@ -1,12 +1,13 @@
 //! What the pipelines of a node have done since it began, for its metrics.
 
-use crate::facts::Waiting;
+use crate::facts::{Facts, Waiting};
+use fulmar_flow::Plan;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What one pipeline has done on this node.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Figure {
     /// Epochs that it has committed.
     pub epochs: u64,
@@ -22,6 +23,8 @@ pub struct Figure {
     pub state_bytes: u64,
     /// What it waits for.
     pub waiting: Waiting,
+    /// What it has said of itself with its last epoch, and the plan that has the names for it.
+    pub facts: Option<(Arc<Plan>, Facts)>,
 }
 
 /// Those of all pipelines that this node runs.
@@ -45,6 +48,6 @@ impl Figures {
 
     /// By name.
     pub fn all(&self) -> Vec<(String, Figure)> {
-        self.locked().iter().map(|(name, figure)| (name.clone(), *figure)).collect()
+        self.locked().iter().map(|(name, figure)| (name.clone(), figure.clone())).collect()
     }
 }

@@ -22,7 +22,7 @@ use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Bytes of input that make an epoch large enough to end.
+/// Bytes of input, as they are without compression, that make an epoch large enough to end.
 pub const EPOCH_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes that are read of one partition at a time.
@@ -134,6 +134,8 @@ pub struct Job {
     rounds: Rounds,
     /// Records that were given to the engine, and their bytes.
     pub taken: (u64, usize),
+    /// Where among the inputs the next epoch begins, if the last one could not take something of all.
+    turn: usize,
 }
 
 impl Job {
@@ -166,6 +168,7 @@ impl Job {
             age_ms: found.run.delta_age_ms,
             rounds: Rounds::of(found.deltas.iter().map(|(epoch, _, _)| *epoch)),
             taken: (0, 0),
+            turn: 0,
             context,
         })
     }
@@ -258,39 +261,54 @@ impl Job {
         Ok(())
     }
 
-    /// Gives the records of a stored batch to the engine, from an offset on.
+    /// Gives the records of a stored batch to the engine, from an offset on. Returns their bytes, as they are
+    /// without compression: what is in memory, and what running the epoch again costs.
     async fn feed(
         &mut self,
         at: usize,
         from: Offset,
         (base, stored): (Offset, &Bytes),
-    ) -> Result<(), End> {
+    ) -> Result<usize, End> {
         let input = &self.inputs[at];
         let first = i64::try_from(from.0).unwrap_or(i64::MAX);
         let base = i64::try_from(base.0).unwrap_or(i64::MAX);
         let records = fulmar_flow::records(input.partition.0, base, stored);
         let from = records.partition_point(|record| record.offset < first);
         let name = Arc::clone(&input.name);
-        self.taken.1 += stored.len();
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let plain =
+            records[from..].iter().map(|record| len(&record.key) + len(&record.value)).sum();
+        let bytes = stored.len().max(plain);
+        self.taken.1 += bytes;
         for records in records[from..].chunks(STEP_RECORDS) {
             self.taken.0 += records.len() as u64;
             let given = self.engine.batch(&name, records);
             given.map_err(|halt| End::Halted(halt.to_string()))?;
             task::yield_now().await;
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    /// Takes what there is to read, about [`EPOCH_BYTES_MAX`] of it: of every partition that has something.
+    /// Takes what there is to read, about [`EPOCH_BYTES_MAX`] of it and one batch more: something of every
+    /// partition, or of those whose turn it is.
     ///
     /// # Errors
     /// [`End`].
     pub async fn take_input(&mut self) -> Result<Vec<InputRange>, End> {
         let mut ready = self.ready();
+        let begin = ready.partition_point(|(at, ..)| *at < self.turn);
+        if begin < ready.len() {
+            ready.drain(..begin);
+        }
         let share = (EPOCH_BYTES_MAX / ready.len().max(1)).max(SHARE_BYTES_MIN);
         self.in_planted_order(&mut ready);
-        let mut ranges = Vec::new();
+        let (mut ranges, before) = (Vec::new(), self.taken.1);
+        self.turn = 0;
         for (at, from, end) in ready {
+            if self.taken.1 - before >= EPOCH_BYTES_MAX {
+                self.turn = at;
+                break;
+            }
             let to = self.take_partition(at, (from, end), share).await?;
             if to > from {
                 let Input { topic, partition, .. } = self.inputs[at];
@@ -336,8 +354,10 @@ impl Job {
                 }));
             }
             for batch in &batches {
-                self.feed(at, from, (batch.base_offset, &batch.bytes)).await?;
-                used += batch.bytes.len();
+                if used >= share {
+                    break;
+                }
+                used += self.feed(at, from, (batch.base_offset, &batch.bytes)).await?;
                 from = batch.base_offset.plus(batch.records.into());
             }
         }
@@ -379,7 +399,11 @@ impl Job {
     ) -> Decision {
         let facts = Facts::of(&self.engine, self.plan.sources.len());
         let facts = Facts { waiting, records_per_s, ..facts };
-        Decision { age_ms, hash, ranges, facts: facts.encode() }
+        let encoded = facts.encode();
+        self.context.figures.note(&self.name, |figure| {
+            figure.facts = Some((Arc::clone(&self.plan), facts));
+        });
+        Decision { age_ms, hash, ranges, facts: encoded }
     }
 
     /// The epoch is in the log.

@@ -64,6 +64,20 @@ impl Fates {
         }
     }
 
+    /// They with their names.
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("read", self.read),
+            ("passed", self.passed),
+            ("filtered", self.filtered),
+            ("late", self.late),
+            ("dead-lettered", self.dead_lettered),
+            ("dropped", self.dropped),
+            ("absorbed", self.absorbed),
+            ("held", self.held),
+        ]
+    }
+
     fn fields(&mut self) -> [&mut u64; 8] {
         [
             &mut self.read,

@@ -118,10 +118,12 @@ metrics! {
     PIPELINE_MEMORY_MAX = "fulmar_pipeline_memory_max_bytes", Gauge, "How much it may take";
     PIPELINE_EPOCHS = "fulmar_pipeline_epochs_total", Counter, "Epochs that a pipeline has committed since this node runs it";
     PIPELINE_RECORDS = "fulmar_pipeline_read_records_total", Counter, "Records that it has read";
-    PIPELINE_BYTES = "fulmar_pipeline_read_bytes_total", Counter, "Bytes of the batches that held them";
+    PIPELINE_BYTES = "fulmar_pipeline_read_bytes_total", Counter, "Bytes of them, as they are without compression";
     PIPELINE_SECONDS = "fulmar_pipeline_epoch_seconds_total", Counter, "How long its epochs took, from their first record to the answer of the log";
     PIPELINE_STATE = "fulmar_pipeline_state_bytes", Gauge, "What its state takes, about";
     PIPELINE_WAITING = "fulmar_pipeline_waiting", Gauge, "1 for what a pipeline waits for, 0 for the others";
+    PIPELINE_FATES = "fulmar_pipeline_fate_records", Gauge, "Records that a query of a pipeline has read of a partition, and what became of them: `read` is the sum of the others";
+    PIPELINE_WATERMARK = "fulmar_pipeline_watermark_seconds", Gauge, "The watermark of a source, in seconds since 1970";
     PIPELINE_LAG = "fulmar_pipeline_lag_records", Gauge, "Records that it has not read yet";
     PIPELINE_MISSED = "fulmar_pipeline_missed_records", Gauge, "Records that were gone before it read them";
     TRUNCATED = "fulmar_metrics_truncated", Gauge, "1 if there are more topics or links than are told";

@@ -4,11 +4,15 @@ use super::names as m;
 use super::text::Text;
 use crate::node_view::NodeView;
 use fulmar_broker::machine::state::State;
-use fulmar_pipelines::facts::Waiting;
+use fulmar_flow::Plan;
+use fulmar_pipelines::facts::{Facts, Waiting};
 use fulmar_pipelines::figures::Figure;
 
 /// Pipelines that are told, at most.
 pub const PIPELINES_MAX: usize = 256;
+
+/// Partitions of a pipeline of which fates are told one by one, at most; the others are told together.
+pub const FATES_MAX: usize = 64;
 
 const WAITING: [&str; 3] = [Waiting::No.name(), Waiting::Memory.name(), Waiting::Room.name()];
 
@@ -41,6 +45,37 @@ fn of_pipeline(text: &mut Text, name: &str, figure: &Figure) {
     text.seconds(m::PIPELINE_SECONDS, &labels, figure.epoch_time);
     text.put(m::PIPELINE_STATE, &labels, figure.state_bytes);
     text.one_of(m::PIPELINE_WAITING, (&labels, "for"), &WAITING, figure.waiting.name());
+    if let Some((plan, facts)) = &figure.facts {
+        of_facts(text, name, plan, facts);
+    }
+}
+
+/// What a pipeline says of itself: watermarks, and what became of every record.
+fn of_facts(text: &mut Text, name: &str, plan: &Plan, facts: &Facts) {
+    for (source, watermark) in plan.sources.iter().zip(&facts.watermarks) {
+        if let Some(ms) = watermark {
+            let labels = [("pipeline", name), ("source", &*source.name)];
+            text.put(m::PIPELINE_WATERMARK, &labels, ms.div_euclid(1_000));
+        }
+    }
+    let (told, others) = facts.told_up_to(FATES_MAX);
+    let told = told.iter().map(|(reader, at, fates)| (*reader, at.to_string(), *fates));
+    let others = others.into_iter().map(|(reader, _, fates)| (reader, "others".to_owned(), fates));
+    for (reader, partition, fates) in told.chain(others) {
+        let source = plan.readers.get(reader as usize).and_then(|at| plan.sources.get(*at));
+        let Some(source) = source else { continue };
+        let query = reader.to_string();
+        let labels = [
+            ("pipeline", name),
+            ("source", &*source.name),
+            ("query", &*query),
+            ("partition", &*partition),
+        ];
+        for (fate, count) in fates.named() {
+            let labels = [&labels[..], &[("fate", fate)]].concat();
+            text.put(m::PIPELINE_FATES, &labels, count);
+        }
+    }
 }
 
 /// Records that a pipeline has not read yet, and those that it never will.

@@ -137,6 +137,7 @@ fn of_plan(plan: &Plan, facts: &Facts) -> String {
         let Some(source) = source else { continue };
         by_place.entry((&source.name, *partition)).or_default().push(*fates);
     }
+    facts.others.iter().for_each(|(_, _, fates)| all.add(fates));
     if all.dead_lettered + all.dropped + all.late + facts.failed_results > 0 {
         line(format!(
             "  trouble      {} dead-lettered, {} dropped, {} late, {} results without a value",
@@ -150,6 +151,11 @@ fn of_plan(plan: &Plan, facts: &Facts) -> String {
         for fates in readers {
             line(format!("  {source}/{partition}  {fates}"));
         }
+    }
+    for (reader, partitions, fates) in &facts.others {
+        let source = plan.readers.get(*reader as usize).and_then(|at| plan.sources.get(*at));
+        let name = source.map_or("?", |source| &source.name);
+        line(format!("  {name}, {} more  {fates}", count(*partitions, "partition")));
     }
     text
 }
