@@ -140,6 +140,12 @@ plants! {
     /// Keep the progress of a mirror in the memory of a session, and take what comes at whatever
     /// offset is next.
     ProgressInMemory = "progress-in-memory",
+    /// Let what pipelines write go as it is wherever any topic may go.
+    OutputGoesFreely = "output-goes-freely",
+    /// Let what pipelines write go by the rules of what they read, also where these withhold something.
+    WithholdingNotInherited = "withholding-not-inherited",
+    /// Let what pipelines write go where one of the topics that they read may go.
+    LaxestInputDecides = "laxest-input-decides",
     /// Append what comes out of an epoch before the epoch is in the log.
     OutputsBeforeCommit = "outputs-before-commit",
     /// A new owner of a pipeline goes on from the last delta, and leaves out the epochs behind it.

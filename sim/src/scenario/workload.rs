@@ -343,6 +343,9 @@ kinds! {
         batch_records = "batch_records": Span<Count>, or Span::fixed(Count::of(4));
         /// When the rule withholds one more field.
         stricter_after = "stricter_after": Span<HumanDuration>;
+        /// Whether a pipeline reads the topic too, and writes some outputs that have no rule, and one that
+        /// has.
+        piped = "piped": bool, or false;
     }
 
     /// Somebody dials a site, says that he is of another one that it has a link to, and shows papers

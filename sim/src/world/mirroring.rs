@@ -16,6 +16,7 @@ use super::marking::{self, Marked};
 use super::pipelines::Pipelines;
 use super::reading::{Reader, Sizes};
 use super::rules::{Rules, Turning};
+use super::secrets::Secrecy;
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
 use crate::history::{Action, ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
@@ -84,12 +85,8 @@ impl Mirrors {
             Workload::Impostor(who) => Some((who.site.clone(), who.claims.clone())),
             _ => None,
         });
-        let others = workloads.iter().filter_map(|workload| match workload {
-            Workload::Secrets(of) => Some((of.to.clone(), format!("{}.{}", of.site, of.topic))),
-            _ => None,
-        });
         Self {
-            others: others.chain(Pipelines::copies(workloads)).collect(),
+            others: Secrecy::copies(workloads).chain(Pipelines::copies(workloads)).collect(),
             mirrors: mirrors.collect(),
             impostors: impostors.collect(),
             seen: Seen::default(),

@@ -14,7 +14,7 @@
 //! | [`workload`] | clients, over real Kafka bytes |
 //! | `reading` | clients that read, and the reader of whole logs |
 //! | `mirroring`, `marking`, `rules`, `stranger` | links between sites, what is missing, and who has no business there |
-//! | `secrets`, `eavesdrop` | records of which not everything may leave, and who listens whether it does |
+//! | `secrets`, `piped`, `eavesdrop` | records of which not everything may leave, and who listens whether it does |
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
@@ -39,6 +39,7 @@ mod line;
 mod lines;
 mod marking;
 mod mirroring;
+mod piped;
 mod pipelines;
 mod reading;
 mod rules;

@@ -14,16 +14,19 @@
 //! it (`canaries_stay`); the copy has every acknowledged record that may go, in the form of the rule, and
 //! no other (`secrets_withheld`); enough canaries were at stake, and markers did cross
 //! (`canaries_counted`); the copy comes to the end of its origin (`secrets_converge`).
+//!
+//! With `piped` a pipeline reads the topic as well: see `piped.rs`.
 
 use super::eavesdrop::{CANARY, Eavesdropper, MARKER, TOKEN_DIGITS};
 use super::foreign::request;
 use super::mirroring::region;
+use super::piped::Piped;
 use super::whole::{end, whole};
 use super::workload::Workloads;
 use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::Secrets;
-use crate::scenario::{Drawn, Workload};
+use crate::scenario::{Drawn, SiteName, Workload};
 use fulmar_client::{Cluster, ReadRecord, TopicPartition};
 use fulmar_host::time;
 use fulmar_types::rule::RuleDefinition;
@@ -31,7 +34,7 @@ use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::ErrorCode;
 use fulmar_wire::batch::{BatchBuilder, Compression};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +43,12 @@ const LIMIT: Duration = Duration::from_secs(3);
 
 /// How often the harness looks whether the copy has come to its end.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// One record of so many is older than the others.
+const OLD_ONE_IN: u64 = 10;
+
+/// How much older.
+const OLD_MS: i64 = 10_000;
 
 /// Fewer canaries than this prove nothing.
 const CANARIES_MIN: u64 = 100;
@@ -62,6 +71,15 @@ enum Fate {
     Goes { n: u64, open: String, town: String, ids: usize },
     /// It stays.
     Withheld,
+}
+
+impl Fate {
+    fn number(&self) -> Option<u64> {
+        match self {
+            Fate::Goes { n, .. } => Some(*n),
+            Fate::Withheld => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -99,6 +117,22 @@ impl Secrecy {
         Self { all: all.collect(), ear: Eavesdropper::default() }
     }
 
+    /// The copies that there may be of what has secrets in it, or is made of that: the site and the topic.
+    pub(super) fn copies(
+        workloads: &[Workload<Drawn>],
+    ) -> impl Iterator<Item = (SiteName, String)> {
+        let all = workloads.iter().filter_map(|workload| match workload {
+            Workload::Secrets(of) => Some(of),
+            _ => None,
+        });
+        all.flat_map(|of| {
+            let topic = of.topic.as_str();
+            let piped = Piped::let_go(topic).into_iter().filter(|_| of.piped);
+            let topics = piped.chain([topic.to_owned()]);
+            topics.map(|topic| (of.to.clone(), format!("{}.{topic}", of.site)))
+        })
+    }
+
     /// The workload with this topic.
     pub(super) fn keeping(&self, secrets: &Secrets<Drawn>) -> Keeping {
         let is_it = |keeping: &&Keeping| keeping.secrets.topic == secrets.topic;
@@ -121,20 +155,29 @@ impl Secrecy {
             while !keeping.set_rule(&cluster, FIELDS).await {
                 madsim::time::sleep(LOOK).await;
             }
+            while keeping.secrets.piped && !keeping.piped().lay_down(&cluster).await {
+                madsim::time::sleep(LOOK).await;
+            }
         }
+    }
+
+    /// A canary that crossed.
+    pub(super) fn crossed(&self) -> Option<Verdict> {
+        let (token, place) = self.ear.canary()?;
+        let text = format!("{token} crossed between the sites, {place}");
+        Some(Verdict::Safety { check: "canaries_stay".to_owned(), text })
     }
 
     /// What is wrong, once everything has healed.
     pub(super) async fn verdict(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
         let safety = |check: &str, text| Some(Verdict::Safety { check: check.to_owned(), text });
         for keeping in &self.all {
-            let verdict = keeping.compare(workloads, deadline_ns).await;
-            if let Some((token, place)) = self.ear.canary() {
-                let text = format!("{token} crossed between the sites, {place}");
-                return safety("canaries_stay", text);
+            let mut verdict = keeping.compare(workloads, deadline_ns).await;
+            if verdict.is_none() && keeping.secrets.piped {
+                verdict = keeping.compare_piped(workloads, deadline_ns).await;
             }
-            if verdict.is_some() {
-                return verdict;
+            if let Some(verdict) = self.crossed().or(verdict) {
+                return Some(verdict);
             }
             let (canaries, markers) = (keeping.locked().canaries, self.ear.markers());
             if canaries < CANARIES_MIN || markers == 0 {
@@ -149,6 +192,10 @@ impl Secrecy {
 impl Keeping {
     fn locked(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn piped(&self) -> Piped<'_> {
+        Piped { topic: self.secrets.topic.as_str(), to: &self.secrets.to }
     }
 
     async fn set_rule(&self, cluster: &Cluster, fields: &str) -> bool {
@@ -175,11 +222,12 @@ impl Keeping {
                 let is_set = self.set_rule(&cluster, &fields).await;
                 self.locked().is_stricter = is_set;
             }
-            self.produce(&cluster, &mut prng, &mut n).await;
+            let at_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX - OLD_MS);
+            self.produce(&cluster, &mut prng, (&mut n, OLD_MS + at_ms)).await;
         }
     }
 
-    async fn produce(&self, cluster: &Cluster, prng: &mut Prng, n: &mut u64) {
+    async fn produce(&self, cluster: &Cluster, prng: &mut Prng, (n, at_ms): (&mut u64, i64)) {
         let codec = CODECS[prng.below(CODECS.len() as u64) as usize];
         let mut batch = BatchBuilder::new().compressed(codec);
         let (mut fates, mut canaries) = (Vec::new(), 0);
@@ -191,7 +239,9 @@ impl Keeping {
                 (b"user", Some(record.user.as_bytes())),
             ];
             let (key, value) = (record.key.as_bytes(), record.value.as_bytes());
-            batch.push(0, Some(key), Some(value), &headers).expect("it is small");
+            let is_old = prng.below(OLD_ONE_IN) == 0;
+            let at_ms = if is_old { at_ms - OLD_MS } else { at_ms };
+            batch.push(at_ms, Some(key), Some(value), &headers).expect("it is small");
             let all = [&record.key, &record.value, &record.user];
             canaries += all.map(|text| text.matches(CANARY).count() as u64).iter().sum::<u64>();
             fates.push(record.fate);
@@ -230,6 +280,35 @@ impl Keeping {
             }
             if workloads.stage().machines.now_ns() > deadline_ns {
                 let text = format!("{name} has not come to the end of its origin: {ends:?}");
+                return Some(Verdict::Liveness { check: "secrets_converge".to_owned(), text });
+            }
+            madsim::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The same for what a pipeline has made of it.
+    async fn compare_piped(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
+        let (origin, copy) =
+            (workloads.cluster(&self.secrets.site), workloads.cluster(&self.secrets.to));
+        let safety = |check: &str, text| Some(Verdict::Safety { check: check.to_owned(), text });
+        let rows: BTreeSet<u64> = self.locked().fates.values().filter_map(Fate::number).collect();
+        loop {
+            let places = (&origin, &copy, self.secrets.site.as_str());
+            let text = match self.piped().ended(places, &rows).await {
+                Ok(ended) => {
+                    if let Some(text) = ended.wrong {
+                        return safety("secrets_piped", text);
+                    }
+                    let sum: u64 = ended.canaries.values().sum();
+                    workloads.stage().sink.compared("canaries_piped", sum);
+                    let is_few =
+                        sum < CANARIES_MIN || ended.canaries.values().any(|count| *count == 0);
+                    let text = || format!("few canaries were withheld: {:?}", ended.canaries);
+                    return if is_few { safety("canaries_counted", text()) } else { None };
+                }
+                Err(text) => text,
+            };
+            if workloads.stage().machines.now_ns() > deadline_ns {
                 return Some(Verdict::Liveness { check: "secrets_converge".to_owned(), text });
             }
             madsim::time::sleep(LOOK).await;

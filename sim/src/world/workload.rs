@@ -160,6 +160,9 @@ impl Workloads {
         if let Some(verdict) = self.welcomed.verdict() {
             return Some(verdict);
         }
+        if let Some(verdict) = self.secrecy.crossed() {
+            return Some(verdict);
+        }
         let deadline_ns = later(deadline_ns, &self.stage);
         if let Some(verdict) = self.mirrors.compare(self, deadline_ns).await {
             return Some(verdict);
