@@ -39,7 +39,7 @@ pub use connection::Connection;
 pub use consumer::{Consumer, ConsumerSettings, Start};
 pub use error::{CallError, ConnectError, LeaderError};
 pub use fetch::{FetchError, Fetched, ReadRecord};
-pub use links::{ChangeTold, DescribeError, LaidDown, LinkStatus};
+pub use links::{ChangeTold, DescribeError, LaidDown, LinkStatus, MadeOf};
 pub use metadata::{Metadata, Place, TopicPartition};
 pub use offsets::OffsetAt;
 pub use pipelines::{PipelineSettings, PipelineStatus, SavepointTold};

@@ -15,12 +15,21 @@ use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
     DescribeConfigsResult, ErrorCode, RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS,
-    RESOURCE_MIRRORS, RESOURCE_RULE,
+    RESOURCE_MADE_OF, RESOURCE_MIRRORS, RESOURCE_RULE,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many links or rules one request asks for.
 const DESCRIBED_AT_ONCE: usize = 8;
+
+/// What a topic is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MadeOf {
+    /// Other topics, by name.
+    pub of: Vec<String>,
+    /// There are more, and which is not known.
+    pub has_more: bool,
+}
 
 /// Something that the site has laid down, with the number of its definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -328,6 +337,30 @@ impl Cluster {
             Ok((name, (link.to_owned(), origin.to_owned())))
         };
         mirrors.map(|of| mirror((of.name, of.value))).collect()
+    }
+
+    /// The topics that one is made of that pipelines write or once wrote, by name, and whether there are
+    /// more. `None` if none did.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub async fn made_of(
+        &self,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Option<MadeOf>, DescribeError> {
+        let made_of = |values: Vec<(&str, &str)>| {
+            let mut made_of = MadeOf::default();
+            for (kind, name) in values {
+                match kind.split_once('/') {
+                    Some(("of", _)) => made_of.of.push(name.to_owned()),
+                    None if kind == "more" => made_of.has_more = true,
+                    _ => {}
+                }
+            }
+            Some(made_of)
+        };
+        self.status_of((RESOURCE_MADE_OF, topic), timeout, made_of).await
     }
 
     /// The last changes of links and rules, oldest first.

@@ -13,8 +13,8 @@ use fulmar_wire::{
     CONFIG_SOURCE_DEFAULT, CONFIG_SOURCE_TOPIC, DescribeConfigsRequest, DescribeConfigsResource,
     DescribeConfigsResourceResult, DescribeConfigsResponse, DescribeConfigsResult,
     DescribeConfigsSynonym, ErrorCode, RESOURCE_BROKER, RESOURCE_CHANGES, RESOURCE_LINK,
-    RESOURCE_LINK_STATUS, RESOURCE_MIRRORS, RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS,
-    RESOURCE_RULE, RESOURCE_SAVEPOINT, RESOURCE_TOPIC,
+    RESOURCE_LINK_STATUS, RESOURCE_MADE_OF, RESOURCE_MIRRORS, RESOURCE_PIPELINE,
+    RESOURCE_PIPELINE_STATUS, RESOURCE_RULE, RESOURCE_SAVEPOINT, RESOURCE_TOPIC,
 };
 
 /// What a request wants to be told beside the values.
@@ -91,6 +91,7 @@ fn is_long(asked: &DescribeConfigsResource) -> bool {
             | RESOURCE_RULE
             | RESOURCE_LINK_STATUS
             | RESOURCE_CHANGES
+            | RESOURCE_MADE_OF
             | RESOURCE_MIRRORS
             | RESOURCE_PIPELINE
             | RESOURCE_SAVEPOINT
@@ -126,6 +127,12 @@ async fn describe(
         RESOURCE_CHANGES => {
             let found = broker.site.read(link_config::changes);
             return Ok(found.into_iter().map(told).collect());
+        }
+        RESOURCE_MADE_OF => {
+            let found = broker.site.read(|state| pipeline_config::made_of(state, name));
+            let missing =
+                || (ErrorCode::ResourceNotFound, format!("no pipeline has written {name}"));
+            return Ok(found.ok_or_else(missing)?.into_iter().map(told).collect());
         }
         RESOURCE_MIRRORS => {
             let found = broker.site.read(link_config::mirrors);

@@ -15,6 +15,7 @@
 use super::controller::{Failure, carry_out, refuse};
 use crate::broker::{Broker, chain_key};
 use crate::error_map::Unanswered;
+use crate::limits::LINK_STATUS_VALUES_MAX;
 use crate::machine::outcome::{OperationResult, Refusal, UnitResult};
 use crate::machine::state::State;
 use crate::proposer::Answer;
@@ -72,6 +73,22 @@ impl Wanted {
             None => Ok(()),
         }
     }
+}
+
+/// The topics that one is made of that pipelines write or once wrote, as far as one answer holds them:
+///
+/// ```text
+/// of/NUMBER    the name of one
+/// more         there are others, and which is not known
+/// ```
+pub(super) fn made_of(state: &State, topic: &str) -> Option<Vec<(String, String)>> {
+    let making = state.made_of(topic)?;
+    let of = making.of.iter().take(LINK_STATUS_VALUES_MAX - 1).enumerate();
+    let mut told: Vec<_> = of.map(|(n, name)| (format!("of/{n}"), name.clone())).collect();
+    if making.has_more || told.len() < making.of.len() {
+        told.push(("more".to_owned(), "true".to_owned()));
+    }
+    Some(told)
 }
 
 /// Replaces a pipeline, or removes it.

@@ -7,7 +7,7 @@
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
 //! | [`mod@apply`], [`link`], [`rule`], [`topic`] | what a site is to be: links to other sites, rules, topics |
-//! | [`policy`] | what of a topic would leave |
+//! | [`policy`], [`made_of`] | what of a topic would leave, and why |
 //! | [`pipeline`] | SQL that runs inside the site |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
 //! | [`mod@bench`] | how fast, and at what cost |
@@ -28,6 +28,7 @@ mod exit_text;
 mod keys;
 mod link;
 mod link_status;
+mod made_of;
 mod node;
 pub mod output;
 mod pipeline;

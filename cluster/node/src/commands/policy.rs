@@ -8,8 +8,9 @@
 use super::Stop;
 use super::apply::carry::{links, rules};
 use super::apply::file;
-use super::apply::plan::terms_of;
+use super::apply::plan::{Rules, terms_of};
 use super::client::{OptionalReaching, Reaching};
+use super::made_of::Made;
 use super::output::say;
 use clap::{Args, Subcommand};
 use fulmar_client::fetch::Fetch;
@@ -17,6 +18,7 @@ use fulmar_client::{Cluster, LaidDown, OffsetAt, ReadRecord, Target, TopicPartit
 use fulmar_host::time::Duration;
 use fulmar_mirror::policy::Policy;
 use fulmar_types::link::LinkDefinition;
+use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::{FieldAction, RuleDefinition, Segment};
 use fulmar_types::{ExitCode, Offset, PartitionIndex};
 use fulmar_wire::batch::{Header, Record};
@@ -119,11 +121,11 @@ impl Explain {
             say(format!("nothing goes to {to}: no link leads to that site"));
             return Ok(ExitCode::Ok);
         };
-        let Some(rule) = rules(&cluster).await?.remove(topic) else {
-            say(format!("nothing of {topic} goes to {to}: no rule names the topic"));
-            return Ok(ExitCode::Ok);
+        let (link, mut rules) = (&link.is, rules(&cluster).await?);
+        let Some(rule) = rules.remove(topic) else {
+            return explain_inherited(&cluster, (topic, to), (name, link), &rules).await;
         };
-        let (link, rule) = (&link.is, rule.is);
+        let rule = rule.is;
         if !rule.lets_go_to(&link.region) {
             let (site, region) = (&link.site, &link.region);
             say(format!(
@@ -141,6 +143,38 @@ impl Explain {
         say_example(&rule, newest(&cluster, topic).await?);
         Ok(ExitCode::Ok)
     }
+}
+
+/// The same for a topic that no rule names.
+async fn explain_inherited(
+    cluster: &Cluster,
+    (topic, to): (&str, &str),
+    (name, link): (&str, &LinkDefinition),
+    rules: &Rules,
+) -> Result<ExitCode, Stop> {
+    if is_internal(topic) {
+        say(format!("nothing of {topic} goes to {to}: the state of a pipeline stays here"));
+        return Ok(ExitCode::Ok);
+    }
+    let Some(made) = Made::find(cluster, topic, (&link.region, rules)).await? else {
+        say(format!("nothing of {topic} goes to {to}: no rule names the topic"));
+        return Ok(ExitCode::Ok);
+    };
+    if !made.goes() {
+        say(format!(
+            "nothing of {topic} goes to {to}: no rule names the topic, and what a pipeline writes goes \
+             only where all that it is made of may go, as it is\n{made}"
+        ));
+        return Ok(ExitCode::Ok);
+    }
+    say(format!("{topic} goes to {}", over(name, link)));
+    say(format!("    no rule names it, and all that it is made of may go there as it is\n{made}"));
+    if link.paused {
+        say("    for now nothing does: the link is paused");
+    }
+    let rule = RuleDefinition::verbatim([link.region.clone()]);
+    say_example(&rule, newest(cluster, topic).await?);
+    Ok(ExitCode::Ok)
 }
 
 fn over(name: &str, link: &LinkDefinition) -> String {

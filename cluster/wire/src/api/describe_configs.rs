@@ -6,6 +6,10 @@ use crate::message::message;
 /// A thing with settings is a topic (`ConfigResource.Type.TOPIC`).
 pub const RESOURCE_TOPIC: i8 = 2;
 
+/// A resource that Kafka does not have: what a topic is made of that pipelines write, which can only be
+/// looked at.
+pub const RESOURCE_MADE_OF: i8 = 119;
+
 /// A resource that Kafka does not have: a link to another site.
 pub const RESOURCE_LINK: i8 = 120;
 

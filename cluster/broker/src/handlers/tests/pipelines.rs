@@ -77,6 +77,10 @@ fn a_pipeline_is_laid_down_looked_at_changed_and_removed() {
         };
         assert_eq!(partitions("out"), Some(3), "as many as the first input has");
         assert_eq!(partitions(&internal_topic("p")), Some(1));
+        let made_of = settings(&told(&fixture, RESOURCE_MADE_OF, &["out"]).await);
+        assert_eq!(made_of, [("of/0".to_owned(), "in".to_owned())]);
+        let nothing = told(&fixture, RESOURCE_MADE_OF, &["in"]).await;
+        assert_eq!(nothing.results[0].error_code, ErrorCode::ResourceNotFound);
 
         let stale = [("file", "in > out #a"), ("number", "99")];
         assert_eq!(set(&fixture, &stale).await.0, ErrorCode::InvalidRequest);
