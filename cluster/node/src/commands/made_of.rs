@@ -28,7 +28,7 @@ enum Says {
     Stays,
     /// It has no rule, and is made of what follows.
     Made,
-    /// It has no rule, and is made of more than is known.
+    /// It has no rule, and more is in it than is known: clients have written to it, or it was there before.
     MadeOfMore,
 }
 
@@ -126,9 +126,10 @@ impl fmt::Display for Made {
                 }
                 Says::Stays => write!(f, "no rule names it, so it stays")?,
                 Says::Made => write!(f, "no rule names it, and it is made of others itself")?,
-                Says::MadeOfMore => {
-                    write!(f, "no rule names it, and it is made of more than is known")?
-                }
+                Says::MadeOfMore => write!(
+                    f,
+                    "no rule names it, and more is in it than pipelines have made of what they read"
+                )?,
                 Says::Withholds(rule) => {
                     let [_, withheld @ ..] = terms_of(rule);
                     let withheld = withheld.map(|(name, value)| format!("{name} {value}"));
