@@ -48,6 +48,12 @@ impl Waiting {
     }
 }
 
+/// A reader, a partition, and what became of the records that the one read of the other.
+pub type OfPartition = (u32, u32, Fates);
+
+/// A reader, how many partitions, and what became of the records that it read of all of them.
+pub type OfOthers = (u32, u64, Fates);
+
 /// What a pipeline says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -62,9 +68,9 @@ pub struct Facts {
     /// The watermark of each source.
     pub watermarks: Vec<Option<i64>>,
     /// The fates, by reader and partition.
-    pub fates: Vec<(u32, u32, Fates)>,
+    pub fates: Vec<OfPartition>,
     /// By reader: how many more partitions there are, and their fates together.
-    pub others: Vec<(u32, u64, Fates)>,
+    pub others: Vec<OfOthers>,
 }
 
 fn put(mut number: u64, out: &mut Vec<u8>) {
@@ -156,7 +162,7 @@ impl Facts {
     }
 
     /// The first so many fates, and those of the other partitions of each reader together.
-    pub fn told_up_to(&self, most: usize) -> (&[(u32, u32, Fates)], Vec<(u32, u64, Fates)>) {
+    pub fn told_up_to(&self, most: usize) -> (&[OfPartition], Vec<OfOthers>) {
         let (told, rest) = self.fates.split_at(most.min(self.fates.len()));
         let mut others: BTreeMap<u32, (u64, Fates)> = BTreeMap::new();
         let known = self.others.iter().copied();

@@ -109,31 +109,23 @@ fn any_place() -> impl Strategy<Value = MirrorPlace> {
     )
 }
 
+fn any_link() -> impl Strategy<Value = LinkDefinition> {
+    let texts = || vec(".{0,6}", 0..3);
+    let place = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts());
+    let copies = (any::<u32>(), proptest::option::of(1u64..));
+    let line = (any::<bool>(), proptest::option::of(1u64..), any::<u8>());
+    (place, line, copies).prop_map(|(place, (paused, cap, connections), copies)| {
+        let (site, region, authority, dial, take) = place;
+        let (partitions_max, retention_bytes_max) = copies;
+        let copies = CopyLimits { partitions_max, retention_bytes_max };
+        LinkDefinition { site, region, authority, dial, take, paused, cap, connections, copies }
+    })
+}
+
 fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
     let texts = || vec(".{0,6}", 0..3);
     let expected = || proptest::option::of(0..u64::MAX);
-    let copies = (any::<u32>(), proptest::option::of(1u64..));
-    let line = (any::<bool>(), proptest::option::of(1u64..), any::<u8>(), copies);
-    let definition = (".{0,6}", ".{0,6}", vec(any::<u8>(), 0..9), texts(), texts(), line).prop_map(
-        |(
-            site,
-            region,
-            authority,
-            dial,
-            take,
-            (paused, cap, connections, (partitions_max, keep)),
-        )| LinkDefinition {
-            site,
-            region,
-            authority,
-            dial,
-            take,
-            paused,
-            cap,
-            connections,
-            copies: CopyLimits { partitions_max, retention_bytes_max: keep },
-        },
-    );
+    let definition = any_link();
     prop_oneof![
         (".{0,9}", expected(), ".{0,5}", proptest::option::of(definition)).prop_map(
             |(name, expected, who, definition)| LinkOperation::SetLink {
@@ -287,6 +279,21 @@ fn golden_bytes_of_the_other_operations() {
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }
 
+fn a_link() -> LinkDefinition {
+    let text = |text: &str| text.to_owned();
+    LinkDefinition {
+        site: text("s"),
+        region: text("r"),
+        authority: vec![0xaa],
+        dial: vec![text("d")],
+        take: vec![text("*")],
+        paused: true,
+        cap: Some(1),
+        connections: 4,
+        copies: CopyLimits { partitions_max: 5, retention_bytes_max: Some(6) },
+    }
+}
+
 /// One of each.
 fn link_operations() -> Vec<LinkOperation> {
     let place = MirrorPlace {
@@ -302,17 +309,7 @@ fn link_operations() -> Vec<LinkOperation> {
             name: text("l"),
             expected: Some(5),
             who: text("w"),
-            definition: Some(LinkDefinition {
-                site: text("s"),
-                region: text("r"),
-                authority: vec![0xaa],
-                dial: vec![text("d")],
-                take: vec![text("*")],
-                paused: true,
-                cap: Some(1),
-                connections: 4,
-                copies: CopyLimits { partitions_max: 5, retention_bytes_max: Some(6) },
-            }),
+            definition: Some(a_link()),
         },
         LinkOperation::SetLink {
             name: text("l"),
@@ -369,7 +366,7 @@ fn golden_bytes_of_the_operations_about_links() {
     let mirror_place =
         ["0700000000000000", &topic, "02000000", "0300000000000000", &"44".repeat(16)].concat();
     let expected = [
-        "09012c000000",
+        "090138000000",
         "01006c",
         "0500000000000000",
         "010077",

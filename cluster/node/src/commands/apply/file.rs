@@ -11,7 +11,6 @@ use fulmar_types::link::{
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +60,47 @@ fn partitions_max() -> u32 {
 
 fn connections() -> u8 {
     LINK_CONNECTIONS_DEFAULT
+}
+
+/// Why a table of a link is none.
+enum Problem {
+    /// A value that it cannot have, for people.
+    Value(String),
+    Other(Stop),
+}
+
+impl From<String> for Problem {
+    fn from(why: String) -> Self {
+        Self::Value(why)
+    }
+}
+
+impl From<Stop> for Problem {
+    fn from(stop: Stop) -> Self {
+        Self::Other(stop)
+    }
+}
+
+impl WrittenLink {
+    fn definition(self, beside: &Path) -> Result<LinkDefinition, Problem> {
+        plain_list("a place to dial", &self.dial)?;
+        plain_list("a topic", &self.take)?;
+        let keep = self.retention_bytes_max.as_deref().unwrap_or(NO_CAP);
+        Ok(LinkDefinition {
+            site: self.site.unwrap_or(self.name),
+            region: self.region,
+            authority: authority(&beside.join(self.authority))?,
+            dial: self.dial,
+            take: self.take,
+            paused: self.paused,
+            cap: self.cap.as_deref().map_or(Ok(None), link::cap)?,
+            connections: link::connections(&self.connections.to_string())?,
+            copies: CopyLimits {
+                partitions_max: link::partitions_max(&self.partitions_max.to_string())?,
+                retention_bytes_max: link::retention_bytes_max(keep)?,
+            },
+        })
+    }
 }
 
 /// Where a topic may go, and in which form.
@@ -185,39 +225,18 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
     let twice = |what: &str, name: &str| {
         Stop::usage(format!("{shown} is not valid: there are two tables for the {what} {name}."))
     };
-    fn line<T>(shown: &impl fmt::Display, name: &str, read: Result<T, String>) -> Result<T, Stop> {
-        read.map_err(|e| Stop::usage(format!("{shown} is not valid: the link {name}: {e}.")))
-    }
     let mut wanted = Wanted::default();
     for link in written.link {
-        plain_list("a place to dial", &link.dial)?;
-        plain_list("a topic", &link.take)?;
-        let definition = LinkDefinition {
-            site: link.site.unwrap_or_else(|| link.name.clone()),
-            region: link.region,
-            authority: authority(&beside.join(link.authority))?,
-            dial: link.dial,
-            take: link.take,
-            paused: link.paused,
-            cap: line(&shown, &link.name, link.cap.as_deref().map_or(Ok(None), link::cap))?,
-            connections: {
-                let text = link.connections.to_string();
-                line(&shown, &link.name, link::connections(&text))?
-            },
-            copies: CopyLimits {
-                partitions_max: {
-                    let text = link.partitions_max.to_string();
-                    line(&shown, &link.name, link::partitions_max(&text))?
-                },
-                retention_bytes_max: {
-                    let text = link.retention_bytes_max.as_deref().unwrap_or(NO_CAP);
-                    line(&shown, &link.name, link::retention_bytes_max(text))?
-                },
-            },
-        };
-        check_link(&link.name, &definition)?;
-        if wanted.links.insert(link.name.clone(), definition).is_some() {
-            return Err(twice("link", &link.name));
+        let name = link.name.clone();
+        let definition = link.definition(beside).map_err(|problem| match problem {
+            Problem::Value(why) => {
+                Stop::usage(format!("{shown} is not valid: the link {name}: {why}."))
+            }
+            Problem::Other(stop) => stop,
+        })?;
+        check_link(&name, &definition)?;
+        if wanted.links.insert(name.clone(), definition).is_some() {
+            return Err(twice("link", &name));
         }
     }
     for rule in written.rule {
