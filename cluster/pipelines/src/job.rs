@@ -18,7 +18,7 @@ use fulmar_host::{planted, task};
 use fulmar_store::StreamId;
 use fulmar_store::entry::InputRange;
 use fulmar_types::pipeline::STATE_PART_BYTES_MAX;
-use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId};
+use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,6 +39,9 @@ const STEP_BYTES: usize = 64 << 10;
 
 /// A batch of an output has at most so many bytes, if it has more than one record.
 const OUTPUT_BYTES_MAX: usize = 256 << 10;
+
+/// Stands for a topic that is gone.
+const NO_TOPIC: TopicId = TopicId(Uuid([0; 16]));
 
 /// Why a job ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub struct Found {
     pub inputs: Vec<Input>,
     /// By name, with the number of partitions.
     pub outputs: BTreeMap<String, (TopicId, u32)>,
+    /// One of them is not there: the state can be brought up to date and kept, and no more.
+    pub lacks_output: bool,
     pub epochs: Vec<LoggedEpoch>,
     pub deltas: Vec<(u64, Offset, Offset)>,
 }
@@ -95,14 +100,17 @@ pub fn find(state: &State, name: &str) -> Result<Found, String> {
         stream: input.stream,
         next: input.position.next,
     });
-    let outputs = state.outputs(name).ok_or("a topic that it writes is gone")?;
-    let outputs = outputs.iter().map(|topic| (topic.name.clone(), (topic.id, topic.partitions)));
+    let wanted = &pipeline.definition.outputs;
+    let outputs = wanted.iter().filter_map(|name| state.topics().by_name(name));
+    let outputs = outputs.map(|topic| (topic.name.clone(), (topic.id, topic.partitions)));
+    let outputs: BTreeMap<_, _> = outputs.collect();
     Ok(Found {
         run: run.clone(),
         definition_file: pipeline.definition.file.clone(),
         internal: internal.ok_or("the topic with its state is gone")?,
         inputs: inputs.collect(),
-        outputs: outputs.collect(),
+        lacks_output: outputs.len() < wanted.len(),
+        outputs,
         epochs: state.logged_epochs(name).cloned().collect(),
         deltas: state.deltas(name).map(|delta| (delta.epoch, delta.first, delta.end)).collect(),
     })
@@ -225,7 +233,7 @@ impl Job {
         }
         let halted = |halt: Halt| End::Halted(format!("it diverged: it stopped at {halt}"));
         let produced = self.end_epoch(epoch.age_ms, epoch.epoch).await.map_err(halted)?;
-        if produced.hash != epoch.hash || produced.outputs.len() != epoch.appends as usize {
+        if produced.hash != epoch.hash {
             self.context.host.probe(Probe::Diverged);
             let number = epoch.epoch;
             let why =
@@ -380,9 +388,10 @@ impl Job {
         let batch_bytes_max = OUTPUT_BYTES_MAX.min(self.context.broker.batch_bytes_max());
         let cutting = Cutting { partitions: &self.partitions, epoch, batch_bytes_max };
         let batches = output::batches(&written, cutting);
-        let hash = output::digest(&batches);
+        let hash = output::digest(&written);
         let outputs = batches.into_iter().map(|batch| Output {
-            topic: self.outputs.get(&*batch.topic).expect("a plan writes its outputs").0,
+            // Without the topic nothing is delivered.
+            topic: self.outputs.get(&*batch.topic).map_or(NO_TOPIC, |(topic, _)| *topic),
             partition: PartitionIndex(batch.partition),
             batch: batch.batch,
         });

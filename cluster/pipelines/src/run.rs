@@ -145,8 +145,16 @@ impl Owner {
         }
         self.logged.0 = self.job.taken.1;
         self.note_weight();
+        if found.lacks_output {
+            let end = End::Halted("a topic that it writes is gone".to_owned());
+            return Err(self.last_words(end).await);
+        }
         let run = &found.run;
         if run.appends_missing() > 0 && !found.epochs.is_empty() {
+            if last.outputs.len() != run.appends as usize {
+                let why = "an output was made anew while an epoch was being written to it";
+                return Err(End::Halted(why.to_owned()));
+            }
             self.job.context.host.probe(Probe::EpochCompletedByAnother);
             let rest = Outgoing::rest(self.place(run.epoch), run.hash, last.outputs, run.appended);
             self.deliver(rest).await?;
