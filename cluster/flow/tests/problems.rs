@@ -1,6 +1,7 @@
 //! What is said about mistakes: the place, what was found, what was expected.
 
 use fulmar_flow::plan;
+use proptest::prelude::*;
 
 const STREAM: &str = "CREATE STREAM s (k VARCHAR, v BIGINT, d DECIMAL(9, 2), f DOUBLE, b BOOLEAN, j JSON, \
                       at TIMESTAMP(3)) FROM TOPIC a WATERMARK at ON ERROR DROP LATE DROP;\n";
@@ -133,6 +134,7 @@ fn queries() {
         ("SELECT CAST(b AS BIGINT) AS x FROM s", &["a CAST from BOOLEAN to BIGINT"]),
         ("SELECT CASE WHEN b THEN 1 ELSE 'a' END AS x FROM s", &["found VARCHAR, expected BIGINT"]),
         ("SELECT UPER(k) AS x FROM s", &["found the function `UPER`", "UPPER"]),
+        ("SELECT ÄB(k) AS x FROM s", &["found the function `ÄB`"]),
         ("SELECT UPPER(k, k) AS x FROM s", &["found 2 arguments of UPPER, expected 1 argument"]),
         ("SELECT UPPER(v) AS x FROM s", &["2:34: found BIGINT, expected VARCHAR"]),
         ("SELECT REGEXP_LIKE(k, '(') AS x FROM s", &["2:43: `(` is no regular expression"]),
@@ -257,4 +259,61 @@ fn nothing_is_too_large_or_too_deep() {
     }
     named += "INSERT INTO TOPIC x SELECT k FROM b19;";
     assert!(!problems(&named).is_empty());
+}
+
+/// The operand of a CASE or a BETWEEN is looked at once, so this takes no longer than it is written.
+#[test]
+fn cases_in_each_other_are_planned_at_once() {
+    let case = " WHEN 0 THEN 0 WHEN 1 THEN 1 WHEN 2 THEN 2 WHEN 3 THEN 3 END";
+    let (cases, ends) = ("CASE ".repeat(9), case.repeat(9));
+    let query = format!("INSERT INTO TOPIC x SELECT {cases}v{ends} AS y FROM s;");
+    assert_eq!(problems(&format!("{STREAM}{query}")), Vec::<String>::new());
+    let (open, close) = ("(".repeat(12), " BETWEEN FALSE AND TRUE)".repeat(12));
+    let query = format!("INSERT INTO TOPIC x SELECT {open}b{close} AS y FROM s;");
+    assert_eq!(problems(&format!("{STREAM}{query}")), Vec::<String>::new());
+}
+
+#[test]
+fn a_file_that_takes_long_to_plan_is_refused() {
+    let grouped = |count: usize| {
+        let patterns = vec!["MAX(k) LIKE 'a%'"; count].join(" AND ");
+        problems(&format!(
+            "{STREAM}INSERT INTO TOPIC x SELECT {patterns} AS y, COUNT(*) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) \
+             GROUP BY UPPER(k), window_start, window_end;"
+        ))
+    };
+    assert_eq!(grouped(20), Vec::<String>::new());
+    let patterns = " AND k LIKE 'a%'".repeat(60);
+    let deep = format!(
+        "{STREAM}INSERT INTO TOPIC x SELECT COUNT(*) AS n, k LIKE 'a%'{patterns} AS y \
+         FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY k, window_start, window_end;"
+    );
+    assert!(problems(&deep)[0].contains("too much of one expression"), "{:?}", problems(&deep));
+    let many = format!("INSERT INTO TOPIC x SELECT k FROM s WHERE TRUE{patterns};\n").repeat(12);
+    let found = problems(&format!("{STREAM}{many}"));
+    assert!(found[0].contains("found too much for one file"), "{found:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Whatever stands in a query, in whatever script: there are problems or a plan.
+    #[test]
+    fn no_text_makes_the_planner_panic(
+        words in prop::collection::vec(
+            prop_oneof![
+                prop::sample::select(vec![
+                    "(", ")", ",", "k", "v", "at", "1", "'a'", "'é'", "AND", "CASE", "WHEN", "THEN", "END", "+",
+                    "UPPER(", "LIKE", "SELECT", "FROM s", "WHERE", "INTERVAL '1' SECOND", "AS y", "\"ß\"", "Ä(",
+                    "JSON_VALUE(j, '$.ä')", "REGEXP_REPLACE(k, '(ü)', '$1')", "DATE_FORMAT(at, 'ö')", "CAST(",
+                ]).prop_map(str::to_owned),
+                "\\PC{1,4}",
+            ],
+            0..12,
+        )
+    ) {
+        let words = words.join(" ");
+        problems(&format!("{STREAM}INSERT INTO TOPIC x SELECT {words} AS y FROM s;"));
+        problems(&format!("{STREAM}{words};"));
+    }
 }

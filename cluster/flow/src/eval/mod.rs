@@ -99,6 +99,17 @@ pub fn eval(expr: &Expr, row: &[Value]) -> Result<Value, Failure> {
             }
             eval(otherwise, row)?
         }
+        Kind::CaseOf(operand, whens, otherwise) => {
+            let value = eval(operand, row)?;
+            for (when, result) in whens {
+                let order = compare(&meeting(&value, operand, when)?, &eval(when, row)?);
+                if order.is_some_and(Ordering::is_eq) {
+                    return eval(result, row);
+                }
+            }
+            eval(otherwise, row)?
+        }
+        Kind::Between(operand, low, high) => between(operand, low, high, row)?,
         Kind::Cast(inner, is_try) => match convert::cast(eval(inner, row)?, expr.of) {
             Ok(value) => value,
             Err(_) if *is_try => Value::Null,
@@ -139,6 +150,29 @@ fn holds(comparison: Comparison, order: Ordering) -> bool {
         Comparison::Greater => order.is_gt(),
         Comparison::GreaterOrEqual => order.is_ge(),
     }
+}
+
+/// A value in the type in which it is compared with another expression.
+fn meeting(value: &Value, of: &Expr, other: &Expr) -> Result<Value, Failure> {
+    if of.of == other.of {
+        return Ok(value.clone());
+    }
+    convert::cast(value.clone(), other.of).map_err(|reason| Failure::new(of.at, reason))
+}
+
+/// As `>= AND <=`: the upper end is looked at only if it can still decide.
+fn between(operand: &Expr, low: &Expr, high: &Expr, row: &[Value]) -> Result<Value, Failure> {
+    let value = eval(operand, row)?;
+    let above = compare(&meeting(&value, operand, low)?, &eval(low, row)?).map(Ordering::is_ge);
+    if above == Some(false) {
+        return Ok(Value::Boolean(false));
+    }
+    let below = compare(&meeting(&value, operand, high)?, &eval(high, row)?).map(Ordering::is_le);
+    Ok(match (above, below) {
+        (_, Some(false)) => Value::Boolean(false),
+        (Some(true), Some(true)) => Value::Boolean(true),
+        _ => Value::Null,
+    })
 }
 
 fn is_in(value: &Value, list: &[Expr], row: &[Value]) -> Result<Value, Failure> {

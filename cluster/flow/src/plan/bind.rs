@@ -18,6 +18,13 @@ use sqlparser::ast::{
 /// How deep an expression may be, chains of operators included.
 const DEPTH_MAX: usize = 64;
 
+/// How much may be looked at for one expression. What stands behind a `GROUP BY` is looked at once for each
+/// of the expressions that it is part of, since any of them may be a key.
+const EFFORT_MAX: usize = 50_000;
+
+/// How much more a pattern takes than another part of an expression.
+const PATTERN_EFFORT: usize = 100;
+
 /// The columns that an expression may use.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
@@ -42,17 +49,18 @@ pub struct Binder<'a> {
     /// Behind a `GROUP BY`.
     pub grouped: Option<&'a mut Grouped>,
     pub(super) depth: usize,
+    pub(super) effort: usize,
 }
 
 impl<'a> Binder<'a> {
     /// Over the columns of a scope.
     pub fn new(scope: &'a Scope) -> Self {
-        Self { scope, grouped: None, depth: 0 }
+        Self { scope, grouped: None, depth: 0, effort: 0 }
     }
 
     /// Over the groups of a scope.
     pub fn grouped(scope: &'a Scope, grouped: &'a mut Grouped) -> Self {
-        Self { scope, grouped: Some(grouped), depth: 0 }
+        Self { scope, grouped: Some(grouped), depth: 0, effort: 0 }
     }
 
     /// A condition.
@@ -70,20 +78,37 @@ impl<'a> Binder<'a> {
             let expected = format!("at most {DEPTH_MAX} operators in each other");
             return Err(Problem::expected(begin(parsed), "a deep expression", expected));
         }
+        self.effort += 1;
+        if self.effort > EFFORT_MAX {
+            let expected = "fewer parts, functions in each other, or patterns";
+            return Err(Problem::expected(begin(parsed), "too much of one expression", expected));
+        }
         self.depth += 1;
         let bound = match self.key(parsed) {
             Some(key) => Ok(key),
             None => self.expression(parsed),
         };
         self.depth -= 1;
+        if bound.as_ref().is_ok_and(Expr::has_pattern) {
+            self.effort += PATTERN_EFFORT;
+        }
+        bound
+    }
+
+    /// An expression over one row, whatever stands in the `GROUP BY`.
+    pub(super) fn alone(&mut self, parsed: &Parsed) -> Result<Expr, Problem> {
+        let (scope, depth, effort) = (self.scope, self.depth, self.effort);
+        let mut alone = Binder { scope, grouped: None, depth, effort };
+        let bound = alone.bind(parsed);
+        self.effort = alone.effort;
         bound
     }
 
     /// A whole expression that stands in the `GROUP BY`.
-    fn key(&self, parsed: &Parsed) -> Option<Expr> {
+    fn key(&mut self, parsed: &Parsed) -> Option<Expr> {
+        self.grouped.as_ref()?;
+        let bound = self.alone(parsed).ok()?;
         let grouped = self.grouped.as_ref()?;
-        let bound = Binder { scope: self.scope, grouped: None, depth: self.depth };
-        let bound = { bound }.bind(parsed).ok()?;
         let index = grouped.keys.iter().position(|key| *key == bound)?;
         Some(Expr::column(index, bound.of, bound.at))
     }
@@ -111,10 +136,11 @@ impl<'a> Binder<'a> {
             Parsed::UnaryOp { op, expr } => self.unary(*op, expr, at),
             Parsed::BinaryOp { left, op, right } => self.binary(left, op, right, at),
             Parsed::Between { expr, negated, low, high } => {
-                let below = self.compare(Comparison::GreaterOrEqual, expr, low, at)?;
-                let above = self.compare(Comparison::LessOrEqual, expr, high, at)?;
-                let both = Kind::And(Box::new(below), Box::new(above));
-                Ok(negate_if(*negated, boolean(both, at)))
+                let operand = self.bind(expr)?;
+                let low = self.meeting(&operand, low, at)?;
+                let high = self.meeting(&operand, high, at)?;
+                let kind = Kind::Between(Box::new(operand), Box::new(low), Box::new(high));
+                Ok(negate_if(*negated, boolean(kind, at)))
             }
             Parsed::IsNull(inner) => self.is_null(inner, false, at),
             Parsed::IsNotNull(inner) => self.is_null(inner, true, at),
@@ -291,12 +317,15 @@ impl<'a> Binder<'a> {
         at: Position,
     ) -> Result<(Box<Expr>, Box<Expr>), Problem> {
         let (left, right) = (self.bind(left)?, self.bind(right)?);
-        let of = left.of.common(right.of).filter(|of| of.is_ordered());
-        let of = of.ok_or_else(|| {
-            let found = format!("{} and {}", left.of, right.of);
-            Problem::expected(at, found, "two values of one type that can be compared")
-        })?;
+        let of = comparable(left.of, right.of, at)?;
         Ok((Box::new(left.into_type(of)), Box::new(right.into_type(of))))
+    }
+
+    /// What an expression is compared with that is bound already, in the type in which they meet.
+    fn meeting(&mut self, operand: &Expr, other: &Parsed, at: Position) -> Result<Expr, Problem> {
+        let other = self.bind(other)?;
+        let of = comparable(operand.of, other.of, at)?;
+        Ok(other.into_type(of))
     }
 
     fn compare(
@@ -374,7 +403,10 @@ impl<'a> Binder<'a> {
             }
         }
         regex.push('$');
-        let compiled = RegexBuilder::new(&regex).dot_matches_new_line(true).build();
+        let compiled = RegexBuilder::new(&regex)
+            .dot_matches_new_line(true)
+            .size_limit(functions::PATTERN_BYTES_MAX)
+            .build();
         let compiled = compiled
             .map_err(|_| Problem::expected(pattern.at, "a very long pattern", "a shorter one"))?;
         let at = expr.at;
@@ -390,12 +422,12 @@ impl<'a> Binder<'a> {
     ) -> Result<Expr, Problem> {
         let mut whens = Vec::new();
         let mut of = Type::Null;
+        // Bound once, however many values it is compared with: of CASEs in each other there would be as many
+        // as the product of their lengths.
+        let operand = operand.map(|operand| self.bind(operand)).transpose()?;
         for when in conditions {
-            let condition = match operand {
-                Some(operand) => {
-                    let at = begin(&when.condition);
-                    self.compare(Comparison::Equal, operand, &when.condition, at)?
-                }
+            let condition = match &operand {
+                Some(operand) => self.meeting(operand, &when.condition, begin(&when.condition))?,
                 None => self.condition(&when.condition)?,
             };
             whens.push((condition, self.bind(&when.result)?));
@@ -410,7 +442,12 @@ impl<'a> Binder<'a> {
             })?;
         }
         let whens = whens.into_iter().map(|(c, result)| (c, result.into_type(of))).collect();
-        Ok(Expr { kind: Kind::Case(whens, Box::new(otherwise.into_type(of))), of, at })
+        let otherwise = Box::new(otherwise.into_type(of));
+        let kind = match operand {
+            Some(operand) => Kind::CaseOf(Box::new(operand), whens, otherwise),
+            None => Kind::Case(whens, otherwise),
+        };
+        Ok(Expr { kind, of, at })
     }
 
     fn arithmetic(
@@ -440,6 +477,14 @@ impl<'a> Binder<'a> {
         let (left, right) = (self.bind(left)?, self.bind(right)?);
         arithmetic(operation, left, right, at)
     }
+}
+
+/// The type in which two values are compared.
+fn comparable(left: Type, right: Type, at: Position) -> Result<Type, Problem> {
+    left.common(right).filter(|of| of.is_ordered()).ok_or_else(|| {
+        let found = format!("{left} and {right}");
+        Problem::expected(at, found, "two values of one type that can be compared")
+    })
 }
 
 fn boolean(kind: Kind, at: Position) -> Expr {

@@ -77,16 +77,14 @@ impl Binder<'_> {
         arguments: &[FunctionArg],
         at: Position,
     ) -> Result<Expr, Problem> {
-        let Some(grouped) = self.grouped.as_mut() else {
+        if self.grouped.is_none() {
             let expected = "an expression over one row; aggregates stand in SELECT and HAVING, not in \
                             each other";
             return Err(Problem::expected(at, format!("the aggregate {name}"), expected));
-        };
+        }
         let argument = match arguments {
             [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] if fold == Fold::Count => None,
-            [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] => Some(
-                Binder { scope: self.scope, grouped: None, depth: self.depth }.bind(argument)?,
-            ),
+            [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] => Some(self.alone(argument)?),
             _ => {
                 let expected =
                     if fold == Fold::Count { "`*` or one argument" } else { "one argument" };
@@ -94,6 +92,7 @@ impl Binder<'_> {
             }
         };
         let of = argument.as_ref().map_or(Ok(Type::Bigint), |argument| folded(fold, argument))?;
+        let grouped = self.grouped.as_mut().expect("an aggregate stands behind a GROUP BY");
         let aggregate = Aggregate { fold, argument, of, at };
         let is_known = |known: &Aggregate| {
             known.fold == aggregate.fold && known.argument == aggregate.argument

@@ -80,6 +80,11 @@ pub enum Kind {
     Like(Box<Expr>, Pattern),
     /// Conditions with results, and the result if none holds.
     Case(Vec<(Expr, Expr)>, Box<Expr>),
+    /// What is looked at once, what it may be equal to (each of the type in which the two are compared) with
+    /// results, and the result if it is none of them.
+    CaseOf(Box<Expr>, Vec<(Expr, Expr)>, Box<Expr>),
+    /// What is looked at once, and the least and the most that it may be, likewise.
+    Between(Box<Expr>, Box<Expr>, Box<Expr>),
     /// To the type of the expression; a value that cannot is an error, or NULL.
     Cast(Box<Expr>, bool),
     /// A function. Its pattern is not among the arguments.
@@ -125,6 +130,18 @@ impl Expr {
             Kind::Literal(Value::Null) => Self { kind: self.kind, of, at },
             _ => Self { kind: Kind::Cast(Box::new(self), false), of, at },
         }
+    }
+
+    /// Whether it has a pattern, apart from its parts.
+    pub fn has_pattern(&self) -> bool {
+        matches!(self.kind, Kind::Like(..) | Kind::Call(_, _, Some(_)))
+    }
+
+    /// How much of a plan it takes: a part is 1, and a pattern, which may need 1 MiB, far more.
+    pub fn effort(&self) -> usize {
+        let mut effort = if self.has_pattern() { 1_000 } else { 1 };
+        self.parts(&mut |part| effort += part.effort());
+        effort
     }
 
     /// Calls something with every column.
@@ -201,6 +218,19 @@ macro_rules! walk {
                             see(result);
                         }
                         see(otherwise);
+                    }
+                    Kind::CaseOf(operand, whens, otherwise) => {
+                        see(operand);
+                        for (value, result) in whens {
+                            see(value);
+                            see(result);
+                        }
+                        see(otherwise);
+                    }
+                    Kind::Between(operand, low, high) => {
+                        see(operand);
+                        see(low);
+                        see(high);
                     }
                     Kind::Call(_, arguments, _) => arguments.$iter().for_each(see),
                 }

@@ -12,7 +12,7 @@ use crate::value::{Type, Value};
 use regex::RegexBuilder;
 
 /// The most bytes that a compiled pattern may take.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Prob
     let wanted = name.to_ascii_uppercase();
     let known = ALIASES.iter().find(|(alias, _)| *alias == wanted).map_or(&*wanted, |(_, is)| is);
     let Some(signature) = SIGNATURES.iter().find(|signature| signature.name == known) else {
-        let near = names().filter(|other| other.starts_with(&wanted[..1.min(wanted.len())]));
+        let near = names().filter(|other| other.chars().next() == wanted.chars().next());
         let near: Vec<&str> = near.collect();
         let expected = match near.as_slice() {
             [] => "a function of docs/SQL.md".to_owned(),

@@ -40,6 +40,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The most operators of a pipeline.
 const NODES_MAX: usize = 1_000;
 
+/// How much may be planned for one file, with all operators that are made and thrown away again: a column
+/// or a part of an expression is 1.
+const EFFORT_MAX: usize = 300_000;
+
 /// What a column says about the window of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -216,6 +220,7 @@ enum Readable<'a> {
 pub struct Planner<'a> {
     plan: Plan,
     names: BTreeMap<String, Readable<'a>>,
+    effort: usize,
 }
 
 /// Makes the plan of a file, or finds everything that is wrong with it.
@@ -224,7 +229,7 @@ pub struct Planner<'a> {
 /// All problems, in the order of the file.
 pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
     let (statements, mut problems) = crate::sql::statements(text);
-    let mut planner = Planner { plan: Plan::default(), names: BTreeMap::new() };
+    let mut planner = Planner { plan: Plan::default(), names: BTreeMap::new(), effort: 0 };
     for statement in &statements {
         let result = match statement {
             Statement::Source(source) => planner.source(source),
@@ -270,6 +275,8 @@ impl<'a> Planner<'a> {
 
     fn source(&mut self, written: &crate::sql::statement::Source) -> Result<(), Problem> {
         let source = source::source(written)?;
+        let checks: usize = source.checks.iter().map(Expr::effort).sum();
+        self.spend(source.columns.len() + checks, source.at)?;
         self.define(&written.name, Readable::Source(self.plan.sources.len()))?;
         self.plan.sources.push(source);
         Ok(())
@@ -325,6 +332,7 @@ impl<'a> Planner<'a> {
                 format!("at most {NODES_MAX}; a named query counts wherever it is read"),
             ));
         }
+        self.spend(1 + columns.len() + operator.effort(), at)?;
         let rule = match &operator {
             Operator::Read { source, .. } => *source,
             _ => self.plan.nodes[inputs[0]].rule,
@@ -335,6 +343,17 @@ impl<'a> Planner<'a> {
         );
         self.plan.nodes.push(Node { operator, inputs, columns, at, rule, uses_time });
         Ok(self.plan.nodes.len() - 1)
+    }
+
+    /// A file is planned on the one thread of a node, so it must not take long.
+    fn spend(&mut self, effort: usize, at: Position) -> Result<(), Problem> {
+        self.effort += effort;
+        if self.effort > EFFORT_MAX {
+            let expected =
+                "fewer columns, expressions and patterns; a named query counts wherever it is read";
+            return Err(Problem::expected(at, "too much for one file", expected));
+        }
+        Ok(())
     }
 
     fn reader(&mut self, source: usize) -> u32 {
@@ -385,6 +404,29 @@ impl<'a> Planner<'a> {
         let expected = fixture.expected.iter();
         problems.extend(expected.filter_map(|e| unknown(&e.topic, &written)));
         problems
+    }
+}
+
+impl Operator {
+    /// How much it takes to make a plan of its expressions.
+    fn effort(&self) -> usize {
+        let all = |exprs: &[Expr]| exprs.iter().map(Expr::effort).sum::<usize>();
+        let joining = |joining: &Joining| {
+            let condition = joining.condition.as_ref().map_or(0, Expr::effort);
+            all(&joining.left_keys) + all(&joining.right_keys) + condition
+        };
+        match self {
+            Self::Filter(condition) => condition.effort(),
+            Self::Project(exprs) => all(exprs),
+            Self::Group(grouping) => {
+                let arguments = grouping.aggregates.iter().filter_map(|a| a.argument.as_ref());
+                all(&grouping.keys) + arguments.map(Expr::effort).sum::<usize>()
+            }
+            Self::TableJoin { joining: of, .. } | Self::WindowJoin { joining: of, .. } => {
+                joining(of)
+            }
+            Self::Read { .. } | Self::Assign(_) | Self::Sink { .. } => 0,
+        }
     }
 }
 

@@ -132,6 +132,8 @@ fn write_expr(expr: &Expr, out: &mut String) {
         Kind::In(..) => write!(out, "in"),
         Kind::Like(_, pattern) => write!(out, "like {:?}", pattern.0.as_str()),
         Kind::Case(..) => write!(out, "case"),
+        Kind::CaseOf(..) => write!(out, "case of"),
+        Kind::Between(..) => write!(out, "between"),
         Kind::Cast(_, is_try) => write!(out, "cast {is_try}"),
         Kind::Call(function, _, pattern) => {
             let pattern = pattern.as_ref().map(|pattern| pattern.0.as_str());
