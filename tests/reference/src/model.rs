@@ -73,10 +73,10 @@ fn watermarks(case: &Case, clock: Clock) -> Vec<(Option<i64>, bool)> {
     for (at, epoch) in case.epochs.iter().enumerate() {
         for input in if clock.is_table { &epoch.devices } else { &epoch.inputs } {
             let partition = input.partition as usize;
-            heard_ms[partition] = epoch.age_ms;
-            // The end of a row of the table says nothing about its event time.
+            // The end of a row of the table says nothing about its event time, and what is bad neither.
             let counts = if clock.is_table { !input.is_broken } else { !is_bad(input) };
             if counts {
+                heard_ms[partition] = epoch.age_ms;
                 tops[partition] = tops[partition].max(Some(input.at));
             }
         }
@@ -320,10 +320,10 @@ fn windows_of<'a>(
             let mut by_time: Vec<(Option<String>, i64)> =
                 rows.iter().map(|input| (key(input), input.at)).collect();
             by_time.sort();
-            // Rows of one key that touch, one after the other: start and end of each session.
+            // Rows of one key that overlap, one after the other: start and end of each session.
             let mut sessions: Vec<(Option<String>, i64, i64)> = Vec::new();
             for (key, at) in by_time {
-                match sessions.last_mut().filter(|last| last.0 == key && at <= last.2) {
+                match sessions.last_mut().filter(|last| last.0 == key && at < last.2) {
                     Some(last) => last.2 = at + gap,
                     None => sessions.push((key, at, at + gap)),
                 }

@@ -140,16 +140,17 @@ impl Groups {
         }
     }
 
-    /// A row makes a session, and joins it with all that it touches.
+    /// A row makes a session, and joins it with all that it overlaps.
     fn take_session(&mut self, row: &Row, item: &mut Item, gap_ms: i64) {
         let keys = std::mem::take(&mut item.place.1.1);
         let (mut start, mut end) = (row.time, row.time + gap_ms);
         let mut touched = Vec::new();
-        // Sessions of a key lie apart, so those that touch lie in a row, and the first of them begins
-        // before this one ends.
-        let range = (keys.clone(), i64::MIN)..=(keys.clone(), end);
+        // Sessions of a key lie apart, so those that overlap lie in a row, and the first of them begins
+        // before this one ends. One that ends where this one begins may have come out already, so it is
+        // never part of it: what comes out must not depend on where an epoch ended.
+        let range = (keys.clone(), i64::MIN)..(keys.clone(), end);
         for (place, (other_end, _)) in self.sessions.entries().range(range).rev() {
-            if *other_end < start {
+            if *other_end <= start {
                 break;
             }
             start = start.min(place.1);

@@ -25,9 +25,6 @@ impl Engine {
         let source = &plan.sources[index];
         let mut batches: Vec<Vec<Row>> = vec![Vec::new(); self.readers[index].len()];
         for record in records {
-            if let Some(time) = self.times[index].as_mut().filter(|_| !record.is_retried) {
-                time.hear(record.partition);
-            }
             for reader in self.readers[index].iter().filter(|reader| is_for(only, reader)) {
                 self.fates.read((reader.number, record.account()));
             }

@@ -151,7 +151,7 @@ fn headers(record: &Record) -> Result<Value, String> {
 struct Partition {
     /// The latest event time of a row.
     top_ms: Option<i64>,
-    /// The age at the end of the last epoch with a record, or of the first one.
+    /// The age at the end of the last epoch with a row, or of the first one.
     heard_ms: Option<u64>,
 }
 
@@ -177,7 +177,7 @@ pub struct EventTime {
     partitions: Kept<u32, Partition>,
     /// Under the key 0.
     watermark: Kept<u32, i64>,
-    /// The partitions from which a record came in this epoch.
+    /// The partitions from which a row came in this epoch.
     heard: std::collections::BTreeSet<u32>,
     idle: bool,
 }
@@ -213,13 +213,10 @@ impl EventTime {
         self.watermark().is_some_and(|watermark| time < watermark)
     }
 
-    /// Something came from a partition.
-    pub fn hear(&mut self, partition: u32) {
-        self.heard.insert(partition);
-    }
-
-    /// A row came from a partition, late or not.
+    /// A row came from a partition, late or not. Nothing else keeps a partition awake: one with bad records
+    /// only has no time, and would hold up the others for as long as they come.
     pub fn see(&mut self, partition: u32, time: i64) {
+        self.heard.insert(partition);
         let known = self.partitions.get(&partition).and_then(|known| known.top_ms);
         if known.is_none_or(|top| top < time) {
             self.partitions.change(&partition, |known| known.top_ms = Some(time));
