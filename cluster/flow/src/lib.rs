@@ -35,4 +35,5 @@ pub use run::output::{self, Cutting, OutputBatch};
 pub use run::record::{Header, RETRIED, Record, Written};
 pub use run::stored::records;
 pub use run::taken::Cursor;
+pub use run::tasks::Layout;
 pub use value::codec::Malformed;

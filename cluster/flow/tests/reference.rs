@@ -1,11 +1,13 @@
 //! Operators against a plain, slow reference: random pipelines over random epochs give the same records in
 //! the same order, and the same fates, whatever the batches are and however often the state is taken out
-//! and put into a new engine.
+//! and put into a new engine; and so they do however the work is cut into subtasks, how little the channels between them
+//! hold, in which order they work, and how far the sources have gone on while an epoch is still under way.
 //!
 //! The reference is `tests/reference`, which shares no code with the operators, not even the parser.
 
 use fulmar_flow::{
-    Change, Cursor, Cutting, Engine, Fates, OutputBatch, Plan, Record, Written, output, plan,
+    Change, Cursor, Cutting, Engine, Fates, Layout, OutputBatch, Plan, Record, Written, output,
+    plan,
 };
 use fulmar_reference::model::{self, Came};
 use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows};
@@ -77,6 +79,16 @@ struct Driving {
     batch: usize,
     /// After every epoch a new engine goes on from what was stored of the state.
     taken_over: Option<Storing>,
+    /// How the work of the first engine is cut.
+    layout: Layout,
+    /// How that of every other one is.
+    other: Layout,
+}
+
+impl Driving {
+    fn new(batch: usize, taken_over: Option<Storing>) -> Self {
+        Self { batch, taken_over, layout: Layout::default(), other: Layout::default() }
+    }
 }
 
 /// What is stored of the state after every epoch.
@@ -126,13 +138,17 @@ impl Stored {
     }
 }
 
-fn engine(plan: &Arc<Plan>) -> Engine {
+fn engine(plan: &Arc<Plan>, layout: Layout) -> Engine {
     let partitions = [("in".to_owned(), PARTITIONS), ("devices".to_owned(), 1)].into();
-    Engine::new(Arc::clone(plan), &partitions)
+    Engine::new(Arc::clone(plan), &partitions).laid_out(layout)
 }
 
-fn taken_over<'a>(plan: &Arc<Plan>, parts: impl IntoIterator<Item = &'a Vec<Change>>) -> Engine {
-    let mut next = engine(plan);
+fn taken_over<'a>(
+    plan: &Arc<Plan>,
+    layout: Layout,
+    parts: impl IntoIterator<Item = &'a Vec<Change>>,
+) -> Engine {
+    let mut next = engine(plan, layout);
     for part in parts {
         next.load(part).expect("what was stored");
     }
@@ -148,12 +164,12 @@ fn check_idle(plan: &Arc<Plan>, now: &Engine, age_ms: u64) {
     };
     let state = now.snapshot();
     if next > age_ms + 1 {
-        let mut early = taken_over(plan, [&state]);
+        let mut early = taken_over(plan, Layout::default(), [&state]);
         let written = early.end_epoch(next - 1, false).expect("no result stops it");
         assert_eq!(written, Vec::new(), "at {} after {age_ms}", next - 1);
         assert_eq!(watermarks(&early), watermarks(now));
     }
-    let mut then = taken_over(plan, [&state]);
+    let mut then = taken_over(plan, Layout::default(), [&state]);
     then.end_epoch(next, false).expect("no result stops it");
     let is_freed = plan.sources.iter().any(|source| source.primary.is_some());
     assert!(watermarks(&then) != watermarks(now) || is_freed, "at {next} after {age_ms}");
@@ -167,19 +183,81 @@ struct Driven {
     state: Vec<Change>,
 }
 
-fn drive(case: &Case, driving: Driving) -> Driven {
+impl Driven {
+    fn new(plan: &Plan, engine: &Engine, came: Vec<Vec<Written>>) -> Self {
+        let fates = engine.fates().map(|(reader, partition, fates)| {
+            let name = &plan.sources[plan.readers[reader as usize]].name;
+            ((name.clone(), partition), fates)
+        });
+        Self { came, fates: fates.collect(), state: engine.snapshot() }
+    }
+}
+
+fn plan_of(case: &Case) -> Arc<Plan> {
     let text = case.sql();
-    let plan = plan(&text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"));
-    let plan = Arc::new(plan);
-    let mut engine = engine(&plan);
+    Arc::new(plan(&text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}")))
+}
+
+/// The records of an epoch, in batches.
+fn batches(epoch: &Epoch, batch: usize) -> Vec<(&'static str, Vec<Arc<Record>>)> {
+    let mut batches = Vec::new();
+    for (topic, inputs) in [("devices", &epoch.devices), ("in", &epoch.inputs)] {
+        for inputs in inputs.chunks(batch) {
+            batches.push((topic, inputs.iter().map(record).collect()));
+        }
+    }
+    batches
+}
+
+/// Numbers that follow from a seed.
+struct Drawn(u64);
+
+impl Drawn {
+    fn below(&mut self, count: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % count as u64) as usize
+    }
+}
+
+/// Records are given while up to three epochs are under way, and the engine works a little in between.
+fn overlap(case: &Case, layout: Layout, seed: u64) -> Driven {
+    fn collect(engine: &mut Engine, rows: usize, all: &mut Vec<Vec<Written>>) {
+        all.extend(engine.end_some(rows).expect("no result stops it"));
+    }
+    let plan = plan_of(case);
+    let (mut engine, mut drawn) = (engine(&plan, layout), Drawn(seed));
+    let (mut all, mut ended) = (Vec::new(), 0);
+    for (at, epoch) in case.epochs.iter().enumerate() {
+        for (topic, records) in batches(epoch, 1 + drawn.below(5)) {
+            engine.give(topic, &records);
+            let rows = drawn.below(6);
+            match ended > all.len() {
+                true => collect(&mut engine, rows, &mut all),
+                false => drop(engine.work(rows)),
+            }
+        }
+        engine.begin_end(epoch.age_ms, at + 1 == case.epochs.len() && case.ends);
+        ended += 1;
+        let most = drawn.below(4);
+        while ended - all.len() > most {
+            collect(&mut engine, 1 + drawn.below(9), &mut all);
+        }
+    }
+    while ended > all.len() {
+        collect(&mut engine, 1 + drawn.below(9), &mut all);
+    }
+    Driven::new(&plan, &engine, all)
+}
+
+fn drive(case: &Case, driving: Driving) -> Driven {
+    let plan = plan_of(case);
+    let mut engine = engine(&plan, driving.layout);
     let mut stored = Stored::default();
     let mut all = Vec::new();
     for (at, epoch) in case.epochs.iter().enumerate() {
-        for (topic, inputs) in [("devices", &epoch.devices), ("in", &epoch.inputs)] {
-            let records: Vec<Arc<Record>> = inputs.iter().map(record).collect();
-            for batch in records.chunks(driving.batch) {
-                engine.batch(topic, batch).expect("no record stops it");
-            }
+        for (topic, records) in batches(epoch, driving.batch) {
+            engine.batch(topic, &records).expect("no record stops it");
         }
         let is_last = at + 1 == case.epochs.len() && case.ends;
         engine.begin_end(epoch.age_ms, is_last);
@@ -191,7 +269,8 @@ fn drive(case: &Case, driving: Driving) -> Driven {
         });
         if let Some(storing) = driving.taken_over {
             stored.store(&mut engine, storing);
-            let next = taken_over(&plan, &stored.parts);
+            let layout = if at % 2 == 0 { driving.other } else { driving.layout };
+            let next = taken_over(&plan, layout, &stored.parts);
             assert_eq!(next.snapshot(), engine.snapshot());
             assert_eq!(next.weight(), engine.weight());
             engine = next;
@@ -199,16 +278,21 @@ fn drive(case: &Case, driving: Driving) -> Driven {
             check_idle(&plan, &engine, epoch.age_ms);
         }
     }
-    let fates = engine.fates().map(|(reader, partition, fates)| {
-        let name = &plan.sources[plan.readers[reader as usize]].name;
-        ((name.clone(), partition), fates)
-    });
-    let fates = fates.collect();
-    Driven { came: all, fates, state: engine.snapshot() }
+    Driven::new(&plan, &engine, all)
 }
 
-fn check(case: &Case) -> Result<(), TestCaseError> {
-    let whole = drive(case, Driving { batch: usize::MAX, taken_over: None });
+fn equal(other: &Driven, whole: &Driven, how: &impl std::fmt::Debug) -> Result<(), TestCaseError> {
+    prop_assert_eq!(&other.came, &whole.came, "{:?}", how);
+    prop_assert_eq!(&other.fates, &whole.fates, "{:?}", how);
+    prop_assert_eq!(&other.state, &whole.state, "{:?}", how);
+    for (one, other) in whole.came.iter().zip(&other.came) {
+        prop_assert_eq!(in_batches(one), in_batches(other), "{:?}", how);
+    }
+    Ok(())
+}
+
+fn check(case: &Case, layouts: [Layout; 3], seed: u64) -> Result<(), TestCaseError> {
+    let whole = drive(case, Driving::new(usize::MAX, None));
     let expected = model::run(case);
     for (at, (came_now, expected)) in whole.came.iter().zip(&expected.epochs).enumerate() {
         let came_now = by_topic(came_now.iter().map(came).collect());
@@ -219,22 +303,30 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
         let expected = expected.fates.get(place).copied().unwrap_or_default();
         prop_assert_eq!(in_words(fates), expected, "{:?} of\n{}", place, case.sql());
     }
+    let [layout, other, third] = layouts;
     for driving in [
-        Driving { batch: 1, taken_over: None },
-        Driving { batch: 3, taken_over: Some(Storing::Deltas) },
-        Driving { batch: usize::MAX, taken_over: Some(Storing::Deltas) },
-        Driving { batch: 2, taken_over: Some(Storing::Slices(100)) },
-        Driving { batch: 7, taken_over: Some(Storing::Slices(2_000)) },
+        Driving::new(1, None),
+        Driving::new(3, Some(Storing::Deltas)),
+        Driving::new(usize::MAX, Some(Storing::Deltas)),
+        Driving::new(2, Some(Storing::Slices(100))),
+        Driving::new(7, Some(Storing::Slices(2_000))),
+        Driving { layout, ..Driving::new(usize::MAX, None) },
+        Driving { layout, other, ..Driving::new(2, Some(Storing::Deltas)) },
+        Driving { layout: third, other: layout, ..Driving::new(3, Some(Storing::Slices(200))) },
     ] {
-        let other = drive(case, driving);
-        prop_assert_eq!(&other.came, &whole.came, "{:?}", driving);
-        prop_assert_eq!(&other.fates, &whole.fates, "{:?}", driving);
-        prop_assert_eq!(&other.state, &whole.state, "{:?}", driving);
-        for (one, other) in whole.came.iter().zip(&other.came) {
-            prop_assert_eq!(in_batches(one), in_batches(other), "{:?}", driving);
-        }
+        equal(&drive(case, driving), &whole, &driving)?;
+    }
+    for layout in [Layout::default(), layout, other, third] {
+        equal(&overlap(case, layout, seed), &whole, &(layout, seed))?;
     }
     Ok(())
+}
+
+/// Some ways to cut the work.
+fn layout() -> impl Strategy<Value = Layout> {
+    let channel_rows = prop::sample::select(vec![1, 2, 5, 1_000]);
+    (1usize..5, channel_rows, prop::option::weighted(0.8, any::<u64>()))
+        .prop_map(|(subtasks, channel_rows, order)| Layout { subtasks, channel_rows, order })
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -321,7 +413,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn operators_equal_the_reference(case in case()) {
-        check(&case)?;
+    fn operators_equal_the_reference(
+        case in case(),
+        layouts in prop::array::uniform3(layout()),
+        seed in any::<u64>(),
+    ) {
+        check(&case, layouts, seed)?;
     }
 }

@@ -1,8 +1,9 @@
 //! What an operator may touch besides its own state: the fates, and the records that go beside.
 
 use super::Halt;
-use super::fates::{Fate, Ledger};
-use super::kept::Kept;
+use super::channel::Rank;
+use super::epoch::Beside;
+use super::fates::{Fate, Tally};
 use super::letters::{OFFSET, PARTITION, PIPELINE, READER, STREAM, TOPIC};
 use super::record::{Header, Record, Row, Written};
 use crate::eval::Failure;
@@ -19,17 +20,21 @@ pub struct Context<'a> {
     /// The pipeline, by name.
     pub pipeline: &'a str,
     /// What becomes of records.
-    pub fates: &'a mut Ledger,
+    pub fates: &'a mut Tally,
     /// The source whose rule holds.
     pub rule: &'a Source,
     /// The columns that rows have here.
     pub columns: &'a [Column],
     /// Where bad rows go.
-    pub beside: &'a mut Vec<Written>,
+    pub beside: &'a mut Vec<Beside>,
     /// Results that could not be computed, of no single record.
-    pub failed_results: &'a mut Kept<u32, u64>,
+    pub failed_results: &'a mut u64,
     /// Set if the pipeline has to stop.
     pub halt: &'a mut Option<Halt>,
+    /// Whether what comes out needs a rank.
+    pub is_ranked: bool,
+    /// The place of the row that is looked at.
+    pub rank: Rank,
 }
 
 fn header(name: &str, value: impl ToString) -> Header {
@@ -83,7 +88,7 @@ impl Context<'_> {
         };
         self.fates.settle_row(row.origin.as_ref(), fate);
         if row.origin.is_none() {
-            self.failed_results.change(&0, |count| *count += 1);
+            *self.failed_results += 1;
         }
         let OnError::DeadLetter(topic) = &self.rule.on_error else { return };
         let written = match &row.origin {
@@ -94,9 +99,10 @@ impl Context<'_> {
             }
             None => self.result(&topic.text, row, failure),
         };
-        // The copies of a row in several windows come one after the other, and fail alike.
-        if row.origin.is_none() || self.beside.last() != Some(&written) {
-            self.beside.push(written);
+        let is_record = row.origin.is_some();
+        let is_told = self.beside.last().is_some_and(|last| is_record && last.written == written);
+        if !is_told {
+            self.beside.push(Beside { rank: self.rank.clone(), is_record, written });
         }
     }
 

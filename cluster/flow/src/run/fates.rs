@@ -6,6 +6,7 @@
 use super::kept::Kept;
 use super::record::Origin;
 use crate::value::codec::{Codec, Malformed};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What became of the records that one reader read from one partition.
@@ -130,29 +131,38 @@ impl Codec for Fates {
     }
 }
 
-/// The fates of all readers, by reader and partition.
-#[derive(Debug, Default)]
-pub struct Ledger(pub Kept<(u32, u32), Fates>);
+/// By how much the fates of a partition differ.
+#[derive(Clone, Copy, Debug, Default)]
+struct Difference {
+    /// All but what is held.
+    more: Fates,
+    held: i64,
+}
 
-impl Ledger {
-    fn of(&mut self, place: (u32, u32), change: impl FnOnce(&mut Fates)) {
-        self.0.change(&place, change);
+/// What an epoch does to the fates, by reader and partition.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeMap<(u32, u32), Difference>);
+
+impl Tally {
+    fn of(&mut self, place: (u32, u32)) -> &mut Difference {
+        self.0.entry(place).or_default()
     }
 
     /// A record came in.
     pub fn read(&mut self, place: (u32, u32)) {
-        self.of(place, |fates| fates.read += 1);
+        self.of(place).more.read += 1;
     }
 
     /// Something became of a record for good.
     pub fn settle(&mut self, place: (u32, u32), fate: Fate) {
-        self.of(place, |fates| match fate {
+        let fates = &mut self.of(place).more;
+        match fate {
             Fate::Passed => fates.passed += 1,
             Fate::Filtered => fates.filtered += 1,
             Fate::Late => fates.late += 1,
             Fate::DeadLettered => fates.dead_lettered += 1,
             Fate::Dropped => fates.dropped += 1,
-        });
+        }
     }
 
     /// Of a row, if it stands for a record.
@@ -165,32 +175,44 @@ impl Ledger {
     /// A row is kept.
     pub fn hold(&mut self, place: Option<(u32, u32)>) {
         if let Some(place) = place {
-            self.of(place, |fates| fates.held += 1);
+            self.of(place).held += 1;
         }
     }
 
     /// A row is no longer kept, and goes on.
     pub fn release(&mut self, place: Option<(u32, u32)>) {
         if let Some(place) = place {
-            self.of(place, |fates| {
-                assert!(fates.held > 0, "reader {place:?} releases a record that it does not hold");
-                fates.held -= 1;
-            });
+            self.of(place).held -= 1;
         }
     }
 
     /// Rows are no longer kept, and were all that was needed.
     pub fn absorb(&mut self, place: (u32, u32), count: u64) {
-        self.of(place, |fates| {
-            let held = fates.held;
-            assert!(held >= count, "reader {place:?} absorbs {count} of {held} records");
-            fates.held -= count;
-            fates.absorbed += count;
-        });
+        let difference = self.of(place);
+        difference.held -= count.cast_signed();
+        difference.more.absorbed += count;
     }
+}
 
-    /// Every record has one fate.
-    pub fn check(&self) {
+/// The fates of all readers at the end of an epoch, by reader and partition.
+#[derive(Debug, Default)]
+pub struct Ledger(pub Kept<(u32, u32), Fates>);
+
+impl Ledger {
+    /// Takes in what an epoch did.
+    ///
+    /// # Panics
+    /// If not every record has one fate.
+    pub fn take(&mut self, tally: Tally) {
+        for (place, Difference { more, held }) in tally.0 {
+            self.0.change(&place, |fates| {
+                fates.add(&more);
+                let held = fates.held.checked_add_signed(held);
+                fates.held = held.unwrap_or_else(|| {
+                    panic!("reader {} releases records that it does not hold", place.0)
+                });
+            });
+        }
         for (place, fates) in self.0.entries() {
             assert_eq!(fates.sum(), fates.read, "reader and partition {place:?}: {fates}");
         }

@@ -7,10 +7,11 @@
 //! Invariant: a window that has fired is gone, and no row comes for it any more, since rows older than the
 //! watermark are late.
 
+use super::channel::{Rank, Rows};
 use super::context::Context;
 use super::fates::{Fate, place};
 use super::fold::Folded;
-use super::kept::{Kept, Part};
+use super::kept::{Change, Kept, Part};
 use super::record::Row;
 use crate::eval::{Failure, eval};
 use crate::plan::Grouping;
@@ -82,9 +83,10 @@ impl Groups {
     }
 
     /// Rows go in.
-    pub fn rows(&mut self, rows: Vec<Row>, context: &mut Context<'_>) {
+    pub fn rows(&mut self, rows: Rows, context: &mut Context<'_>) {
         let mut item = Item::default();
-        for row in rows {
+        for (row, rank) in rows.ranked() {
+            context.rank = rank;
             match self.fill(&mut item, &row) {
                 Ok(()) => self.take(&row, &mut item, context),
                 Err(failure) => context.fail(&row, &failure),
@@ -176,8 +178,8 @@ impl Groups {
         watermark: i64,
         most: usize,
         context: &mut Context<'_>,
-    ) -> (Vec<Row>, bool) {
-        let (mut rows, mut closed) = (Vec::new(), 0);
+    ) -> (Rows, bool) {
+        let (mut rows, mut closed) = (Rows::default(), 0);
         while let Some((place, _)) = self.windows.entries().first_key_value()
             && place.0 <= watermark
         {
@@ -186,11 +188,15 @@ impl Groups {
                 return (rows, false);
             }
             if let Some(((end, (start, keys)), group)) = self.windows.pop_first() {
+                context.rank = match context.is_ranked {
+                    true => Rank::Window(end, start, keys.clone()),
+                    false => Rank::Only,
+                };
                 let row = self.close((start, end), keys, &group, context);
-                if fulmar_host::planted(Plant::WindowFiresTwice) {
-                    rows.extend(row.clone());
+                let times = if fulmar_host::planted(Plant::WindowFiresTwice) { 2 } else { 1 };
+                for row in row.into_iter().flat_map(|row| std::iter::repeat_n(row, times)) {
+                    rows.push(row, context.rank.clone());
                 }
-                rows.extend(row);
             }
         }
         while let Some((end, place)) = self.due.first()
@@ -203,7 +209,13 @@ impl Groups {
             let (end, place) = (*end, place.clone());
             self.due.remove(&(end, place.clone()));
             if let Some((_, group)) = self.sessions.remove(&place) {
-                rows.extend(self.close((place.1, end), place.0, &group, context));
+                context.rank = match context.is_ranked {
+                    true => Rank::Session(end, place.0.clone(), place.1),
+                    false => Rank::Only,
+                };
+                if let Some(row) = self.close((place.1, end), place.0, &group, context) {
+                    rows.push(row, context.rank.clone());
+                }
             }
         }
         (rows, true)
@@ -249,6 +261,14 @@ impl Groups {
     /// The same, to be changed.
     pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
         vec![&mut self.windows, &mut self.sessions]
+    }
+
+    /// The keys of an entry of a part.
+    pub fn keys_of(part: usize, change: &Change) -> Result<Vec<Value>, Malformed> {
+        match part {
+            0 => Place::whole(&change.key).map(|(_, (_, keys))| keys),
+            _ => SessionPlace::whole(&change.key).map(|(keys, _)| keys),
+        }
     }
 
     /// After everything was loaded.

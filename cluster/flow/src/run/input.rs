@@ -1,12 +1,15 @@
-//! From records to the operators that read them.
+//! From records to rows: what the intake does.
 
 use super::Halt;
+use super::channel::{Item, Rows, Told};
 use super::context::{beside, retriable};
-use super::engine::{Engine, Reader, State};
+use super::engine::{Engine, Given};
+use super::exchange::subtask_of;
 use super::fates::Fate;
 use super::record::{Origin, Record, Row};
 use super::source::{self, Decoded};
 use super::table_join::Version;
+use super::tasks::{INTAKE, Reader};
 use crate::eval::Failure;
 use crate::sql::statement::{Late, OnError};
 use crate::value::{Value, time};
@@ -18,31 +21,68 @@ fn is_for(only: Option<u32>, reader: &Reader) -> bool {
     only.is_none_or(|only| only == reader.number)
 }
 
+/// What comes out of records, by reader of their source.
+struct Batches {
+    epoch: u64,
+    rows: Vec<Vec<Row>>,
+    told: Vec<Vec<Told>>,
+}
+
 impl Engine {
+    /// Takes in some of what was given. How many records; none if there is nothing, or no room behind.
+    pub(super) fn take_in(&mut self, most: usize) -> Option<usize> {
+        match self.given.pop_front()? {
+            Given::End { age_ms, last } => {
+                self.leave_sources(age_ms, last);
+                Some(1)
+            }
+            Given::Records { source, only, records, from } => {
+                let outlets = self.readers[source].iter().map(|reader| reader.outlet);
+                let room = outlets.map(|outlet| self.tasks.room(outlet)).min();
+                let count = (records.len() - from).min(most).min(room.unwrap_or(usize::MAX));
+                let next = from + count;
+                self.read((source, only), &records[from..next]);
+                if next < records.len() {
+                    self.given.push_front(Given::Records { source, only, records, from: next });
+                }
+                (count > 0 || next == 0).then_some(count)
+            }
+        }
+    }
+
     /// Records of a source come in, for all of its readers or for one.
-    pub(super) fn read(&mut self, (index, only): (usize, Option<u32>), records: &[Arc<Record>]) {
+    fn read(&mut self, (index, only): (usize, Option<u32>), records: &[Arc<Record>]) {
         let plan = Arc::clone(&self.plan);
         let source = &plan.sources[index];
-        let mut batches: Vec<Vec<Row>> = vec![Vec::new(); self.readers[index].len()];
+        let epoch = self.tasks.subtasks[INTAKE].epoch;
+        let readers = self.readers[index].len();
+        let (mut rows, mut told) = (Vec::new(), Vec::new());
+        rows.resize_with(readers, Vec::new);
+        told.resize_with(readers, Vec::new);
+        let mut batches = Batches { epoch, rows, told };
         for record in records {
+            if self.epoch(epoch).halt.is_some() {
+                return;
+            }
+            let tally = &mut self.epochs[(epoch - self.over) as usize].tally;
             for reader in self.readers[index].iter().filter(|reader| is_for(only, reader)) {
-                self.fates.read((reader.number, record.account()));
+                tally.read((reader.number, record.account()));
             }
             match source::decode(source, record) {
                 Ok(Decoded::Row(row)) if source.primary.is_some() => {
-                    self.version(index, record, row);
+                    self.version(index, record, row, &mut batches);
                 }
-                Ok(Decoded::Gone(key, time)) => self.gone(index, record, key, time),
+                Ok(Decoded::Gone(key, time)) => {
+                    self.tell(index, record, (key, time, None), &mut batches);
+                }
                 Ok(Decoded::Row(row)) => self.row((index, only), record, row, &mut batches),
-                Err(failure) => self.bad((index, only), record, failure),
-            }
-            if self.halt.is_some() {
-                return;
+                Err(failure) => self.bad((index, only), record, failure, epoch),
             }
         }
-        for (reader, rows) in batches.into_iter().enumerate() {
-            let node = self.readers[index][reader].node;
-            self.push(node, rows);
+        for (reader, (rows, told)) in batches.rows.into_iter().zip(batches.told).enumerate() {
+            let outlet = self.readers[index][reader].outlet;
+            self.send(epoch, outlet, rows.into());
+            self.send_told(outlet, told);
         }
     }
 
@@ -51,8 +91,9 @@ impl Engine {
         (index, only): (usize, Option<u32>),
         record: &Arc<Record>,
         row: Row,
-        batches: &mut [Vec<Row>],
+        batches: &mut Batches,
     ) {
+        let epoch = (batches.epoch - self.over) as usize;
         let (time, mut is_late) = (row.time, false);
         if let Some(known) = &mut self.times[index] {
             is_late = known.is_late(time);
@@ -65,13 +106,16 @@ impl Engine {
         // The last reader gets the row itself.
         let mut left = Some(row);
         let readers = self.readers[index].len();
-        for (number, (reader, batch)) in self.readers[index].iter().zip(batches).enumerate() {
+        for (number, (reader, batch)) in
+            self.readers[index].iter().zip(&mut batches.rows).enumerate()
+        {
             if !is_for(only, reader) {
                 continue;
             }
             if is_late && reader.uses_time {
                 was_needed = true;
-                self.fates.settle((reader.number, record.account()), Fate::Late);
+                let place = (reader.number, record.account());
+                self.epochs[epoch].tally.settle(place, Fate::Late);
                 continue;
             }
             let row = if number + 1 == readers { left.take() } else { left.clone() };
@@ -85,12 +129,20 @@ impl Engine {
         if let (true, Late::To(topic)) = (is_told, &source.late) {
             let reason = format!("its event time {} is before the watermark", time::format(time));
             let failure = Failure::new(source.at, reason);
-            self.late[index].push(beside(source, (&topic.text, Vec::new()), record, &failure));
+            let late = beside(source, (&topic.text, Vec::new()), record, &failure);
+            self.epochs[epoch].late.entry(index).or_default().push(late);
         }
     }
 
-    fn bad(&mut self, (index, only): (usize, Option<u32>), record: &Arc<Record>, failure: Failure) {
+    fn bad(
+        &mut self,
+        (index, only): (usize, Option<u32>),
+        record: &Arc<Record>,
+        failure: Failure,
+        epoch: u64,
+    ) {
         let source = &self.plan.sources[index];
+        let epoch = &mut self.epochs[(epoch - self.over) as usize];
         let fate = match &source.on_error {
             OnError::DeadLetter(topic) => {
                 // What cannot even be read stays so, whatever the file says.
@@ -98,51 +150,77 @@ impl Engine {
                     None => retriable(&self.name, source, only),
                     Some(_) => Vec::new(),
                 };
-                self.dead[index].push(beside(source, (&topic.text, before), record, &failure));
+                let dead = beside(source, (&topic.text, before), record, &failure);
+                epoch.dead.entry(index).or_default().push(dead);
                 Fate::DeadLettered
             }
             OnError::Drop => Fate::Dropped,
             OnError::Fail => {
                 let (topic, record) = (source.topic.clone(), Some(Arc::clone(record)));
-                self.halt = Some(Halt { failure, topic, record });
+                epoch.halt = Some(Halt { failure, topic, record });
                 return;
             }
         };
         for reader in self.readers[index].iter().filter(|reader| is_for(only, reader)) {
-            self.fates.settle((reader.number, record.account()), fate);
+            epoch.tally.settle((reader.number, record.account()), fate);
         }
     }
 
-    fn version(&mut self, index: usize, record: &Arc<Record>, row: Row) {
+    fn version(&mut self, index: usize, record: &Arc<Record>, row: Row, batches: &mut Batches) {
         if let Some(time) = self.times[index].as_mut().filter(|_| !record.is_retried) {
             time.see(record.partition, row.time);
         }
-        let primary = self.plan.sources[index].primary.clone().unwrap_or_default();
+        let primary = self.plan.sources[index].primary.as_deref().unwrap_or_default();
         let key: Vec<Value> = primary.iter().map(|index| row.values[*index].clone()).collect();
-        self.tell(index, record, (key, row.time), Some(row.values));
+        self.tell(index, record, (key, row.time, Some(row.values)), batches);
     }
 
-    fn gone(&mut self, index: usize, record: &Arc<Record>, key: Vec<Value>, time: i64) {
-        self.tell(index, record, (key, time), None);
-    }
-
-    /// Tells every join with a table what its topic says.
+    /// Every join with a table is told what its topic says.
     fn tell(
-        &mut self,
+        &self,
         index: usize,
         record: &Arc<Record>,
-        (key, time): (Vec<Value>, i64),
-        values: Option<Vec<Value>>,
+        (key, time, values): (Vec<Value>, i64, Option<Vec<Value>>),
+        batches: &mut Batches,
     ) {
-        for at in 0..self.readers[index].len() {
-            let reader = self.readers[index][at];
+        for (reader, told) in self.readers[index].iter().zip(&mut batches.told) {
             assert!(reader.is_table, "reader {} reads a table as a stream", reader.number);
             let version =
                 Version { values: values.clone(), record: (reader.number, record.account()) };
-            let (state, mut context) = self.at(reader.node);
-            if let State::TableJoin(join) = state {
-                join.version(key.clone(), time, version, &mut context);
+            told.push(Told { key: key.clone(), time, version });
+        }
+    }
+
+    /// What a table says goes to the subtasks of a join.
+    fn send_told(&mut self, outlet: usize, told: Vec<Told>) {
+        let count = self.tasks.outlets[outlet].channels.len();
+        let mut spread: Vec<Vec<Told>> = Vec::new();
+        spread.resize_with(count, Vec::new);
+        for told in told {
+            spread[subtask_of(&told.key, count)].push(told);
+        }
+        for (at, told) in spread.into_iter().enumerate().filter(|(_, told)| !told.is_empty()) {
+            let channel = self.tasks.outlets[outlet].channels[at];
+            self.put(channel, Item::Table(told));
+        }
+    }
+
+    /// Rows go out, through the nodes on the way.
+    pub(super) fn send(&mut self, epoch: u64, outlet: usize, mut rows: Rows) {
+        for at in 0..self.tasks.outlets[outlet].chain.len() {
+            if rows.is_empty() || self.epoch(epoch).halt.is_some() {
+                return;
             }
+            let node = self.tasks.outlets[outlet].chain[at];
+            rows = self.through(epoch, node, rows.rows).into();
+        }
+        if rows.is_empty() {
+            return;
+        }
+        let spread = self.tasks.outlets[outlet].spread(&self.plan, rows);
+        for (at, rows) in spread.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+            let channel = self.tasks.outlets[outlet].channels[at];
+            self.put(channel, Item::Rows(rows));
         }
     }
 }

@@ -51,7 +51,13 @@ impl Taking {
         self.left > 0
     }
 
-    fn push(&mut self, change: Change) {
+    /// What is still to be taken, about.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// One more.
+    pub fn push(&mut self, change: Change) {
         self.left = self.left.saturating_sub(change.bytes().max(1));
         self.changes.push(change);
     }
@@ -64,6 +70,9 @@ pub trait Part: Debug {
 
     /// Takes out entries behind a key, or from the first one on, as far as there is room.
     fn slice(&self, part: u32, after: Option<&[u8]>, out: &mut Taking) -> Result<(), Malformed>;
+
+    /// Entries of several shares of a part, in the order of their keys.
+    fn in_order(&self, changes: Vec<Change>) -> Result<Vec<Change>, Malformed>;
 
     /// Takes in what was taken out.
     fn load(&mut self, change: &Change) -> Result<(), Malformed>;
@@ -180,6 +189,13 @@ impl<K: Codec + Ord + Clone + Debug, V: Codec + Debug> Part for Kept<K, V> {
             out.push(Change { part, key: key.bytes(), value: Some(value.bytes()) });
         }
         Ok(())
+    }
+
+    fn in_order(&self, changes: Vec<Change>) -> Result<Vec<Change>, Malformed> {
+        let keyed = changes.into_iter().map(|change| Ok((K::whole(&change.key)?, change)));
+        let mut keyed = keyed.collect::<Result<Vec<(K, Change)>, Malformed>>()?;
+        keyed.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(keyed.into_iter().map(|(_, change)| change).collect())
     }
 
     fn load(&mut self, change: &Change) -> Result<(), Malformed> {

@@ -96,15 +96,17 @@ impl Engine {
         for letter in letters {
             let at = match self.again(letter) {
                 Ok(Again { source, reader, record }) => {
-                    self.read((source, reader), &[Arc::new(record)]);
-                    self.halted()?;
+                    self.give_to((source, reader), vec![Arc::new(record)]);
                     RETRIED_AT
                 }
                 Err(unfit) => unfit as u32,
             };
-            self.letters.change(&at, |count| *count += 1);
+            if let Some(epoch) = self.epochs.back_mut() {
+                *epoch.letters.entry(at).or_default() += 1;
+            }
         }
-        Ok(())
+        self.work(usize::MAX);
+        self.halted()
     }
 
     /// What became of dead letters that were to be put through again.

@@ -6,9 +6,11 @@
 //!
 //! Of each key the versions are kept that a row can still ask for.
 
+use super::channel::{Rank, Rows, Told};
 use super::context::Context;
+use super::exchange::keys;
 use super::fates::{Fate, place};
-use super::kept::{Kept, Part};
+use super::kept::{Change, Kept, Part};
 use super::record::Row;
 use crate::eval::eval;
 use crate::plan::Joining;
@@ -67,24 +69,37 @@ impl TableJoin {
     }
 
     /// Rows of the stream come.
-    pub fn rows(&mut self, rows: Vec<Row>, context: &mut Context<'_>) {
-        for row in rows {
+    pub fn rows(&mut self, rows: Rows, context: &mut Context<'_>) {
+        for (row, rank) in rows.ranked() {
             context.fates.hold(place(row.origin.as_ref()));
-            let same_time = (row.time, 0)..=(row.time, u64::MAX);
-            let last = self.waiting.entries().range(same_time).next_back();
-            let next = last.map_or(0, |((_, number), _)| number + 1);
-            self.waiting.insert((row.time, next), row);
+            let number = match rank {
+                Rank::Came(number) => number,
+                _ => self.next_number(row.time),
+            };
+            self.waiting.insert((row.time, number), row);
         }
     }
 
+    /// The number of the next row of this time.
+    fn next_number(&self, time: i64) -> u64 {
+        let same_time = (time, 0)..=(time, u64::MAX);
+        let last = self.waiting.entries().range(same_time).next_back();
+        last.map_or(0, |((_, number), _)| number + 1)
+    }
+
+    /// The times and numbers of the rows that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = (i64, u64)> {
+        self.waiting.entries().keys().copied()
+    }
+
     /// The table says something.
-    pub fn version(
-        &mut self,
-        key: Vec<Value>,
-        time: i64,
-        version: Version,
-        context: &mut Context<'_>,
-    ) {
+    pub fn told(&mut self, told: Vec<Told>, context: &mut Context<'_>) {
+        for Told { key, time, version } in told {
+            self.version(key, time, version, context);
+        }
+    }
+
+    fn version(&mut self, key: Vec<Value>, time: i64, version: Version, context: &mut Context<'_>) {
         context.fates.hold(Some(version.record));
         let replaced = self.versions.insert((key.clone(), time), version);
         if let Some(replaced) = replaced {
@@ -103,8 +118,8 @@ impl TableJoin {
         watermark: i64,
         most: usize,
         context: &mut Context<'_>,
-    ) -> (Vec<Row>, bool) {
-        let (mut rows, mut gone) = (Vec::new(), 0);
+    ) -> (Rows, bool) {
+        let (mut rows, mut gone) = (Rows::default(), 0);
         while let Some((at, _)) = self.waiting.entries().first_key_value()
             && at.0 < watermark
         {
@@ -115,7 +130,13 @@ impl TableJoin {
             let at = *at;
             if let Some(row) = self.waiting.remove(&at) {
                 context.fates.release(place(row.origin.as_ref()));
-                rows.extend(self.join(row, context));
+                context.rank = match context.is_ranked {
+                    true => Rank::Waited(at.0, at.1),
+                    false => Rank::Only,
+                };
+                if let Some(row) = self.join(row, context) {
+                    rows.push(row, context.rank.clone());
+                }
             }
         }
         self.forget(watermark, context);
@@ -191,6 +212,15 @@ impl TableJoin {
     /// The same, to be changed.
     pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
         vec![&mut self.waiting, &mut self.versions]
+    }
+
+    /// The keys of an entry of a part, if it says them: that a row no longer waits does not.
+    pub fn keys_of(&self, part: usize, change: &Change) -> Result<Option<Vec<Value>>, Malformed> {
+        if part > 0 {
+            return <(Vec<Value>, i64)>::whole(&change.key).map(|(keys, _)| Some(keys));
+        }
+        let row = change.value.as_deref().map(Row::whole).transpose()?;
+        Ok(row.map(|row| keys(&self.joining.left_keys, &row)))
     }
 
     /// After everything was loaded.

@@ -1,6 +1,6 @@
 //! The state of a pipeline, out of one engine and into another.
 //!
-//! Entries lie in parts, in the order of their keys. A *delta* is what changed since the last one; a
+//! Entries lie in parts, in the order of their keys, however many subtasks share them. A *delta* is what changed since the last one; a
 //! *slice* is some of all entries, from where the last slice ended on. Whoever stores a delta and a slice
 //! at the end of the same epoch, time and again, has stored everything anew when the slices have come
 //! around, and can do without what was stored before. Both are taken out a piece at a time, so that state
@@ -9,8 +9,10 @@
 //! Invariant: between the pieces of one delta, and between it and its slice, no record is given to the
 //! engine.
 
-use super::engine::{Engine, State};
+use super::engine::Engine;
 use super::kept::{Change, Part, Taking};
+use super::operator::State;
+use super::tasks::Kind;
 use crate::value::codec::Malformed;
 
 /// Parts of the state: those of the pipeline, then two for each node, then two for each source.
@@ -28,46 +30,58 @@ pub struct Cursor {
     key: Vec<u8>,
 }
 
-impl State {
-    fn parts(&self) -> Vec<&dyn Part> {
-        match self {
-            Self::None => Vec::new(),
-            Self::Groups(groups) => groups.parts(),
-            Self::TableJoin(join) => join.parts(),
-            Self::WindowJoin(join) => join.parts(),
-        }
-    }
-
-    fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
-        match self {
-            Self::None => Vec::new(),
-            Self::Groups(groups) => groups.parts_mut(),
-            Self::TableJoin(join) => join.parts_mut(),
-            Self::WindowJoin(join) => join.parts_mut(),
-        }
-    }
-}
-
 /// The numbers of the parts of the node or source with this number.
 fn numbers(first: u32, at: usize) -> impl Iterator<Item = u32> {
     (first + 2 * at as u32)..
 }
 
+/// Entries of a part behind a key, in the order of the keys, whoever has them.
+fn slice(
+    number: u32,
+    shares: &[&dyn Part],
+    after: Option<&[u8]>,
+    out: &mut Taking,
+) -> Result<(), Malformed> {
+    let [first, _, ..] = shares else {
+        return shares.iter().try_for_each(|share| share.slice(number, after, out));
+    };
+    let mut all = Vec::new();
+    for share in shares {
+        let mut of_share = Taking::new(out.left());
+        share.slice(number, after, &mut of_share)?;
+        all.append(&mut of_share.changes);
+    }
+    for change in first.in_order(all)? {
+        if !out.has_room() {
+            break;
+        }
+        out.push(change);
+    }
+    Ok(())
+}
+
 impl Engine {
-    /// All parts, in their order.
-    fn parts(&self) -> Vec<(u32, &dyn Part)> {
-        let mut parts: Vec<(u32, &dyn Part)> = vec![
-            (PART_FATES, &self.fates.0),
-            (PART_WATERMARKS, &self.watermarks),
-            (PART_FAILED, &self.failed_results),
-            (PART_LETTERS, &self.letters),
+    /// All parts, in their order, each with the shares that subtasks have of it.
+    fn parts(&self) -> Vec<(u32, Vec<&dyn Part>)> {
+        let mut parts: Vec<(u32, Vec<&dyn Part>)> = vec![
+            (PART_FATES, vec![&self.fates.0]),
+            (PART_WATERMARKS, vec![&self.watermarks]),
+            (PART_FAILED, vec![&self.failed_results]),
+            (PART_LETTERS, vec![&self.letters]),
         ];
-        for (at, state) in self.states.iter().enumerate() {
-            parts.extend(numbers(PART_NODES, at).zip(state.parts()));
+        for (at, states) in self.states.iter().enumerate() {
+            let mut shares: Vec<Vec<&dyn Part>> = Vec::new();
+            for state in states {
+                for (part, share) in state.parts().into_iter().enumerate() {
+                    shares.resize_with(shares.len().max(part + 1), Vec::new);
+                    shares[part].push(share);
+                }
+            }
+            parts.extend(numbers(PART_NODES, at).zip(shares));
         }
         for (at, time) in self.times.iter().enumerate() {
             let of_source = time.iter().flat_map(|time| time.parts());
-            parts.extend(numbers(PART_SOURCES, at).zip(of_source));
+            parts.extend(numbers(PART_SOURCES, at).zip(of_source.map(|part| vec![part])));
         }
         parts
     }
@@ -79,8 +93,10 @@ impl Engine {
             (PART_FAILED, &mut self.failed_results),
             (PART_LETTERS, &mut self.letters),
         ];
-        for (at, state) in self.states.iter_mut().enumerate() {
-            parts.extend(numbers(PART_NODES, at).zip(state.parts_mut()));
+        for (at, states) in self.states.iter_mut().enumerate() {
+            for state in states {
+                parts.extend(numbers(PART_NODES, at).zip(state.parts_mut()));
+            }
         }
         for (at, time) in self.times.iter_mut().enumerate() {
             let of_source = time.iter_mut().flat_map(|time| time.parts_mut());
@@ -89,9 +105,19 @@ impl Engine {
         parts
     }
 
+    /// State is what it is at the end of an epoch only if nothing was given since.
+    fn assert_at_rest(&self) {
+        let is_at_rest = self.epochs.len() == 1 && !self.has_taken();
+        assert!(is_at_rest, "state is taken out between two epochs");
+    }
+
     /// What changed in the state since the last time, as much as about so many bytes hold. Nothing if
     /// nothing is left.
+    ///
+    /// # Panics
+    /// If something was given for the next epoch already.
     pub fn delta(&mut self, bytes_max: usize) -> Vec<Change> {
+        self.assert_at_rest();
         let mut out = Taking::new(bytes_max);
         for (number, part) in self.parts_mut() {
             part.delta(number, &mut out);
@@ -103,16 +129,18 @@ impl Engine {
     /// nowhere if it came to the end of the state.
     ///
     /// # Panics
-    /// If the cursor is of another plan.
+    /// If the cursor is of another plan, or something was given for the next epoch already.
     pub fn slice(&self, after: Option<&Cursor>, bytes_max: usize) -> (Vec<Change>, Option<Cursor>) {
+        self.assert_at_rest();
         let mut out = Taking::new(bytes_max);
-        for (number, part) in self.parts() {
+        for (number, shares) in self.parts() {
             let key = match after {
                 Some(cursor) if number < cursor.part => continue,
                 Some(cursor) if number == cursor.part => Some(cursor.key.as_slice()),
                 _ => None,
             };
-            part.slice(number, key, &mut out).expect("a cursor is of the plan that made it");
+            let taken = slice(number, &shares, key, &mut out);
+            taken.expect("a cursor is of the plan that made it");
         }
         let last = out.changes.last().filter(|_| !out.has_room());
         let cursor = last.map(|last| Cursor { part: last.part, key: last.key.clone() });
@@ -126,7 +154,7 @@ impl Engine {
 
     /// About how many bytes the state takes in memory.
     pub fn weight(&self) -> usize {
-        self.parts().iter().map(|(_, part)| part.weight()).sum()
+        self.parts().iter().flat_map(|(_, shares)| shares).map(|part| part.weight()).sum()
     }
 
     /// Takes in what was taken out, between two epochs: a snapshot or slices, and deltas. [`Self::loaded`]
@@ -151,8 +179,8 @@ impl Engine {
                 }
                 number => {
                     let at = number.checked_sub(PART_NODES).ok_or(Malformed)? as usize;
-                    let state = self.states.get_mut(at / 2);
-                    state.and_then(|state| state.parts_mut().into_iter().nth(at % 2))
+                    self.load_state(at, change)?;
+                    continue;
                 }
             };
             part.ok_or(Malformed)?.load(change)?;
@@ -160,13 +188,42 @@ impl Engine {
         Ok(())
     }
 
+    /// An entry of a node goes to the subtask of its key; that an entry is gone goes to all if it does not say
+    /// whose it was.
+    fn load_state(&mut self, at: usize, change: &Change) -> Result<(), Malformed> {
+        let states = self.states.get_mut(at / 2).ok_or(Malformed)?;
+        let (count, first) = (states.len(), states.first().ok_or(Malformed)?);
+        let subtask = match count {
+            1 => Some(0),
+            _ => first.subtask_of(at % 2, change, count)?,
+        };
+        let all = subtask.map_or(0..count, |subtask| subtask..subtask + 1);
+        for state in &mut states[all] {
+            let part = state.parts_mut().into_iter().nth(at % 2);
+            part.ok_or(Malformed)?.load(change)?;
+        }
+        Ok(())
+    }
+
     /// After everything was taken in.
     pub fn loaded(&mut self) {
-        for state in &mut self.states {
-            match state {
-                State::Groups(groups) => groups.loaded(),
-                State::TableJoin(join) => join.loaded(),
-                State::None | State::WindowJoin(_) => {}
+        for state in self.states.iter_mut().flatten() {
+            state.loaded();
+        }
+        for subtask in &mut self.tasks.subtasks {
+            if let Kind::Keeping { .. } = subtask.kind {
+                subtask.promised = self.watermarks.get(&(subtask.node as u32)).copied();
+            }
+        }
+        for outlet in &mut self.tasks.outlets {
+            // An outlet that leads to other subtasks of its own node leads to an exchange.
+            if outlet.is_gathered || outlet.side > 0 || outlet.channels.len() < 2 {
+                continue;
+            }
+            for state in &self.states[outlet.to] {
+                if let State::TableJoin(join) = state {
+                    join.waiting().for_each(|(time, number)| outlet.waits(time, number));
+                }
             }
         }
     }

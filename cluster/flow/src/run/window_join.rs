@@ -1,13 +1,15 @@
 //! Two streams joined within windows: rows of both sides are kept, and when the watermark passes the end
 //! of a window, its pairs come out, in the order of the keys and of their coming.
 
+use super::channel::{Rank, Rows};
 use super::context::Context;
 use super::fates::{Fate, place};
-use super::kept::{Kept, Part};
+use super::kept::{Change, Kept, Part};
 use super::record::Row;
 use crate::eval::{Failure, eval};
 use crate::plan::Joining;
 use crate::value::Value;
+use crate::value::codec::{Codec, Malformed};
 use std::ops::Bound;
 
 /// End and start of a window, the keys, the side, and the number of the row among those.
@@ -33,8 +35,9 @@ impl WindowJoin {
     }
 
     /// Rows come on a side: 0 is the left one.
-    pub fn rows(&mut self, side: usize, rows: Vec<Row>, context: &mut Context<'_>) {
-        for row in rows {
+    pub fn rows(&mut self, side: usize, rows: Rows, context: &mut Context<'_>) {
+        for (row, rank) in rows.ranked() {
+            context.rank = rank;
             match self.place(side, &row) {
                 Ok(Some(at)) => {
                     let held = place(row.origin.as_ref());
@@ -76,8 +79,8 @@ impl WindowJoin {
         watermark: i64,
         most: usize,
         context: &mut Context<'_>,
-    ) -> (Vec<Row>, bool) {
-        let (mut out, mut seen) = (Vec::new(), 0);
+    ) -> (Rows, bool) {
+        let (mut out, mut seen) = (Rows::default(), 0);
         while let Some((first, _)) = self.rows.entries().first_key_value()
             && first.0.0 <= watermark
         {
@@ -98,6 +101,10 @@ impl WindowJoin {
                 sides[usize::from(place.1.1.0)].push(values);
             }
             let is_equal = !keys.iter().any(Value::is_null);
+            context.rank = match context.is_ranked {
+                true => Rank::Window(window.0, window.1, keys),
+                false => Rank::Only,
+            };
             let [left, right] = sides;
             let right = if is_equal { right } else { Vec::new() };
             self.pairs(window.0, &left, &right, (&mut out, context));
@@ -110,7 +117,7 @@ impl WindowJoin {
         end: i64,
         left: &[Vec<Value>],
         right: &[Vec<Value>],
-        (out, context): (&mut Vec<Row>, &mut Context<'_>),
+        (out, context): (&mut Rows, &mut Context<'_>),
     ) {
         let row = |values: Vec<Value>| Row { values, time: end - 1, origin: None };
         for one in left {
@@ -125,7 +132,7 @@ impl WindowJoin {
                     Ok(false) => {}
                     Ok(true) => {
                         is_alone = false;
-                        out.push(joined);
+                        out.push(joined, context.rank.clone());
                     }
                     Err(failure) => {
                         is_alone = false;
@@ -135,9 +142,15 @@ impl WindowJoin {
             }
             if is_alone && self.joining.keeps_left {
                 let nulls = vec![Value::Null; self.width];
-                out.push(row(one.iter().cloned().chain(nulls).collect()));
+                let row = row(one.iter().cloned().chain(nulls).collect());
+                out.push(row, context.rank.clone());
             }
         }
+    }
+
+    /// The keys of an entry.
+    pub fn keys_of(change: &Change) -> Result<Vec<Value>, Malformed> {
+        Place::whole(&change.key).map(|(_, (keys, _))| keys)
     }
 
     /// What it keeps.

@@ -1,0 +1,158 @@
+//! What nodes do that keep nothing, and sinks: rows go through on the way from one task to the next.
+
+use super::channel::Rank;
+use super::context::{Context, object};
+use super::engine::Engine;
+use super::epoch::{Epoch, Where};
+use super::fates::Fate;
+use super::operator::State;
+use super::output;
+use super::record::{Row, Written};
+use super::tasks::Layout;
+use crate::eval::{Failure, eval};
+use crate::plan::expr::Expr;
+use crate::plan::{Node, Operator, Plan, Windows};
+use crate::value::{Value, time};
+use std::sync::Arc;
+
+impl Engine {
+    /// What may be touched for an epoch, at a place.
+    fn context(&mut self, epoch: u64, place: Where) -> Context<'_> {
+        let epoch = (epoch - self.over) as usize;
+        context((&self.plan, &self.name), &mut self.epochs[epoch], place, self.tasks.layout)
+    }
+
+    /// What a subtask keeps, and what it may touch for an epoch.
+    pub(super) fn state(
+        &mut self,
+        epoch: u64,
+        (node, subtask): (usize, usize),
+        side: u8,
+    ) -> (&mut State, Context<'_>) {
+        let epoch = (epoch - self.over) as usize;
+        let epoch = &mut self.epochs[epoch];
+        let context = context((&self.plan, &self.name), epoch, (node, side), self.tasks.layout);
+        (&mut self.states[node][subtask], context)
+    }
+
+    /// Rows go through a node that keeps nothing.
+    pub(super) fn through(&mut self, epoch: u64, at: usize, rows: Vec<Row>) -> Vec<Row> {
+        let plan = Arc::clone(&self.plan);
+        let node = &plan.nodes[at];
+        let mut context = self.context(epoch, (at, 0));
+        match &node.operator {
+            Operator::Filter(condition) => filter(condition, rows, &mut context),
+            Operator::Project(exprs) => project(exprs, rows, &mut context),
+            Operator::Assign(windows) => assign(*windows, rows, node, &mut context),
+            operator => panic!("rows do not go through {operator:?}"),
+        }
+    }
+
+    /// Rows are written by a sink.
+    pub(super) fn write(&mut self, epoch: u64, at: usize, rows: Vec<Row>) {
+        let plan = Arc::clone(&self.plan);
+        let node = &plan.nodes[at];
+        let Operator::Sink { topic, key } = &node.operator else { return };
+        let topic: Arc<str> = topic.as_str().into();
+        let most = self.record_bytes_max;
+        let mut context = self.context(epoch, (at, 0));
+        let mut sink = Vec::with_capacity(rows.len());
+        for row in rows {
+            let key = key.map(|index| &row.values[index]).filter(|value| !value.is_null());
+            let written = Written {
+                topic: Arc::clone(&topic),
+                timestamp: row.time,
+                key: key.map(|value| value.to_string().into()),
+                headers: Vec::new(),
+                value: Some(object(&node.columns, &row)),
+            };
+            let bytes = output::bytes_of(&written);
+            if bytes > most {
+                let reason = format!("a record of {bytes} bytes, and a batch takes {most}");
+                context.fail(&row, &Failure::new(node.at, reason));
+                continue;
+            }
+            sink.push(written);
+            context.fates.settle_row(row.origin.as_ref(), Fate::Passed);
+        }
+        let epoch = (epoch - self.over) as usize;
+        self.epochs[epoch].sinks.entry(at).or_default().append(&mut sink);
+    }
+}
+
+fn context<'a>(
+    (plan, pipeline): (&'a Plan, &'a str),
+    epoch: &'a mut Epoch,
+    place: Where,
+    layout: Layout,
+) -> Context<'a> {
+    let node = &plan.nodes[place.0];
+    // Where rows are only looked at, they have the columns of the input.
+    let is_plain = matches!(node.operator, Operator::Filter(_) | Operator::Project(_));
+    let shown = if is_plain { &plan.nodes[node.inputs[0]] } else { node };
+    Context {
+        pipeline,
+        fates: &mut epoch.tally,
+        rule: &plan.sources[node.rule],
+        columns: &shown.columns,
+        beside: epoch.failed.entry(place).or_default(),
+        failed_results: &mut epoch.failed_results,
+        halt: &mut epoch.halt,
+        is_ranked: layout.subtasks > 1,
+        rank: Rank::Only,
+    }
+}
+
+fn filter(condition: &Expr, rows: Vec<Row>, context: &mut Context<'_>) -> Vec<Row> {
+    let mut kept = Vec::with_capacity(rows.len());
+    for row in rows {
+        match eval(condition, &row.values) {
+            Ok(value) if value.is_true() => kept.push(row),
+            Ok(_) => context.fates.settle_row(row.origin.as_ref(), Fate::Filtered),
+            Err(failure) => context.fail(&row, &failure),
+        }
+    }
+    kept
+}
+
+fn project(exprs: &[Expr], rows: Vec<Row>, context: &mut Context<'_>) -> Vec<Row> {
+    let mut projected = Vec::with_capacity(rows.len());
+    for row in rows {
+        let values: Result<Vec<Value>, Failure> =
+            exprs.iter().map(|expr| eval(expr, &row.values)).collect();
+        match values {
+            Ok(values) => projected.push(Row { values, ..row }),
+            Err(failure) => context.fail(&row, &failure),
+        }
+    }
+    projected
+}
+
+/// Copies of each row, one for each of its windows; the fate of the record is that of the last copy.
+fn assign(windows: Windows, rows: Vec<Row>, node: &Node, context: &mut Context<'_>) -> Vec<Row> {
+    let mut assigned = Vec::new();
+    for row in rows {
+        let last = row.time - row.time.rem_euclid(windows.slide_ms);
+        let first = last - windows.size_ms + windows.slide_ms;
+        let (first, end) = (time::in_range(first), time::in_range(last + windows.size_ms));
+        let (Some(first), Some(_)) = (first, end) else {
+            let reason = "the window is outside of the years 1 to 9999";
+            context.fail(&row, &Failure::new(node.at, reason));
+            continue;
+        };
+        let mut start = first;
+        while start <= last {
+            let mut values = Vec::with_capacity(row.values.len() + 2);
+            values.extend_from_slice(&row.values);
+            values.push(Value::Timestamp(start));
+            values.push(Value::Timestamp(start + windows.size_ms));
+            let mut copy = Row { values, time: row.time, origin: row.origin.clone() };
+            if let Some(origin) = &mut copy.origin {
+                origin.counts &= start == last;
+            }
+            assigned.push(copy);
+            start += windows.slide_ms;
+        }
+    }
+    assigned
+}
