@@ -11,6 +11,7 @@ use crate::facts::Waiting;
 use crate::job::{self, End, Job, Produced};
 use crate::outgoing::{Next, Outgoing, Output, Verdict};
 use crate::writing::Writing;
+use fulmar_broker::machine::outcome::Refusal;
 use fulmar_broker::machine::pipelines::Run;
 use fulmar_broker::proposer::Answer;
 use fulmar_broker::site::{PipelineWatch, Watch};
@@ -47,6 +48,8 @@ const HOLD: Duration = Duration::from_millis(100);
 
 /// Over so long the rate is measured.
 const RATE_OVER: Duration = Duration::from_secs(2);
+
+const OUTPUT_GONE: &str = "a topic that it writes is gone";
 
 /// What the log wants of an owner.
 struct Wish {
@@ -146,7 +149,7 @@ impl Owner {
         self.logged.0 = self.job.taken.1;
         self.note_weight();
         if found.lacks_output {
-            let end = End::Halted("a topic that it writes is gone".to_owned());
+            let end = End::Halted(OUTPUT_GONE.to_owned());
             return Err(self.last_words(end).await);
         }
         let run = &found.run;
@@ -427,6 +430,9 @@ impl Owner {
                     return Err(End::Superseded);
                 }
                 Verdict::Reload => return Err(End::Reload),
+                Verdict::Impossible(Refusal::UnknownTopic) => {
+                    return Err(End::Halted(OUTPUT_GONE.to_owned()));
+                }
                 Verdict::Impossible(refusal) => return Err(End::Halted(refusal.to_string())),
             }
         }
