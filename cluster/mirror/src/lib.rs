@@ -22,6 +22,7 @@
 //! | `session.rs` | all connections of a link, from the first greeting to the end |
 //! | `stripe.rs` | one connection |
 //! | `outbox.rs`, `inbox.rs` | what goes over which of them, and what comes, in order again |
+//! | `flow.rs` | what is on its way over one of them |
 //! | `shares.rs`, `cap.rs` | who goes first, and how much goes |
 //! | `source.rs` | the side that gives |
 //! | `target.rs` | the side that takes |
@@ -37,6 +38,7 @@
 
 mod border;
 mod cap;
+mod flow;
 mod frame;
 mod greeting;
 mod inbox;

@@ -11,19 +11,24 @@
 //! taken before is still on its way, beyond what came through in a second or two: so little
 //! lies in its buffers that the others need not wait long for it, nor does what is urgent.
 //!
-//! What is urgent waits for no frame of the others: where a connection is to carry both, because the first
+//! What is urgent is not held up by a connection that is stuck ([`crate::flow`]): another one carries it
+//! then, and what was written to the stuck one as well. The other side passes on what comes first.
+//!
+//! It waits for no frame of the others: where a connection is to carry both, because the first
 //! one is lost or no other is there yet, it goes between the parts of their frames.
 //!
 //! Invariants: messages of one priority are numbered in the order in which they were pushed; each is
-//! kept until the other side has got it; what waits and what is on its way is bounded.
+//! kept until the other side has got it over the connection that carries it; what waits and what is on its way is bounded.
 
+use crate::flow::{Flow, Written};
 use crate::frame::is_plain;
 use crate::locked;
 use crate::message::{MESSAGES_MAX, Message};
 use crate::shares::{Shares, Waits};
-use fulmar_host::time::{self, Duration, Instant};
+use fulmar_host::time::{self, Instant};
+use fulmar_types::Plant;
 use fulmar_types::link::Priority;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use tokio::sync::Notify;
 
@@ -36,22 +41,14 @@ const WAITING_MAX: usize = 1_024;
 /// A group takes no further message once it has so many bytes.
 const GROUP_BYTES: usize = 64 << 10;
 
-/// What may be on its way over one connection, whatever its speed.
-const WINDOW_BYTES_MIN: u64 = 64 << 10;
-const WINDOW_BYTES_MAX: u64 = 4 << 20;
-
-/// How long the speed of a connection is measured.
-const MEASURED: Duration = Duration::from_secs(1);
-
-/// It is said what has come once it is so many bytes.
-const SAY_GOT_BYTES: u64 = 8 << 10;
-
 /// Messages to be written as one frame.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) lane: Priority,
     pub(crate) number: u64,
     pub(crate) messages: Vec<Message>,
+    /// Whether some of them are on their way over a connection that is stuck.
+    pub(crate) passes: bool,
 }
 
 /// What a connection is to write next.
@@ -109,86 +106,7 @@ impl Lane {
             next += 1;
         }
         self.waiting_bytes -= bytes;
-        Some(Group { lane, number, messages })
-    }
-}
-
-/// A message on its way: it has arrived when so many bytes have.
-#[derive(Debug)]
-struct Underway {
-    /// `None` until it is written.
-    end: Option<u64>,
-    lane: Priority,
-    number: u64,
-    message: Message,
-}
-
-/// What is on its way over a connection.
-#[derive(Debug)]
-struct Flow {
-    underway: VecDeque<Underway>,
-    /// Whose frame is being written in parts.
-    writes: Option<Priority>,
-    written: u64,
-    confirmed: u64,
-    window: u64,
-    /// When the speed was measured last, and how much was confirmed then.
-    measured: (Instant, u64),
-    /// Bytes that have come, and of how many the other side was told.
-    got: u64,
-    told: u64,
-}
-
-impl Flow {
-    fn new() -> Self {
-        Self {
-            underway: VecDeque::new(),
-            writes: None,
-            written: 0,
-            confirmed: 0,
-            window: WINDOW_BYTES_MIN,
-            measured: (time::now(), 0),
-            got: 0,
-            told: 0,
-        }
-    }
-
-    /// Bytes go, which are the end of what was taken of a priority last, if one is named.
-    fn wrote(&mut self, bytes: u64, ends: Option<Priority>) {
-        self.written += bytes;
-        let is_it = |one: &&mut Underway| one.end.is_none() && Some(one.lane) == ends;
-        let unwritten = self.underway.iter_mut().rev().filter(is_it);
-        unwritten.for_each(|one| one.end = Some(self.written));
-        self.writes = self.writes.filter(|writes| Some(*writes) != ends);
-    }
-
-    /// Whether a priority may put more on its way. What is urgent need not wait until the others have
-    /// come through.
-    fn has_room(&self, lane: Priority) -> bool {
-        let most = if lane == Priority::Urgent { 2 * self.window } else { self.window };
-        self.written - self.confirmed < most
-    }
-
-    fn confirm(&mut self, got: u64) -> Result<(), Impossible> {
-        if got > self.written {
-            return Err(Impossible);
-        }
-        self.confirmed = self.confirmed.max(got);
-        let has_arrived = |one: &Underway| one.end.is_some_and(|end| end <= self.confirmed);
-        while self.underway.front().is_some_and(has_arrived) {
-            self.underway.pop_front();
-        }
-        let (since, before) = self.measured;
-        let (elapsed, moved) = (time::now() - since, self.confirmed - before);
-        let bounded = |bytes: u64| bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-        if elapsed >= MEASURED {
-            let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-            self.window = bounded(moved.saturating_mul(2_000) / ms);
-            self.measured = (time::now(), self.confirmed);
-        } else {
-            self.window = self.window.max(bounded(moved.saturating_mul(2)));
-        }
-        Ok(())
+        Some(Group { lane, number, messages, passes: false })
     }
 }
 
@@ -201,27 +119,70 @@ struct State {
     is_leaving: bool,
 }
 
+/// Whether what is urgent is to go past a connection.
+fn is_stuck(flow: &Flow, now: Instant) -> bool {
+    flow.is_stuck(now) && !fulmar_host::planted(Plant::UrgentStaysStuck)
+}
+
 impl State {
+    /// The connection for what is urgent: the first, unless that is stuck and another is not.
+    fn carrier(&self, now: Instant) -> Option<u8> {
+        let moves = |(_, flow): &(&u8, &Flow)| !is_stuck(flow, now);
+        let carrier = self.flows.iter().find(moves).or_else(|| self.flows.first_key_value());
+        carrier.map(|(number, _)| *number)
+    }
+
     /// What a connection may carry of what waits.
-    fn waits(&self, by: u8) -> Waits {
+    fn waits(&self, by: u8, now: Instant) -> Waits {
         let is_alone = self.flows.len() <= 1;
         let is_first = self.flows.keys().next() == Some(&by);
+        let is_carrier = self.carrier(now) == Some(by);
         Priority::ALL.map(|lane| {
-            let may = is_alone || is_first == (lane == Priority::Urgent);
-            may && !self.lanes[lane.rank()].waiting.is_empty()
+            let is_its_own = if lane == Priority::Urgent { is_carrier } else { !is_first };
+            (is_alone || is_its_own) && !self.lanes[lane.rank()].waiting.is_empty()
         })
+    }
+
+    /// Has what is urgent, and was written to connections that are stuck, wait again for the one that
+    /// carries it now. Whether there was some.
+    fn pass_over(&mut self, by: u8, now: Instant) -> bool {
+        let moves = self.flows.get(&by).is_some_and(|flow| !is_stuck(flow, now));
+        if !moves || self.carrier(now) != Some(by) {
+            return false;
+        }
+        let waits = &mut self.lanes[Priority::Urgent.rank()];
+        let mut passes = false;
+        for flow in self.flows.values_mut().filter(|flow| is_stuck(flow, now)) {
+            for (number, message) in flow.give_urgent() {
+                waits.wait(number, message);
+                passes = true;
+            }
+        }
+        passes
+    }
+
+    /// When a connection that has nothing to write is to look again.
+    fn looks_at(&self, by: u8) -> Option<Instant> {
+        let now = time::now();
+        let others = self.flows.iter().filter(|(number, _)| **number != by);
+        let stuck = others.filter_map(|(_, flow)| flow.stuck_at()).filter(|at| *at > now);
+        let tells = self.flows.get(&by).and_then(Flow::tells_at);
+        stuck.chain(tells).min()
     }
 
     /// What a connection is to write next: while it writes a frame in parts, before the next of them.
     fn next(&mut self, by: u8) -> Option<Job> {
+        let now = time::now();
         let flow = self.flows.get(&by)?;
         if self.is_leaving && flow.writes.is_none() {
             return Some(Job::Leave);
         }
-        if flow.got - flow.told >= SAY_GOT_BYTES {
+        if flow.is_to_tell(now) {
             return Some(Job::Got);
         }
-        let mut waits = self.waits(by);
+        let passes = self.pass_over(by, now);
+        let mut waits = self.waits(by, now);
+        let flow = self.flows.get_mut(&by)?;
         for lane in Priority::ALL {
             waits[lane.rank()] &= flow.has_room(lane);
             if let Some(writes) = flow.writes {
@@ -230,19 +191,9 @@ impl State {
             }
         }
         let lane = self.shares.next(waits).filter(|lane| Some(*lane) != flow.writes)?;
-        let group = self.lanes[lane.rank()].group(lane)?;
-        let numbered = (group.number..).zip(&group.messages);
-        let underway = numbered.map(|(number, message)| Underway {
-            end: None,
-            lane,
-            number,
-            message: message.clone(),
-        });
-        let flow = self.flows.get_mut(&by)?;
-        flow.underway.extend(underway);
-        if lane != Priority::Urgent {
-            flow.writes = Some(lane);
-        }
+        let mut group = self.lanes[lane.rank()].group(lane)?;
+        group.passes = passes && lane == Priority::Urgent;
+        flow.takes(lane, group.number, &group.messages);
         Some(Job::Group(group))
     }
 }
@@ -294,8 +245,8 @@ impl Outbox {
     /// A connection is lost: what was on it goes over the others. Returns whether there are any.
     pub(crate) fn lost(&self, by: u8) -> bool {
         let mut state = locked(&self.state);
-        let underway = state.flows.remove(&by).map(|flow| flow.underway).unwrap_or_default();
-        for Underway { lane, number, message, .. } in underway {
+        let lost = state.flows.remove(&by);
+        for (lane, number, message) in lost.into_iter().flat_map(Flow::give_all) {
             state.lanes[lane.rank()].wait(number, message);
         }
         let is_left = !state.flows.is_empty();
@@ -322,43 +273,42 @@ impl Outbox {
             if let Some(job) = self.try_next(by) {
                 return job;
             }
-            changed.await;
+            let looks_at = locked(&self.state).looks_at(by);
+            match looks_at {
+                Some(at) => drop(time::timeout_at(at, changed).await),
+                None => changed.await,
+            }
         }
     }
 
-    /// Bytes of a frame of a priority go over a connection, and whether they are its last ones.
-    pub(crate) fn wrote(&self, by: u8, bytes: u64, (lane, is_whole): (Priority, bool)) {
+    /// Bytes go over a connection.
+    pub(crate) fn wrote(&self, by: u8, bytes: u64, what: Written) {
         let mut state = locked(&self.state);
-        let mut waits = state.waits(by);
+        let mut waits = state.waits(by, time::now());
         let writes = state.flows.get(&by).and_then(|flow| flow.writes);
         if let Some(writes) = writes {
             waits[writes.rank()] = true;
         }
-        state.shares.spent(lane, bytes, waits);
-        if let Some(flow) = state.flows.get_mut(&by) {
-            flow.wrote(bytes, is_whole.then_some(lane));
+        state.shares.spent(what.lane(), bytes, waits);
+        let asks = state.flows.get_mut(&by).is_some_and(|flow| flow.wrote(bytes, what));
+        drop(state);
+        if asks {
+            // The others look again when this one would be stuck.
+            self.changed.notify_waiters();
         }
     }
 
-    /// A frame of so many bytes came over a connection.
-    pub(crate) fn came(&self, by: u8, bytes: u64) {
-        let is_due = {
-            let mut state = locked(&self.state);
-            let Some(flow) = state.flows.get_mut(&by) else { return };
-            flow.got += bytes;
-            flow.got - flow.told >= SAY_GOT_BYTES
-        };
-        if is_due {
+    /// Bytes came over a connection, of a priority, or of what nobody has to confirm.
+    pub(crate) fn came(&self, by: u8, bytes: u64, of: Option<Priority>) {
+        let state = &mut locked(&self.state);
+        if state.flows.get_mut(&by).is_some_and(|flow| flow.came(bytes, of)) {
             self.changed.notify_waiters();
         }
     }
 
     /// How many bytes have come over a connection, which is about to be said.
     pub(crate) fn telling(&self, by: u8) -> u64 {
-        let mut state = locked(&self.state);
-        let Some(flow) = state.flows.get_mut(&by) else { return 0 };
-        flow.told = flow.got;
-        flow.got
+        locked(&self.state).flows.get_mut(&by).map_or(0, Flow::telling)
     }
 
     /// The other side has got so many bytes over a connection.
@@ -377,6 +327,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::{PATIENCE_MIN, SAY_GOT_BYTES, WINDOW_BYTES_MIN};
     use crate::message::{Mark, Part};
     use bytes::Bytes;
     use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
@@ -428,7 +379,7 @@ mod tests {
         let group = |by| numbers(outbox.try_next(by));
         for (by, number) in [(1, 0), (2, 1), (1, 2)] {
             assert_eq!(group(by), Some((Priority::Normal, number, 1)));
-            outbox.wrote(by, 10, (Priority::Normal, true));
+            outbox.wrote(by, 10, Written::Last(Priority::Normal));
         }
         assert_eq!(outbox.confirmed(1, 21), Err(Impossible), "more than was sent");
         assert_eq!(outbox.confirmed(1, 19), Ok(()), "the first, and a part of the second");
@@ -439,7 +390,7 @@ mod tests {
         for number in [1, 2, 3] {
             assert_eq!(group(1), Some((Priority::Normal, number, 1)));
             if number < 3 {
-                outbox.wrote(1, 10, (Priority::Normal, true));
+                outbox.wrote(1, 10, Written::Last(Priority::Normal));
             }
         }
         outbox.lost(1);
@@ -454,11 +405,11 @@ mod tests {
         outbox.up(0);
         push(&outbox, Priority::Normal, (0..4).map(|offset| batch(offset, GROUP_BYTES)));
         assert!(outbox.try_next(0).is_some());
-        outbox.wrote(0, WINDOW_BYTES_MIN, (Priority::Normal, true));
+        outbox.wrote(0, WINDOW_BYTES_MIN, Written::Last(Priority::Normal));
         assert!(outbox.try_next(0).is_none(), "as much is on its way");
         assert!(outbox.confirmed(0, WINDOW_BYTES_MIN).is_ok());
         assert!(outbox.try_next(0).is_some());
-        outbox.wrote(0, WINDOW_BYTES_MIN, (Priority::Normal, true));
+        outbox.wrote(0, WINDOW_BYTES_MIN, Written::Last(Priority::Normal));
         assert!(outbox.try_next(0).is_some(), "it is faster than was thought");
     }
 
@@ -471,27 +422,25 @@ mod tests {
         let before_part = || numbers(outbox.try_next(0));
         push(&outbox, Priority::Bulk, [batch(0, 1)]);
         assert_eq!(before_part(), None, "only what is urgent");
-        outbox.wrote(0, 100, (Priority::Normal, false));
+        outbox.wrote(0, 100, Written::Part(Priority::Normal));
         push(&outbox, Priority::Urgent, [batch(0, 10)]);
         assert_eq!(before_part(), Some((Priority::Urgent, 0, 1)));
-        outbox.wrote(0, 10, (Priority::Urgent, true));
+        outbox.wrote(0, 10, Written::Last(Priority::Urgent));
         assert_eq!(outbox.confirmed(0, 110), Ok(()));
-        outbox.wrote(0, 100, (Priority::Normal, true));
+        outbox.wrote(0, 100, Written::Last(Priority::Normal));
         assert_eq!(outbox.confirmed(0, 209), Ok(()), "all but a byte of the other frame");
         assert!(!outbox.lost(0));
         outbox.up(0);
-        let urgent = numbers(outbox.try_next(0));
-        assert_eq!(urgent, Some((Priority::Urgent, 0, 1)), "once too often does not matter");
         assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Normal, 0, 1)), "not all came");
 
         let (mut passed, mut parts) = (0, 0);
         for _ in 0..1_000 {
             push(&outbox, Priority::Urgent, [batch(0, 1_000)]);
             while before_part().is_none() {
-                outbox.wrote(0, 1_000, (Priority::Normal, false));
+                outbox.wrote(0, 1_000, Written::Part(Priority::Normal));
                 parts += 1;
             }
-            outbox.wrote(0, 1_000, (Priority::Urgent, true));
+            outbox.wrote(0, 1_000, Written::Last(Priority::Urgent));
             let written = locked(&outbox.state).flows.get(&0).map(|flow| flow.written);
             assert_eq!(outbox.confirmed(0, written.expect("it is up")), Ok(()));
             passed += 1;
@@ -503,11 +452,92 @@ mod tests {
     fn it_is_said_what_came() {
         let outbox = Outbox::default();
         outbox.up(0);
-        outbox.came(0, SAY_GOT_BYTES - 1);
+        outbox.came(0, SAY_GOT_BYTES - 1, None);
         assert!(outbox.try_next(0).is_none());
-        outbox.came(0, 1);
+        outbox.came(0, 1, None);
         assert!(matches!(outbox.try_next(0), Some(Job::Got)));
         assert_eq!(outbox.telling(0), SAY_GOT_BYTES);
         assert!(outbox.try_next(0).is_none());
+    }
+
+    /// Runs something on a clock that goes on whenever everybody waits.
+    fn on_paused_clock<F: Future>(test: F) -> F::Output {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().start_paused(true).build().expect("a runtime").block_on(test)
+    }
+
+    #[test]
+    fn it_is_said_soon_what_came_and_sooner_if_it_is_urgent() {
+        on_paused_clock(async {
+            let outbox = Outbox::default();
+            outbox.up(0);
+            for (of, ms) in [(Priority::Normal, 500), (Priority::Urgent, 100)] {
+                let began = time::now();
+                outbox.came(0, 10, Some(of));
+                assert!(matches!(outbox.next(0).await, Job::Got));
+                assert_eq!((time::now() - began).as_millis(), ms);
+                outbox.telling(0);
+            }
+            outbox.came(0, 13, None);
+            let nothing = time::timeout(2 * PATIENCE_MIN, outbox.next(0)).await;
+            assert!(nothing.is_err(), "that something was said is not said");
+        });
+    }
+
+    #[test]
+    fn what_is_urgent_goes_past_a_connection_that_is_stuck() {
+        on_paused_clock(async {
+            let outbox = Outbox::default();
+            [0, 1, 2].into_iter().for_each(|by| outbox.up(by));
+            let urgent = |offset| outbox.push(Priority::Urgent, batch(offset, 10));
+            urgent(0).await;
+            assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Urgent, 0, 1)));
+            outbox.wrote(0, 10, Written::Last(Priority::Urgent));
+            urgent(1).await;
+            assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Urgent, 1, 1)));
+            outbox.wrote(0, 10, Written::Last(Priority::Urgent));
+            // The second in line is stuck as well.
+            outbox.push(Priority::Normal, batch(0, 10)).await;
+            assert_eq!(numbers(outbox.try_next(1)), Some((Priority::Normal, 0, 1)));
+            outbox.wrote(1, 10, Written::Last(Priority::Normal));
+            assert_eq!(outbox.confirmed(0, 10), Ok(()));
+
+            let began = time::now();
+            let job = outbox.next(2).await;
+            assert!(matches!(&job, Job::Group(group) if group.passes));
+            assert_eq!(numbers(Some(job)), Some((Priority::Urgent, 1, 1)), "the first has come");
+            assert_eq!((time::now() - began), PATIENCE_MIN);
+            outbox.wrote(2, 10, Written::Last(Priority::Urgent));
+            urgent(2).await;
+            assert_eq!(numbers(outbox.try_next(0)), None);
+            assert_eq!(numbers(outbox.try_next(2)), Some((Priority::Urgent, 2, 1)));
+
+            assert_eq!(outbox.confirmed(0, 20), Ok(()), "it has come to itself");
+            urgent(3).await;
+            assert_eq!(numbers(outbox.try_next(2)), None);
+            assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Urgent, 3, 1)));
+            assert!(outbox.lost(0));
+            assert_eq!(numbers(outbox.try_next(2)), Some((Priority::Urgent, 3, 1)), "no other");
+        });
+    }
+
+    #[test]
+    fn who_moves_is_not_stuck_and_who_is_alone_goes_on() {
+        on_paused_clock(async {
+            let outbox = Outbox::default();
+            [0, 1].into_iter().for_each(|by| outbox.up(by));
+            outbox.push(Priority::Urgent, batch(0, 10)).await;
+            assert!(outbox.try_next(0).is_some());
+            outbox.wrote(0, 1_000, Written::Last(Priority::Urgent));
+            for got in 1..10 {
+                time::sleep(PATIENCE_MIN / 2).await;
+                assert_eq!(outbox.confirmed(0, got), Ok(()));
+                assert!(outbox.try_next(1).is_none());
+            }
+            assert!(outbox.lost(1));
+            time::sleep(4 * PATIENCE_MIN).await;
+            outbox.push(Priority::Urgent, batch(1, 10)).await;
+            assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Urgent, 1, 1)));
+        });
     }
 }

@@ -7,6 +7,7 @@
 //! Never: write a batch to the connection that the rules do not let go at that moment.
 
 use crate::cap::RECORD_BYTES;
+use crate::flow::Written;
 use crate::frame::{self, Frame, Frames};
 use crate::greeting;
 use crate::message::{Message, Part};
@@ -98,7 +99,10 @@ async fn say(parts: &Parts, number: u8, mut writer: WriteHalf) -> Ended {
 /// The frame that a connection is to write, unless that is the last one.
 fn frame_of(parts: &Parts, number: u8, job: Job) -> Option<(Priority, Frame)> {
     match job {
-        Job::Group(Group { lane, number, messages }) => {
+        Job::Group(Group { lane, number, messages, passes }) => {
+            if passes {
+                parts.context.host.probe(Probe::StuckPassed);
+            }
             Some((lane, Frame::Messages { lane, number, messages }))
         }
         Job::Got => Some((Priority::Urgent, Frame::Got(parts.outbox.telling(number)))),
@@ -150,13 +154,14 @@ async fn write(
         return write_whole(parts, (lane, stripe), writer, (frame, &bytes)).await;
     }
     let topics = topics(frame);
+    let is_whole = fulmar_host::planted(Plant::UrgentAfterFrame);
     let mut cut = frame::parts(&bytes, piece_bytes).peekable();
     while let Some(part) = cut.next() {
         loop {
             // What is not urgent may wait for seconds under the cap, behind others of its kind.
             let job = tokio::select! {
                 biased;
-                job = parts.outbox.next(stripe) => job,
+                job = parts.outbox.next(stripe), if !is_whole => job,
                 passes = may_pass(parts, lane, &topics, part.len()) => {
                     break passes.map_err(|why| (why, 0))?;
                 }
@@ -166,7 +171,8 @@ async fn write(
             write_whole(parts, (lane, stripe), writer, (&frame, &bytes)).await?;
         }
         let is_last = cut.peek().is_none();
-        parts.outbox.wrote(stripe, part.len() as u64, (lane, is_last));
+        let what = if is_last { Written::Last(lane) } else { Written::Part(lane) };
+        parts.outbox.wrote(stripe, part.len() as u64, what);
         put(parts, writer, &part).await.map_err(|why| (why, 0))?;
         if is_last {
             parts.wrote(frame, bytes.len());
@@ -186,7 +192,11 @@ async fn write_whole(
     (frame, bytes): (&Frame, &Bytes),
 ) -> Result<(), (Ended, usize)> {
     let topics = topics(frame);
-    parts.outbox.wrote(stripe, bytes.len() as u64, (lane, true));
+    let what = match frame {
+        Frame::Messages { .. } => Written::Last(lane),
+        Frame::Got(_) | Frame::Leave => Written::Said,
+    };
+    parts.outbox.wrote(stripe, bytes.len() as u64, what);
     parts.wrote(frame, bytes.len());
     let (piece_bytes, _) = parts.cap.piece_bytes();
     for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
@@ -253,6 +263,11 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
             }
             Ok(None) | Err(_) => return Ended::Lost,
         };
+        let of = match &frame {
+            None => Some(Priority::Normal),
+            Some(Frame::Messages { lane, .. }) => Some(*lane),
+            Some(Frame::Got(_) | Frame::Leave) => None,
+        };
         let taken = match frame {
             None => Ok(()),
             Some(frame) => take(parts, taking, number, frame),
@@ -260,7 +275,7 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
         if let Err(why) = taken {
             return why;
         }
-        parts.outbox.came(number, bytes);
+        parts.outbox.came(number, bytes, of);
     }
 }
 

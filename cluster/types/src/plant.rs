@@ -111,6 +111,10 @@ plants! {
     GapTooWide = "gap-too-wide",
     /// Send what is urgent in the row of all others.
     PriorityStarved = "priority-starved",
+    /// Let nothing urgent go between the parts of another frame.
+    UrgentAfterFrame = "urgent-after-frame",
+    /// Leave what is urgent on a connection that nothing comes through.
+    UrgentStaysStuck = "urgent-stays-stuck",
     /// Send over a link whatever the line takes.
     CapIgnored = "cap-ignored",
     /// Take what comes over several connections as it comes.

@@ -71,6 +71,8 @@ probes! {
     StripeLost = "stripe lost",
     /// What came over one connection of a link waited for what was to come over another before it.
     StripeOvertook = "stripe overtook another",
+    /// What is urgent went past a connection that was stuck.
+    StuckPassed = "stuck stripe passed",
     /// A batch was on its way to another site when its rule was taken back, and did not leave.
     RuleChangedInFlight = "rule changed in flight",
     /// A batch left without some of what is in it, as its rule says.
