@@ -43,7 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// site, and not from the other site, would hold on to the link.
 const PROVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the side that dials looks whether a connection is missing, and the longest pause after it
+/// How often the side that dials looks whether one of its connections is missing, and the longest pause after it
 /// could not be had.
 const DIAL_EVERY: Duration = Duration::from_millis(250);
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -294,10 +294,16 @@ pub(crate) async fn run(
     let (outbox, border) = (Arc::default(), Arc::default());
     let parts = Parts { context, link: Arc::new(link), outbox, cap, border, end };
     let up = Arc::new(Mutex::new(BTreeMap::new()));
-    let _dialling = dialling.map(|dialling| {
-        let (parts, up) = (parts.clone(), Arc::clone(&up));
-        task::spawn_owned(async move { dial(&parts, &dialling, &up, &joins).await })
-    });
+    let dial_each = |to: Dialling| {
+        let to = Arc::new(to);
+        let each = (0..to.connections).map(|number| {
+            let (parts, to, up) = (parts.clone(), Arc::clone(&to), Arc::clone(&up));
+            let joins = joins.clone();
+            task::spawn_owned(async move { dial(&parts, (&to, number), &up, &joins).await })
+        });
+        each.collect::<Vec<_>>()
+    };
+    let _dialling = dialling.map(dial_each);
     tokio::select! {
         biased;
         why = ended.recv() => why.unwrap_or(Ended::Lost),
@@ -353,13 +359,15 @@ async fn carry(parts: &Parts, first: Stripe, mut joining: Joining, up: &Up) -> E
     }
 }
 
-/// Dials what is missing of the connections of a session, one after the other.
-async fn dial(parts: &Parts, to: &Dialling, up: &Up, joins: &mpsc::Sender<Stripe>) {
+/// Dials one of the connections of a session whenever it is missing. Each by itself: on a bad line one
+/// may wait for seconds, in which others are lost.
+async fn dial(parts: &Parts, (to, number): (&Dialling, u8), up: &Up, joins: &mpsc::Sender<Stripe>) {
     let mut pause = DIAL_EVERY;
     loop {
         time::sleep(pause).await;
-        let missing = (0..to.connections).find(|number| !locked(up).contains_key(number));
-        let Some(number) = missing else { continue };
+        if locked(up).contains_key(&number) {
+            continue;
+        }
         parts.cap.pay_for_greeting().await;
         match links::call(&parts.context, &parts.link, &to.place, Some((to.session, number))).await
         {
