@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// held.
 type Numbers = [u64; 8];
 
+/// Stands for all partitions of a reader that are not told one by one.
+const OTHERS: u64 = u64::MAX;
+
 /// A number of seven bits a byte, the lowest first.
 fn number(from: &mut &[u8]) -> Option<u64> {
     let end = from.iter().position(|byte| byte & 0x80 == 0)?;
@@ -48,7 +51,16 @@ fn told(facts: &[u8]) -> Option<BTreeMap<(u64, u64), Numbers>> {
         }
         all.insert(place, numbers);
     }
-    (version == 1 && from.is_empty()).then_some(all)
+    // What there was no room to tell one by one.
+    for _ in 0..number(from)? {
+        let (reader, _partitions) = (number(from)?, number(from)?);
+        let mut numbers = Numbers::default();
+        for of in &mut numbers {
+            *of = number(from)?;
+        }
+        all.insert((reader, OTHERS), numbers);
+    }
+    (version == 2 && from.is_empty()).then_some(all)
 }
 
 fn numbers(fates: &Fates) -> Numbers {
@@ -92,12 +104,12 @@ mod tests {
             BTreeMap::from([(("s".to_owned(), 2), fates)])
         };
         // 300 is two bytes; one source with a watermark, and one without.
-        let mut facts = vec![1, 0, 5, 6, 0, 2, 1, 9, 0, 1];
-        facts.extend([0, 2, 0xac, 2, 0, 0, 1, 0, 0, 100, 0xc7, 1]);
+        let mut facts = vec![2, 0, 5, 6, 0, 2, 1, 9, 0, 1];
+        facts.extend([0, 2, 0xac, 2, 0, 0, 1, 0, 0, 100, 0xc7, 1, 0]);
         assert_eq!(wrong(&facts, &expected(100)), None);
         assert!(wrong(&facts, &expected(99)).is_some_and(|text| text.contains("s/2")));
         assert!(wrong(&facts[..21], &expected(100)).is_some(), "cut off");
-        let at = facts.len() - 3;
+        let at = facts.len() - 4;
         facts[at] = 101;
         assert!(wrong(&facts, &expected(100)).is_some_and(|text| text.contains("read 300")));
     }
