@@ -1,6 +1,7 @@
 //! Files with tests of their own, for corners that no generator goes to.
 
-use fulmar_flow::{plan, run_fixtures};
+use fulmar_flow::{Engine, Record, plan, run_fixtures};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The tests of a file pass.
@@ -9,6 +10,64 @@ fn passes(text: &str) {
     for verdict in run_fixtures(&Arc::new(plan)) {
         assert!(verdict.differences.is_empty(), "{text}\n{}", verdict.differences.join("\n"));
     }
+}
+
+/// Of one key there are as many pairs as the product of its rows; they are looked at a few at a time, and are
+/// not in memory together.
+#[test]
+fn a_join_of_one_key_goes_on_in_pieces() {
+    let file = |from: &str| {
+        format!(
+            "CREATE STREAM s (v BIGINT, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR FAIL LATE DROP;
+             CREATE STREAM a AS SELECT v, window_start AS ws, window_end AS we FROM TUMBLE(s, INTERVAL '1' MINUTE);
+             CREATE STREAM b AS SELECT v, window_start AS ws, window_end AS we FROM TUMBLE(s, INTERVAL '1' MINUTE);
+             CREATE STREAM j AS SELECT a.v AS v, b.v AS w FROM a JOIN b ON a.ws = b.ws AND a.we = b.we;
+             {from}"
+        )
+    };
+    let run = |text: &str, rows: i64| {
+        let plan = plan(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let mut engine = Engine::new(Arc::new(plan), &BTreeMap::new());
+        let record = |v: i64| {
+            let value = format!("{{\"v\":{v},\"at\":1000}}");
+            Arc::new(Record {
+                partition: 0,
+                offset: v,
+                timestamp: 0,
+                key: None,
+                headers: Vec::new(),
+                value: Some(value.into()),
+                damage: None,
+                is_retried: false,
+            })
+        };
+        let records: Vec<_> = (0..rows).map(record).collect();
+        engine.batch("t", &records).expect("no record is bad");
+        engine.begin_end(1, true);
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            match engine.end_some(200) {
+                Ok(None) => {}
+                Ok(Some(written)) => return (steps, Ok(written.len())),
+                Err(halt) => return (steps, Err(halt.failure.reason)),
+            }
+        }
+    };
+    let few = file("INSERT INTO TOPIC o SELECT v, w FROM j WHERE v + w < 3;");
+    let (steps, written) = run(&few, 400);
+    assert_eq!(written, Ok(6));
+    assert!(steps > 400 * 400 / 200, "{steps}");
+    let all = file("INSERT INTO TOPIC o SELECT v, REPEATED AS r FROM j;");
+    let all = all.replace("REPEATED", &format!("'{}'", "x".repeat(2_000)));
+    let (steps, written) = run(&all, 400);
+    assert!(written.is_err_and(|why| why.contains("take more than 64 MiB")));
+    assert!(steps < 400 * 400 / 200, "{steps}");
+    let kept = file(
+        "INSERT INTO TOPIC o SELECT MAX(x.v) AS n FROM TUMBLE(j, INTERVAL '1' MINUTE) x
+             GROUP BY window_start, window_end;",
+    );
+    assert_eq!(run(&kept, 400).1, Ok(1));
 }
 
 #[test]
@@ -55,5 +114,51 @@ fn sessions_that_touch_are_two_wherever_an_epoch_ends() {
              INPUT t '{\"k\":\"a\",\"at\":\"2026-01-01T00:00:10Z\"}'
              INPUT t '{\"k\":\"a\",\"at\":\"2026-01-01T00:00:09Z\"}'
              EXPECT o '{\"k\":\"a\",\"n\":3}';",
+    );
+}
+
+/// A copy of a row in one window fails, and the copies in the others do not.
+#[test]
+fn a_row_in_several_windows_has_one_fate() {
+    let text = "CREATE STREAM s (k VARCHAR, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at
+             ON ERROR DEAD LETTER bad LATE TO late;
+         INSERT INTO TOPIC o SELECT k, COUNT(*) AS n FROM HOP(s, INTERVAL '1' SECOND, INTERVAL '3' SECOND)
+             WHERE 10 / (EXTRACT(SECOND FROM window_start) - 1) > 0 OR k = 'c' GROUP BY k, window_start, window_end;
+         TEST 'x'
+             INPUT t '{\"k\":\"a\",\"at\":\"2026-01-01T00:00:02Z\"}'
+             INPUT t '{\"k\":\"b\",\"at\":\"2026-01-01T00:00:05Z\"}'
+             EXPECT o '{\"k\":\"b\",\"n\":1}' EXPECT o '{\"k\":\"b\",\"n\":1}' EXPECT o '{\"k\":\"b\",\"n\":1}'
+             EXPECT bad REASON 'division by zero' '{\"k\":\"a\",\"at\":\"2026-01-01T00:00:02Z\"}';";
+    let plan = plan(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    for verdict in run_fixtures(&Arc::new(plan)) {
+        assert_eq!(verdict.differences, Vec::<String>::new());
+        let fates = verdict.fates[0].1;
+        assert_eq!((fates.dead_lettered, fates.absorbed, fates.read), (1, 1, 2), "{fates}");
+    }
+}
+
+#[test]
+fn the_end_of_a_row_has_a_time_only_if_records_have() {
+    passes(
+        "CREATE STREAM s (k VARCHAR, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR FAIL LATE DROP;
+         CREATE TABLE d (k VARCHAR PRIMARY KEY METADATA FROM 'key', name VARCHAR, at TIMESTAMP(3)) FROM TOPIC dt
+             WATERMARK at IDLE INTERVAL '5' SECOND ON ERROR DEAD LETTER bad;
+         INSERT INTO TOPIC o SELECT s.k, d.name FROM s LEFT JOIN d ON s.k = d.k;
+         TEST 'of a row that was filled in later'
+             INPUT dt KEY 'a' TIMESTAMP '2026-11-30T00:00:00Z' '{\"name\":\"old\",\"at\":\"2025-01-01T00:00:00Z\"}'
+             INPUT dt KEY 'a' TIMESTAMP '2026-11-30T00:00:01Z' NULL
+             INPUT t '{\"k\":\"a\",\"at\":\"2025-06-01T00:00:00Z\"}'
+             EXPECT o '{\"k\":\"a\",\"name\":\"old\"}'
+             EXPECT bad REASON 'has no event time' NULL;",
+    );
+}
+
+#[test]
+fn numbers_that_are_too_fine_are_rounded() {
+    passes(
+        "CREATE STREAM s (x DECIMAL(10, 2), f DOUBLE) FROM TOPIC t ON ERROR FAIL;
+         INSERT INTO TOPIC o SELECT x, CAST(f AS DECIMAL(10, 2)) AS y FROM s;
+         TEST 'x' INPUT t '{\"x\":1.1102230246251565e-26,\"f\":-1.1102230246251565e-26}'
+             EXPECT o '{\"x\":0.00,\"y\":0.00}';",
     );
 }

@@ -137,6 +137,19 @@ impl Expr {
         matches!(self.kind, Kind::Like(..) | Kind::Call(_, _, Some(_)))
     }
 
+    /// Whether there may be a row for which it has no value.
+    pub fn may_fail(&self) -> bool {
+        let mut may_fail = match &self.kind {
+            Kind::Arithmetic(..) | Kind::Negate(_) | Kind::Shift(..) | Kind::Call(..) => true,
+            Kind::Cast(_, is_try) => !is_try,
+            // Their values may be cast where they meet.
+            Kind::CaseOf(..) | Kind::Between(..) => true,
+            _ => false,
+        };
+        self.parts(&mut |part| may_fail |= part.may_fail());
+        may_fail
+    }
+
     /// How much of a plan it takes: a part is 1, and a pattern, which may need 1 MiB, far more.
     pub fn effort(&self) -> usize {
         let mut effort = if self.has_pattern() { 1_000 } else { 1 };

@@ -363,8 +363,29 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Whether a row may be there more than once, in several windows: one of its copies might be computed, and
+    /// another one not, after they have waited.
+    fn is_hopping(&self, node: usize) -> bool {
+        match &self.plan.nodes[node].operator {
+            Operator::Assign(windows) if windows.slide_ms < windows.size_ms => true,
+            Operator::Filter(_) | Operator::Project(_) | Operator::Assign(_) => {
+                self.plan.nodes[node].inputs.iter().any(|input| self.is_hopping(*input))
+            }
+            Operator::TableJoin { .. } => self.is_hopping(self.plan.nodes[node].inputs[0]),
+            _ => false,
+        }
+    }
+
     fn table_join(&mut self, sides: Sides, table: usize) -> Result<Input, Problem> {
         let Sides { left, mut scope, width, parts, keeps_left, at } = sides;
+        if self.is_hopping(left.node) {
+            let expected = "the join in a query of its own, and HOP over that";
+            return Err(Problem::expected(
+                at,
+                "a table joined with rows in several windows",
+                expected,
+            ));
+        }
         let (pairs, rest) = equalities(parts, width);
         let source = &self.plan.sources[table];
         let primary = source.primary.clone().unwrap_or_default();

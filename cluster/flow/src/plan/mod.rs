@@ -31,7 +31,7 @@ pub mod written;
 
 use crate::problem::{Position, Problem};
 use crate::sql::fixture::Fixture;
-use crate::sql::statement::{Named, Statement};
+use crate::sql::statement::{Late, Named, OnError, Statement};
 use crate::value::Type;
 use expr::Expr;
 use source::Source;
@@ -241,6 +241,7 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
     // Whatever a broken statement was to define would be missing everywhere else.
     if problems.is_empty() {
         problems.extend(planner.unread(&statements));
+        problems.extend(planner.topics(&statements));
         let fixtures = statements.iter().filter_map(|statement| match statement {
             Statement::Test(fixture) => Some(fixture),
             _ => None,
@@ -379,6 +380,42 @@ impl<'a> Planner<'a> {
         problems
     }
 
+    /// What no site takes: an output that is an input of the same file.
+    fn topics(&self, statements: &[Statement]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let read: BTreeSet<&str> = self.plan.sources.iter().map(|s| s.topic.as_str()).collect();
+        for statement in statements {
+            let (reads, writes) = match statement {
+                Statement::Source(source) => {
+                    let dead = match &source.on_error {
+                        Some(OnError::DeadLetter(topic)) => Some(topic),
+                        _ => None,
+                    };
+                    let late = match &source.late {
+                        Some(Late::To(topic)) => Some(topic),
+                        _ => None,
+                    };
+                    (Some(&source.topic), [dead, late])
+                }
+                Statement::Query(named) => (None, [named.topic.as_ref(), None]),
+                Statement::Test(_) => (None, [None, None]),
+            };
+            for (topic, is_written) in reads
+                .map(|topic| (topic, false))
+                .into_iter()
+                .chain(writes.into_iter().flatten().map(|topic| (topic, true)))
+            {
+                let text = topic.text.as_str();
+                if is_written && read.contains(text) {
+                    let found = format!("`{text}`, which is read");
+                    let expected = "another topic; a pipeline does not read what it writes";
+                    problems.push(Problem::expected(topic.at, found, expected));
+                }
+            }
+        }
+        problems
+    }
+
     /// The topics of a test have to be those of the file.
     fn inputs(&self, fixture: &Fixture) -> Vec<Problem> {
         let read: BTreeSet<&str> = self.plan.sources.iter().map(|s| s.topic.as_str()).collect();
@@ -444,6 +481,19 @@ impl Plan {
     /// The topics that it reads.
     pub fn read(&self) -> BTreeSet<&str> {
         self.sources.iter().map(|source| source.topic.as_str()).collect()
+    }
+
+    /// For each node, whether its rows come out of a join of streams, without a group in between.
+    pub fn behind_joins(&self) -> Vec<bool> {
+        let mut behind = vec![false; self.nodes.len()];
+        for (at, node) in self.nodes.iter().enumerate() {
+            behind[at] = node.inputs.iter().any(|input| match self.nodes[*input].operator {
+                Operator::WindowJoin { .. } => true,
+                Operator::Group(_) => false,
+                _ => behind[*input],
+            });
+        }
+        behind
     }
 
     /// For each node the one that it feeds, and on which side.

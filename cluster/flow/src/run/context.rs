@@ -5,10 +5,12 @@ use super::channel::Rank;
 use super::epoch::Beside;
 use super::fates::{Fate, Tally};
 use super::letters::{OFFSET, PARTITION, PIPELINE, READER, STREAM, TOPIC};
+use super::output;
 use super::record::{Header, Record, Row, Written};
 use crate::eval::Failure;
 use crate::plan::Column;
 use crate::plan::source::Source;
+use crate::problem::Position;
 use crate::sql::statement::OnError;
 use crate::value::json;
 use bytes::Bytes;
@@ -31,11 +33,19 @@ pub struct Context<'a> {
     pub failed_results: &'a mut u64,
     /// Set if the pipeline has to stop.
     pub halt: &'a mut Option<Halt>,
+    /// At a join of streams and behind it, up to the next group: what joins have put out in this epoch, in
+    /// bytes, and where the query stands.
+    pub joined: Option<(&'a mut usize, Position)>,
     /// Whether what comes out needs a rank.
     pub is_ranked: bool,
     /// The place of the row that is looked at.
     pub rank: Rank,
 }
+
+/// What joins of streams may put out in one epoch, with what they leave in the state of operators behind them:
+/// an epoch is in memory as a whole, and goes into the log as a whole, and the pairs of a window may be as
+/// many as the product of its rows.
+const JOINED_BYTES_MAX: usize = 64 << 20;
 
 fn header(name: &str, value: impl ToString) -> Header {
     (name.into(), Some(Bytes::from(value.to_string())))
@@ -102,7 +112,22 @@ impl Context<'_> {
         let is_record = row.origin.is_some();
         let is_told = self.beside.last().is_some_and(|last| is_record && last.written == written);
         if !is_told {
+            if !is_record {
+                self.put(output::bytes_of(&written));
+            }
             self.beside.push(Beside { rank: self.rank.clone(), is_record, written });
+        }
+    }
+
+    /// So many bytes are put out, or kept. If they are of pairs, and too many, the pipeline has to stop.
+    pub fn put(&mut self, bytes: usize) {
+        let Some((joined, at)) = &mut self.joined else { return };
+        **joined = joined.saturating_add(bytes);
+        if **joined > JOINED_BYTES_MAX && self.halt.is_none() {
+            let most = JOINED_BYTES_MAX >> 20;
+            let reason = format!("the pairs that come out at once take more than {most} MiB");
+            let (failure, topic) = (Failure::new(*at, reason), self.rule.topic.clone());
+            *self.halt = Some(Halt { failure, topic, record: None });
         }
     }
 

@@ -44,10 +44,20 @@ pub(super) enum Given {
     End { age_ms: u64, last: bool },
 }
 
+/// What lies behind what.
+#[derive(Debug)]
+pub(super) struct Behind {
+    /// For each node the one that it feeds, and on which side.
+    pub(super) consumers: Vec<Option<(usize, usize)>>,
+    /// For each node, whether its rows come out of a join of streams.
+    pub(super) joins: Vec<bool>,
+}
+
 /// A pipeline that runs.
 #[derive(Debug)]
 pub struct Engine {
     pub(super) plan: Arc<Plan>,
+    pub(super) behind: Behind,
     /// The pipeline, by name.
     pub(super) name: Arc<str>,
     /// By source.
@@ -101,6 +111,7 @@ impl Engine {
             held_back: 0,
             last: None,
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
+            behind: Behind { consumers: plan.consumers(), joins: plan.behind_joins() },
             plan,
         }
     }

@@ -38,6 +38,8 @@ pub struct Epoch {
     pub failed_results: u64,
     /// What became of dead letters, see `letters.rs`.
     pub letters: BTreeMap<u32, u64>,
+    /// What joins of streams have put out, in bytes.
+    pub joined: usize,
     /// Why the pipeline has to stop in this epoch.
     pub halt: Option<Halt>,
     /// What sinks wrote, by node.

@@ -17,6 +17,7 @@
 //! | [`stored`], [`output`] | from batches to records, and from records to batches |
 //! | [`fates`] | what became of every record |
 //! | [`kept`] | state by key, its snapshots and deltas |
+//! | [`copies`] | rows in windows |
 //! | [`context`] | bad rows |
 //! | [`letters`] | dead letters that are put through again |
 //!
@@ -30,6 +31,7 @@
 
 pub mod channel;
 pub mod context;
+pub mod copies;
 pub mod engine;
 pub mod epoch;
 pub mod exchange;
@@ -56,7 +58,7 @@ use record::Record;
 use std::fmt;
 use std::sync::Arc;
 
-/// Why a pipeline stopped: a bad record, and the file says `ON ERROR FAIL`.
+/// Why a pipeline stopped: a bad record, and the file says `ON ERROR FAIL`; or too many pairs at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Halt {
     /// What was wrong with it.

@@ -77,6 +77,11 @@ impl State {
         }
     }
 
+    /// About how many bytes it takes in memory.
+    pub fn weight(&self) -> usize {
+        self.parts().iter().map(|part| part.weight()).sum()
+    }
+
     /// The same, to be changed.
     pub fn parts_mut(&mut self) -> Vec<&mut dyn Part> {
         match self {

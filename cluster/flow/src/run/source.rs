@@ -91,6 +91,11 @@ fn gone(source: &Source, record: &Record, values: &[Value]) -> Result<Decoded, F
                       that is METADATA FROM 'key'";
         return Err(Failure::new(source.at, reason));
     }
+    let time = source.watermark.map(|watermark| &source.columns[watermark.column]);
+    if let Some(column) = time.filter(|column| column.origin != Origin::Timestamp) {
+        let reason = "a record without a payload has no event time, unless that is METADATA FROM 'timestamp'";
+        return Err(Failure::new(column.at, reason));
+    }
     Ok(Decoded::Gone(key, record.timestamp))
 }
 

@@ -2,7 +2,8 @@
 
 use super::channel::Rank;
 use super::context::{Context, object};
-use super::engine::Engine;
+use super::copies::{self, Way};
+use super::engine::{Behind, Engine};
 use super::epoch::{Epoch, Where};
 use super::fates::Fate;
 use super::operator::State;
@@ -11,15 +12,16 @@ use super::record::{Row, Written};
 use super::tasks::Layout;
 use crate::eval::{Failure, eval};
 use crate::plan::expr::Expr;
-use crate::plan::{Node, Operator, Plan, Windows};
-use crate::value::{Value, time};
+use crate::plan::{Operator, Plan};
+use crate::value::Value;
 use std::sync::Arc;
 
 impl Engine {
     /// What may be touched for an epoch, at a place.
     fn context(&mut self, epoch: u64, place: Where) -> Context<'_> {
         let epoch = (epoch - self.over) as usize;
-        context((&self.plan, &self.name), &mut self.epochs[epoch], place, self.tasks.layout)
+        let of = (&mut self.epochs[epoch], &self.behind);
+        context((&self.plan, &self.name), of, place, self.tasks.layout)
     }
 
     /// What a subtask keeps, and what it may touch for an epoch.
@@ -30,7 +32,7 @@ impl Engine {
         side: u8,
     ) -> (&mut State, Context<'_>) {
         let epoch = (epoch - self.over) as usize;
-        let epoch = &mut self.epochs[epoch];
+        let epoch = (&mut self.epochs[epoch], &self.behind);
         let context = context((&self.plan, &self.name), epoch, (node, side), self.tasks.layout);
         (&mut self.states[node][subtask], context)
     }
@@ -39,11 +41,18 @@ impl Engine {
     pub(super) fn through(&mut self, epoch: u64, at: usize, rows: Vec<Row>) -> Vec<Row> {
         let plan = Arc::clone(&self.plan);
         let node = &plan.nodes[at];
+        let way = match node.operator {
+            Operator::Assign(_) => Some(Way::of(&plan, &self.behind.consumers, at)),
+            _ => None,
+        };
         let mut context = self.context(epoch, (at, 0));
         match &node.operator {
             Operator::Filter(condition) => filter(condition, rows, &mut context),
             Operator::Project(exprs) => project(exprs, rows, &mut context),
-            Operator::Assign(windows) => assign(*windows, rows, node, &mut context),
+            Operator::Assign(windows) => {
+                let way = way.expect("windows are assigned here");
+                copies::assign(*windows, rows, &way, &mut context)
+            }
             operator => panic!("rows do not go through {operator:?}"),
         }
     }
@@ -73,6 +82,10 @@ impl Engine {
                 continue;
             }
             sink.push(written);
+            context.put(bytes);
+            if context.halt.is_some() {
+                return;
+            }
             context.fates.settle_row(row.origin.as_ref(), Fate::Passed);
         }
         let epoch = (epoch - self.over) as usize;
@@ -82,7 +95,7 @@ impl Engine {
 
 fn context<'a>(
     (plan, pipeline): (&'a Plan, &'a str),
-    epoch: &'a mut Epoch,
+    (epoch, behind): (&'a mut Epoch, &Behind),
     place: Where,
     layout: Layout,
 ) -> Context<'a> {
@@ -90,6 +103,8 @@ fn context<'a>(
     // Where rows are only looked at, they have the columns of the input.
     let is_plain = matches!(node.operator, Operator::Filter(_) | Operator::Project(_));
     let shown = if is_plain { &plan.nodes[node.inputs[0]] } else { node };
+    let is_join = matches!(node.operator, Operator::WindowJoin { .. });
+    let is_joined = is_join || behind.joins[place.0];
     Context {
         pipeline,
         fates: &mut epoch.tally,
@@ -98,6 +113,7 @@ fn context<'a>(
         beside: epoch.failed.entry(place).or_default(),
         failed_results: &mut epoch.failed_results,
         halt: &mut epoch.halt,
+        joined: is_joined.then_some((&mut epoch.joined, node.at)),
         is_ranked: layout.subtasks > 1,
         rank: Rank::Only,
     }
@@ -126,33 +142,4 @@ fn project(exprs: &[Expr], rows: Vec<Row>, context: &mut Context<'_>) -> Vec<Row
         }
     }
     projected
-}
-
-/// Copies of each row, one for each of its windows; the fate of the record is that of the last copy.
-fn assign(windows: Windows, rows: Vec<Row>, node: &Node, context: &mut Context<'_>) -> Vec<Row> {
-    let mut assigned = Vec::new();
-    for row in rows {
-        let last = row.time - row.time.rem_euclid(windows.slide_ms);
-        let first = last - windows.size_ms + windows.slide_ms;
-        let (first, end) = (time::in_range(first), time::in_range(last + windows.size_ms));
-        let (Some(first), Some(_)) = (first, end) else {
-            let reason = "the window is outside of the years 1 to 9999";
-            context.fail(&row, &Failure::new(node.at, reason));
-            continue;
-        };
-        let mut start = first;
-        while start <= last {
-            let mut values = Vec::with_capacity(row.values.len() + 2);
-            values.extend_from_slice(&row.values);
-            values.push(Value::Timestamp(start));
-            values.push(Value::Timestamp(start + windows.size_ms));
-            let mut copy = Row { values, time: row.time, origin: row.origin.clone() };
-            if let Some(origin) = &mut copy.origin {
-                origin.counts &= start == last;
-            }
-            assigned.push(copy);
-            start += windows.slide_ms;
-        }
-    }
-    assigned
 }

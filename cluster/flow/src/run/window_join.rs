@@ -1,5 +1,8 @@
 //! Two streams joined within windows: rows of both sides are kept, and when the watermark passes the end
 //! of a window, its pairs come out, in the order of the keys and of their coming.
+//!
+//! A key may have as many pairs as the product of its rows on both sides, so they are made a few at a time:
+//! others are let in between, and whoever takes the pairs can stop when they are too many.
 
 use super::channel::{Rank, Rows};
 use super::context::Context;
@@ -26,12 +29,17 @@ pub struct WindowJoin {
     /// How many columns the right side has.
     width: usize,
     rows: Kept<Place, Side>,
+    /// Where the first row, which is on the left, goes on, and whether it has found a partner. Only while an
+    /// epoch ends: it ends as a whole.
+    met: u64,
+    has_met: bool,
 }
 
 impl WindowJoin {
     /// With the columns of the window on both sides, and a right side of so many columns.
     pub fn new(joining: &Joining, windows: [(usize, usize); 2], width: usize) -> Self {
-        Self { joining: joining.clone(), windows, width, rows: Kept::default() }
+        let (rows, met, has_met) = (Kept::default(), 0, false);
+        Self { joining: joining.clone(), windows, width, rows, met, has_met }
     }
 
     /// Rows come on a side: 0 is the left one.
@@ -72,80 +80,72 @@ impl WindowJoin {
         Ok(Some(at))
     }
 
-    /// Windows that end at the watermark or before it are over; about so many pairs come out now. Whether
+    /// Windows that end at the watermark or before it are over; about so many pairs are looked at now. Whether
     /// that was all.
+    ///
+    /// A row on the left goes when it has met all on its right, and one on the right when no row on the left is
+    /// before it any more: so nothing is in memory twice, however many pairs a key has.
     pub fn watermark(
         &mut self,
         watermark: i64,
         most: usize,
         context: &mut Context<'_>,
     ) -> (Rows, bool) {
-        let (mut out, mut seen) = (Rows::default(), 0);
+        let (mut out, mut left) = (Rows::default(), most.max(1));
         while let Some((first, _)) = self.rows.entries().first_key_value()
             && first.0.0 <= watermark
         {
-            if seen.max(out.len()) >= most {
+            if left == 0 || context.halt.is_some() {
                 return (out, false);
             }
-            let (window, keys) = (first.0, first.1.0.clone());
-            let mut sides: [Vec<Vec<Value>>; 2] = [Vec::new(), Vec::new()];
-            while let Some((place, _)) = self.rows.entries().first_key_value()
-                && place.0 == window
-                && place.1.0 == keys
-                && let Some((place, (values, record))) = self.rows.pop_first()
-            {
-                seen += 1;
-                if let Some(record) = record {
-                    context.fates.absorb(record, 1);
-                }
-                sides[usize::from(place.1.1.0)].push(values);
+            if first.1.1.0 == 0 && !self.meet(&mut left, (&mut out, context)) {
+                return (out, false);
             }
-            let is_equal = !keys.iter().any(Value::is_null);
-            context.rank = match context.is_ranked {
-                true => Rank::Window(window.0, window.1, keys),
-                false => Rank::Only,
-            };
-            let [left, right] = sides;
-            let right = if is_equal { right } else { Vec::new() };
-            self.pairs(window.0, &left, &right, (&mut out, context));
+            left = left.saturating_sub(1);
+            if let Some((_, (_, Some(record)))) = self.rows.pop_first() {
+                context.fates.absorb(record, 1);
+            }
         }
         (out, true)
     }
 
-    fn pairs(
-        &self,
-        end: i64,
-        left: &[Vec<Value>],
-        right: &[Vec<Value>],
-        (out, context): (&mut Rows, &mut Context<'_>),
-    ) {
+    /// The first row, which is on the left, meets rows on the right, so many of them. Whether those were all.
+    fn meet(&mut self, most: &mut usize, (out, context): (&mut Rows, &mut Context<'_>)) -> bool {
+        let Some((first, (one, _))) = self.rows.entries().first_key_value() else { return true };
+        let ((end, start), keys) = (first.0, &first.1.0);
+        context.rank = match context.is_ranked {
+            true => Rank::Window(end, start, keys.clone()),
+            false => Rank::Only,
+        };
         let row = |values: Vec<Value>| Row { values, time: end - 1, origin: None };
-        for one in left {
-            let mut is_alone = true;
-            for other in right {
-                let joined = row(one.iter().chain(other).cloned().collect());
-                let holds = match &self.joining.condition {
-                    None => Ok(true),
-                    Some(condition) => eval(condition, &joined.values).map(|value| value.is_true()),
-                };
-                match holds {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        is_alone = false;
-                        out.push(joined, context.rank.clone());
-                    }
-                    Err(failure) => {
-                        is_alone = false;
-                        context.fail(&joined, &failure);
-                    }
-                }
+        let from = (first.0, (keys.clone(), (1, self.met)));
+        let is_equal = !keys.iter().any(Value::is_null);
+        let right = self.rows.entries().range(from..);
+        let right = right.take_while(|(at, _)| is_equal && at.0 == first.0 && at.1.0 == *keys);
+        for (at, (other, _)) in right {
+            if *most == 0 || context.halt.is_some() {
+                self.met = at.1.1.1;
+                return false;
             }
-            if is_alone && self.joining.keeps_left {
-                let nulls = vec![Value::Null; self.width];
-                let row = row(one.iter().cloned().chain(nulls).collect());
-                out.push(row, context.rank.clone());
+            *most -= 1;
+            let joined = row(one.iter().chain(other).cloned().collect());
+            let holds = match &self.joining.condition {
+                None => Ok(true),
+                Some(condition) => eval(condition, &joined.values).map(|value| value.is_true()),
+            };
+            self.has_met |= !matches!(holds, Ok(false));
+            match holds {
+                Ok(false) => {}
+                Ok(true) => out.push(joined, context.rank.clone()),
+                Err(failure) => context.fail(&joined, &failure),
             }
         }
+        if !self.has_met && self.joining.keeps_left {
+            let nulls = vec![Value::Null; self.width];
+            out.push(row(one.iter().cloned().chain(nulls).collect()), context.rank.clone());
+        }
+        (self.met, self.has_met) = (0, false);
+        true
     }
 
     /// The keys of an entry.

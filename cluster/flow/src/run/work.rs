@@ -104,11 +104,16 @@ impl Engine {
         if self.epoch(epoch).halt.is_some() {
             return Some(1);
         }
+        let is_joined = self.behind.joins[node];
         let (state, mut context) = self.state(epoch, (node, number), side as u8);
         match item {
             Item::Rows(rows) => {
                 let count = rows.len();
+                let before = if is_joined { state.weight() } else { 0 };
                 state.rows(side, rows, &mut context);
+                if is_joined {
+                    context.put(state.weight().saturating_sub(before));
+                }
                 Some(count)
             }
             Item::Table(told) => {
@@ -175,7 +180,8 @@ impl Engine {
             let (state, mut context) = self.state(epoch, (node, number), OUT);
             (rows, is_done) = state.watermark(watermark, room, &mut context);
         }
-        let count = rows.len();
+        // One that is not done has looked at as much as it may, whatever came out.
+        let count = if is_done { rows.len() } else { rows.len().max(room) };
         self.send(epoch, outlet, rows);
         if is_done {
             self.tasks.subtasks[subtask].firing = None;

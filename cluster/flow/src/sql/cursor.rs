@@ -4,6 +4,7 @@
 
 use super::Fulmar;
 use crate::problem::{Position, Problem};
+use fulmar_types::pipeline::is_internal;
 use sqlparser::ast::{DataType, Expr, Query};
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
@@ -124,6 +125,10 @@ impl<'a> Cursor<'a> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.text.is_empty() || name.text.len() > 249 || !name.text.chars().all(is_plain) {
             let expected = "the name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`";
+            return Err(Problem::expected(name.at, format!("`{}`", name.text), expected));
+        }
+        if is_internal(&name.text) || matches!(name.text.as_str(), "." | "..") {
+            let expected = "a topic that a site can have and that is not its own";
             return Err(Problem::expected(name.at, format!("`{}`", name.text), expected));
         }
         Ok(name)
