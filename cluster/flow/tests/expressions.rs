@@ -100,6 +100,18 @@ fn numbers() {
         ("FLOOR(-d)", "-3"),
         ("CEIL(d)", "3"),
         ("ROUND(d)", "3"),
+        ("CAST(1000 AS DECIMAL(38, 18)) / 1", "1000.000000000000000000"),
+        (
+            "CAST(1000000000 AS DECIMAL(38, 10)) / CAST(3 AS DECIMAL(20, 10))",
+            "333333333.3333333333",
+        ),
+        ("1e38 % CAST(0.3 AS DOUBLE) >= 0e0", "true"),
+        (
+            "MOD(CAST(10000000000000000000000000000 AS DECIMAL(38, 0)), 0.000000000000000003)",
+            "0.000000000000000001",
+        ),
+        ("CAST(1.1102230246251565e-26 AS DECIMAL(10, 2))", "0.00"),
+        ("CAST('0.000000000000000000000000000000000000000000001' AS DECIMAL(10, 2))", "0.00"),
         ("ROUND(2.345, 2)", "2.35"),
         ("ROUND(f, 0)", "0.0"),
         ("TRUNCATE(-2.99, 1)", "-2.9"),
@@ -151,6 +163,10 @@ fn texts() {
         ("REGEXP_EXTRACT(k, '(\\w+) (\\w)', 2)", "\"Å\""),
         ("REGEXP_EXTRACT(k, 'x')", "null"),
         ("REGEXP_REPLACE(k, '(\\w+) (\\w+)', '$2, $1')", "\"Ångström, Zoë\""),
+        ("REGEXP_REPLACE('12-34', '([0-9]+)-([0-9]+)', '$1_$2')", "\"12_34\""),
+        ("REGEXP_REPLACE('12-34', '([0-9]+)-([0-9]+)', '${2}0$$1')", "\"340$1\""),
+        ("REGEXP_REPLACE('ab', '(x)?b', '<$1>')", "\"a<>\""),
+        ("MASK('हिन्दी e\u{301}-1', 1)", "\"****** **-1\""),
         ("MASK('DE-42 7', 2)", "\"**-** 7\""),
         ("MASK(k)", "\"*** ********\""),
         ("CHAR_LENGTH(KEYED_HASH(k, 'key'))", "32"),
@@ -158,6 +174,12 @@ fn texts() {
         ("KEYED_HASH(v, 'a') = KEYED_HASH(v, 'b')", "false"),
         ("'it''s'", "\"it's\""),
     ]);
+    assert_eq!(
+        value("REGEXP_REPLACE(k, '(a)|o', 'x$' || v)"),
+        Err("`$7` is none of the 1 groups of the pattern".to_owned())
+    );
+    let long = format!("REGEXP_REPLACE('{}', '.+', '{}')", "a".repeat(2_000), "$0".repeat(600));
+    assert_eq!(value(&long), Err("the text is longer than 1 MiB".to_owned()));
     let long = "REPLACE(REPLACE(REPLACE(REPLACE(k, 'o', 'oooooooooooooooooooooooooooooooooooooooo'), 'o', \
                 'oooooooooooooooooooooooooooooooooooooooo'), 'o', 'oooooooooooooooooooooooooooooooooooo'), \
                 'o', 'oooooooooooooooooooooooooooooooooooooooooooooooooooo')";
@@ -177,6 +199,7 @@ fn times_and_json() {
         ("EXTRACT(DOY FROM at)", "60"),
         ("EXTRACT(DOW FROM at)", "4"),
         ("DATE_FORMAT(at, 'dd.MM.yyyy HH:mm:ss,SSS')", "\"29.02.2024 13:07:08,009\""),
+        ("DATE_FORMAT(at, 'yyyy-MM-dd''T''HH')", "\"2024-02-29T13\""),
         ("EPOCH_MS(at)", "1709212028009"),
         ("FROM_EPOCH_MS(0)", "\"1970-01-01T00:00:00.000Z\""),
         ("CAST('2024-02-29' AS TIMESTAMP(3))", "\"2024-02-29T00:00:00.000Z\""),
@@ -185,6 +208,8 @@ fn times_and_json() {
         ("JSON_VALUE(j, '$.a[0]')", "\"1.50\""),
         ("JSON_VALUE(j, '$.a')", "null"),
         ("JSON_QUERY(j, '$.a[1]')", "{\"b\":\"x\""),
+        ("JSON_VALUE(CAST('{\"motor temp\": 5}' AS JSON), '$.\"motor temp\"')", "\"5\""),
+        ("JSON_VALUE(CAST('{\"motor temp\": 5}' AS JSON), '$[\"motor temp\"]')", "\"5\""),
         ("JSON_EXISTS(j, '$.a[2]')", "false"),
         ("CAST(JSON_VALUE(j, '$.a[0]') AS DECIMAL(4, 1))", "1.5"),
         ("JSON_VALUE(CAST('{\"x\": true}' AS JSON), '$.x')", "\"true\""),

@@ -138,6 +138,18 @@ fn queries() {
         ("SELECT UPPER(k, k) AS x FROM s", &["found 2 arguments of UPPER, expected 1 argument"]),
         ("SELECT UPPER(v) AS x FROM s", &["2:34: found BIGINT, expected VARCHAR"]),
         ("SELECT REGEXP_LIKE(k, '(') AS x FROM s", &["2:43: `(` is no regular expression"]),
+        ("SELECT REGEXP_REPLACE(k, '(a)', '$2') AS x FROM s", &["2:53", "none of the 1 groups"]),
+        (
+            "SELECT REGEXP_EXTRACT(k, 'a', 1) AS x FROM s",
+            &["found the group 1, expected a number from 0 to 0"],
+        ),
+        (
+            "SELECT DATE_FORMAT(at, 'YYYY') AS x FROM s",
+            &["2:44: `YYYY`: `YYYY` is none of yyyy, MM"],
+        ),
+        ("SELECT JSON_VALUE(j, '$.*') AS x FROM s", &["found `$.*`, expected a path"]),
+        ("SELECT JSON_VALUE(j, '$.x[+1]') AS x FROM s", &["found `$.x[+1]`, expected a path"]),
+        ("SELECT JSON_VALUE(j, '$.motor temp') AS x FROM s", &["expected a path"]),
         ("SELECT JSON_VALUE(j, 'a') AS x FROM s", &["2:42: found `a`, expected a path"]),
         (
             "SELECT DATE_TRUNC('week', at) AS x FROM s",
@@ -199,6 +211,28 @@ fn tables() {
         let found = problems(&format!("{STREAM}{TABLE}INSERT INTO TOPIC x {query};"));
         assert_eq!(found.len(), 1, "{query}: {found:#?}");
         assert!(found[0].contains(part), "{query}\n  {}\n  has no `{part}`", found[0]);
+    }
+}
+
+#[test]
+fn topics_that_no_site_takes_together() {
+    let reads = "CREATE STREAM a (x BIGINT) FROM TOPIC t ON ERROR DEAD LETTER u;\n";
+    let also = "CREATE STREAM b (x BIGINT) FROM TOPIC u ON ERROR DROP;\n";
+    let found = problems(&format!(
+        "{reads}{also}INSERT INTO TOPIC t SELECT x FROM a;\nINSERT INTO TOPIC o SELECT x FROM b;"
+    ));
+    let expected = "expected another topic; a pipeline does not read what it writes";
+    assert_eq!(
+        found,
+        [
+            format!("1:62: found `u`, which is read, {expected}"),
+            format!("3:19: found `t`, which is read, {expected}")
+        ]
+    );
+    for topic in ["..", ".", "__pipeline.x"] {
+        let found = problems(&format!("{reads}INSERT INTO TOPIC '{topic}' SELECT x FROM a;"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!("2:19: found `{topic}`")), "{found:?}");
     }
 }
 

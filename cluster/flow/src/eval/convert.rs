@@ -65,7 +65,9 @@ fn parse(text: &str, of: Type) -> Result<Option<Value>, String> {
         Type::Boolean if text.eq_ignore_ascii_case("true") => Some(Value::Boolean(true)),
         Type::Boolean if text.eq_ignore_ascii_case("false") => Some(Value::Boolean(false)),
         Type::Bigint => text.parse().ok().map(Value::Bigint),
-        Type::Decimal(..) => Decimal::parse(text).and_then(|number| decimal(number, of)),
+        Type::Decimal(_, scale) => {
+            Decimal::rounded(text, scale).and_then(|number| decimal(number, of))
+        }
         // `inf` and `nan` are read by Rust, and are not finite.
         Type::Double => text.parse().ok().and_then(Double::new).map(Value::Double),
         Type::Timestamp => time::parse(text).map(Value::Timestamp),
@@ -96,8 +98,8 @@ pub fn from_json(json: &Json, of: Type) -> Result<Value, String> {
         (Json::Number(digits), Type::Double) => {
             digits.parse().ok().and_then(Double::new).map(Value::Double)
         }
-        (Json::Number(digits), Type::Decimal(..)) => {
-            number(digits).and_then(|number| decimal(number, of))
+        (Json::Number(digits), Type::Decimal(_, scale)) => {
+            number(digits, scale).and_then(|number| decimal(number, of))
         }
         (Json::Number(digits), Type::Bigint) => match digits.parse() {
             Ok(number) => Some(Value::Bigint(number)),
@@ -113,9 +115,9 @@ pub fn from_json(json: &Json, of: Type) -> Result<Value, String> {
 
 /// A number of a payload. One with more digits than 38 is first read as a double, as most of those who
 /// write such numbers mean it.
-fn number(digits: &str) -> Option<Decimal> {
+fn number(digits: &str, scale: u8) -> Option<Decimal> {
     Decimal::parse(digits).or_else(|| {
         let double = digits.parse().ok().and_then(Double::new)?;
-        Decimal::parse(&double.get().to_string())
+        Decimal::from_double(double.get(), scale)
     })
 }

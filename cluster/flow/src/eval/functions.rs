@@ -7,8 +7,10 @@ use crate::plan::expr::{Expr, Pattern};
 use crate::plan::functions::Function;
 use crate::value::Value;
 use crate::value::decimal::Decimal;
+use crate::value::format::{self, Piece, replacement};
 use crate::value::json::{Json, Path};
 use crate::value::time::{self, Civil};
+use regex::Regex;
 use std::sync::Arc;
 
 /// The longest text that a function may make, in bytes.
@@ -42,15 +44,14 @@ pub fn call(
     if values.iter().any(Value::is_null) {
         return Ok(Value::Null);
     }
-    let too_long = || Failure::new(expr.at, "the text is longer than 1 MiB");
     if function == Function::Replace && replaced_len(&values) > Some(TEXT_BYTES_MAX) {
-        return Err(too_long());
+        return Err(too_long(expr));
     }
     let value = match (function, pattern) {
         (
             Function::RegexpReplace | Function::RegexpExtract | Function::RegexpLike,
             Some(pattern),
-        ) => pattern_function(function, pattern, &values),
+        ) => pattern_function(function, pattern, &values, expr)?,
         (
             Function::Abs
             | Function::Sign
@@ -79,9 +80,13 @@ pub fn call(
     // The planner has seen to it that every argument has its type.
     let value = value.ok_or_else(|| Failure::new(expr.at, "an argument has another type"))?;
     match &value {
-        Value::Varchar(text) if text.len() > TEXT_BYTES_MAX => Err(too_long()),
+        Value::Varchar(text) if text.len() > TEXT_BYTES_MAX => Err(too_long(expr)),
         _ => Ok(value),
     }
+}
+
+fn too_long(expr: &Expr) -> Failure {
+    Failure::new(expr.at, "the text is longer than 1 MiB")
 }
 
 fn text(values: &[Value], at: usize) -> Option<&str> {
@@ -159,10 +164,12 @@ fn replace(of: &str, part: &str, by: &str) -> Value {
     if part.is_empty() { Value::text(of) } else { Value::text(of.replace(part, by)) }
 }
 
-/// Letters and digits become `*`, apart from the last few characters.
+/// Letters and digits become `*`, apart from the last few characters; so do the marks that belong to letters
+/// and say how they are spoken, and everything else that is no space and no ASCII.
 fn mask(of: &str, keeps: i64) -> Value {
     let masked = of.chars().count().saturating_sub(count(keeps));
-    let mask = |(at, c): (usize, char)| if at < masked && c.is_alphanumeric() { '*' } else { c };
+    let hides = |c: char| c.is_alphanumeric() || (!c.is_ascii() && !c.is_whitespace());
+    let mask = |(at, c): (usize, char)| if at < masked && hides(c) { '*' } else { c };
     Value::text(of.chars().enumerate().map(mask).collect::<String>())
 }
 
@@ -173,33 +180,55 @@ fn keyed_hash(value: &Value, key: &str) -> Value {
     Value::text(&hash.to_hex()[..32])
 }
 
-fn pattern_function(function: Function, pattern: &Pattern, values: &[Value]) -> Option<Value> {
-    let of = text(values, 0)?;
-    Some(match function {
-        Function::RegexpLike => Value::Boolean(pattern.0.is_match(of)),
+fn pattern_function(
+    function: Function,
+    pattern: &Pattern,
+    values: &[Value],
+    expr: &Expr,
+) -> Result<Option<Value>, Failure> {
+    let Some(of) = text(values, 0) else { return Ok(None) };
+    let groups = pattern.0.captures_len();
+    Ok(match function {
+        Function::RegexpLike => Some(Value::Boolean(pattern.0.is_match(of))),
         Function::RegexpExtract => {
-            let group = values.get(1).map_or(Some(0), |_| whole(values, 1))?;
+            let group = values.get(1).map_or(Some(0), |_| whole(values, 1));
+            let group = group.and_then(|group| usize::try_from(group).ok());
+            let group = group.filter(|group| *group < groups).ok_or_else(|| {
+                Failure::new(expr.at, format!("the pattern has no such group, but {}", groups - 1))
+            })?;
             let found = pattern.0.captures(of);
-            let found = found.and_then(|found| found.get(count(group)));
-            found.map_or(Value::Null, |found| Value::text(found.as_str()))
+            let found = found.and_then(|found| found.get(group));
+            Some(found.map_or(Value::Null, |found| Value::text(found.as_str())))
         }
         _ => {
-            let by = text(values, 1)?;
-            let mut out = String::new();
-            let mut last = 0;
-            for found in pattern.0.captures_iter(of) {
-                let whole = found.get(0)?;
-                out.push_str(&of[last..whole.start()]);
-                found.expand(by, &mut out);
-                last = whole.end();
-                if out.len() > TEXT_BYTES_MAX {
-                    break;
-                }
-            }
-            out.push_str(&of[last..]);
-            Value::text(out)
+            let Some(by) = text(values, 1) else { return Ok(None) };
+            let by = replacement(by, groups).map_err(|why| Failure::new(expr.at, why))?;
+            Some(Value::text(replaced(&pattern.0, of, &by).ok_or_else(|| too_long(expr))?))
         }
     })
+}
+
+/// A text with all that a pattern finds replaced. `None` if it is too long, before it is in memory.
+fn replaced(pattern: &Regex, of: &str, by: &[Piece<'_>]) -> Option<String> {
+    let mut out = String::new();
+    let mut put = |piece: &str| {
+        let fits = out.len() + piece.len() <= TEXT_BYTES_MAX;
+        fits.then(|| out.push_str(piece))
+    };
+    let mut last = 0;
+    for found in pattern.captures_iter(of) {
+        let whole = found.get(0)?;
+        put(&of[last..whole.start()])?;
+        for piece in by {
+            match piece {
+                Piece::Text(text) => put(text)?,
+                Piece::Group(group) => put(found.get(*group).map_or("", |group| group.as_str()))?,
+            }
+        }
+        last = whole.end();
+    }
+    put(&of[last..])?;
+    Some(out)
 }
 
 fn number_function(
@@ -281,7 +310,8 @@ fn time_function(
             Value::Bigint(extracted(unit, *ms))
         }
         (Function::DateFormat, [Value::Timestamp(ms), Value::Varchar(pattern)]) => {
-            Value::text(formatted(pattern, *ms))
+            let text = format::formatted(pattern, *ms);
+            Value::text(text.map_err(|why| Failure::new(expr.at, why))?)
         }
         _ => return Ok(None),
     }))
@@ -314,36 +344,6 @@ fn extracted(unit: &str, ms: i64) -> i64 {
         "DOY" => time::day_of_year(ms),
         _ => civil.ms % 1_000,
     }
-}
-
-/// `yyyy`, `MM`, `dd`, `HH`, `mm`, `ss` and `SSS` are filled in; all else is as it is.
-fn formatted(pattern: &str, ms: i64) -> String {
-    let civil = time::civil(ms);
-    let fields = [
-        ("yyyy", format!("{:04}", civil.year)),
-        ("MM", format!("{:02}", civil.month)),
-        ("dd", format!("{:02}", civil.day)),
-        ("HH", format!("{:02}", civil.ms / 3_600_000)),
-        ("mm", format!("{:02}", civil.ms / 60_000 % 60)),
-        ("ss", format!("{:02}", civil.ms / 1_000 % 60)),
-        ("SSS", format!("{:03}", civil.ms % 1_000)),
-    ];
-    let mut out = String::new();
-    let mut rest = pattern;
-    while let Some(c) = rest.chars().next() {
-        let field = fields.iter().find(|(name, _)| rest.starts_with(name));
-        match field {
-            Some((name, text)) => {
-                out.push_str(text);
-                rest = &rest[name.len()..];
-            }
-            None => {
-                out.push(c);
-                rest = &rest[c.len_utf8()..];
-            }
-        }
-    }
-    out
 }
 
 fn json_function(function: Function, values: &[Value]) -> Option<Value> {

@@ -99,16 +99,7 @@ pub fn eval(expr: &Expr, row: &[Value]) -> Result<Value, Failure> {
             }
             eval(otherwise, row)?
         }
-        Kind::CaseOf(operand, whens, otherwise) => {
-            let value = eval(operand, row)?;
-            for (when, result) in whens {
-                let order = compare(&meeting(&value, operand, when)?, &eval(when, row)?);
-                if order.is_some_and(Ordering::is_eq) {
-                    return eval(result, row);
-                }
-            }
-            eval(otherwise, row)?
-        }
+        Kind::CaseOf(operand, whens, otherwise) => case_of(operand, whens, otherwise, row)?,
         Kind::Between(operand, low, high) => between(operand, low, high, row)?,
         Kind::Cast(inner, is_try) => match convert::cast(eval(inner, row)?, expr.of) {
             Ok(value) => value,
@@ -158,6 +149,23 @@ fn meeting(value: &Value, of: &Expr, other: &Expr) -> Result<Value, Failure> {
         return Ok(value.clone());
     }
     convert::cast(value.clone(), other.of).map_err(|reason| Failure::new(of.at, reason))
+}
+
+/// The result of the first that is equal.
+fn case_of(
+    operand: &Expr,
+    whens: &[(Expr, Expr)],
+    otherwise: &Expr,
+    row: &[Value],
+) -> Result<Value, Failure> {
+    let value = eval(operand, row)?;
+    for (when, result) in whens {
+        let order = compare(&meeting(&value, operand, when)?, &eval(when, row)?);
+        if order.is_some_and(Ordering::is_eq) {
+            return eval(result, row);
+        }
+    }
+    eval(otherwise, row)
 }
 
 /// As `>= AND <=`: the upper end is looked at only if it can still decide.

@@ -7,6 +7,7 @@
 use super::expr::{Expr, Kind, Pattern};
 use crate::problem::{Position, Problem};
 use crate::value::decimal::PRECISION_MAX;
+use crate::value::format::{formatted, replacement};
 use crate::value::json::Path;
 use crate::value::{Type, Value};
 use regex::RegexBuilder;
@@ -70,9 +71,10 @@ enum Takes {
     Time,
     Json,
     Any,
-    /// A text that is written out: of a path, of a unit, or of whatever comes.
+    /// A text that is written out: of a path, of a unit, of how a time is shown, or of whatever comes.
     PathLiteral,
     UnitLiteral,
+    TimeLiteral,
     TextLiteral,
     PatternLiteral,
 }
@@ -169,7 +171,7 @@ const SIGNATURES: &[Signature] = &[
     row("KEYED_HASH", Function::KeyedHash, &[Any, Takes::TextLiteral], TEXT),
     row("DATE_TRUNC", Function::DateTrunc, &[Takes::UnitLiteral, Time], TIME),
     row("EXTRACT", Function::Extract, &[Takes::UnitLiteral, Time], BIGINT),
-    row("DATE_FORMAT", Function::DateFormat, &[Time, Takes::TextLiteral], TEXT),
+    row("DATE_FORMAT", Function::DateFormat, &[Time, Takes::TimeLiteral], TEXT),
     row("EPOCH_MS", Function::EpochMs, &[Time], BIGINT),
     row("FROM_EPOCH_MS", Function::FromEpochMs, &[Whole], TIME),
 ];
@@ -227,8 +229,28 @@ pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Prob
             given.push(fit(argument, takes)?);
         }
     }
+    if let Some(Pattern(pattern)) = &pattern {
+        check_groups(signature.function, pattern.captures_len(), given.get(1))?;
+    }
     let of = result(signature, &mut given, at)?;
     Ok(Expr { kind: Kind::Call(signature.function, given, pattern), of, at })
+}
+
+/// A group that is written out is one of the pattern.
+fn check_groups(function: Function, groups: usize, argument: Option<&Expr>) -> Result<(), Problem> {
+    let Some(Expr { kind: Kind::Literal(value), at, .. }) = argument else { return Ok(()) };
+    match (function, value) {
+        (Function::RegexpReplace, Value::Varchar(by)) => {
+            replacement(by, groups).map(|_| ()).map_err(|why| Problem::new(*at, why))
+        }
+        (Function::RegexpExtract, Value::Bigint(group))
+            if !usize::try_from(*group).is_ok_and(|group| group < groups) =>
+        {
+            let expected = format!("a number from 0 to {}, the groups of the pattern", groups - 1);
+            Err(Problem::expected(*at, format!("the group {group}"), expected))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The text of an argument that is written out.
@@ -272,6 +294,13 @@ fn fit(argument: Expr, takes: Takes) -> Result<Expr, Problem> {
             }
             _ => return refuse("a number of digits from 0 to 38, written out"),
         },
+        Takes::TimeLiteral => {
+            let text = literal(&argument, "a pattern of a time")?;
+            return match formatted(&text, 0) {
+                Ok(_) => Ok(argument),
+                Err(why) => Err(Problem::new(at, format!("`{text}`: {why}"))),
+            };
+        }
         Takes::TextLiteral => return literal(&argument, "a text").map(|_| argument),
         Takes::PathLiteral => {
             let text = literal(&argument, "a path")?;

@@ -94,24 +94,43 @@ impl Decimal {
         Self::checked(self.mantissa.checked_mul(other.mantissa)?, scale)
     }
 
-    /// The quotient, rounded to a scale.
+    /// The quotient, rounded to a scale; `None` if it does not fit, however large what lies in between is.
     pub fn divide(self, other: Self, scale: u8) -> Option<Self> {
         // (a / 10^s) / (b / 10^t) = a * 10^(t - s) / b
         let shift = i32::from(scale) + i32::from(other.scale) - i32::from(self.scale);
-        let power = POWERS.get(shift.unsigned_abs() as usize)?;
-        let (above, below) = if shift >= 0 {
-            (self.mantissa.checked_mul(*power)?, other.mantissa)
-        } else {
-            (self.mantissa, other.mantissa.checked_mul(*power)?)
-        };
-        Self::checked(rounded_quotient(above, below)?, scale)
+        let (above, below) = (self.mantissa.unsigned_abs(), other.mantissa.unsigned_abs());
+        let power = |by: i32| POWERS.get(by.unsigned_abs() as usize).map(|p| p.unsigned_abs());
+        let (mut quotient, mut rest, mut below) = (above.checked_div(below)?, above % below, below);
+        if shift < 0 {
+            // Below what 128 bits hold there is less than a third of one.
+            let Some(wider) = power(shift).and_then(|power| below.checked_mul(power)) else {
+                return Some(Self { mantissa: 0, scale });
+            };
+            (quotient, rest, below) = (above / wider, above % wider, wider);
+        }
+        for _ in 0..shift.max(0) {
+            let (digit, left) = next_digit(rest, below);
+            quotient = quotient.checked_mul(10)?.checked_add(digit)?;
+            rest = left;
+        }
+        let quotient = quotient + u128::from(rest >= below - rest);
+        let sign = if (self.mantissa < 0) == (other.mantissa < 0) { 1 } else { -1 };
+        Self::checked(i128::try_from(quotient).ok()? * sign, scale)
     }
 
     /// What is left of a division of whole numbers of times, with the sign of the dividend.
     pub fn remainder(self, other: Self) -> Option<Self> {
         let scale = self.scale.max(other.scale);
-        let (left, right) = (self.rescale(scale)?, other.rescale(scale)?);
-        Self::checked(left.mantissa.checked_rem(right.mantissa)?, scale)
+        let Some(below) = other.rescale(scale).map(|other| other.mantissa.unsigned_abs()) else {
+            // More than all that has 38 digits, so it is not in there once.
+            return Some(self);
+        };
+        let mut rest = self.mantissa.unsigned_abs().checked_rem(below)?;
+        for _ in self.scale..scale {
+            rest = next_digit(rest, below).1;
+        }
+        let sign = if self.mantissa < 0 { -1 } else { 1 };
+        Self::checked(i128::try_from(rest).ok()? * sign, scale)
     }
 
     /// Which one is larger, whatever their scales are.
@@ -134,7 +153,43 @@ impl Decimal {
 
     /// The decimal number that a double is written as, rounded to a scale.
     pub fn from_double(number: f64, scale: u8) -> Option<Self> {
-        Self::parse(&number.to_string())?.rescale(scale)
+        Self::rounded(&number.to_string(), scale)
+    }
+
+    /// Reads a number of any length, as [`Self::parse`] does, rounded to a scale.
+    pub fn rounded(text: &str, scale: u8) -> Option<Self> {
+        if let Some(exact) = Self::parse(text) {
+            return exact.rescale(scale);
+        }
+        let (digits, exponent) = match text.split_once(['e', 'E']) {
+            Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),
+            None => (text, 0),
+        };
+        let (sign, digits) = match digits.strip_prefix('-') {
+            Some(rest) => (-1, rest),
+            None => (1, digits.strip_prefix('+').unwrap_or(digits)),
+        };
+        let (whole, behind) = digits.split_once('.').unwrap_or((digits, ""));
+        let all: Vec<u8> = whole.bytes().chain(behind.bytes()).collect();
+        if all.is_empty() || !all.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        // How many of the digits are kept: those before the point, and `scale` behind it.
+        let kept = i64::try_from(whole.len()).ok()? + i64::from(exponent) + i64::from(scale);
+        let zeros = all.iter().take_while(|digit| **digit == b'0').count() as i64;
+        let (mut mantissa, mut at) = (0i128, zeros.min(kept));
+        while at < kept {
+            let digit = usize::try_from(at).ok().and_then(|at| all.get(at));
+            let digit = digit.map_or(0, |digit| i128::from(digit - b'0'));
+            mantissa = mantissa.checked_mul(10)?.checked_add(digit)?;
+            if mantissa == 0 {
+                break;
+            }
+            at += 1;
+        }
+        let next = usize::try_from(kept).ok().and_then(|kept| all.get(kept));
+        mantissa += i128::from(next.is_some_and(|digit| *digit >= b'5'));
+        Self::checked(mantissa * sign, scale)
     }
 
     /// Reads `-12.50` or `1.25e3`. The scale is the number of digits behind the point.
@@ -177,6 +232,19 @@ impl Decimal {
         let scale = u8::try_from(scale).ok().filter(|scale| *scale <= PRECISION_MAX)?;
         Self::checked(mantissa, scale)
     }
+}
+
+/// The next digit of a quotient, and what is left: of ten times the rest of a division, which would not fit.
+fn next_digit(rest: u128, below: u128) -> (u128, u128) {
+    let (mut digit, mut left) = (0, 0);
+    for _ in 0..10 {
+        left += rest;
+        if left >= below {
+            left -= below;
+            digit += 1;
+        }
+    }
+    (digit, left)
 }
 
 /// Half away from zero.
@@ -245,6 +313,42 @@ mod tests {
     }
 
     #[test]
+    fn what_fits_is_found_however_large_it_is_in_between() {
+        let of = |text: &str, scale: u8| decimal(text).rescale(scale).expect("fits");
+        let divided = |a: Decimal, b: Decimal, scale| a.divide(b, scale).map(|q| q.to_string());
+        let zeros = "0".repeat(18);
+        assert_eq!(divided(of("1000", 18), of("1", 18), 18), Some(format!("1000.{zeros}")));
+        assert_eq!(
+            divided(of("-2", 18), of("3000", 18), 18).as_deref(),
+            Some("-0.000666666666666667")
+        );
+        let most = decimal(&"9".repeat(38));
+        assert_eq!(divided(most, most, 37), Some(format!("1.{}", "0".repeat(37))));
+        assert_eq!(divided(most, of("0.1", 1), 0), None);
+        assert_eq!(divided(of("0.1", 38), most, 0).as_deref(), Some("0"));
+        let rest = decimal(&"7".repeat(38)).remainder(of("0.5", 20)).expect("fits");
+        assert_eq!(rest.rescale(1), Some(decimal("0.0")));
+        assert_eq!(of("-0.7", 38).remainder(most), Some(of("-0.7", 38)));
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_rounded() {
+        let rounded = |text: &str, scale| Decimal::rounded(text, scale).map(|d| d.to_string());
+        assert_eq!(rounded("1.1102230246251565e-26", 2).as_deref(), Some("0.00"));
+        assert_eq!(rounded("-5.1e-40", 39 - 1).as_deref(), Some(&*format!("0.{}", "0".repeat(38))));
+        assert_eq!(
+            rounded(&format!("0.{}6", "0".repeat(38)), 38),
+            Some(format!("0.{}1", "0".repeat(37)))
+        );
+        assert_eq!(rounded(&format!("12.345{}", "1".repeat(40)), 2).as_deref(), Some("12.35"));
+        assert_eq!(rounded(&format!("-12.3{}e1", "4".repeat(40)), 1).as_deref(), Some("-123.4"));
+        assert_eq!(rounded("0e99999999", 1).as_deref(), Some("0.0"));
+        assert_eq!(rounded("1e99999999", 1), None);
+        assert_eq!(rounded("1e-99999999", 1).as_deref(), Some("0.0"));
+        assert_eq!(rounded("1.x", 1), None);
+    }
+
+    #[test]
     fn what_does_not_fit_is_nothing() {
         let most = decimal(&"9".repeat(38));
         assert_eq!(most.add(decimal("1")), None);
@@ -266,6 +370,24 @@ mod tests {
             let forwards = sum(&numbers).map(|s| s.rescale(9));
             numbers.reverse();
             prop_assert_eq!(forwards, sum(&numbers).map(|s| s.rescale(9)));
+        }
+
+        #[test]
+        fn quotients_are_right(a in any::<i64>(), b in any::<i64>(), s in 0u8..12, t in 0u8..12, q in 0u8..9) {
+            prop_assume!(b != 0);
+            let (one, other) =
+                (Decimal { mantissa: a.into(), scale: s }, Decimal { mantissa: b.into(), scale: t });
+            let shift = i32::from(q) + i32::from(t) - i32::from(s);
+            let power = POWERS[shift.unsigned_abs() as usize];
+            let (a, b) = (i128::from(a), i128::from(b));
+            let expected = if shift >= 0 {
+                a.checked_mul(power).and_then(|a| rounded_quotient(a, b))
+            } else {
+                rounded_quotient(a, b * power)
+            };
+            if let Some(expected) = expected {
+                prop_assert_eq!(one.divide(other, q).map(|q| q.mantissa), Some(expected));
+            }
         }
 
         #[test]

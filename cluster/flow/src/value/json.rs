@@ -190,22 +190,28 @@ impl Path {
         let mut rest = text.strip_prefix('$')?;
         let mut steps = Vec::new();
         while !rest.is_empty() {
-            if let Some(after) = rest.strip_prefix("['") {
-                let (name, after) = after.split_once("']")?;
+            let quoted = [("['", "']"), ("[\"", "\"]"), (".\"", "\"")];
+            let quoted =
+                quoted.iter().find_map(|(open, close)| rest.strip_prefix(open)?.split_once(close));
+            if let Some((name, after)) = quoted {
                 steps.push(Step::Member(name.into()));
                 rest = after;
             } else if let Some(after) = rest.strip_prefix('[') {
                 let (at, after) = after.split_once(']')?;
-                steps.push(Step::Element(at.parse().ok()?));
+                let is_number = at.bytes().all(|digit| digit.is_ascii_digit());
+                steps.push(Step::Element(at.parse().ok().filter(|_| is_number)?));
                 rest = after;
             } else {
                 let after = rest.strip_prefix('.')?;
                 let end = after.find(['.', '[']).unwrap_or(after.len());
-                steps.push(Step::Member(after[..end].into()));
-                rest = &after[end..];
-                if end == 0 {
+                let name = &after[..end];
+                // What other dialects give a meaning is no name, unless it is quoted.
+                let is_other = |c: char| c.is_whitespace() || "*?@()\"'],:".contains(c);
+                if name.is_empty() || name.contains(is_other) {
                     return None;
                 }
+                steps.push(Step::Member(name.into()));
+                rest = &after[end..];
             }
         }
         Some(Self(steps))

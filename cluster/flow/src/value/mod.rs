@@ -13,6 +13,7 @@
 pub mod codec;
 pub mod decimal;
 pub mod double;
+pub mod format;
 pub mod json;
 pub mod time;
 
