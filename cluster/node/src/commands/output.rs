@@ -52,11 +52,16 @@ pub fn count(number: u64, noun: &str) -> String {
 
 /// A time in ms since 1970 as a date and a time of day (UTC), to the second.
 pub fn utc(ms: u64) -> String {
-    let (days, second) = (ms / 86_400_000, ms / 1_000 % 86_400);
+    moment(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
+/// The same of a time that may be before 1970.
+pub fn moment(ms: i64) -> String {
+    let (days, second) = (ms.div_euclid(86_400_000), ms.div_euclid(1_000).rem_euclid(86_400));
     // Counted in years that begin in March, of which the last month is the one with a leap day, and in
     // cycles of 400 of them, which all have the same days.
     let day = days + 719_468;
-    let (cycle, day) = (day / 146_097, day % 146_097);
+    let (cycle, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
@@ -82,6 +87,8 @@ mod tests {
             "2100-02-28 23:59:59Z",
         ];
         assert_eq!(shown.map(utc), expected);
+        assert_eq!(moment(-1), "1969-12-31 23:59:59Z");
+        assert_eq!(moment(-62_135_596_800_000), "1-01-01 00:00:00Z");
     }
 
     #[test]

@@ -195,16 +195,26 @@ pub async fn put(
     before: Option<&LaidDown<PipelineDefinition>>,
     wanted: &PipelineSettings,
 ) -> Result<(), Stop> {
-    let mut number = before.map_or(0, |before| before.number);
-    if let Some(before) = before
-        && before.is.file != wanted.file
-        && wanted.start == Start::Keep
-    {
-        number = settled(cluster, name, before).await?;
-    }
     let latency_ms = wanted.latency_ms.or(before.map(|before| before.is.latency_ms));
     let wanted = PipelineSettings { latency_ms, ..wanted.clone() };
-    set(cluster, (name, number), &wanted).await
+    let goes_on = |before: &&LaidDown<PipelineDefinition>| {
+        before.is.file != wanted.file && wanted.start == Start::Keep
+    };
+    let Some(before) = before.filter(goes_on) else {
+        let number = before.map_or(0, |before| before.number);
+        return set(cluster, (name, number), &wanted).await;
+    };
+    let number = settled(cluster, name, before).await?;
+    let done = set(cluster, (name, number), &wanted).await;
+    if done.is_err() && !before.is.paused {
+        // It was paused for a file that is refused. If somebody has changed it meanwhile, it is theirs.
+        let is_back = set(cluster, (name, number), &settings(&before.is)).await.is_ok();
+        say(format!(
+            "pipeline {name}: {}",
+            if is_back { "goes on as before" } else { "is paused" }
+        ));
+    }
+    done
 }
 
 /// Lets a site run a file.
@@ -221,6 +231,13 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     let before = pipelines(&cluster).await?.remove(&name);
     let lines = wish.lines(before.as_ref().map(|before| &before.is));
     if lines.is_empty() {
+        let failed = status::of(&cluster, &name).await?.failed;
+        if let Some(why) = failed {
+            return Err(Stop::failed(format!(
+                "pipeline {name} is as the file says, and has failed: {why}. `fulmar pipeline resume {name}` \
+                 lets it try again."
+            )));
+        }
         say(format!("pipeline {name} is as the file says"));
         return Ok(ExitCode::Ok);
     }

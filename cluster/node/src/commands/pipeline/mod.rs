@@ -6,8 +6,8 @@
 //! | [`deploy`] | pipelines and savepoints of a site are changed |
 //! | [`status`] | what becomes of them |
 //!
-//! Invariants: a file that is refused is refused with every mistake in it, each with its place; a change
-//! takes effect only on the pipeline that was looked at.
+//! Invariants: a file that is refused is refused with the first mistake of each of its statements, with its
+//! place; a change takes effect only on the pipeline that was looked at.
 
 pub mod deploy;
 mod file;
@@ -32,7 +32,7 @@ pub struct Options {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Look for mistakes in files. Needs no site.
+    /// Look for mistakes in files: the first one of each statement. Needs no site.
     Check(file::Files),
     /// Run the tests that are in files. Needs no site.
     Test(file::Files),

@@ -2,7 +2,7 @@
 
 use super::super::Stop;
 use super::super::client::Reaching;
-use super::super::output::{count, grouped, say, seconds, utc};
+use super::super::output::{count, grouped, moment, say, seconds, utc};
 use super::{CLIENT, TIMEOUT, pipelines};
 use clap::Args;
 use fulmar_client::{Cluster, PipelineStatus};
@@ -124,8 +124,7 @@ fn of_plan(plan: &Plan, facts: &Facts) -> String {
     let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
     for (source, watermark) in plan.sources.iter().zip(&facts.watermarks) {
         if source.watermark.is_some() {
-            let ms = watermark.and_then(|ms| u64::try_from(ms).ok());
-            let told = ms.map_or_else(|| "none yet".to_owned(), utc);
+            let told = watermark.map_or_else(|| "none yet".to_owned(), moment);
             line(format!("  watermark    {}: {told}", source.name));
         }
     }
