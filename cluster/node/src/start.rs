@@ -165,6 +165,7 @@ pub async fn start(config: &Config, node: NodeId, host: Host) -> Result<RunningN
     let settings = PipelineSettings {
         node,
         memory_bytes: usize::try_from(config.pipelines.memory_bytes.0).unwrap_or(usize::MAX),
+        subtasks: usize::try_from(config.pipelines.subtasks).unwrap_or(1),
     };
     let pipelines = Pipelines::start(host.clone(), broker.clone(), settings);
     let server = Server::start(broker.clone()).await.map_err(cannot_bind)?;

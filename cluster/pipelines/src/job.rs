@@ -13,7 +13,7 @@ use crate::{Context, plans};
 use bytes::Bytes;
 use fulmar_broker::machine::pipelines::{LoggedEpoch, Run};
 use fulmar_broker::machine::state::State;
-use fulmar_flow::{Cutting, Engine, Halt, Plan, output};
+use fulmar_flow::{Cutting, Engine, Halt, Layout, Plan, output};
 use fulmar_host::{planted, task};
 use fulmar_store::StreamId;
 use fulmar_store::entry::InputRange;
@@ -162,7 +162,11 @@ impl Job {
             *read.entry(input.name.to_string()).or_default() += 1;
         }
         let engine = Engine::new(Arc::clone(&plan), &read);
-        let engine = engine.named(&name).batches_up_to(context.broker.batch_bytes_max());
+        // Owners that cut the work differently also do it in other orders: what comes out has to be the same.
+        let order = (context.subtasks > 1).then_some(fence);
+        let layout = Layout { subtasks: context.subtasks, order, ..Layout::default() };
+        let engine = engine.named(&name).laid_out(layout);
+        let engine = engine.batches_up_to(context.broker.batch_bytes_max());
         Ok(Self {
             name,
             fence,
@@ -377,6 +381,7 @@ impl Job {
     /// # Errors
     /// A bad record or result stops the pipeline.
     pub async fn end_epoch(&mut self, age_ms: u64, epoch: u64) -> Result<Produced, Halt> {
+        let held_back = self.engine.held_back();
         self.engine.begin_end(age_ms, false);
         let written = loop {
             let written = self.engine.end_some(STEP_RECORDS)?;
@@ -385,6 +390,9 @@ impl Job {
                 break written;
             }
         };
+        if self.engine.held_back() > held_back {
+            self.context.host.probe(Probe::AlignedBarrierWaited);
+        }
         let batch_bytes_max = OUTPUT_BYTES_MAX.min(self.context.broker.batch_bytes_max());
         let cutting = Cutting { partitions: &self.partitions, epoch, batch_bytes_max };
         let batches = output::batches(&written, cutting);

@@ -57,6 +57,8 @@ pub struct PipelineSettings {
     pub node: NodeId,
     /// Bytes that the state of all pipelines of the node may take.
     pub memory_bytes: usize,
+    /// In how many shares an operator works that keeps something.
+    pub subtasks: usize,
 }
 
 /// What everything about the pipelines of a node shares.
@@ -64,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) host: Host,
     pub(crate) broker: Arc<Broker>,
     pub(crate) node: NodeId,
+    pub(crate) subtasks: usize,
     pub(crate) memory: Arc<Memory>,
     pub(crate) figures: Arc<Figures>,
 }
@@ -93,10 +96,10 @@ impl Pipelines {
     /// Begins to run what this node owns, and to say who owns what while it leads.
     pub fn start(host: Host, broker: Arc<Broker>, settings: PipelineSettings) -> Self {
         broker.plan_with(Arc::new(plans::FilePlanner));
-        let PipelineSettings { node, memory_bytes } = settings;
+        let PipelineSettings { node, memory_bytes, subtasks } = settings;
         let memory = Arc::new(Memory::new(memory_bytes));
         let figures = Arc::new(Figures::default());
-        let context = Arc::new(Context { host, broker, node, memory, figures });
+        let context = Arc::new(Context { host, broker, node, subtasks, memory, figures });
         let own = task::spawn_owned(owned::keep(Arc::clone(&context)));
         let claim = task::spawn_owned(owned::claim(Arc::clone(&context)));
         Self { context, _tasks: [own, claim] }

@@ -172,12 +172,17 @@ impl HttpConfig {
     }
 }
 
+/// Shares of an operator of a pipeline: each has its own part of every channel.
+const SUBTASKS_MAX: u32 = 64;
+
 /// How pipelines run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PipelinesConfig {
     /// What the state of all pipelines of a node may take in memory; more of it takes no more input.
     pub memory_bytes: HumanSize,
+    /// In how many shares an operator works that keeps something; what comes out does not depend on it.
+    pub subtasks: u32,
 }
 
 impl PipelinesConfig {
@@ -302,7 +307,7 @@ impl Default for LogConfig {
 
 impl Default for PipelinesConfig {
     fn default() -> Self {
-        Self { memory_bytes: HumanSize(256 << 20) }
+        Self { memory_bytes: HumanSize(256 << 20), subtasks: 1 }
     }
 }
 
@@ -375,6 +380,10 @@ impl Config {
                     HumanSize(SEGMENT_BYTES_MIN)
                 ),
             ));
+        }
+        if !(1..=SUBTASKS_MAX).contains(&self.pipelines.subtasks) {
+            let problem = format!("must be from 1 to {SUBTASKS_MAX}");
+            return Err(invalid("pipelines.subtasks", problem));
         }
         self.validate_kafka()
     }
@@ -531,6 +540,7 @@ peer = "127.0.0.1:9192"
             ("kafka.producer_expiry", format!("`{}`", kafka.producer_expiry)),
             ("kafka.request_timeout_max", format!("`{}`", kafka.request_timeout_max)),
             ("pipelines.memory_bytes", format!("`{}`", config.pipelines.memory_bytes)),
+            ("pipelines.subtasks", format!("`{}`", config.pipelines.subtasks)),
         ];
         for (key, default) in rows {
             let row = format!("| `{key}` | {default} |");

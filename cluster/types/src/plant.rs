@@ -160,7 +160,7 @@ plants! {
     TimerNotSaved = "timer-not-saved",
     /// Take the watermark of a stream from the partition that is furthest, not from the one that is last.
     WatermarkFromFastestPartition = "watermark-from-fastest-partition",
-    /// Let an operator of a pipeline read an input behind its barrier while those of others have not come.
+    /// Let an operator of a pipeline pass a barrier on when it has come on one of its inputs.
     BarrierNotAligned = "barrier-not-aligned",
     /// Count a row as late, and do not write it to the topic for late rows.
     LateRowDropped = "late-row-dropped",

@@ -107,6 +107,8 @@ probes! {
     WaitedForRoom = "pipeline waited for room",
     /// A pipeline ended an epoch without records, since partitions were idle.
     IdleEpoch = "idle epoch",
+    /// An operator of a pipeline had the barrier of one input, and waited for that of another.
+    AlignedBarrierWaited = "aligned barrier waited",
     /// A leader proposed a unit for another node.
     ProposedForPeer = "proposed for a peer",
     /// A node asked the leader to propose a unit, and was not told what became of it.

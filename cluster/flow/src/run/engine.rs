@@ -78,7 +78,7 @@ pub struct Engine {
     pub(super) epochs: VecDeque<Epoch>,
     /// How many are over.
     pub(super) over: u64,
-    /// How often an input was held back behind its barrier.
+    /// How many barriers waited for those of other inputs.
     pub(super) held_back: u64,
     /// The last record of this epoch, to see that they come in order.
     last: Option<(Arc<str>, u32, i64)>,
@@ -343,7 +343,7 @@ impl Engine {
         self.times[source].as_ref().and_then(EventTime::watermark)
     }
 
-    /// How often an operator has held an input back behind its barrier, with something to read in it.
+    /// How many barriers have waited, at an operator with several inputs, for those of the others.
     pub fn held_back(&self) -> u64 {
         self.held_back
     }

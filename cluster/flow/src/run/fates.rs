@@ -6,6 +6,8 @@
 use super::kept::Kept;
 use super::record::Origin;
 use crate::value::codec::{Codec, Malformed};
+use fulmar_host::planted;
+use fulmar_types::Plant;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -214,7 +216,9 @@ impl Ledger {
             });
         }
         for (place, fates) in self.0.entries() {
-            assert_eq!(fates.sum(), fates.read, "reader and partition {place:?}: {fates}");
+            // The planted bug lets an epoch end while records of it are still on their way.
+            let is_settled = fates.sum() == fates.read || planted(Plant::BarrierNotAligned);
+            assert!(is_settled, "reader and partition {place:?}: {fates}");
         }
     }
 }

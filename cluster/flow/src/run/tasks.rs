@@ -62,8 +62,10 @@ pub struct Input {
     pub arrived: Option<Barrier>,
     /// Of an exchange: rows that wait for rows of others.
     pub ready: VecDeque<(Rank, Row)>,
-    /// Whether something was found behind the barrier that has come.
+    /// Whether it was counted that it is left alone.
     pub is_held: bool,
+    /// Barriers that come too late for the planted bug.
+    pub owed: usize,
 }
 
 /// A subtask.
@@ -253,7 +255,8 @@ impl Tasks {
         let channel = self.channels.len();
         self.channels.push(Channel::new(from, to));
         let inputs = &mut self.subtasks[to].inputs;
-        let input = Input { channel, arrived: None, ready: VecDeque::new(), is_held: false };
+        let input =
+            Input { channel, arrived: None, ready: VecDeque::new(), is_held: false, owed: 0 };
         // Sides are connected in any order.
         inputs.insert(side.min(inputs.len()), input);
         channel

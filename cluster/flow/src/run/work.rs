@@ -66,34 +66,52 @@ impl Engine {
         }
     }
 
-    /// Whether an input may be read: its barrier has not come yet.
-    fn is_open(&mut self, subtask: usize, input: usize) -> bool {
+    /// Whether an input has something to read: behind a barrier that has come it has nothing.
+    fn is_open(&self, subtask: usize, input: usize) -> bool {
         let of = &self.tasks.subtasks[subtask].inputs[input];
-        let front = self.tasks.channels[of.channel].front();
-        if of.arrived.is_none() {
-            return front.is_some();
+        of.arrived.is_none() && self.tasks.channels[of.channel].front().is_some()
+    }
+
+    /// The barrier of an input has come.
+    fn came(&mut self, subtask: usize, input: usize, barrier: Barrier) {
+        let inputs = &mut self.tasks.subtasks[subtask].inputs;
+        if inputs[input].owed > 0 {
+            inputs[input].owed -= 1;
+            return;
         }
-        if front.is_some() && !of.is_held {
-            self.tasks.subtasks[subtask].inputs[input].is_held = true;
-            self.held_back += 1;
+        inputs[input].arrived = Some(barrier);
+        if planted(Plant::BarrierNotAligned) {
+            // The first one counts for all, and theirs are for nothing when they come.
+            for other in inputs.iter_mut().filter(|other| other.arrived.is_none()) {
+                other.arrived = Some(barrier);
+                other.owed += 1;
+            }
         }
-        let of = &self.tasks.subtasks[subtask].inputs[input];
-        let front = self.tasks.channels[of.channel].front();
-        // The planted bug goes on reading behind the barrier, up to the next one.
-        planted(Plant::BarrierNotAligned) && matches!(front, Some(Item::Rows(_) | Item::Table(_)))
+    }
+
+    /// Counts the inputs whose barriers have come, and which are left alone since those of others have not.
+    fn waits(&mut self, subtask: usize) {
+        for input in &mut self.tasks.subtasks[subtask].inputs {
+            if input.arrived.is_some() && !input.is_held {
+                input.is_held = true;
+                self.held_back += 1;
+            }
+        }
     }
 
     /// An operator reads one of its inputs.
     fn step_keeping(&mut self, subtask: usize, number: usize) -> Option<usize> {
         let inputs = self.tasks.subtasks[subtask].inputs.len();
         let first = self.tasks.draw(inputs);
-        let side = (0..inputs).map(|side| (side + first) % inputs);
-        let side =
-            side.collect::<Vec<_>>().into_iter().find(|side| self.is_open(subtask, *side))?;
+        let mut sides = (0..inputs).map(|side| (side + first) % inputs);
+        let Some(side) = sides.find(|side| self.is_open(subtask, *side)) else {
+            self.waits(subtask);
+            return None;
+        };
         let (node, epoch) = (self.tasks.subtasks[subtask].node, self.tasks.subtasks[subtask].epoch);
         let item = self.pull(self.tasks.subtasks[subtask].inputs[side].channel)?;
         if let Item::Barrier(barrier) = item {
-            self.tasks.subtasks[subtask].inputs[side].arrived = Some(barrier);
+            self.came(subtask, side, barrier);
             if self.tasks.subtasks[subtask].is_aligned() {
                 let watermark = self.aligned(subtask, number);
                 let firing = Barrier { watermark, is_idle: false };
@@ -101,6 +119,7 @@ impl Engine {
             }
             return Some(1);
         }
+        self.waits(subtask);
         if self.epoch(epoch).halt.is_some() {
             return Some(1);
         }
@@ -218,6 +237,7 @@ impl Engine {
         let count = rows.len();
         self.send(epoch, outlet, rows.into());
         if !self.tasks.subtasks[subtask].is_aligned() {
+            self.waits(subtask);
             return (count > 0 || has_read).then_some(count);
         }
         let mut watermark = None;
@@ -241,7 +261,7 @@ impl Engine {
         let of = &mut self.tasks.subtasks[subtask].inputs[input];
         match item {
             Some(Item::Rows(rows)) => of.ready.extend(rows.ranked().map(|(row, rank)| (rank, row))),
-            Some(Item::Barrier(barrier)) => of.arrived = Some(barrier),
+            Some(Item::Barrier(barrier)) => self.came(subtask, input, barrier),
             Some(Item::Table(_)) | None => return false,
         }
         true
