@@ -28,6 +28,8 @@ pub struct SiteMachine {
     next_watcher: u64,
     /// Wakes those who look after the pipelines.
     pipelines: Arc<Notify>,
+    /// Wakes those who carry records over the border of the site.
+    border: Arc<Notify>,
 }
 
 impl SiteMachine {
@@ -46,6 +48,7 @@ impl SiteMachine {
 
     fn wake_all(&self) {
         self.pipelines.notify_waiters();
+        self.border.notify_waiters();
         self.watchers.values().for_each(|notify| notify.notify_one());
     }
 }
@@ -53,10 +56,13 @@ impl SiteMachine {
 impl Machine for SiteMachine {
     fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, ApplyError> {
         let entry = Entry::decode(payload.clone()).map_err(|error| refused(position, &error))?;
-        let before = self.state.pipeline_turns();
+        let (before, changed) = (self.state.pipeline_turns(), last_change(&self.state));
         let applied = self.state.apply(position, &entry);
         if self.state.pipeline_turns() != before {
             self.pipelines.notify_waiters();
+        }
+        if last_change(&self.state) != changed {
+            self.border.notify_waiters();
         }
         self.age.learn(position.term, entry.header().age_ms);
         let appended = applied.rows.iter().map(|row| row.stream);
@@ -106,6 +112,11 @@ impl Machine for SiteMachine {
     fn state_hash(&self) -> u128 {
         self.state.hash()
     }
+}
+
+/// The number of the last entry that changed a link or a rule, or something else of the kind.
+fn last_change(state: &State) -> Option<u64> {
+    state.changes().next_back().map(|change| change.number)
 }
 
 fn refused(position: LogPosition, error: &EntryError) -> ApplyError {
@@ -167,6 +178,11 @@ impl Site {
         let changed = self.locked().pipelines.clone();
         let seen = self.read(State::pipeline_turns);
         PipelineWatch { site: self.clone(), changed, seen: Mutex::new(seen) }
+    }
+
+    /// Notifies whoever waits whenever a link or a rule may have been changed, as that is applied.
+    pub fn border_changes(&self) -> Arc<Notify> {
+        self.locked().border.clone()
     }
 
     /// Wakes everybody who watches anything: the leader changed.

@@ -155,6 +155,7 @@ impl Network for Fake {
                 peer: PeerIdentity::unproved(to),
                 reader: Box::new(reader),
                 writer: Box::new(writer),
+                abrupt: None,
             })
         })
     }

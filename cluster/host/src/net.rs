@@ -4,7 +4,8 @@
 //! as end of stream on the other side. `connect` and `accept` return who the peer is; whether that
 //! is proved, and whether what is said is encrypted, is a property of the [`Network`] that a caller
 //! was given, so that no caller can forget it. Between sites it is the caller who knows whom to
-//! trust, and a [`LinkNetwork`] that tells him whether he may.
+//! trust, and a [`LinkNetwork`] that tells him whether he may; and what was written there need not leave
+//! any more once the caller has given up the connection ([`Abrupt`]).
 //!
 //! Never: assume that a write which returned has arrived, or that it has left before a flush.
 
@@ -91,6 +92,17 @@ impl Distrust {
     }
 }
 
+/// How a connection between sites comes to its end.
+pub trait Abrupt: Send + Sync {
+    /// From now on the connection ends abruptly, with its halves or with the process: what has not left
+    /// this machine by then is dropped, nothing is sent again, and the other side is told by a reset,
+    /// if that reaches it.
+    ///
+    /// # Errors
+    /// If the connection is not there any more.
+    fn end_abruptly(&self) -> io::Result<()>;
+}
+
 /// An established connection.
 pub struct Connection {
     /// Who is on the other side.
@@ -99,6 +111,8 @@ pub struct Connection {
     pub reader: ReadHalf,
     /// Bytes to the other side.
     pub writer: WriteHalf,
+    /// What makes it end abruptly; every connection of a [`LinkNetwork`] has it, and no other one.
+    pub abrupt: Option<Box<dyn Abrupt>>,
 }
 
 /// Listening and connecting.

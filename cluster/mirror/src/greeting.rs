@@ -110,7 +110,7 @@ pub(crate) async fn call(
     joins: Option<(SessionId, u8)>,
 ) -> Result<Greeted, GreetingError> {
     in_time(async {
-        let Connection { peer, reader, mut writer } = connection;
+        let Connection { peer, reader, mut writer, abrupt } = connection;
         let mut reader = Frames::new(reader);
         let trusted = |node| match fulmar_host::planted(Plant::DialAnybody) {
             true => Ok(()),
@@ -136,7 +136,7 @@ pub(crate) async fn call(
                 }
                 let connections = connections.min(link.definition.connections);
                 let dialling = Dialling { place: place.to_owned(), session, connections };
-                let stripe = Stripe { number, peer, node, reader, writer };
+                let stripe = Stripe { number, peer, node, reader, writer, abrupt };
                 Ok(Greeted { link, session, stripe, dialling: Some(dialling) })
             }
             Some(Message::Refused(reason)) => Err(GreetingError::Refused(reason)),
@@ -152,7 +152,7 @@ pub(crate) async fn answer(
     connection: Connection,
 ) -> Result<Greeted, GreetingError> {
     in_time(async {
-        let Connection { peer, reader, mut writer } = connection;
+        let Connection { peer, reader, mut writer, abrupt } = connection;
         let mut reader = Frames::new(reader);
         let hello = match reader.greeting(GREETING_BYTES_MAX, GREETING_TIMEOUT).await? {
             Some(Message::Hello(hello)) => hello,
@@ -187,7 +187,8 @@ pub(crate) async fn answer(
         context.cap(&link.name).owe(GREETING_BYTES);
         let welcome = Message::Welcome { node, session, connections };
         frame::greet(&mut writer, &welcome).await?;
-        let stripe = Stripe { number: hello.stripe, peer, node: hello.node, reader, writer };
+        let (number, node) = (hello.stripe, hello.node);
+        let stripe = Stripe { number, peer, node, reader, writer, abrupt };
         Ok(Greeted { link, session, stripe, dialling: None })
     })
     .await

@@ -24,7 +24,7 @@ use crate::locked;
 use crate::message::{Message, Part, SessionId};
 use crate::outbox::Outbox;
 use crate::source::Source;
-use crate::stripe::{self, Stripe, records_of};
+use crate::stripe::{self, LEAVE_WAIT, Stripe, records_of};
 use crate::target::Target;
 use fulmar_broker::machine::links::{Link, Rule};
 use fulmar_broker::machine::state::State;
@@ -50,9 +50,6 @@ const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Connections that were greeted, and are not among those of the session yet.
 pub(crate) const JOINING_MAX: usize = 8;
-
-/// How long a session that was paused here goes on for the other side to hear of it.
-const LEAVE_WAIT: Duration = Duration::from_millis(300);
 
 /// Copies of a session of which is told that they have stopped, at most.
 const STOPPED_MAX: usize = 1_024;
@@ -388,9 +385,18 @@ async fn dial(parts: &Parts, (to, number): (&Dialling, u8), up: &Up, joins: &mps
 async fn stands(parts: &Parts) -> Ended {
     let seen = parts.context.broker.group().leadership();
     let mut proved = time::now();
+    let changes = parts.context.broker.site().border_changes();
+    let mut changed = Box::pin(changes.clone().notified_owned());
     loop {
-        let change = parts.context.broker.group().wait_leadership_change(seen);
-        if time::timeout(LOOK_EVERY, change).await.is_ok() || !seen.is_me {
+        let deposed = parts.context.broker.group().wait_leadership_change(seen);
+        tokio::select! {
+            biased;
+            _ = deposed => return Ended::Deposed,
+            // Before whoever changed it hears that it is so.
+            () = &mut changed => changed = Box::pin(changes.clone().notified_owned()),
+            () = time::sleep(LOOK_EVERY) => {}
+        }
+        if !seen.is_me {
             return Ended::Deposed;
         }
         if proved.elapsed() >= PROVE_EVERY {

@@ -14,7 +14,7 @@ use crate::message::{Message, Part};
 use crate::outbox::{Group, Job};
 use crate::session::{Ended, Parts, Taking};
 use bytes::Bytes;
-use fulmar_host::net::{PeerIdentity, WriteHalf};
+use fulmar_host::net::{Abrupt, PeerIdentity, WriteHalf};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::link::Priority;
 use fulmar_types::{NodeId, Plant, Probe, TopicId};
@@ -29,6 +29,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 /// How often what the other side has shown is judged again: the time of a certificate runs out.
 const JUDGE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a session that was paused here goes on for the other side to hear of it.
+pub(crate) const LEAVE_WAIT: Duration = Duration::from_millis(300);
 
 /// How long records wait for a lease that is not there, and how often somebody looks.
 const LEASE_WAIT: Duration = Duration::from_secs(2);
@@ -46,18 +49,29 @@ pub(crate) struct Stripe {
     pub(crate) reader: Frames,
     /// What this side says.
     pub(crate) writer: WriteHalf,
+    /// What makes it end abruptly.
+    pub(crate) abrupt: Option<Box<dyn Abrupt>>,
 }
 
 /// Carries what the connection has to carry until it ends. With [`Ended::Lost`] the session may go
 /// on without it.
 pub(crate) async fn run(parts: &Parts, taking: &Taking, stripe: Stripe) -> Ended {
-    let Stripe { number, peer, node, reader, writer } = stripe;
-    tokio::select! {
+    let Stripe { number, peer, node, reader, writer, abrupt } = stripe;
+    // Whatever ends it, and be it the end of this process: what still waits to leave then may be what no
+    // rule lets go any more.
+    let is_abrupt = fulmar_host::planted(Plant::WithheldClosesGently)
+        || abrupt.is_some_and(|abrupt| abrupt.end_abruptly().is_ok());
+    if !is_abrupt {
+        return Ended::Lost;
+    }
+    let why = tokio::select! {
         biased;
         why = judge(parts, &peer, node) => why,
         why = read(parts, taking, number, reader) => why,
         why = say(parts, number, writer) => why,
-    }
+    };
+    // Whoever has heard that this side has paused the link gives the connection up.
+    if why == Ended::Lost && parts.is_paused() { Ended::Redefined } else { why }
 }
 
 /// Waits until what the other side has shown does not count any more.
@@ -118,8 +132,9 @@ async fn leave(parts: &Parts, number: u8, writer: &mut WriteHalf) -> Ended {
             .map_err(|(why, _)| why)?;
         writer.flush().await.map_err(|_| Ended::Lost)
     };
-    // Whether it hears of it or not.
+    // Whether it hears of it or not; what ends abruptly takes back what has not arrived.
     let _ = told.await;
+    time::sleep(LEAVE_WAIT).await;
     Ended::Redefined
 }
 

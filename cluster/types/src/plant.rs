@@ -103,6 +103,8 @@ plants! {
     CompressedGoesRaw = "compressed-goes-raw",
     /// Let headers go, whatever their rule says.
     HeadersGo = "headers-go",
+    /// Let what was written to a connection leave when the session has ended, whatever the rules are then.
+    WithheldClosesGently = "withheld-closes-gently",
     /// A link believes everybody who says that he is the other site.
     TakeAnybody = "take-anybody",
     /// A link believes whoever answers where it dials.

@@ -1,45 +1,14 @@
-//! Listening to what sites say to each other: outside of what would be TLS, every byte that leaves.
+//! Listening to what sites say to each other: outside of what would be TLS, every byte that crosses.
 //!
-//! Invariant: whoever listens changes nothing; without anybody who does, nothing is wrapped.
-
-use fulmar_host::net::WriteHalf;
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::AsyncWrite;
+//! A byte has crossed when it is at the other machine. What waits at its sender has not, and never does if
+//! the sender gives it up; so whoever listens hears what was written long ago when it comes, with the time
+//! at which it left.
+//!
+//! Invariant: whoever listens changes nothing.
 
 /// Somebody who listens.
 pub trait Ear: Send + Sync {
-    /// The next bytes of one side of a connection. `line` is its own for each of them.
-    fn hears(&self, line: u64, bytes: &[u8]);
-}
-
-/// A writing side that somebody listens to.
-pub(super) struct Overheard {
-    pub(super) inner: WriteHalf,
-    pub(super) ear: Arc<dyn Ear>,
-    pub(super) line: u64,
-}
-
-impl AsyncWrite for Overheard {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(count)) = written {
-            self.ear.hears(self.line, &bytes[..count]);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
+    /// The next bytes of one side of a connection, in order, as they reach the other machine, and when
+    /// they left. `line` is its own for each side. He must not use the network from within.
+    fn hears(&self, line: u64, bytes: &[u8], left_ns: u64);
 }

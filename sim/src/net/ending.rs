@@ -6,10 +6,10 @@
 //! Never: leave an end behind whose machine has lost it.
 
 use super::state::{ListenerState, State, Way};
-use super::tcp::{End, EndId, Side, Stage};
+use super::tcp::{End, EndId, Side, Stage, stale};
 use madsim::task::NodeId;
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 impl State {
@@ -42,6 +42,8 @@ impl State {
             if end.stage == Stage::Opening || end.broken.is_some() {
                 // Nobody is told now; whoever still sends is answered with a reset.
                 self.flows.remove(&end_id);
+            } else if end.is_abrupt {
+                self.sever(now_ns, (way, end_id), true);
             } else if unread {
                 self.send_reset(now_ns, way, end_id.other());
             } else {
@@ -49,6 +51,22 @@ impl State {
             }
             self.remove_end(end_id);
         }
+    }
+
+    /// From now on an end is given up together with what it has not sent.
+    pub(super) fn end_abruptly(&mut self, id: EndId) -> io::Result<()> {
+        let end = self.ends.get_mut(&id).ok_or_else(stale)?;
+        end.is_abrupt = true;
+        Ok(())
+    }
+
+    /// An end is given up: what it has not sent, or would have to send again, is gone with it.
+    pub(super) fn sever(&mut self, now_ns: u64, (way, id): (Way, EndId), tell: bool) {
+        self.severed.insert(id);
+        if tell {
+            self.send_reset(now_ns, way, id.other());
+        }
+        self.flows.remove(&id);
     }
 
     /// A machine lost power: everything is gone and nobody is told.
@@ -109,6 +127,7 @@ impl State {
             {
                 end.silent = true;
                 count += 1;
+                self.severed.insert(id);
                 self.break_end(id, ErrorKind::ConnectionAborted);
             }
         }

@@ -55,6 +55,8 @@ const LOSSES_MAX: u32 = 8;
 pub struct Crossing {
     /// How long until it arrives.
     pub delay_ns: u64,
+    /// How long until the transmission leaves that arrives.
+    pub wait_ns: u64,
     /// Whether it was lost at least once on the way, and thus sent again.
     pub resent: bool,
 }
@@ -82,14 +84,14 @@ impl Link {
 
     /// The way of one segment.
     pub fn cross(&self, prng: &mut Prng) -> Crossing {
-        let mut delay_ns = self.transit_ns(prng);
-        let mut losses = 0;
+        let transit_ns = self.transit_ns(prng);
+        let (mut wait_ns, mut losses) = (0u64, 0);
         while losses < LOSSES_MAX && prng.chance(self.loss_ppm) {
             let pause_ns = self.retransmit.draw_ns(prng).saturating_mul(1 << losses);
-            delay_ns = delay_ns.saturating_add(pause_ns.min(RETRANSMIT_MAX_NS));
+            wait_ns = wait_ns.saturating_add(pause_ns.min(RETRANSMIT_MAX_NS));
             losses += 1;
         }
-        Crossing { delay_ns, resent: losses > 0 }
+        Crossing { delay_ns: transit_ns.saturating_add(wait_ns), wait_ns, resent: losses > 0 }
     }
 
     /// When a segment that was first lost at `lost_ns` is sent again after `healed_ns`. The sender

@@ -17,6 +17,7 @@
 //! | a machine loses power | nothing, until it is up again and answers with a reset |
 //! | a link is cut | nothing; `connect` hangs; bytes wait |
 //! | a machine forgets a connection | nothing, until it sends and is answered with a reset |
+//! | a process gives up a connection that ends abruptly, or dies | a reset; what had not left, or was lost, never comes |
 //!
 //! Invariants: every handle belongs to one life of one machine, and is dead after it. All random
 //! numbers come from one stream of the network's own. `reset_node` uses only what is in here:

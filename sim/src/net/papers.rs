@@ -3,11 +3,13 @@
 //! Invariant: papers belong to a machine and are shown by whoever speaks from its address, so nobody can
 //! show those of another one; whether they are good is found out by who judges them, and not before.
 
-use super::ear::Overheard;
+use super::socket::{SimAbrupt, SimListener, connection};
+use super::tcp::EndId;
 use super::{Shared, SimNetwork};
 use fulmar_host::BoxFuture;
 use fulmar_host::net::{Connection, Distrust, LinkNetwork, Listener, Network, PeerIdentity};
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,41 +43,43 @@ impl fmt::Display for Papers {
 /// The network between sites, for one life of one machine.
 pub struct SimLinks(pub Arc<SimNetwork>);
 
-impl Shared {
-    /// The other side of a connection with what it shows, and somebody who listens, if there is one.
-    fn shown(&self, mut connection: Connection) -> Connection {
-        let ear = self.with(|state, _| {
-            state.overheard += 1;
-            state.ear.clone().map(|ear| (ear, state.overheard))
-        });
-        if let Some((ear, line)) = ear {
-            connection.writer = Box::new(Overheard { inner: connection.writer, ear, line });
+/// A connection with what the other side shows, to which somebody listens if there is one.
+fn shown(shared: &Arc<Shared>, id: EndId, address: SocketAddr) -> Connection {
+    let papers = shared.with(|state, _| {
+        let line = state.overheard.len() as u64;
+        if state.ear.is_some() {
+            state.overheard.insert(id, line);
         }
-        let address = connection.peer.address;
-        let papers = self.with(|state, _| {
-            let machine = state.owners.get(&address.ip())?;
-            state.papers.get(machine).cloned()
-        });
-        let Some(papers) = papers else { return connection };
-        let flaw = papers.flaw.map_or("", Distrust::name).as_bytes().to_vec();
-        let names = Some(vec![papers.name]);
-        let shown = vec![papers.authority, flaw];
-        let peer = PeerIdentity { names, shown, ..PeerIdentity::unproved(address) };
-        Connection { peer, ..connection }
-    }
+        let machine = state.owners.get(&address.ip())?;
+        state.papers.get(machine).cloned()
+    });
+    let abrupt = SimAbrupt { shared: Arc::clone(shared), id };
+    let connection = Connection {
+        abrupt: Some(Box::new(abrupt)),
+        ..connection(shared, id, address)
+    };
+    let Some(papers) = papers else { return connection };
+    let flaw = papers.flaw.map_or("", Distrust::name).as_bytes().to_vec();
+    let names = Some(vec![papers.name]);
+    let shown = vec![papers.authority, flaw];
+    let peer = PeerIdentity { names, shown, ..PeerIdentity::unproved(address) };
+    Connection { peer, ..connection }
 }
 
 impl Network for SimLinks {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let inner = self.0.listen(address).await?;
+            let inner = self.0.listen_now(address)?;
             let shared = Arc::clone(&self.0.shared);
             Ok(Box::new(LinkListener { inner, shared }) as Box<dyn Listener>)
         })
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(async move { Ok(self.0.shared.shown(self.0.connect(address).await?)) })
+        Box::pin(async move {
+            let id = self.0.establish(address).await?;
+            Ok(shown(&self.0.shared, id, address))
+        })
     }
 }
 
@@ -95,13 +99,16 @@ impl LinkNetwork for SimLinks {
 }
 
 struct LinkListener {
-    inner: Box<dyn Listener>,
+    inner: SimListener,
     shared: Arc<Shared>,
 }
 
 impl Listener for LinkListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(async move { Ok(self.shared.shown(self.inner.accept().await?)) })
+        Box::pin(async move {
+            let (id, address) = poll_fn(|cx| self.inner.poll_accept(cx)).await?;
+            Ok(shown(&self.shared, id, address))
+        })
     }
 
     fn local_address(&self) -> SocketAddr {

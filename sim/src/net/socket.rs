@@ -6,7 +6,7 @@ use super::Shared;
 use super::state::ListenerState;
 use super::tcp::{EndId, stale};
 use fulmar_host::BoxFuture;
-use fulmar_host::net::{Connection, Listener, Network, PeerIdentity};
+use fulmar_host::net::{Abrupt, Connection, Listener, Network, PeerIdentity};
 use madsim::task::NodeId;
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
@@ -25,7 +25,7 @@ pub struct SimNetwork {
 }
 
 impl SimNetwork {
-    fn listen_now(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+    pub(super) fn listen_now(&self, address: SocketAddr) -> io::Result<SimListener> {
         let address = self.shared.with(|state, _| {
             if state.machine(self.machine).epoch != self.epoch {
                 return Err(stale());
@@ -53,34 +53,40 @@ impl SimNetwork {
             state.listeners.insert((self.machine, address), listener);
             Ok(address)
         })?;
-        Ok(Box::new(SimListener {
+        Ok(SimListener {
             shared: Arc::clone(&self.shared),
             machine: self.machine,
             epoch: self.epoch,
             address,
-        }))
+        })
+    }
+
+    /// A new connection to an address.
+    pub(super) async fn establish(&self, address: SocketAddr) -> io::Result<EndId> {
+        let begun = self.shared.with(|state, now_ns| {
+            if state.machine(self.machine).epoch != self.epoch {
+                return Err(stale());
+            }
+            state.connect(now_ns, self.machine, address)
+        })?;
+        let Some(id) = begun else {
+            return pending().await;
+        };
+        let opening = Opening { shared: &self.shared, id: Some(id) };
+        poll_fn(|cx| self.shared.with(|state, _| state.poll_connect(id, cx))).await?;
+        Ok(opening.established())
     }
 }
 
 impl Network for SimNetwork {
     fn listen(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move { self.listen_now(address) })
+        Box::pin(async move { Ok(Box::new(self.listen_now(address)?) as Box<dyn Listener>) })
     }
 
     fn connect(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Connection>> {
         Box::pin(async move {
-            let begun = self.shared.with(|state, now_ns| {
-                if state.machine(self.machine).epoch != self.epoch {
-                    return Err(stale());
-                }
-                state.connect(now_ns, self.machine, address)
-            })?;
-            let Some(id) = begun else {
-                return pending().await;
-            };
-            let opening = Opening { shared: &self.shared, id: Some(id) };
-            poll_fn(|cx| self.shared.with(|state, _| state.poll_connect(id, cx))).await?;
-            Ok(connection(&self.shared, opening.established(), address))
+            let id = self.establish(address).await?;
+            Ok(connection(&self.shared, id, address))
         })
     }
 }
@@ -105,15 +111,29 @@ impl Drop for Opening<'_> {
     }
 }
 
-fn connection(shared: &Arc<Shared>, id: EndId, address: SocketAddr) -> Connection {
+pub(super) fn connection(shared: &Arc<Shared>, id: EndId, address: SocketAddr) -> Connection {
     Connection {
         peer: PeerIdentity::unproved(address),
         reader: Box::new(SimReader { shared: Arc::clone(shared), id }),
         writer: Box::new(SimWriter { shared: Arc::clone(shared), id }),
+        abrupt: None,
     }
 }
 
-struct SimListener {
+/// What makes a connection end abruptly.
+pub(super) struct SimAbrupt {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: EndId,
+}
+
+impl Abrupt for SimAbrupt {
+    fn end_abruptly(&self) -> io::Result<()> {
+        self.shared.with(|state, _| state.end_abruptly(self.id))
+    }
+}
+
+/// A listening socket of a machine.
+pub(super) struct SimListener {
     shared: Arc<Shared>,
     machine: NodeId,
     epoch: u64,
@@ -121,8 +141,9 @@ struct SimListener {
 }
 
 impl SimListener {
-    fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<Connection>> {
-        let accepted = self.shared.with(|state, _| {
+    /// The next connection that waits, and who called.
+    pub(super) fn poll_accept(&self, cx: &Context<'_>) -> Poll<io::Result<(EndId, SocketAddr)>> {
+        self.shared.with(|state, _| {
             if state.machine(self.machine).epoch != self.epoch {
                 return Poll::Ready(Err(stale()));
             }
@@ -137,14 +158,16 @@ impl SimListener {
             }
             listener.waker = Some(cx.waker().clone());
             Poll::Pending
-        });
-        accepted.map_ok(|(id, address)| connection(&self.shared, id, address))
+        })
     }
 }
 
 impl Listener for SimListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Connection>> {
-        Box::pin(poll_fn(|cx| self.poll_accept(cx)))
+        Box::pin(async {
+            let (id, address) = poll_fn(|cx| self.poll_accept(cx)).await?;
+            Ok(connection(&self.shared, id, address))
+        })
     }
 
     fn local_address(&self) -> SocketAddr {

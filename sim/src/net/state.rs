@@ -15,7 +15,8 @@
 //! has it still, notices in time.
 //!
 //! Invariants: a segment is in the queue or parked, never both, and leaves only by arriving or
-//! because its sender lost power before it could send it again, or, if it is a packet, by being lost.
+//! because its sender lost power, or gave the connection up, before it could send it again, or, if it is
+//! a packet, by being lost.
 
 use super::ear::Ear;
 use super::flow::{Flow, HEADER_BYTES};
@@ -103,6 +104,8 @@ pub struct Segment {
     pub packet: bool,
     /// Which transmission it is, for what the other end acknowledges.
     pub transmission: u64,
+    /// When it left its machine.
+    pub left_ns: u64,
 }
 
 /// What happens at a time.
@@ -160,8 +163,8 @@ pub struct State {
     pub(super) papers: BTreeMap<NodeId, Papers>,
     /// Who listens to what sites say to each other.
     pub(super) ear: Option<Arc<dyn Ear>>,
-    /// Sides of connections that are listened to, so far.
-    pub(super) overheard: u64,
+    /// The ends that are listened to, each with a number.
+    pub(super) overheard: BTreeMap<EndId, u64>,
     pub(super) listeners: BTreeMap<(NodeId, SocketAddr), ListenerState>,
     pub(super) ends: BTreeMap<EndId, End>,
     /// What crosses lines, by the end that sends; it may outlive its end.
@@ -172,6 +175,8 @@ pub struct State {
     last_packet_ns: BTreeMap<Way, u64>,
     /// Ends that their machine has forgotten without telling anybody.
     pub(super) forgotten: BTreeSet<EndId>,
+    /// Ends that are gone and send nothing again, whatever was lost.
+    pub(super) severed: BTreeSet<EndId>,
     queue: BinaryHeap<Reverse<Queued>>,
     parked: BTreeMap<Way, Vec<Parked>>,
     next_tie: u64,
@@ -202,7 +207,7 @@ impl State {
             owners: BTreeMap::new(),
             papers: BTreeMap::new(),
             ear: None,
-            overheard: 0,
+            overheard: BTreeMap::new(),
             listeners: BTreeMap::new(),
             ends: BTreeMap::new(),
             flows: BTreeMap::new(),
@@ -210,6 +215,7 @@ impl State {
             meters: BTreeMap::new(),
             last_packet_ns: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            severed: BTreeSet::new(),
             queue: BinaryHeap::new(),
             parked: BTreeMap::new(),
             next_tie: 0,
@@ -289,8 +295,17 @@ impl State {
         let power_epoch = self.machine(way.0).power_epoch;
         self.counts.resent += u64::from(crossing.resent);
         let resent = crossing.resent;
-        let (packet, transmission) = (false, 0);
-        let segment = Segment { way, to, seq, body, resent, power_epoch, packet, transmission };
+        let segment = Segment {
+            way,
+            to,
+            seq,
+            body,
+            resent,
+            power_epoch,
+            packet: false,
+            transmission: 0,
+            left_ns: now_ns.saturating_add(crossing.wait_ns),
+        };
         self.tell(now_ns, at_ns, &segment);
         self.enqueue(at_ns, Due::Segment(segment));
     }
@@ -338,8 +353,17 @@ impl State {
         self.counts.dropped += u64::from(left_ns.is_none());
         let left_ns = left_ns.filter(|_| !self.prng.chance(link.loss_ppm));
         let power_epoch = self.machine(way.0).power_epoch;
-        let (resent, packet) = (false, true);
-        let segment = Segment { way, to, seq, body, resent, power_epoch, packet, transmission };
+        let segment = Segment {
+            way,
+            to,
+            seq,
+            body,
+            resent: false,
+            power_epoch,
+            packet: true,
+            transmission,
+            left_ns: now_ns,
+        };
         let Some(left_ns) = left_ns else {
             self.tell(now_ns, u64::MAX, &segment);
             return;
@@ -394,13 +418,16 @@ impl State {
 
     /// A segment reaches the end of its link, if it gets through.
     fn reach(&mut self, now_ns: u64, segment: Segment) {
-        // What a machine had to send again when it lost power, it never sends.
-        if segment.resent && self.machine(segment.way.0).power_epoch != segment.power_epoch {
+        // What a machine had to send again when it lost power, or when its process gave the connection
+        // up, it never sends.
+        let has_power = self.machine(segment.way.0).power_epoch == segment.power_epoch;
+        let is_kept = has_power && !self.severed.contains(&segment.to.other());
+        if segment.resent && !is_kept {
             return;
         }
         if self.is_cut(segment.way) || !self.machine(segment.way.1).powered {
             // A reset is not sent again; whoever still sends is answered with another one.
-            if !matches!(segment.body, Body::Reset) && !segment.packet {
+            if !matches!(segment.body, Body::Reset) && !segment.packet && is_kept {
                 let parked = self.parked.entry(segment.way).or_default();
                 let segment = Segment { resent: true, ..segment };
                 parked.push(Parked { lost_ns: now_ns, segment });
@@ -419,7 +446,8 @@ impl State {
         // One timer per connection and direction: what was lost behind the first goes with it.
         let mut resend_at: BTreeMap<EndId, u64> = BTreeMap::new();
         for Parked { lost_ns, segment } in self.parked.remove(&way).unwrap_or_default() {
-            if self.machine(way.0).power_epoch != segment.power_epoch {
+            let is_severed = self.severed.contains(&segment.to.other());
+            if self.machine(way.0).power_epoch != segment.power_epoch || is_severed {
                 continue;
             }
             let prng = &mut self.prng;
@@ -428,6 +456,7 @@ impl State {
                 .or_insert_with(|| link.resend_at_ns(prng, lost_ns, now_ns));
             let at_ns = sent_ns.saturating_add(link.transit_ns(&mut self.prng));
             self.counts.resent += 1;
+            let segment = Segment { left_ns: sent_ns, ..segment };
             self.tell(now_ns, at_ns, &segment);
             self.enqueue(at_ns, Due::Segment(segment));
         }

@@ -127,7 +127,7 @@ pub struct End {
     pub(super) inbox: VecDeque<Bytes>,
     finished: bool,
     pub(super) next_in: u64,
-    pub(super) early: BTreeMap<u64, Body>,
+    pub(super) early: BTreeMap<u64, (Body, u64)>,
     pub(super) read_bytes: u64,
     announced_bytes: u64,
     /// Whether packets come in, which are to be acknowledged.
@@ -141,6 +141,8 @@ pub struct End {
     pub(super) broken: Option<ErrorKind>,
     /// Broken without telling the other end.
     pub(super) silent: bool,
+    /// What has not left when it ends is dropped.
+    pub(super) is_abrupt: bool,
     reader_open: bool,
     writer_open: bool,
     reader: Option<Waker>,
@@ -167,6 +169,7 @@ impl End {
             finish_sent: false,
             broken: None,
             silent: false,
+            is_abrupt: false,
             reader_open: true,
             writer_open: true,
             reader: None,
@@ -280,7 +283,7 @@ impl State {
 
     /// A segment reaches a machine that has power.
     pub(super) fn arrive(&mut self, now_ns: u64, segment: Segment) {
-        let Segment { way, to, seq, body, packet, transmission, .. } = segment;
+        let Segment { way, to, seq, body, packet, transmission, left_ns, .. } = segment;
         let transmission = packet.then_some(transmission);
         match body {
             Body::Open { to: address, from } => {
@@ -314,7 +317,8 @@ impl State {
                 );
             }
             body => {
-                self.arrive_numbered(now_ns, ((way.1, way.0), to), (seq, body), transmission);
+                let numbered = (seq, (body, left_ns));
+                self.arrive_numbered(now_ns, ((way.1, way.0), to), numbered, transmission);
             }
         }
     }
@@ -356,7 +360,7 @@ impl State {
         &mut self,
         now_ns: u64,
         (back, id): (Way, EndId),
-        (seq, body): (u64, Body),
+        (seq, (body, left_ns)): (u64, (Body, u64)),
         transmission: Option<u64>,
     ) {
         let Some(end) = self.ends.get_mut(&id) else {
@@ -376,14 +380,19 @@ impl State {
         }
         // A packet may come twice.
         if seq >= end.next_in {
-            end.early.insert(seq, body);
+            end.early.insert(seq, (body, left_ns));
         }
         end.in_packets |= transmission.is_some();
-        while let Some(body) = self.ends.get_mut(&id).and_then(|end| {
+        while let Some((body, left_ns)) = self.ends.get_mut(&id).and_then(|end| {
             let body = end.early.remove(&end.next_in)?;
             end.next_in += 1;
             Some(body)
         }) {
+            if let Some(line) = self.overheard.get(&id.other())
+                && let Some(ear) = self.ear.as_ref()
+            {
+                ear.hears(*line, body.bytes(), left_ns);
+            }
             self.accept_in_order(now_ns, id, body);
         }
         if let Some(transmission) = transmission {
@@ -546,7 +555,8 @@ impl State {
 
     /// A handle of an end was dropped.
     pub(super) fn close_half(&mut self, now_ns: u64, id: EndId, is_writer: bool) {
-        if is_writer {
+        let is_abrupt = self.ends.get(&id).is_some_and(|end| end.is_abrupt);
+        if is_writer && !is_abrupt {
             self.finish(now_ns, id);
         }
         let Some(end) = self.ends.get_mut(&id) else {
@@ -560,11 +570,16 @@ impl State {
         if end.reader_open || end.writer_open {
             return;
         }
-        let (way, unread) = (end.way, !end.inbox.is_empty() && end.broken.is_none());
+        let is_up = end.broken.is_none();
+        let (way, unread) = (end.way, !end.inbox.is_empty() && is_up);
         if end.silent {
             self.forgotten.insert(id);
         }
         self.remove_end(id);
+        if is_abrupt {
+            self.sever(now_ns, (way, id), is_up);
+            return;
+        }
         self.flows.retain(|of, flow| *of != id || !flow.is_done());
         if unread {
             // RFC 2525, section 2.17: whoever sent it learns that it was not read.

@@ -1,6 +1,6 @@
 //! What the network does to connections, seen from both of their ends.
 
-use super::Link;
+use super::{Line, Link};
 use crate::spread::Spread;
 use crate::testing::{World, at, simulate};
 use fulmar_host::net::{Connection, Listener};
@@ -92,6 +92,53 @@ fn the_network_conforms_under_loss() {
         conformance::network(&server, &client, at(2, 0)).await;
         assert!(world.machines.network().counts().resent > 100);
     });
+}
+
+#[test]
+fn the_network_between_sites_conforms() {
+    simulate(1, |world| async move {
+        let (one, other) = (world.machine(1), world.machine(2));
+        let (client, server) = (world.machines.boot(one), world.machines.boot(other));
+        let (written, came) = conformance::links(&server, &client, at(2, 0)).await;
+        assert!(came <= written, "{came} of {written}");
+        conformance::links(&server, &server, at(2, 0)).await;
+    });
+}
+
+#[test]
+fn what_had_not_left_when_a_connection_ended_abruptly_never_comes() {
+    for is_line in [false, true] {
+        simulate(1, move |world| async move {
+            let (one, other) = (world.machine(1), world.machine(2));
+            let (client, server) = (world.machines.boot(one), world.machines.boot(other));
+            if is_line {
+                let line = Line { bits_per_s: 1_000_000, queue_ns: 100_000_000 };
+                let link = Link { trunk: Some(1), line: Some(line), ..Link::default() };
+                world.machines.network().set_link(one, other, link);
+            }
+            for is_abrupt in [false, true] {
+                let mut listener = server.links.listen(at(2, 0)).await.unwrap();
+                let to = listener.local_address();
+                let mut near = client.links.connect(to).await.unwrap();
+                let mut far = listener.accept().await.unwrap();
+                write(&mut near, b"before").await.unwrap();
+                assert_eq!(read(&mut far, 1_000 * MS).await.unwrap(), b"before");
+                world.machines.network().cut(one, other);
+                write(&mut near, b"meanwhile").await.unwrap();
+                sleep(10 * MS).await;
+                if is_abrupt {
+                    near.abrupt.as_ref().unwrap().end_abruptly().unwrap();
+                }
+                drop(near);
+                world.machines.network().heal(one, other);
+                let came = read(&mut far, 5_000 * MS).await;
+                // A reset that is lost is not sent again.
+                let expected =
+                    if is_abrupt { Err(ErrorKind::TimedOut) } else { Ok(b"meanwhile".to_vec()) };
+                assert_eq!(came, expected);
+            }
+        });
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@
 //! The layouts are taken from docs/design/mirror.md and not from the code that writes them: whoever
 //! listens at the line has nothing else.
 //!
-//! Invariant: a token that lies across two writes is found as well.
+//! Invariants: a token that lies across two writes is found as well; of one that might cross for a while,
+//! it is known when it left last.
 
 use crate::net::Ear;
 use bytes::Bytes;
@@ -23,6 +24,9 @@ pub(super) const CANARY: &str = "CANARY-";
 
 /// How one begins that may.
 pub(super) const MARKER: &str = "MARKER-";
+
+/// How one begins that may until the rule withholds it.
+pub(super) const LAPSING: &str = "LAPSES-";
 
 /// Digits of a token behind that.
 pub(super) const TOKEN_DIGITS: usize = 12;
@@ -51,7 +55,11 @@ struct Heard {
     /// Canaries, with where they were found.
     canaries: BTreeMap<String, &'static str>,
     markers: BTreeSet<String>,
+    /// When each of them left last.
+    lapsing: BTreeMap<String, u64>,
     lines: BTreeMap<u64, Line>,
+    /// When the bytes left that are looked at.
+    now_ns: u64,
 }
 
 /// One side of one connection.
@@ -80,6 +88,11 @@ impl Eavesdropper {
         self.locked().canaries.first_key_value().map(|(token, place)| (token.clone(), *place))
     }
 
+    /// When a token that might cross for a while left last, if it did.
+    pub(super) fn left_ns(&self, lapsing: &str) -> Option<u64> {
+        self.locked().lapsing.get(lapsing).copied()
+    }
+
     /// How many tokens crossed that may.
     pub(super) fn markers(&self) -> usize {
         self.locked().markers.len()
@@ -87,8 +100,9 @@ impl Eavesdropper {
 }
 
 impl Ear for Eavesdropper {
-    fn hears(&self, line: u64, bytes: &[u8]) {
+    fn hears(&self, line: u64, bytes: &[u8], left_ns: u64) {
         let mut heard = self.locked();
+        heard.now_ns = left_ns;
         let mut at = heard.lines.remove(&line).unwrap_or_default();
         at.tail.extend_from_slice(bytes);
         heard.look(&at.tail, "as it is");
@@ -166,6 +180,10 @@ impl Heard {
             self.canaries.entry(token).or_insert(place);
         }
         self.markers.extend(tokens(bytes, MARKER));
+        for token in tokens(bytes, LAPSING) {
+            let left_ns = self.lapsing.entry(token).or_default();
+            *left_ns = self.now_ns.max(*left_ns);
+        }
     }
 }
 
@@ -200,7 +218,7 @@ mod tests {
         for codec in [Compression::None, Compression::Gzip, Compression::Zstd] {
             for packed in [false, true] {
                 let mut batch = BatchBuilder::new().compressed(codec);
-                let value = b"CANARY-0123456789ab MARKER-ba9876543210";
+                let value = b"CANARY-0123456789ab MARKER-ba9876543210 LAPSES-000000000000";
                 batch.push(1, None, Some(value), &[]).expect("it fits");
                 let batch = batch.build().expect("it has a record");
                 let message = [&[6; 1][..], &[0; BATCH_PLACE_BYTES], &batch].concat();
@@ -221,10 +239,11 @@ mod tests {
                 for (frames, step) in wholes.into_iter().chain(in_parts) {
                     let line = [framed(b"\x01hello"), frames].concat();
                     let ear = Eavesdropper::default();
-                    line.chunks(step).for_each(|bytes| ear.hears(3, bytes));
+                    line.chunks(step).for_each(|bytes| ear.hears(3, bytes, 7));
                     let (token, _) = ear.canary().expect("it crossed");
                     assert_eq!(token, "CANARY-0123456789ab");
                     assert_eq!(ear.markers(), 1, "{codec:?} {packed} {step}");
+                    assert_eq!(ear.left_ns("LAPSES-000000000000"), Some(7));
                 }
             }
         }

@@ -2,22 +2,23 @@
 //!
 //! ```text
 //! produced   {"n":7,"open":MARKER,"secret":CANARY,"person":{"name":CANARY,"town":MARKER},
-//!             "ids":[CANARY,...],"note":"ok CANARY","late":MARKER or CANARY}   key, headers: CANARY, MARKER
+//!             "ids":[CANARY,...],"note":"ok CANARY","late":LAPSES or CANARY}   key, headers: CANARY, MARKER
 //!            or something that is no JSON, with a CANARY
 //! copied     {"n":7,"open":MARKER,"person":{"name":"***","town":MARKER},"ids":[hash,...],"note":"ok"}
 //! ```
 //!
 //! The batches are compressed with any codec or none. At some time the rule also withholds `late`; from
-//! the moment on at which that was acknowledged, `late` has a canary in what is produced.
+//! the moment on at which that was acknowledged, `late` has a canary in what is produced, and what stands
+//! there in older records, whatever was read, written or lost of them before, leaves no more.
 //!
 //! Invariants checked here: no canary crosses between the sites, in no byte and whatever is compressed in
-//! it (`canaries_stay`); the copy has every acknowledged record that may go, in the form of the rule, and
-//! no other (`secrets_withheld`); enough canaries were at stake, and markers did cross
+//! it, nor anything of a field that leaves after it was known to be withheld (`canaries_stay`); the copy
+//! has every acknowledged record that may go, in the form of the rule, and no other (`secrets_withheld`); enough canaries were at stake, and markers did cross
 //! (`canaries_counted`); the copy comes to the end of its origin (`secrets_converge`).
 //!
 //! With `piped` a pipeline reads the topic as well: see `piped.rs`.
 
-use super::eavesdrop::{CANARY, Eavesdropper, MARKER, TOKEN_DIGITS};
+use super::eavesdrop::{CANARY, Eavesdropper, LAPSING, MARKER, TOKEN_DIGITS};
 use super::foreign::request;
 use super::mirroring::region;
 use super::piped::Piped;
@@ -88,8 +89,10 @@ struct Tally {
     fates: BTreeMap<Offset, Fate>,
     /// Canaries in them.
     canaries: u64,
-    /// The rule withholds `late`.
-    is_stricter: bool,
+    /// The rule withholds `late`, and since when that is known.
+    stricter_ns: Option<u64>,
+    /// What `late` was before, in whatever was sent to the site.
+    lapsed: BTreeSet<String>,
 }
 
 /// One workload of secrets.
@@ -176,8 +179,11 @@ impl Secrecy {
             if verdict.is_none() && keeping.secrets.piped {
                 verdict = keeping.compare_piped(workloads, deadline_ns).await;
             }
-            if let Some(verdict) = self.crossed().or(verdict) {
+            if let Some(verdict) = self.crossed().or_else(|| keeping.crossed_late(&self.ear)) {
                 return Some(verdict);
+            }
+            if verdict.is_some() {
+                return verdict;
             }
             let (canaries, markers) = (keeping.locked().canaries, self.ear.markers());
             if canaries < CANARIES_MIN || markers == 0 {
@@ -196,6 +202,19 @@ impl Keeping {
 
     fn piped(&self) -> Piped<'_> {
         Piped { topic: self.secrets.topic.as_str(), to: &self.secrets.to }
+    }
+
+    /// What left after everybody knew that it must not.
+    fn crossed_late(&self, ear: &Eavesdropper) -> Option<Verdict> {
+        let tally = self.locked();
+        let stricter_ns = tally.stricter_ns?;
+        let late = |token: &String| {
+            let late_ns = ear.left_ns(token)?.checked_sub(stricter_ns)?;
+            Some((late_ns / 1_000_000, token.clone()))
+        };
+        let (late_ms, token) = tally.lapsed.iter().filter_map(late).max()?;
+        let text = format!("{token} left {late_ms} ms after its field was withheld");
+        Some(Verdict::Safety { check: "canaries_stay".to_owned(), text })
     }
 
     async fn set_rule(&self, cluster: &Cluster, fields: &str) -> bool {
@@ -217,10 +236,11 @@ impl Keeping {
         while !stopped() {
             madsim::time::sleep(interval).await;
             let is_due = begun.elapsed() >= self.secrets.stricter_after.0;
-            if is_due && !self.locked().is_stricter {
+            if is_due && self.locked().stricter_ns.is_none() {
                 let fields = format!("{FIELDS},late=drop");
-                let is_set = self.set_rule(&cluster, &fields).await;
-                self.locked().is_stricter = is_set;
+                if self.set_rule(&cluster, &fields).await {
+                    self.locked().stricter_ns = Some(now_ns());
+                }
             }
             let at_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX - OLD_MS);
             self.produce(&cluster, &mut prng, (&mut n, OLD_MS + at_ms)).await;
@@ -233,7 +253,11 @@ impl Keeping {
         let (mut fates, mut canaries) = (Vec::new(), 0);
         for _ in 0..self.secrets.batch_records.get() {
             *n += 1;
-            let record = record(prng, *n, self.locked().is_stricter);
+            let is_stricter = self.locked().stricter_ns.is_some();
+            let record = record(prng, *n, is_stricter);
+            if !is_stricter {
+                self.locked().lapsed.insert(record.late.clone());
+            }
             let headers: [(&[u8], Option<&[u8]>); 2] = [
                 (b"trace", Some(record.trace.as_bytes())),
                 (b"user", Some(record.user.as_bytes())),
@@ -362,7 +386,13 @@ struct Made {
     trace: String,
     user: String,
     value: String,
+    late: String,
     fate: Fate,
+}
+
+fn now_ns() -> u64 {
+    let elapsed = madsim::time::TimeHandle::current().elapsed();
+    u64::try_from(elapsed.as_nanos()).expect("a run of less than 500 years")
 }
 
 fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
@@ -373,7 +403,7 @@ fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
     let (key, trace, user) = (token(CANARY), token(MARKER), token(CANARY));
     let (secret, name, note) = (token(CANARY), token(CANARY), token(CANARY));
     let (open, town) = (token(MARKER), token(MARKER));
-    let late = token(if is_stricter { CANARY } else { MARKER });
+    let late = token(if is_stricter { CANARY } else { LAPSING });
     let all_ids = [token(CANARY), token(CANARY), token(CANARY)];
     let ids = prng.below(4) as usize;
     let listed: Vec<String> = all_ids[..ids].iter().map(|id| format!("\"{id}\"")).collect();
@@ -391,5 +421,5 @@ fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
         2 => (format!("\"{secret}\""), Fate::Withheld),
         _ => (json, Fate::Goes { n, open, town, ids }),
     };
-    Made { key, trace, user, value, fate }
+    Made { key, trace, user, value, late, fate }
 }

@@ -66,7 +66,7 @@ impl State {
     }
 
     /// The last changes of links and rules, oldest first.
-    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+    pub fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
         self.changes.iter()
     }
 

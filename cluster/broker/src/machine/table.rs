@@ -84,7 +84,7 @@ impl<E: Element> Table<E> {
     }
 
     /// All elements, by key.
-    pub fn iter(&self) -> impl Iterator<Item = &E> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &E> {
         self.slots.values().map(|slot| &slot.element)
     }
 

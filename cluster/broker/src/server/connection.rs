@@ -108,7 +108,7 @@ impl Vitals {
 
 /// Serves a connection until one of its sides ends it.
 pub(super) async fn serve(broker: &Arc<Broker>, connection: Connection) {
-    let Connection { peer, reader, writer } = connection;
+    let Connection { peer, reader, writer, .. } = connection;
     let principal = Principal::of(&peer, |name| broker.settings.is_node_name(name));
     let pulse =
         Pulse { moved: time::now(), arriving_until: None, sending_until: None, in_flight: 0 };

@@ -29,7 +29,7 @@ struct PipeListener {
 fn half(pipe: tokio::io::DuplexStream, address: SocketAddr) -> Connection {
     let (reader, writer) = tokio::io::split(pipe);
     let peer = PeerIdentity::unproved(address);
-    Connection { peer, reader: Box::new(reader), writer: Box::new(writer) }
+    Connection { peer, reader: Box::new(reader), writer: Box::new(writer), abrupt: None }
 }
 
 impl Network for Pipes {

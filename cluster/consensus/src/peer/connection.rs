@@ -216,7 +216,7 @@ pub async fn dial(
     let address = *context.addresses.get(&to).ok_or(DialError::Unknown(to))?;
     let mut answered = None;
     let attempt = async {
-        let Connection { peer, reader, writer } = context.host.peers.connect(address).await?;
+        let Connection { peer, reader, writer, .. } = context.host.peers.connect(address).await?;
         if !proves(peer.names.as_deref(), &context.site_name, to) {
             return Err(DialError::Refused(Refusal::OtherCertificate));
         }
@@ -413,7 +413,7 @@ pub async fn welcome(
     context: &Arc<PeerContext>,
     connection: Connection,
 ) -> Result<(PeerConnection, Hello), DialError> {
-    let Connection { peer, reader, writer } = connection;
+    let Connection { peer, reader, writer, .. } = connection;
     let mut connection = PeerConnection { reader: FrameReader::of_stranger(reader), writer };
     let greeting = async {
         let frame = connection.receive().await?;

@@ -7,9 +7,11 @@
 //! Every function panics with a sentence that says which promise was broken.
 
 mod disk;
+mod links;
 mod network;
 
 pub use disk::disk;
+pub use links::links;
 pub use network::network;
 
 use std::fmt::Display;

@@ -72,6 +72,7 @@ fn connection(stream: TcpStream, address: SocketAddr) -> Connection {
         peer: PeerIdentity::unproved(address),
         reader: Box::new(reader),
         writer: Box::new(writer),
+        abrupt: None,
     }
 }
 

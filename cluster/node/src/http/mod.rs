@@ -163,7 +163,7 @@ async fn accept(mut listener: Box<dyn Listener>, answers: Answers) {
 }
 
 async fn serve(connection: Connection, answers: &Answers) {
-    let Connection { peer: PeerIdentity { address, .. }, mut reader, mut writer } = connection;
+    let Connection { peer: PeerIdentity { address, .. }, mut reader, mut writer, .. } = connection;
     let asked = time::timeout(REQUEST_TIMEOUT, read(&mut reader)).await;
     let (answer, head_only) = match asked {
         Ok(Ok(Some(Ok(Request { path, head_only })))) => {

@@ -1,17 +1,20 @@
 //! The two halves of a connection.
 //!
-//! Invariant: dropping the sending half sends what was written, says goodbye and closes the
+//! Invariants: dropping the sending half sends what was written, says goodbye and closes the
 //! direction, as dropping that of a plain connection does. If the other side does not read, that is
-//! given up after a while.
+//! given up after a while. Of a connection that ends abruptly nothing more is sent, neither what waits
+//! here nor what waits in the kernel, which sees to it also if the process dies.
 
 use super::network::tell;
+use crate::net::Abrupt;
 use crate::time::{self, Duration};
 use crate::{Observer, task};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -25,6 +28,7 @@ struct Shared {
     stream: Mutex<TlsStream<TcpStream>>,
     address: SocketAddr,
     observer: Arc<dyn Observer>,
+    is_abrupt: AtomicBool,
 }
 
 impl Shared {
@@ -50,9 +54,23 @@ pub(super) fn split(
     stream: TlsStream<TcpStream>,
     address: SocketAddr,
     observer: Arc<dyn Observer>,
-) -> (Reader, Writer) {
-    let shared = Arc::new(Shared { stream: Mutex::new(stream), address, observer });
-    (Reader(shared.clone()), Writer { shared, is_closed: false })
+) -> (Reader, Writer, Ends) {
+    let (stream, is_abrupt) = (Mutex::new(stream), AtomicBool::new(false));
+    let shared = Arc::new(Shared { stream, address, observer, is_abrupt });
+    let ends = Ends(Arc::downgrade(&shared));
+    (Reader(shared.clone()), Writer { shared, is_closed: false }, ends)
+}
+
+/// What makes a connection end abruptly. It does not keep it up.
+pub(super) struct Ends(Weak<Shared>);
+
+impl Abrupt for Ends {
+    fn end_abruptly(&self) -> io::Result<()> {
+        let shared = self.0.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        shared.lock().get_ref().0.set_zero_linger()?;
+        shared.is_abrupt.store(true, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 impl AsyncRead for Reader {
@@ -115,6 +133,9 @@ impl AsyncWrite for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        if self.shared.is_abrupt.load(Ordering::Relaxed) {
+            return;
+        }
         let mut cx = Context::from_waker(Waker::noop());
         let closing = Pin::new(&mut *self.shared.lock()).poll_shutdown(&mut cx);
         // The runtime ends, or there is more to send than the system takes at once.

@@ -166,11 +166,12 @@ fn connection(
     let common_name = certificates.first().and_then(subject::common_name);
     let shown = if is_judged_later { certificates } else { &[] };
     let shown = shown.iter().map(|certificate| certificate.to_vec()).collect();
-    let (reader, writer) = halves::split(stream, address, observer.clone());
+    let (reader, writer, abrupt) = halves::split(stream, address, observer.clone());
     Ok(Connection {
         peer: PeerIdentity { address, names, common_name, shown },
         reader: Box::new(reader),
         writer: Box::new(writer),
+        abrupt: if is_judged_later { Some(Box::new(abrupt)) } else { None },
     })
 }
 

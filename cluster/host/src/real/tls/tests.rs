@@ -296,6 +296,15 @@ impl Site {
 }
 
 #[test]
+fn connections_between_sites_keep_their_promises() {
+    let north = Site::new("links");
+    let real = Host::real(Arc::new(TracingObserver::default())).expect("threads");
+    let host = Host { links: north.links(&params()), ..real };
+    let (written, came) = block_on(conformance::links(&host, &host, any()));
+    assert!(came < written, "{came} of {written} bytes came: what waited to leave is to be dropped");
+}
+
+#[test]
 fn between_sites_everybody_is_judged_by_the_authority_that_is_asked_for() {
     let (north, south, other) = (Site::new("north"), Site::new("south"), Site::new("other"));
     let ours = north.links(&params());
