@@ -25,11 +25,13 @@
 //! of zeros in a hello begins one; another one joins it as one of its stripes. A priority is 0 urgent,
 //! 1 normal, 2 bulk.
 //!
-//! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message.
+//! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message; a name
+//! that is read is one that a topic can have, other texts are short and without control characters, and an
+//! offset is far from the end of the numbers.
 
 use bytes::Bytes;
 use fulmar_broker::machine::codec::{CodecError, Reader, Writer};
-use fulmar_broker::machine::topics::TOPIC_CONFIGS_MAX;
+use fulmar_broker::machine::topics::{TOPIC_CONFIGS_MAX, is_valid_name};
 use fulmar_host::net::Distrust;
 use fulmar_store::entry::Tag;
 use fulmar_types::gap::{GapReason, Missing};
@@ -211,6 +213,10 @@ pub enum Message {
     Declines(Vec<(TopicId, Decline)>),
 }
 
+/// Offsets go up to here: as far as nobody comes, and so far from the end of the numbers that what is
+/// counted on from one stays a number, for Kafka's clients as well.
+const OFFSET_MAX: u64 = 1 << 62;
+
 fn put_part(out: &mut Writer, part: &Part) {
     out.uuid(part.topic.0);
     out.u32(part.partition.0);
@@ -225,8 +231,13 @@ fn part(input: &mut Reader<'_>) -> Result<Part, CodecError> {
     Ok(Part { topic: TopicId(input.uuid()?), partition: PartitionIndex(input.u32()?) })
 }
 
+fn offset(input: &mut Reader<'_>) -> Result<Offset, CodecError> {
+    let offset = input.u64()?;
+    if offset <= OFFSET_MAX { Ok(Offset(offset)) } else { Err(CodecError::Tag) }
+}
+
 fn mark(input: &mut Reader<'_>) -> Result<Mark, CodecError> {
-    Ok(Mark { offset: Offset(input.u64()?), tag: input.array()? })
+    Ok(Mark { offset: offset(input)?, tag: input.array()? })
 }
 
 fn put_missing(out: &mut Writer, missing: &Missing) {
@@ -242,9 +253,16 @@ fn missing(input: &mut Reader<'_>) -> Result<Missing, CodecError> {
     Ok(Missing { reason, count, first_ms, last_ms })
 }
 
+/// What is told to people, and kept: short, and nothing that a terminal obeys.
 fn short_text(input: &mut Reader<'_>) -> Result<String, CodecError> {
     let text = input.text()?;
-    if text.len() <= LINK_TEXT_BYTES_MAX { Ok(text) } else { Err(CodecError::Tag) }
+    let is_plain = text.len() <= LINK_TEXT_BYTES_MAX && !text.contains(char::is_control);
+    if is_plain { Ok(text) } else { Err(CodecError::Tag) }
+}
+
+fn topic_name(input: &mut Reader<'_>) -> Result<String, CodecError> {
+    let name = input.text()?;
+    if is_valid_name(&name) { Ok(name) } else { Err(CodecError::Tag) }
 }
 
 impl Message {
@@ -349,10 +367,10 @@ impl Message {
             }
             7 => {
                 let (part, mark) = (part(&mut input)?, mark(&mut input)?);
-                let to = Offset(input.u64()?);
+                let to = offset(&mut input)?;
                 Self::Gap { part, mark, to, missing: missing(&mut input)? }
             }
-            8 => Self::Fork(part(&mut input)?, Offset(input.u64()?)),
+            8 => Self::Fork(part(&mut input)?, offset(&mut input)?),
             9 => Self::Room(priority(input.u8()?)?, input.u32()?),
             10 => Self::Has(part(&mut input)?, mark(&mut input)?),
             11 => Self::Declines(declines(&mut input)?),
@@ -419,7 +437,7 @@ fn offer(input: &mut Reader<'_>) -> Result<Vec<Offered>, CodecError> {
     for _ in 0..count {
         let topic = TopicId(input.uuid()?);
         let origin = TopicId(input.uuid()?);
-        let name = input.text()?;
+        let name = topic_name(input)?;
         let partitions = input.u32()?;
         let sites = input.count(4)?;
         if sites > VIA_MAX {
@@ -430,7 +448,7 @@ fn offer(input: &mut Reader<'_>) -> Result<Vec<Offered>, CodecError> {
         if settings > TOPIC_CONFIGS_MAX {
             return Err(CodecError::Tag);
         }
-        let pairs = (0..settings).map(|_| Ok((input.text()?, input.text()?)));
+        let pairs = (0..settings).map(|_| Ok((short_text(input)?, short_text(input)?)));
         let configs = pairs.collect::<Result<Vec<_>, CodecError>>()?;
         topics.push(Offered { topic, origin, name, via, partitions, configs });
     }
@@ -508,6 +526,39 @@ mod tests {
             for end in 0..bytes.len().min(44) {
                 assert!(Message::decode(message.kind(), &bytes.slice(..end)).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn what_people_see_and_what_is_counted_on_from_is_bounded() {
+        let part = Part { topic: TopicId(Uuid([1; 16])), partition: PartitionIndex(2) };
+        let read = |message: Message| Message::decode(message.kind(), &whole(&message)).is_ok();
+        let offered = |name: &str, via: &str, value: &str| {
+            read(Message::Offer(vec![Offered {
+                topic: part.topic,
+                origin: part.topic,
+                via: vec![via.to_owned()],
+                name: name.to_owned(),
+                partitions: 1,
+                configs: vec![("retention.ms".to_owned(), value.to_owned())],
+            }]))
+        };
+        let long = "x".repeat(1 << 20);
+        assert!(offered("readings", "north", "1000"));
+        for bad in ["", "a b", "\u{1b}[2J", "\u{1b}]0;owned\u{7}", &long] {
+            assert!(!offered(bad, "north", "1000"), "{bad:?} as a name");
+        }
+        for bad in ["\u{1b}[2J", &long] {
+            assert!(!offered("readings", bad, "1000") && !offered("readings", "north", bad));
+        }
+        let mark = |offset| Mark { offset: Offset(offset), tag: [4; 16] };
+        let missing = Missing { reason: GapReason::Budget, count: 6, first_ms: 1, last_ms: 2 };
+        for (offset, fits) in [(OFFSET_MAX, true), (OFFSET_MAX + 1, false), (u64::MAX, false)] {
+            assert_eq!(read(Message::Batch(part, mark(offset), Bytes::new())), fits);
+            assert_eq!(read(Message::Take(part, mark(offset))), fits);
+            assert_eq!(read(Message::Fork(part, Offset(offset))), fits);
+            let gap = Message::Gap { part, mark: mark(1), to: Offset(offset), missing };
+            assert_eq!(read(gap), fits);
         }
     }
 

@@ -190,7 +190,8 @@ impl Target {
             }
         };
         let Some(records) = records_of(&bytes) else { return false };
-        let behind = Mark { offset: mark.offset.plus(records), tag: mark.tag };
+        let Some(end) = mark.offset.0.checked_add(records) else { return false };
+        let behind = Mark { offset: Offset(end), tag: mark.tag };
         self.pass(part, (mark.offset, behind), (lane, len), |place| LinkOperation::MirrorAppend {
             place: MirrorPlace { offset: mark.offset, ..place },
             batch: Batch::new(bytes),

@@ -54,10 +54,8 @@ fn shown(shared: &Arc<Shared>, id: EndId, address: SocketAddr) -> Connection {
         state.papers.get(machine).cloned()
     });
     let abrupt = SimAbrupt { shared: Arc::clone(shared), id };
-    let connection = Connection {
-        abrupt: Some(Box::new(abrupt)),
-        ..connection(shared, id, address)
-    };
+    let connection =
+        Connection { abrupt: Some(Box::new(abrupt)), ..connection(shared, id, address) };
     let Some(papers) = papers else { return connection };
     let flaw = papers.flaw.map_or("", Distrust::name).as_bytes().to_vec();
     let names = Some(vec![papers.name]);

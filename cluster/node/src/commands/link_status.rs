@@ -1,6 +1,6 @@
 //! What becomes of links, in words.
 
-use super::output::{count, grouped, seconds, utc};
+use super::output::{count, escaped, grouped, seconds, utc};
 use fulmar_client::links::{Sent, Taken};
 use fulmar_client::{LinkStatus, TopicPartition};
 use fulmar_host::time::Duration;
@@ -12,10 +12,11 @@ use std::fmt::Write;
 /// Topics that are named one by one in a line.
 const NAMES_MAX: usize = 12;
 
-/// The state of a link.
+/// The state of a link. Much of it has been told by another site.
 pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String {
     let mut text = String::new();
-    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes everything");
+    let mut line =
+        |line: String| writeln!(text, "{}", escaped(&line)).expect("a string takes everything");
     let since = match status.up_for {
         Some(up_for) if status.state == "up" => format!(" for {}", seconds(up_for)),
         _ => String::new(),

@@ -18,6 +18,15 @@ pub fn complain(message: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "fulmar: {message}");
 }
 
+/// A text that somebody else has written. What a terminal would take as a command is escaped.
+pub fn escaped(text: &str) -> String {
+    let plain = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(plain).collect()
+}
+
 /// Prints progress.
 pub fn note(what: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "          {what}");

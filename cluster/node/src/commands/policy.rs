@@ -11,7 +11,7 @@ use super::apply::file;
 use super::apply::plan::{Rules, terms_of};
 use super::client::{OptionalReaching, Reaching};
 use super::made_of::Made;
-use super::output::say;
+use super::output::{escaped, say};
 use clap::{Args, Subcommand};
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, LaidDown, OffsetAt, ReadRecord, Target, TopicPartition};
@@ -275,15 +275,9 @@ fn made_up(rule: &RuleDefinition) -> Record {
     Record { headers: headers.collect(), ..with_value(Value::Object(root).to_string()) }
 }
 
-/// A record in a line. What a terminal would take as a command is escaped.
+/// A record in a line.
 fn shown(record: &Record) -> String {
-    let text = |bytes: &[u8]| {
-        let escaped = |c: char| match c.is_control() {
-            true => c.escape_default().to_string(),
-            false => c.to_string(),
-        };
-        String::from_utf8_lossy(bytes).chars().map(escaped).collect::<String>()
-    };
+    let text = |bytes: &[u8]| escaped(&String::from_utf8_lossy(bytes));
     let mut parts = Vec::new();
     parts.extend(record.key.as_ref().map(|key| format!("key {}", text(key))));
     for header in &record.headers {

@@ -301,7 +301,10 @@ fn connections_between_sites_keep_their_promises() {
     let real = Host::real(Arc::new(TracingObserver::default())).expect("threads");
     let host = Host { links: north.links(&params()), ..real };
     let (written, came) = block_on(conformance::links(&host, &host, any()));
-    assert!(came < written, "{came} of {written} bytes came: what waited to leave is to be dropped");
+    assert!(
+        came < written,
+        "{came} of {written} bytes came: what waited to leave is to be dropped"
+    );
 }
 
 #[test]
