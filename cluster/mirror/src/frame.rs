@@ -23,14 +23,13 @@
 //! less. `bytes` is how many bytes they are then again.
 //!
 //! Invariant: nothing is reserved for bytes that were only announced, and a frame is never longer
-//! than a message between two nodes may be (16 MiB), compressed or not, nor has it more than 1,024
-//! messages.
+//! than 8 MiB, compressed or not, or 2 MiB if it comes in parts, nor has it more than 1,024 messages.
 
 use crate::message::{MESSAGES_MAX, Message, priority, priority_number};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fulmar_host::net::{ReadHalf, WriteHalf};
 use fulmar_host::time::{self, Duration};
-use fulmar_types::limits::PEER_FRAME_BYTES_MAX;
+use fulmar_types::limits::BATCH_BYTES_MAX;
 use fulmar_types::link::Priority;
 use fulmar_wire::batch::Compression;
 use fulmar_wire::compression::{compress, decompress};
@@ -38,6 +37,12 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LENGTH_BYTES: usize = 4;
+
+/// The longest frame, compressed or not: an offer of all the topics there may be is the longest message.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// The longest frame that comes in parts: one batch, and what was taken before it.
+const PARTED_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -92,7 +97,7 @@ fn invalid(text: &'static str) -> io::Error {
 fn put_message(out: &mut BytesMut, message: &Message) -> io::Result<()> {
     let (head, batch) = message.encode();
     let length = 1 + head.len() + batch.map_or(0, Bytes::len);
-    if length > PEER_FRAME_BYTES_MAX {
+    if length > FRAME_BYTES_MAX {
         return Err(invalid("a message of a link is over the limit"));
     }
     out.reserve(LENGTH_BYTES + length);
@@ -113,7 +118,7 @@ pub fn is_plain(message: &Message) -> bool {
 
 /// Puts messages as they are, or compressed if they may be and become less.
 fn put_messages(out: &mut BytesMut, (lane, number): (Priority, u64), plain: &[u8], may_pack: bool) {
-    let packed = (may_pack && plain.len() >= PACK_BYTES_MIN && plain.len() <= PEER_FRAME_BYTES_MAX)
+    let packed = (may_pack && plain.len() >= PACK_BYTES_MIN && plain.len() <= FRAME_BYTES_MAX)
         .then(|| compress(CODEC, plain))
         .filter(|packed| packed.len() + plain.len() / 16 < plain.len());
     let form = priority_number(lane);
@@ -136,7 +141,7 @@ fn put_messages(out: &mut BytesMut, (lane, number): (Priority, u64), plain: &[u8
 fn unpacked(mut bytes: Bytes) -> io::Result<Bytes> {
     let short = || invalid("a frame of a link ends too early");
     let length = bytes.try_get_u32_le().map_err(|_| short())? as usize;
-    if length > PEER_FRAME_BYTES_MAX {
+    if length > FRAME_BYTES_MAX {
         return Err(invalid("a frame of a link would become too long"));
     }
     let plain = decompress(CODEC, &bytes, length)
@@ -164,7 +169,7 @@ pub fn encode(frame: &Frame) -> io::Result<Bytes> {
         Frame::Leave => out.put_u8(LEAVE),
     }
     let length = out.len() - LENGTH_BYTES;
-    if length > PEER_FRAME_BYTES_MAX {
+    if length > FRAME_BYTES_MAX {
         return Err(invalid("a frame of a link is over the limit"));
     }
     let length = u32::try_from(length).map_err(|_| invalid("a frame is too long"))?;
@@ -283,7 +288,7 @@ impl Frames {
         &mut self,
         silence_max: Duration,
     ) -> io::Result<Option<(Option<Frame>, u64)>> {
-        let Some(mut frame) = self.cut(PEER_FRAME_BYTES_MAX, silence_max).await? else {
+        let Some(mut frame) = self.cut(FRAME_BYTES_MAX, silence_max).await? else {
             let between = self.parts.is_empty();
             return if between { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         };
@@ -293,7 +298,7 @@ impl Frames {
             return Ok(Some((Some(decode(frame)?), bytes)));
         }
         frame.advance(1);
-        if self.parts.len() + frame.len() > PEER_FRAME_BYTES_MAX {
+        if self.parts.len() + frame.len() > PARTED_BYTES_MAX {
             return Err(invalid("the parts of a frame of a link are over the limit"));
         }
         self.parts.extend_from_slice(&frame);
@@ -461,7 +466,7 @@ mod tests {
         let part = [&[0, 0, 16, 0, PART][..], &vec![0; (1 << 20) - 1]].concat();
         let (frames, count, end) = read(part.repeat(18));
         assert!(frames.is_empty() && end.is_err());
-        assert!(count <= (PEER_FRAME_BYTES_MAX + (1 << 20)) as u64);
+        assert!(count <= (PARTED_BYTES_MAX + (1 << 20)) as u64);
     }
 
     #[test]

@@ -7,18 +7,15 @@
 //! Invariants: messages of one priority go on in the order of their numbers, each once; what waits for
 //! an earlier one is bounded in bytes, with a charge for each message.
 
-use crate::message::{Message, Offered};
+use crate::frame::FRAME_BYTES_MAX;
+use crate::message::Message;
 use fulmar_types::Plant;
-use fulmar_types::limits::PEER_FRAME_BYTES_MAX;
 use fulmar_types::link::Priority;
 use std::collections::BTreeMap;
 
-/// What a message takes beside its bytes.
-const MESSAGE_BYTES: usize = 128;
-
 /// Bytes of one priority that may wait for an earlier message: the room that is given, and any one
 /// message that takes none.
-const EARLY_BYTES_MAX: usize = crate::target::ROOM_BYTES_MAX as usize + PEER_FRAME_BYTES_MAX;
+const EARLY_BYTES_MAX: usize = crate::target::ROOM_BYTES_MAX as usize + FRAME_BYTES_MAX;
 
 /// The other side has sent more ahead than there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,21 +32,6 @@ struct Lane {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     lanes: [Lane; Priority::ALL.len()],
-}
-
-/// What an offered topic occupies.
-fn offered_bytes(topic: &Offered) -> usize {
-    let pair = |(name, value): &(String, String)| MESSAGE_BYTES + name.len() + value.len();
-    MESSAGE_BYTES + topic.name.len() + topic.configs.iter().map(pair).sum::<usize>()
-}
-
-fn size(message: &Message) -> usize {
-    let bytes = match message {
-        Message::Batch(_, _, bytes) => bytes.len(),
-        Message::Offer(topics) => topics.iter().map(offered_bytes).sum(),
-        _ => 0,
-    };
-    MESSAGE_BYTES + bytes
 }
 
 impl Inbox {
@@ -75,12 +57,12 @@ impl Inbox {
                     ready.push(message);
                     continue;
                 }
-                lane.early_bytes += size(&message);
+                lane.early_bytes += message.held_bytes();
                 lane.early.insert(number, message);
                 waits = true;
             }
             while let Some(message) = lane.early.remove(&lane.next) {
-                lane.early_bytes -= size(&message);
+                lane.early_bytes -= message.held_bytes();
                 lane.next += 1;
                 ready.push(message);
             }

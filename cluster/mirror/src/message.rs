@@ -265,7 +265,28 @@ fn topic_name(input: &mut Reader<'_>) -> Result<String, CodecError> {
     if is_valid_name(&name) { Ok(name) } else { Err(CodecError::Tag) }
 }
 
+/// What a message, and each thing in it, takes in memory beside its bytes.
+const HELD_BYTES: usize = 128;
+
+impl Offered {
+    fn held_bytes(&self) -> usize {
+        let texts = self.configs.iter().flat_map(|(key, value)| [key, value]).chain(&self.via);
+        HELD_BYTES + self.name.len() + texts.map(|text| 32 + text.len()).sum::<usize>()
+    }
+}
+
 impl Message {
+    /// About what it takes in memory, whatever it says.
+    pub fn held_bytes(&self) -> usize {
+        let more = match self {
+            Self::Batch(_, _, bytes) => bytes.len(),
+            Self::Offer(topics) => topics.iter().map(Offered::held_bytes).sum(),
+            Self::Declines(topics) => topics.len() * size_of::<(TopicId, Decline)>(),
+            _ => 0,
+        };
+        HELD_BYTES + more
+    }
+
     /// Its number.
     pub const fn kind(&self) -> u8 {
         match self {

@@ -72,17 +72,13 @@ struct Lane {
     waiting_bytes: usize,
 }
 
-fn size(message: &Message) -> usize {
-    if let Message::Batch(_, _, bytes) = message { bytes.len() } else { 0 }
-}
-
 impl Lane {
     fn has_room(&self) -> bool {
         self.waiting_bytes < WAITING_BYTES_MAX && self.waiting.len() < WAITING_MAX
     }
 
     fn wait(&mut self, number: u64, message: Message) {
-        self.waiting_bytes += size(&message);
+        self.waiting_bytes += message.held_bytes();
         self.waiting.insert(number, message);
     }
 
@@ -101,7 +97,7 @@ impl Lane {
                 break;
             }
             let Some(message) = self.waiting.remove(&next) else { break };
-            bytes += size(&message);
+            bytes += message.held_bytes();
             messages.push(message);
             next += 1;
         }

@@ -51,7 +51,7 @@ const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Connections that were greeted, and are not among those of the session yet.
 pub(crate) const JOINING_MAX: usize = 8;
 
-/// Copies of a session of which is told that they have stopped, at most.
+/// Copies that there cannot be of which is told, at most.
 const STOPPED_MAX: usize = 1_024;
 
 /// Why a session ended.
@@ -158,7 +158,10 @@ impl Parts {
             let topic = state.topics().get(topic);
             topic.map(|topic| topic.name.clone()).unwrap_or_default()
         });
-        self.stopped_by_name(name, partition, why);
+        // There are no more of them than the site has topics: none is hidden by what another site makes up.
+        self.context.broker.links().note(&self.link.name, |link| {
+            link.stopped.insert((name, partition), why);
+        });
     }
 
     /// The same for a copy that there may not be.
@@ -171,7 +174,7 @@ impl Parts {
         self.context.broker.links().note(&self.link.name, |link| {
             // The other side may offer whatever it likes.
             if link.stopped.len() < STOPPED_MAX {
-                link.stopped.insert((name, partition), why);
+                link.stopped.entry((name, partition)).or_insert(why);
             }
         });
     }

@@ -17,7 +17,7 @@ use fulmar_broker::machine::gaps::Gap;
 use fulmar_broker::machine::partitions::chained;
 use fulmar_broker::machine::state::State;
 use fulmar_host::task::{self, Owned};
-use fulmar_host::time::{self, Duration};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Tag, Unit};
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::gap::{GapReason, Missing};
@@ -95,10 +95,11 @@ impl Source {
 
     /// The other side asks for a partition. `false` if it may not.
     pub(crate) fn take(&mut self, part: Part, mark: Mark) -> bool {
-        if self.shipping.len() >= PARTS_MAX && !self.shipping.contains_key(&part) {
+        // Each is asked for once in a session: what it takes to look whether the two have one history
+        // cannot be asked for again and again, nor what is said if they have not.
+        if self.shipping.len() >= PARTS_MAX || self.shipping.contains_key(&part) {
             return false;
         }
-        locked(&self.sent).remove(&part);
         let shipment = Shipment {
             parts: self.parts.clone(),
             lanes: Arc::clone(&self.lanes),
@@ -183,9 +184,9 @@ fn is_pressed(state: &State, part: Part) -> bool {
 }
 
 /// Notes in the log what the other side does not take, if it is something else than what stands there:
-/// before it does, nothing goes that the other side lacks.
-async fn note_declined(parts: &Parts, declined: &Declines) {
-    let Some(topics) = locked(declined).take() else { return };
+/// before it does, nothing goes that the other side lacks. Returns whether it was.
+async fn note_declined(parts: &Parts, declined: &Declines) -> bool {
+    let Some(topics) = locked(declined).take() else { return false };
     let stands = parts.context.broker.site().read(|state| {
         let known = state.declined_over(&parts.link.name);
         known.collect::<BTreeMap<_, _>>() == topics.iter().copied().collect()
@@ -196,14 +197,20 @@ async fn note_declined(parts: &Parts, declined: &Declines) {
         let unit = Unit::of(Operation::Link(operation));
         parts.context.broker.proposer().submit_silently(unit, deadline).await;
     }
+    !stands
 }
 
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.
 async fn note(parts: Parts, progress: Progress, declined: Declines) {
-    let mut noted = time::now();
+    let (mut noted, mut declined_noted) = (time::now(), None);
     loop {
         time::sleep(LOOK_EVERY).await;
-        note_declined(&parts, &declined).await;
+        // The first at once, and then the last that was said: each that differs is an entry of the log.
+        if declined_noted.is_none_or(|at: Instant| at.elapsed() >= NOTE_EVERY)
+            && note_declined(&parts, &declined).await
+        {
+            declined_noted = Some(time::now());
+        }
         let is_due = noted.elapsed() >= NOTE_EVERY;
         if is_due {
             noted = time::now();

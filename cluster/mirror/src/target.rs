@@ -63,6 +63,9 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the taking side looks whether its mirrors are still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long nothing is made of what is offered after something was.
+const OFFERS_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why nothing more of a copy comes whose origin has another history, and what to do.
 const FORKED: &str = "a fork: its origin has other records, as one that was put back to an older copy; \
                       if the origin is right, delete this copy, and it is made anew";
@@ -91,6 +94,9 @@ struct Taken {
 }
 
 type Taking = Arc<Mutex<BTreeMap<Part, Taken>>>;
+
+/// Partitions that were taken in this session and are no more: each is asked for once.
+type GivenUp = Arc<Mutex<BTreeSet<Part>>>;
 
 /// Room of one priority that is to be given back to the other side, and what it has left.
 #[derive(Clone, Copy, Default)]
@@ -124,7 +130,7 @@ pub(crate) struct Target {
     rooms: Rooms,
     offers: watch::Sender<Option<Vec<Offered>>>,
     /// Partitions that are not taken any more in this session.
-    stopped: BTreeSet<Part>,
+    given_up: GivenUp,
     _taking_up: Owned<()>,
 }
 
@@ -132,16 +138,17 @@ impl Target {
     pub(crate) fn start(parts: Parts) -> Self {
         let (offers, offered) = watch::channel(None);
         let taking = Taking::default();
-        let rooms = Rooms::default();
+        let (rooms, given_up) = (Rooms::default(), GivenUp::default());
         let taker = Taker {
             parts: parts.clone(),
             taking: Arc::clone(&taking),
+            given_up: Arc::clone(&given_up),
             rooms: Arc::clone(&rooms),
             proposing: Arc::new(Semaphore::new(PROPOSING_BYTES_MAX)),
             copies: BTreeSet::new(),
         };
         let _taking_up = task::spawn_owned(taker.run(offered));
-        Self { parts, taking, rooms, offers, stopped: BTreeSet::new(), _taking_up }
+        Self { parts, taking, rooms, offers, given_up, _taking_up }
     }
 
     /// Lets the other side send.
@@ -171,7 +178,8 @@ impl Target {
     /// A batch came. `false` if it may not.
     pub(crate) fn batch(&mut self, lane: Priority, part: Part, mark: Mark, bytes: Bytes) -> bool {
         let Ok(len) = u32::try_from(bytes.len()) else { return false };
-        if !self.takes_room(lane, len) {
+        // What takes no room could come without end.
+        if len == 0 || !self.takes_room(lane, len) {
             return false;
         }
         let bytes_max = self.parts.context.settings.batch_bytes_max;
@@ -179,13 +187,14 @@ impl Target {
         let bytes = match valid {
             Ok(batch) => batch.into_bytes(),
             Err(error) => {
+                self.give_back(lane, len);
+                let Some(taken) = locked(&self.taking).remove(&part) else {
+                    return locked(&self.given_up).contains(&part);
+                };
                 // It would come again and again: the others are not to suffer from it.
                 tracing::warn!(?part, offset = %mark.offset, %error, "a batch cannot be taken");
-                if let Some(taken) = locked(&self.taking).remove(&part) {
-                    self.parts.stopped(taken.topic, part.partition, "a batch cannot be taken");
-                }
-                self.stopped.insert(part);
-                self.give_back(lane, len);
+                self.parts.stopped(taken.topic, part.partition, "a batch cannot be taken");
+                locked(&self.given_up).insert(part);
                 return true;
             }
         };
@@ -231,7 +240,7 @@ impl Target {
         // What was not asked for is not taken; what was given up may still come for a while.
         let Some(taken) = taking.get_mut(&part) else {
             self.give_back(lane, bytes);
-            return self.stopped.contains(&part);
+            return locked(&self.given_up).contains(&part);
         };
         if from != taken.next {
             return false;
@@ -252,6 +261,7 @@ impl Target {
     pub(crate) fn fork(&mut self, part: Part, offset: Offset) -> bool {
         let mut taking = locked(&self.taking);
         let Some(taken) = taking.remove(&part) else { return false };
+        locked(&self.given_up).insert(part);
         let (topic, partition) = (taken.topic, part.partition);
         self.parts.context.host.report(Event::LinkForked { topic, partition, offset });
         self.parts.stopped(topic, partition, FORKED);
@@ -269,6 +279,7 @@ fn records_of(bytes: &Bytes) -> Option<u64> {
 struct Taker {
     parts: Parts,
     taking: Taking,
+    given_up: GivenUp,
     rooms: Rooms,
     /// Bytes that may be proposed.
     proposing: Arc<Semaphore>,
@@ -309,6 +320,9 @@ impl Taker {
                 return self.parts.end(Ended::Deposed);
             }
             self.take_up_all(&topics).await;
+            // What the other side offers may become an entry of the log for each topic, and is answered with
+            // all that is declined. Of what it offers meanwhile only the last counts.
+            time::sleep(OFFERS_PAUSE).await;
         }
     }
 
@@ -530,7 +544,7 @@ impl Taker {
         let part = Part { topic: origin, partition };
         {
             let mut taking = locked(&self.taking);
-            if taking.contains_key(&part) {
+            if taking.contains_key(&part) || locked(&self.given_up).contains(&part) {
                 return;
             }
             let (incoming, came) = mpsc::unbounded_channel();

@@ -3,7 +3,7 @@
 use crate::Observer;
 use crate::time::{self, Duration, Instant};
 use fulmar_types::event::NO_SITE_YET;
-use fulmar_types::{Event, NodeId};
+use fulmar_types::{Event, NodeId, TopicId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -30,19 +30,46 @@ enum Refused {
     Site(IpAddr, String),
     /// The other site of a link. And whether it refuses this one.
     Link(String, bool),
+    /// What another site has, or says that it has, of a topic of this one. A site that is known can say so of
+    /// any topic, and of each as often as it likes.
+    Fork(TopicId),
 }
 
-/// Whether anybody can bring it about who reaches a port of this node.
-fn is_of_stranger((who, reason): &(Refused, &'static str)) -> bool {
-    match who {
-        Refused::Address(..) | Refused::Site(..) => true,
-        Refused::Node(_) => *reason != UNREACHABLE,
-        Refused::Link(..) => false,
+/// Who can bring it about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// Anybody who reaches a port of this node.
+    Stranger,
+    /// The other site of a link, by what it says.
+    OtherSite,
+    /// Nobody beyond the site and its links.
+    Own,
+}
+
+impl By {
+    fn of((who, reason): &(Refused, &'static str)) -> Self {
+        match who {
+            Refused::Address(..) | Refused::Site(..) => Self::Stranger,
+            Refused::Node(_) if *reason != UNREACHABLE => Self::Stranger,
+            Refused::Fork(_) => Self::OtherSite,
+            Refused::Node(_) | Refused::Link(..) => Self::Own,
+        }
+    }
+
+    const fn most(self) -> usize {
+        match self {
+            Self::Stranger => STRANGERS_MAX,
+            Self::OtherSite => FORKS_MAX,
+            Self::Own => OWN_MAX,
+        }
     }
 }
 
 /// How many refusals of strangers are told apart; beyond that they are making names up.
 const STRANGERS_MAX: usize = 64;
+
+/// The same for topics with a fork. The state of the link names them all.
+const FORKS_MAX: usize = 64;
 
 /// The same for the nodes of the site and its links, of which there are so many and no more.
 const OWN_MAX: usize = 4_096;
@@ -54,10 +81,9 @@ impl TracingObserver {
         let now = time::now();
         refused.retain(|_, logged| now.saturating_duration_since(*logged) < REFUSED_AGAIN);
         let refusal = (who, reason);
-        let is_of_stranger_too = is_of_stranger(&refusal);
-        let alike = refused.keys().filter(|of| is_of_stranger(of) == is_of_stranger_too).count();
-        let most = if is_of_stranger_too { STRANGERS_MAX } else { OWN_MAX };
-        if alike >= most || refused.contains_key(&refusal) {
+        let by = By::of(&refusal);
+        let alike = refused.keys().filter(|of| By::of(of) == by).count();
+        if alike >= by.most() || refused.contains_key(&refusal) {
             return false;
         }
         refused.insert(refusal, now);
@@ -127,7 +153,9 @@ impl TracingObserver {
             {
                 tracing::warn!(%address, ?site, reason, "a site that dialled is refused");
             }
-            Event::LinkForked { topic, partition, offset } => {
+            Event::LinkForked { topic, partition, offset }
+                if self.is_due(Refused::Fork(*topic), FORK) =>
+            {
                 tracing::error!(
                     %topic, %partition, %offset,
                     "a mirror and its origin differ: nothing more is copied"
@@ -150,6 +178,9 @@ impl TracingObserver {
         refused.len() < before
     }
 }
+
+/// The same for a fork.
+const FORK: &str = "fork";
 
 /// Under which name a node that cannot be reached stands among the refusals.
 const UNREACHABLE: &str = "unreachable";
