@@ -64,8 +64,8 @@ fn told(facts: &[u8]) -> Option<BTreeMap<(u64, u64), Numbers>> {
 }
 
 fn numbers(fates: &Fates) -> Numbers {
-    let Fates { read, passed, filtered, late, dead_lettered, absorbed, held } = *fates;
-    [read, passed, filtered, late, dead_lettered, 0, absorbed, held]
+    let Fates { read, passed, filtered, late, dead_lettered, dropped, absorbed, held } = *fates;
+    [read, passed, filtered, late, dead_lettered, dropped, absorbed, held]
 }
 
 /// What is wrong with what a pipeline says of itself.

@@ -179,6 +179,7 @@ fn case(of: &Pipeline<Drawn>, prng: &mut Prng) -> Case {
         shape,
         delay_ms: ms(of.delay.0),
         idle_ms: of.idle.map(|idle| ms(idle.0)),
+        drops: false,
         table_time: prng.below(2) == 0,
         least: prng.below(5).cast_signed(),
         ends: false,

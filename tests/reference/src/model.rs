@@ -18,6 +18,8 @@ pub struct Fates {
     pub late: u64,
     /// Sent to the topic for bad records.
     pub dead_lettered: u64,
+    /// Bad, and dropped as the file says.
+    pub dropped: u64,
     /// Part of a window that is closed, or a row of a table that was replaced.
     pub absorbed: u64,
     /// Part of what is kept.
@@ -142,8 +144,12 @@ pub fn run(case: &Case) -> Expected {
                 value: input.payload().unwrap_or_default(),
             };
             if is_bad(input) {
-                of.dead_lettered += 1;
-                epochs[epoch].push(raw("dead"));
+                if case.drops {
+                    of.dropped += 1;
+                } else {
+                    of.dead_lettered += 1;
+                    epochs[epoch].push(raw("dead"));
+                }
             } else if uses_time && before.is_some_and(|before| input.at < before) {
                 of.late += 1;
                 epochs[epoch].push(raw("late"));
@@ -189,9 +195,19 @@ fn out(case: &Case, key: Option<String>, value: String) -> Came {
     Came { topic: case.topic("out"), key, value }
 }
 
-fn dead(case: &Case, input: &Input) -> Came {
+/// A row that cannot be computed.
+fn bad(
+    case: &Case,
+    input: &Input,
+    (epoch, fates): (&mut Vec<Came>, &mut BTreeMap<(String, u32), Fates>),
+) {
+    if case.drops {
+        fate(fates, input).dropped += 1;
+        return;
+    }
+    fate(fates, input).dead_lettered += 1;
     let value = input.payload().unwrap_or_default();
-    Came { topic: case.topic("dead"), key: Some(input.key()), value }
+    epoch.push(Came { topic: case.topic("dead"), key: Some(input.key()), value });
 }
 
 fn plain(
@@ -207,8 +223,7 @@ fn plain(
             continue;
         };
         let Some(q) = quotient(v) else {
-            fate(fates, input).dead_lettered += 1;
-            epochs[*epoch].push(dead(case, input));
+            bad(case, input, (&mut epochs[*epoch], fates));
             continue;
         };
         fate(fates, input).passed += 1;
@@ -246,8 +261,7 @@ fn enrich(case: &Case, keeps: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) 
                 continue;
             };
             let Some(q) = quotient(v) else {
-                fate(fates, input).dead_lettered += 1;
-                epochs[at].push(dead(case, input));
+                bad(case, input, (&mut epochs[at], fates));
                 continue;
             };
             fate(fates, input).passed += 1;

@@ -136,6 +136,8 @@ pub struct Case {
     pub delay_ms: i64,
     /// When a partition is idle.
     pub idle_ms: Option<i64>,
+    /// Whether bad records of the stream are dropped, and do not go to a topic.
+    pub drops: bool,
     /// Whether the table has an event time that is waited for.
     pub table_time: bool,
     /// Rows with less are left out.
@@ -156,16 +158,23 @@ impl Case {
         format!("{}{name}", self.prefix)
     }
 
+    fn on_error(&self) -> String {
+        match self.drops {
+            true => "DROP".to_owned(),
+            false => format!("DEAD LETTER \"{}\"", self.topic("dead")),
+        }
+    }
+
     /// The pipeline as a file.
     pub fn sql(&self) -> String {
         let (input, devices, out) = (self.topic("in"), self.topic("devices"), self.topic("out"));
-        let (dead, late) = (self.topic("dead"), self.topic("late"));
+        let (late, on_error) = (self.topic("late"), self.on_error());
         let idle =
             self.idle_ms.map_or(String::new(), |ms| format!(" IDLE INTERVAL '{ms}' MILLISECOND"));
         let mut sql = format!(
             "CREATE STREAM s (k VARCHAR NOT NULL, v BIGINT CHECK (v < 90), d DECIMAL(9, 2), f DOUBLE, \
              at TIMESTAMP(3)) FROM TOPIC \"{input}\" WATERMARK at - INTERVAL '{}' MILLISECOND{idle} \
-             ON ERROR DEAD LETTER \"{dead}\" LATE TO \"{late}\";\n",
+             ON ERROR {on_error} LATE TO \"{late}\";\n",
             self.delay_ms
         );
         let least = self.least;
