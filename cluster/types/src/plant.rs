@@ -117,6 +117,10 @@ plants! {
     UrgentAfterFrame = "urgent-after-frame",
     /// Leave what is urgent on a connection that nothing comes through.
     UrgentStaysStuck = "urgent-stays-stuck",
+    /// Go on taking what a link does not take any more.
+    OldLinkUsed = "old-link-used",
+    /// Wait for a site to have what it has said that it does not take.
+    DeclinesUnheard = "declines-unheard",
     /// Send over a link whatever the line takes.
     CapIgnored = "cap-ignored",
     /// Take what comes over several connections as it comes.

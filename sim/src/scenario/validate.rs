@@ -108,7 +108,9 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
 /// What a mirror cannot be.
 fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
     let through = mirror.through.as_ref();
-    let needs_origin = mirror.keeps_all || mirror.rule_for.is_some() || mirror.cap.is_some();
+    let takes = mirror.take_for.is_some() || !mirror.untaken.is_empty();
+    let needs_origin =
+        mirror.keeps_all || mirror.rule_for.is_some() || mirror.cap.is_some() || takes;
     let (key, message) = if mirror.site == mirror.of {
         ("of", "a mirror is of another site")
     } else if mirror.keeps_all && mirror.renew.is_some() {
@@ -116,8 +118,7 @@ fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> 
     } else if through.is_some_and(|by| *by == mirror.of || *by == mirror.site) {
         ("through", "a mirror comes through a third site")
     } else if through.is_some() && needs_origin {
-        let message =
-            "`keeps_all`, `rule_for` and `cap` are for what comes from its origin at once";
+        let message = "what comes through another site has no `keeps_all`, `rule_for`, `take_for`, `untaken`, `cap`";
         ("through", message)
     } else {
         return Ok(());
@@ -226,7 +227,11 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             Workload::ForeignIds(foreign) => {
                 produced(&foreign.site, &foreign.topic, value.span())?;
             }
-            Workload::Mirror(mirror) => produced(&mirror.of, &mirror.topic, value.span())?,
+            Workload::Mirror(mirror) => {
+                for topic in std::iter::once(&mirror.topic).chain(&mirror.untaken) {
+                    produced(&mirror.of, topic, value.span())?;
+                }
+            }
             Workload::Stranger(who) => linked(scenario, (&who.site, &who.claims), value.span())?,
             Workload::Secrets(of) => linked(scenario, (&of.to, &of.site), value.span())?,
             Workload::Impostor(who) => linked(scenario, (&who.site, &who.claims), value.span())?,

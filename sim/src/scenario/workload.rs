@@ -285,6 +285,12 @@ kinds! {
         /// How long the rule lets the topic go; then it is taken back for as long, and so on by turns.
         /// For good if left out.
         rule_for = "rule_for": Option<Span<HumanDuration>>, or None;
+        /// How long the link of the site with the copy takes the topic; then it does not for as long,
+        /// and so on by turns. For good if left out.
+        take_for = "take_for": Option<Span<HumanDuration>>, or None;
+        /// Topics of the site with the origin that may come over the link as well, and that the site
+        /// with the copy never takes.
+        untaken = "untaken": Vec<TopicName>, or Vec::new();
         /// The most bytes that the site with the origin sends in any second; no cap if left out.
         cap = "cap": Option<Span<HumanSize>>, or None;
         /// How many connections carry the link.

@@ -15,7 +15,7 @@ use super::lines::{Copy, Lines, Pair, Watching};
 use super::marking::{self, Marked};
 use super::pipelines::Pipelines;
 use super::reading::{Reader, Sizes};
-use super::rules::{Rules, Turning};
+use super::rules::{Rules, Turning, Turns};
 use super::secrets::Secrecy;
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
@@ -128,9 +128,8 @@ impl Mirrors {
                     link.dial = places.map(|at| format!("{at}:{LINK_PORT}")).collect();
                 }
             }
-            // What is not to come is kept back by the rules alone.
             let link = links.get_mut(&(mirror.site.clone(), giver.clone()));
-            link.expect("it was made above").take = vec![EVERY_TOPIC.to_owned()];
+            link.expect("it was made above").take = self.taken(&mirror.site, giver);
             if let Some(cap) = mirror.cap {
                 let link = links.get_mut(&(mirror.of.clone(), mirror.site.clone()));
                 link.expect("it was made above").cap = Some(cap.0);
@@ -141,6 +140,19 @@ impl Mirrors {
             links.values_mut().for_each(|link| link.take = vec![EVERY_TOPIC.to_owned()]);
         }
         links
+    }
+
+    /// What a site takes over its link to another one. What is not to come is kept back by the rules
+    /// alone, unless a topic is to come that is not taken.
+    fn taken(&self, site: &SiteName, from: &SiteName) -> Vec<String> {
+        let over = |mirror: &&Mirror<Drawn>| mirror.site == *site && giver(mirror) == from;
+        let over = self.mirrors.iter().filter(over);
+        let declines = |of: &Mirror<Drawn>| of.take_for.is_some() || !of.untaken.is_empty();
+        if !over.clone().any(declines) {
+            return vec![EVERY_TOPIC.to_owned()];
+        }
+        let names: BTreeSet<&str> = over.map(|mirror| mirror.topic.as_str()).collect();
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// Lays down the links and the rules, on sites that are ready.
@@ -169,6 +181,10 @@ impl Mirrors {
                 None => mirror.topic.as_str().to_owned(),
             };
             regions.entry((from.clone(), topic)).or_default().insert(region(&mirror.site));
+            for topic in &mirror.untaken {
+                let topic = (from.clone(), topic.as_str().to_owned());
+                regions.entry(topic).or_default().insert(region(&mirror.site));
+            }
             if mirror.onward {
                 let sites = self.mirrors.iter().flat_map(|other| [giver(other), &other.site]);
                 let onward = regions.entry((mirror.site.clone(), topic_of(mirror))).or_default();
@@ -223,8 +239,23 @@ impl Mirrors {
     ) -> Option<impl FnOnce(Cluster, Arc<Stage>) -> Turning + use<>> {
         let each = mirror.rule_for?.0;
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-        let (rule, rules) = (self.rule(mirror), self.rules.clone());
-        Some(move |cluster, stage| Turning { site, topic, rule, each, cluster, stage, rules })
+        let (turns, rules) = (Turns::Rule(self.rule(mirror)), self.rules.clone());
+        Some(move |cluster, stage| Turning { site, topic, turns, each, cluster, stage, rules })
+    }
+
+    /// A client that has the site of a mirror take the topic no more, and again, if that is to be.
+    pub(super) fn declining(
+        &self,
+        mirror: &Mirror<Drawn>,
+        (cluster, stage): (Cluster, Arc<Stage>),
+    ) -> Option<Turning> {
+        let each = mirror.take_for?.0;
+        let link = self.links(&stage).remove(&(mirror.site.clone(), mirror.of.clone()))?;
+        let mut declines = link.clone();
+        declines.take.retain(|topic| topic != mirror.topic.as_str());
+        let turns = Turns::Take(mirror.of.as_str().to_owned(), Box::new([link, declines]));
+        let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
+        Some(Turning { site, topic, turns, each, cluster, stage, rules: self.rules.clone() })
     }
 
     /// A client that reads from a mirror, anywhere in it.

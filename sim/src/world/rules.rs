@@ -1,7 +1,9 @@
-//! Rules that are taken back and made again while records flow.
+//! Rules that are taken back and made again while records flow, and links that do not take a topic any
+//! more and take it again.
 //!
-//! Invariant checked here (`rule_in_force`): what was produced after a rule was taken back is at no
-//! other site before the rule is made again. And (`change_noted`) each change that was acknowledged is told
+//! Invariants checked here (`rule_in_force`, `take_in_force`): what was produced after a rule was taken
+//! back, or after the other site did not take the topic any more, is not there before the
+//! opposite was asked for. And (`change_noted`) each change that was acknowledged is told
 //! with who made it, and when.
 //!
 //! ```text
@@ -13,6 +15,7 @@ use crate::history::{History, PartitionName, Payload, Time};
 use crate::report::Verdict;
 use crate::scenario::SiteName;
 use fulmar_client::Cluster;
+use fulmar_types::link::LinkDefinition;
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::BTreeMap;
@@ -33,9 +36,11 @@ const STEP: Duration = Duration::from_millis(100);
 struct Withheld {
     site: SiteName,
     topic: String,
-    /// The answer that the rule was taken back.
+    /// By what, and which check that is.
+    by: (&'static str, &'static str),
+    /// The answer that it was withheld.
     from: Time,
-    /// The request to make it again, if there was one.
+    /// The request to let it go again, if there was one.
     until: Option<Time>,
 }
 
@@ -90,10 +95,10 @@ impl Rules {
                     }
                     let text = format!(
                         "record {payload} of {topic}/{partition} at {site} was produced at {}, after \
-                         its rule was taken back at {}, and seen at another site at {seen}",
-                        operation.invoked, withheld.from
+                         {} at {}, and seen at another site at {seen}",
+                        operation.invoked, withheld.by.0, withheld.from
                     );
-                    return Some(Verdict::Safety { check: "rule_in_force".to_owned(), text });
+                    return Some(Verdict::Safety { check: withheld.by.1.to_owned(), text });
                 }
             }
         }
@@ -101,12 +106,44 @@ impl Rules {
     }
 }
 
-/// Whoever takes a rule back and makes it again.
+/// What turns.
+pub(super) enum Turns {
+    /// The rule of the topic: what it is while the topic has one.
+    Rule(RuleDefinition),
+    /// The link of the other site: its name, what it is while it takes the topic, and otherwise.
+    Take(String, Box<[LinkDefinition; 2]>),
+}
+
+impl Turns {
+    fn by(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Rule(_) => ("its rule was taken back", "rule_in_force"),
+            Self::Take(..) => ("the other site did not take it any more", "take_in_force"),
+        }
+    }
+
+    /// Lets the topic go, or withholds it. Whether that is known to have been done.
+    async fn turn(&self, cluster: &Cluster, topic: &str, goes: bool) -> bool {
+        match self {
+            Self::Rule(rule) => {
+                let rule = if goes { rule.clone() } else { RuleDefinition::default() };
+                cluster.set_rule(topic, None, &rule, LIMIT).await.is_ok()
+            }
+            Self::Take(link, definitions) => {
+                let [takes, declines] = &**definitions;
+                let definition = if goes { takes } else { declines };
+                cluster.set_link(link, None, Some(definition), LIMIT).await.is_ok()
+            }
+        }
+    }
+}
+
+/// Whoever takes a rule back and makes it again, or has a link take a topic no more, and again.
 pub(super) struct Turning {
+    /// The site with the origin.
     pub(super) site: SiteName,
     pub(super) topic: String,
-    /// The rule of the topic while it has one.
-    pub(super) rule: RuleDefinition,
+    pub(super) turns: Turns,
     /// How long each lasts.
     pub(super) each: Duration,
     pub(super) cluster: Cluster,
@@ -120,15 +157,14 @@ impl Turning {
         while !stopped() {
             self.pause(&stopped).await;
             let asked = self.now();
-            let taken_back =
-                self.cluster.set_rule(&self.topic, None, &RuleDefinition::default(), LIMIT).await;
-            if taken_back.is_ok() {
+            let withheld = self.turns.turn(&self.cluster, &self.topic, false).await;
+            if withheld && matches!(self.turns, Turns::Rule(_)) {
                 self.look_at_change((asked, self.now())).await;
             }
             // Without an answer nobody knows, and nothing is checked.
-            let number = taken_back.is_ok().then(|| {
-                let (site, topic) = (self.site.clone(), self.topic.clone());
-                let withheld = Withheld { site, topic, from: self.now(), until: None };
+            let number = withheld.then(|| {
+                let (site, topic, by) = (self.site.clone(), self.topic.clone(), self.turns.by());
+                let withheld = Withheld { site, topic, by, from: self.now(), until: None };
                 let mut noted = self.rules.locked();
                 noted.withheld.push(withheld);
                 noted.withheld.len() - 1
@@ -137,7 +173,7 @@ impl Turning {
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
             }
-            while self.cluster.set_rule(&self.topic, None, &self.rule, LIMIT).await.is_err() {
+            while !self.turns.turn(&self.cluster, &self.topic, true).await {
                 madsim::time::sleep(STEP).await;
             }
         }

@@ -335,9 +335,15 @@ impl Workloads {
         self.on_client_machine(&mirror.site, reading.run(move || machines.now_ns(), stopped));
         if let Some(turning) = self.mirrors.turning(mirror) {
             let turning = turning(self.cluster(&mirror.of), self.stage.clone());
-            let stop = client.stop;
+            let stop = client.stop.clone();
             let stopped = move || stop.load(Ordering::Relaxed);
             self.on_client_machine(&mirror.of, turning.run(stopped));
+        }
+        let there = (self.cluster(&mirror.site), self.stage.clone());
+        if let Some(declining) = self.mirrors.declining(mirror, there) {
+            let stop = client.stop;
+            let stopped = move || stop.load(Ordering::Relaxed);
+            self.on_client_machine(&mirror.site, declining.run(stopped));
         }
     }
 

@@ -143,7 +143,8 @@ impl State {
         let is_mirror = self.mirrors.get(&topic.id).is_some();
         for link in self.links.iter() {
             // What a site does not take it does not lack either; it has said so, and that is in the log.
-            if self.declined(&link.name, topic.id).is_some() {
+            let declines = self.declined(&link.name, topic.id).is_some();
+            if declines && !planted(Plant::DeclinesUnheard) {
                 continue;
             }
             let is_to_have = self.rule_over(link, topic).is_some();
