@@ -7,6 +7,7 @@
 mod failover;
 mod load;
 mod mirror;
+mod pipeline;
 mod report;
 
 pub use load::{LoadOptions, run as load};
@@ -85,6 +86,7 @@ pub struct Options {
 #[derive(Clone, Debug, Subcommand)]
 enum Other {
     Mirror(mirror::Options),
+    Pipeline(pipeline::Options),
 }
 
 impl Options {
@@ -99,8 +101,10 @@ impl Options {
 
 /// Runs the bench.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
-    if let Some(Other::Mirror(options)) = options.other {
-        return mirror::run(options).await;
+    match options.other {
+        Some(Other::Mirror(options)) => return mirror::run(options).await,
+        Some(Other::Pipeline(options)) => return pipeline::run(options).await,
+        None => {}
     }
     if options.connections == 0 || options.seconds == 0 {
         return Err(Stop::usage("--connections and --seconds must be at least 1."));

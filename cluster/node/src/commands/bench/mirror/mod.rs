@@ -80,7 +80,7 @@ pub struct Options {
     json: bool,
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     HumanSize::parse(text).map(|size| size.0).map_err(|error| error.to_string())
 }
 
