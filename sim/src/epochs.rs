@@ -2,7 +2,7 @@
 //!
 //! Every node reports an epoch when it applies the entry that commits it, and once more when it applies it
 //! again after a restart. A pipeline that begins anew, or goes on from a savepoint, has a new owner's number,
-//! and counts on from there.
+//! and counts on from there; what it leaves behind is kept, since its outputs stay.
 //!
 //! Invariant: all nodes say the same of an epoch of one owner, epochs follow one another, and each reads on
 //! where the one before had come to, or further if records are gone.
@@ -14,10 +14,21 @@ use std::collections::BTreeMap;
 /// A partition that is read.
 pub type Part = (TopicId, PartitionIndex);
 
+/// What a pipeline has left behind by going back.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// All epochs that it had by then.
+    pub epochs: Vec<CommittedEpoch>,
+    /// The last one that it went on behind; 0 if it began anew.
+    pub kept: u64,
+}
+
 /// The epochs of one pipeline, by their numbers.
 #[derive(Clone, Debug, Default)]
 pub struct EpochLog {
     epochs: BTreeMap<u64, CommittedEpoch>,
+    /// How often it went back, the first time first.
+    left: Vec<Left>,
     /// Made of the epochs.
     positions: BTreeMap<Part, Offset>,
 }
@@ -26,6 +37,18 @@ impl EpochLog {
     /// The epochs, in order.
     pub fn epochs(&self) -> impl DoubleEndedIterator<Item = &CommittedEpoch> {
         self.epochs.values()
+    }
+
+    /// What was left behind, each time that the pipeline went back.
+    pub fn left(&self) -> &[Left] {
+        &self.left
+    }
+
+    /// Whether an epoch is one of those that were left behind.
+    fn has_left(&self, said: &CommittedEpoch) -> bool {
+        let newest = self.epochs.values().next_back();
+        newest.is_some_and(|newest| said.fence < newest.fence)
+            && self.left.iter().any(|left| left.epochs.contains(said))
     }
 
     /// How far every partition has been read.
@@ -38,16 +61,23 @@ impl EpochLog {
     /// # Errors
     /// What contradicts what.
     pub fn note(&mut self, said: &CommittedEpoch) -> Result<bool, String> {
+        let newest = self.epochs.values().next_back().map_or(0, |newest| newest.fence);
         match self.epochs.get(&said.epoch) {
             Some(known) if known == said => return Ok(false),
-            // The pipeline has gone back since.
-            Some(known) if known.fence > said.fence => return Ok(false),
-            Some(known) if known.fence == said.fence => {
+            // A node that lags behind, or reads its log again.
+            _ if self.has_left(said) => return Ok(false),
+            Some(known) if known.fence >= said.fence => {
                 return Err(format!("{} was told before as {}", told(said), told(known)));
+            }
+            _ if said.fence < newest => {
+                return Err(format!("{} comes after one of owner {newest}", told(said)));
             }
             _ => {}
         }
-        if !self.epochs.split_off(&said.epoch).is_empty() {
+        if self.epochs.contains_key(&said.epoch) {
+            let epochs = self.epochs.values().cloned().collect();
+            self.left.push(Left { epochs, kept: said.epoch - 1 });
+            self.epochs.split_off(&said.epoch);
             let ranges = self.epochs.values().flat_map(|epoch| &epoch.ranges);
             let positions = ranges.map(|range| ((range.topic, range.partition), range.to));
             self.positions = positions.collect();
@@ -123,6 +153,12 @@ mod tests {
         }
         assert_eq!(log.note(&epoch(2, 9, (5, 8))), Ok(true), "from a savepoint");
         assert_eq!(log.note(&epoch(2, 7, (5, 10))), Ok(false), "a node that lags behind");
+        assert_eq!(log.note(&epoch(3, 7, (10, 15))), Ok(false), "it still does");
         assert_eq!(log.epochs().count(), 2);
+        let [left] = log.left() else { panic!("it went back once") };
+        assert_eq!((left.kept, left.epochs.len()), (1, 3));
+        assert!(log.note(&epoch(4, 7, (15, 20))).is_err(), "nobody said so before");
+        assert_eq!(log.note(&epoch(1, 10, (0, 4))), Ok(true), "anew");
+        assert_eq!(log.left()[1].kept, 0);
     }
 }

@@ -398,7 +398,7 @@ fn case() -> impl Strategy<Value = Case> {
                 }
                 epochs.push(Epoch { age_ms, inputs, devices });
             }
-            let (partitions, prefix) = (PARTITIONS, String::new());
+            let (partitions, prefix, from) = (PARTITIONS, String::new(), String::new());
             Case {
                 shape,
                 delay_ms,
@@ -409,6 +409,7 @@ fn case() -> impl Strategy<Value = Case> {
                 ends,
                 partitions,
                 prefix,
+                from,
                 epochs,
             }
         })

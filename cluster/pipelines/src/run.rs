@@ -241,7 +241,8 @@ impl Owner {
         if wish.paused || self.is_log_full() {
             return self.hold().await;
         }
-        let has_memory = self.note_weight();
+        let is_over = planted(Plant::MemoryNeverFree) && self.told_waiting == Waiting::Memory;
+        let has_memory = self.note_weight() && !is_over;
         self.waiting = if has_memory { Waiting::No } else { Waiting::Memory };
         if !has_memory && self.told_waiting != Waiting::Memory {
             self.job.context.host.probe(Probe::WaitedForRoom);

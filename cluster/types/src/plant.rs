@@ -182,6 +182,16 @@ plants! {
     EpochAppendsUnchecked = "epoch-appends-unchecked",
     /// Let inputs go that whoever takes over a pipeline would have to read again.
     ReplayFloorIgnored = "replay-floor-ignored",
+    /// Let a pipeline that is put back read on where it was, and not where its state is.
+    RestoreReadsOn = "restore-reads-on",
+    /// Let another file go on with a pipeline though epochs of the old one are not covered by its state.
+    FileChangedUnsettled = "file-changed-unsettled",
+    /// Drop bad records where a pipeline is to stop at them.
+    PoisonPassedOver = "poison-passed-over",
+    /// Let a pipeline read on whatever memory its state takes.
+    MemoryNotAsked = "memory-not-asked",
+    /// Let a pipeline that has waited for memory once wait for good.
+    MemoryNeverFree = "memory-never-free",
     /// Take for the delta of an owner what the one before had begun to write.
     DeltaOfOtherFenceTaken = "delta-of-other-fence-taken",
 }

@@ -6,7 +6,7 @@ use crate::epochs::EpochLog;
 use fulmar_types::Event;
 use std::collections::BTreeMap;
 
-/// All epochs of all pipelines.
+/// All epochs of all pipelines; what these gave is compared with the reference by them.
 #[derive(Default)]
 pub struct EpochsAgree {
     logs: BTreeMap<(u16, String), EpochLog>,
@@ -24,6 +24,10 @@ impl Check for EpochsAgree {
         let is_new = log.note(epoch).map_err(|text| format!("{}: {text}", seen.at))?;
         self.compared += u64::from(!is_new);
         Ok(())
+    }
+
+    fn epochs(&self, site: u16, pipeline: &str) -> Option<&EpochLog> {
+        self.logs.get(&(site, pipeline.to_owned()))
     }
 
     fn compared(&self) -> u64 {

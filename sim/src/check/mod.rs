@@ -28,6 +28,7 @@ mod takeovers_equal;
 mod topics_current;
 mod votes_kept;
 
+use crate::epochs::EpochLog;
 use fulmar_types::{Event, NodeId};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -116,6 +117,11 @@ pub trait Check {
 
     /// Something was done to the disk of a node that may well end its process.
     fn harmed(&mut self, _node: SiteNode, _harm: Harm) {}
+
+    /// The epochs of a pipeline of a site, if it keeps them.
+    fn epochs(&self, _site: u16, _pipeline: &str) -> Option<&EpochLog> {
+        None
+    }
 
     /// How many comparisons it has made.
     fn compared(&self) -> u64;
@@ -206,6 +212,12 @@ impl Checks {
         for check in &mut self.checks {
             check.harmed(node, harm);
         }
+    }
+
+    /// The epochs of a pipeline of a site.
+    pub fn epochs(&self, site: u16, pipeline: &str) -> Option<&EpochLog> {
+        let site = site + self.put_back_times(site) * SITES;
+        self.checks.iter().find_map(|check| check.epochs(site, pipeline))
     }
 
     /// The first violation.

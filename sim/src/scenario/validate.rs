@@ -99,10 +99,20 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         Workload::Mirror(of) => mirror(of, fields),
         Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
         Workload::Pipeline(pipeline) => {
+            fed(pipeline, fields)?;
             within("devices", pipeline.devices, DEVICES_MAX)?;
             within("partitions", pipeline.partitions, PARTITIONS_MAX)
         }
     }
+}
+
+/// A copy lacks what has gone at its origin, and nobody remembers that.
+fn fed(pipeline: &Pipeline<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
+    if pipeline.fed_from.is_some() && pipeline.retention.is_some() {
+        let message = "`retention` is for a pipeline that is fed at its own site";
+        return Err(Problem::new(fields.span_of("retention"), message));
+    }
+    Ok(())
 }
 
 /// What a mirror cannot be.
@@ -238,9 +248,11 @@ fn topics(scenario: &Scenario, file: &Fields<'_>) -> Result<(), Problem> {
             Workload::Produce(_)
             | Workload::ListTopics(_)
             | Workload::TopicChurn(_)
-            | Workload::Pipeline(Pipeline { copied_to: None, .. }) => {}
-            Workload::Pipeline(Pipeline { copied_to: Some(to), site, .. }) => {
-                linked(scenario, (to, site), value.span())?;
+            | Workload::Pipeline(Pipeline { copied_to: None, fed_from: None, .. }) => {}
+            Workload::Pipeline(Pipeline { copied_to, fed_from, site, .. }) => {
+                for other in copied_to.iter().chain(fed_from) {
+                    linked(scenario, (other, site), value.span())?;
+                }
             }
         }
     }

@@ -145,6 +145,20 @@ words! {
     }
 }
 
+words! {
+    /// What somebody does to a pipeline while it runs.
+    enum Tend, "thing that is done to a pipeline" {
+        /// It is paused, and goes on.
+        Pause = "pause",
+        /// Its file is changed, in what becomes of bad records.
+        File = "file",
+        /// It is made to stop at a bad record, and is mended.
+        Fail = "fail",
+        /// Savepoints are taken, and it is put back to them, or begins anew.
+        Restore = "restore",
+    }
+}
+
 fn one_in_twenty() -> Probability {
     Probability::from_ppm(50_000).expect("it is less than one")
 }
@@ -329,6 +343,13 @@ kinds! {
         /// The site that has copies of the outputs; a workload of kind `mirror` links the two. They may go
         /// there because the inputs may.
         copied_to = "copied_to": Option<SiteName>, or None;
+        /// The site whose clients append what the pipeline reads, and which is copied to its own; a workload
+        /// of kind `mirror` links the two. It is the pipeline's own if left out.
+        fed_from = "fed_from": Option<SiteName>, or None;
+        /// What somebody does to it, again and again; nothing if left out.
+        tend = "tend": Option<Tend>, or None;
+        /// How often.
+        tend_every = "tend_every": Span<HumanDuration>, or Span::fixed(HumanDuration::from_millis(5_000));
         /// How long the pipeline waits at least between two commits.
         latency = "latency": Span<HumanDuration>, or Span::fixed(HumanDuration::from_millis(50));
     }

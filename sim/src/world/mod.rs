@@ -19,6 +19,7 @@
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
 //! | `pipelines`, `fates` | what pipelines read, what they have to give, and what they say of it |
+//! | `tending` | who pauses them, changes them and puts them back |
 //! | `whole` | whole partitions, read from front to back |
 //! | `foreign` | clients that write with producer ids which are not theirs |
 //! | [`series`] | the topics that clients produce to, one after another |
@@ -48,6 +49,7 @@ pub mod series;
 pub mod sink;
 pub mod stage;
 mod stranger;
+mod tending;
 mod whole;
 pub mod workload;
 

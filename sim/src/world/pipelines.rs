@@ -13,11 +13,13 @@
 //! Invariants checked here: every output has the records of the reference, in its order, each once
 //! (`pipeline_exact`); what the pipeline says of the fates of its records is what the reference says
 //! (`fates_exact`); after everything has healed all input is read, and all output there
-//! (`pipeline_converges`).
+//! (`pipeline_converges`). Where a pipeline has gone back, what it had given before is still there, and what
+//! came after follows from the records that it read again. What is done to a pipeline meanwhile: `tending.rs`.
 
 use super::fates;
 use super::mirroring::region;
 use super::stage::Stage;
+use super::tending::{OnError, Tended, Tending};
 use super::whole::{end, since, whole};
 use super::workload::Workloads;
 use crate::epochs::{EpochLog, Part};
@@ -34,11 +36,11 @@ use fulmar_client::{
 use fulmar_host::time;
 use fulmar_reference::model::{self, Came};
 use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows, partition_of};
-use fulmar_types::event::RecordRange;
+use fulmar_types::event::{CommittedEpoch, RecordRange};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex, TopicId};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -81,6 +83,18 @@ pub(super) struct Piping {
     made: Arc<Mutex<BTreeMap<Vec<u8>, Input>>>,
     /// What was in the inputs at any time: it may have expired since.
     remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
+    /// What was done to the pipeline.
+    tended: Arc<Mutex<Tended>>,
+    /// The only one of its site.
+    is_alone: bool,
+}
+
+/// The sites that have something of a pipeline.
+struct Places {
+    /// Where it runs, and then where its outputs are copied to.
+    outputs: Vec<Place>,
+    /// Where its inputs are copied from.
+    origin: Option<Cluster>,
 }
 
 /// All pipelines of a run.
@@ -91,8 +105,15 @@ pub(super) struct Pipelines {
 
 impl Pipelines {
     pub(super) fn new(workloads: &[Workload<Drawn>], stream_seed: u64) -> Self {
+        let of_site = |site: &SiteName| {
+            let is_it =
+                |of: &&Workload<Drawn>| matches!(of, Workload::Pipeline(of) if of.site == *site);
+            workloads.iter().filter(is_it).count()
+        };
         let all = workloads.iter().filter_map(|workload| match workload {
             Workload::Pipeline(of) => Some(Piping {
+                is_alone: of_site(&of.site) == 1,
+                tended: Arc::default(),
                 of: of.clone(),
                 case: case(of, &mut Prng::new(stream_seed, &format!("pipeline/{}", of.name))),
                 made: Arc::default(),
@@ -113,10 +134,18 @@ impl Pipelines {
     pub(super) async fn lay_down(&self, workloads: &Workloads) {
         for piping in &self.all {
             let cluster = workloads.cluster(&piping.of.site);
+            let origin = piping.of.fed_from.as_ref().map(|from| workloads.cluster(from));
             for (topic, partitions) in piping.topics() {
-                while !piping.create(&cluster, &topic, partitions).await {
+                let at = match &origin {
+                    Some(origin) if piping.is_input(&topic) => origin,
+                    _ => &cluster,
+                };
+                while !piping.create(at, piping.own_name(&topic), partitions).await {
                     madsim::time::sleep(LOOK).await;
                 }
+            }
+            while !piping.let_in(&cluster, origin.as_ref()).await {
+                madsim::time::sleep(LOOK).await;
             }
             while !piping.let_go(&cluster).await || !piping.deploy(&cluster).await {
                 madsim::time::sleep(LOOK).await;
@@ -128,16 +157,19 @@ impl Pipelines {
     pub(super) fn copies(
         workloads: &[Workload<Drawn>],
     ) -> impl Iterator<Item = (SiteName, String)> {
-        workloads
-            .iter()
-            .filter_map(|workload| match workload {
-                Workload::Pipeline(of) => of.copied_to.clone().map(|to| (to, of)),
-                _ => None,
-            })
-            .flat_map(|(to, of)| {
-                let copy = move |name| (to.clone(), format!("{}.{}.{name}", of.site, of.name));
-                INPUTS.into_iter().chain(OUTPUTS).map(copy)
-            })
+        let all = workloads.iter().filter_map(|workload| match workload {
+            Workload::Pipeline(of) => Some(of),
+            _ => None,
+        });
+        all.flat_map(|of| {
+            let names = INPUTS.into_iter().chain(OUTPUTS);
+            let out = of.copied_to.iter().map(|to| (to.clone(), &of.site));
+            let fed = of.fed_from.iter().map(|from| (of.site.clone(), from));
+            let copies = out.chain(fed).flat_map(move |(to, from)| {
+                names.clone().map(move |name| (to.clone(), format!("{from}.{}.{name}", of.name)))
+            });
+            copies.collect::<Vec<_>>()
+        })
     }
 
     /// What is wrong with what they gave, once everything has healed.
@@ -146,7 +178,9 @@ impl Pipelines {
             let at_home = (workloads.cluster(&piping.of.site), String::new());
             let away = piping.of.copied_to.as_ref();
             let away = away.map(|to| (workloads.cluster(to), format!("{}.", piping.of.site)));
-            let places: Vec<Place> = [at_home].into_iter().chain(away).collect();
+            let outputs: Vec<Place> = [at_home].into_iter().chain(away).collect();
+            let origin = piping.of.fed_from.as_ref().map(|from| workloads.cluster(from));
+            let places = Places { outputs, origin };
             if let Some(verdict) = piping.compare(&places, workloads.stage(), deadline_ns).await {
                 return Some(verdict);
             }
@@ -185,6 +219,7 @@ fn case(of: &Pipeline<Drawn>, prng: &mut Prng) -> Case {
         ends: false,
         partitions: of.partitions.get(),
         prefix: format!("{}.", of.name),
+        from: of.fed_from.as_ref().map_or(String::new(), |from| format!("{from}.")),
         epochs: Vec::new(),
     }
 }
@@ -199,6 +234,43 @@ impl Piping {
 
     fn is_input(&self, topic: &str) -> bool {
         INPUTS.iter().any(|name| self.case.topic(name) == *topic)
+    }
+
+    /// What a topic is called where clients append to it.
+    fn own_name<'a>(&self, topic: &'a str) -> &'a str {
+        topic.strip_prefix(&self.case.from).unwrap_or(topic)
+    }
+
+    fn tended(&self) -> MutexGuard<'_, Tended> {
+        self.tended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever does something to it, or looks how large it is.
+    pub(super) fn tending(&self, cluster: Cluster) -> Tending {
+        let latency_ms = u32::try_from(self.of.latency.0.as_millis()).unwrap_or(u32::MAX);
+        let (name, sql) = (self.of.name.as_str().to_owned(), self.case.sql());
+        let (dead, tended) = (self.case.topic("dead"), self.tended.clone());
+        Tending { name, sql, dead, latency_ms, cluster, tended }
+    }
+
+    /// How many bytes its state may have, if that can be said: no other one has a share of them.
+    pub(super) fn memory(&self, stage: &Stage) -> Option<u64> {
+        let site = usize::from(stage.site_number(&self.of.site));
+        let config = stage.drawn.site_config(site, &self.of.site).ok()?;
+        self.is_alone.then_some(config.pipelines.memory_bytes.0)
+    }
+
+    /// Lets the inputs come from the site where they are, and waits until they do.
+    async fn let_in(&self, cluster: &Cluster, origin: Option<&Cluster>) -> bool {
+        let Some(origin) = origin else { return true };
+        let rule = RuleDefinition::verbatim([region(&self.of.site)]);
+        for topic in INPUTS.map(|name| self.case.topic(name)) {
+            if origin.set_rule(self.own_name(&topic), None, &rule, LIMIT).await.is_err() {
+                return false;
+            }
+        }
+        let Ok(known) = cluster.refresh_all(LIMIT).await else { return false };
+        INPUTS.iter().all(|name| known.topics.contains_key(&self.case.topic(name)))
     }
 
     async fn create(&self, cluster: &Cluster, topic: &str, partitions: u32) -> bool {
@@ -315,7 +387,8 @@ impl Piping {
                 is_device: true,
                 ..blank(number, device, prng)
             };
-            return Some((self.case.topic("devices"), 0, write(&input)));
+            let topic = self.case.topic("devices");
+            return Some((self.own_name(&topic).to_owned(), 0, write(&input)));
         }
         let partition = prng.below(u64::from(self.case.partitions)) as u32;
         if silent.get(&partition).is_some_and(|until| now_ms < *until) {
@@ -339,11 +412,12 @@ impl Piping {
         let record = write(&input);
         let payload = record.value.clone().unwrap_or_default().to_vec();
         self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(payload, input);
-        Some((self.case.topic("in"), partition, record))
+        let topic = self.case.topic("in");
+        Some((self.own_name(&topic).to_owned(), partition, record))
     }
 
     /// Waits until everything is read and has come out, and compares it with the reference.
-    async fn compare(&self, places: &[Place], stage: &Stage, deadline_ns: u64) -> Option<Verdict> {
+    async fn compare(&self, places: &Places, stage: &Stage, deadline_ns: u64) -> Option<Verdict> {
         let site = stage.site_number(&self.of.site);
         loop {
             let epochs = stage.sink.epochs(site, self.of.name.as_str());
@@ -355,6 +429,7 @@ impl Piping {
             let text = match found {
                 Ok(Differs::Equal(count)) if is_settled => {
                     stage.sink.compared("pipeline_exact", count);
+                    stage.sink.compared("memory_kept", self.tended().over());
                     return None;
                 }
                 Ok(Differs::Wrong(text)) if is_settled => {
@@ -362,6 +437,9 @@ impl Piping {
                 }
                 Ok(Differs::Fates(text)) if is_settled => {
                     return Some(Verdict::Safety { check: "fates_exact".to_owned(), text });
+                }
+                Ok(Differs::Tended(check, text)) => {
+                    return Some(Verdict::Safety { check: check.to_owned(), text });
                 }
                 Ok(Differs::Lacks(text)) if is_settled => text,
                 Ok(_) => "it commits epochs without input".to_owned(),
@@ -376,8 +454,8 @@ impl Piping {
     }
 
     /// How the outputs differ from what they have to be.
-    async fn found(&self, places: &[Place], log: &EpochLog) -> Result<Differs, String> {
-        let (cluster, _) = places.first().ok_or("it is nowhere")?;
+    async fn found(&self, places: &Places, log: &EpochLog) -> Result<Differs, String> {
+        let (cluster, _) = places.outputs.first().ok_or("it is nowhere")?;
         let known = cluster.refresh_all(LIMIT).await.map_err(|error| error.to_string())?;
         let id = |name: &str| {
             let topic = known.topics.get(&self.case.topic(name));
@@ -392,7 +470,11 @@ impl Piping {
         for (topic, name, partitions) in sources {
             for partition in (0..partitions).map(PartitionIndex) {
                 let of = TopicPartition::new(&self.case.topic(name), partition);
-                let (end, mut records) = self.read(cluster, &of).await?;
+                let (mut end, mut records) = self.read(cluster, &of).await?;
+                if let Some(origin) = &places.origin {
+                    let of = TopicPartition::new(self.own_name(&of.topic), partition);
+                    end = self.read(origin, &of).await?.0;
+                }
                 let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
                 records.extend(remembered.get(&of).cloned().unwrap_or_default());
                 let position = log.positions().get(&(topic, partition)).copied();
@@ -403,11 +485,24 @@ impl Piping {
                 rows.insert((topic, partition), records);
             }
         }
-        let case = self.case_of(log, (input, &rows))?;
-        let given = model::run(&case);
-        let expected = self.expected(&given);
+        if let Some(text) = self.passed_over(log) {
+            return Ok(Differs::Tended("pipeline_exact", text));
+        }
+        let bad = self.bad_records((input, &rows))?;
+        if let Some((check, text)) = self.tended().wrong(log, &bad) {
+            return Ok(Differs::Tended(check, text));
+        }
+        let mut expected = self.expected();
+        let mut from = 0;
+        for left in log.left() {
+            let given = model::run(&self.case_of(left.epochs.iter(), (input, &rows))?);
+            self.expect(&mut expected, (&given, from), &left.epochs);
+            from = left.kept;
+        }
+        let given = model::run(&self.case_of(log.epochs(), (input, &rows))?);
+        self.expect(&mut expected, (&given, from), log.epochs());
         let mut count = 0;
-        for (cluster, prefix) in places {
+        for (cluster, prefix) in &places.outputs {
             for ((topic, partition), expected) in &expected {
                 let topic = format!("{prefix}{topic}");
                 let of = TopicPartition::new(&topic, PartitionIndex(*partition));
@@ -424,7 +519,8 @@ impl Piping {
         if status.epoch != last {
             return Err("it goes on".to_owned());
         }
-        let wrong = (last > 0).then(|| fates::wrong(&status.facts, &given.fates)).flatten();
+        let drops = self.tended().has_dropped();
+        let wrong = (last > 0).then(|| fates::wrong(&status.facts, &given.fates, drops)).flatten();
         Ok(wrong.map_or(Differs::Equal(count), Differs::Fates))
     }
 
@@ -439,10 +535,14 @@ impl Piping {
     }
 
     /// The epochs with their records, as the reference has them.
-    fn case_of(&self, log: &EpochLog, (input, rows): (TopicId, &Rows)) -> Result<Case, String> {
+    fn case_of<'a>(
+        &self,
+        log: impl IntoIterator<Item = &'a CommittedEpoch>,
+        (input, rows): (TopicId, &Rows),
+    ) -> Result<Case, String> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let mut epochs = Vec::new();
-        for committed in log.epochs() {
+        for committed in log {
             let mut epoch =
                 Epoch { age_ms: committed.age_ms, inputs: Vec::new(), devices: Vec::new() };
             for RecordRange { topic, partition, from, to } in &committed.ranges {
@@ -467,18 +567,72 @@ impl Piping {
         Ok(Case { epochs, ..self.case.clone() })
     }
 
-    /// What every partition of every output has to be, apart from those without records.
-    fn expected(&self, expected: &model::Expected) -> BTreeMap<(String, u32), Vec<Came>> {
-        let partitions: BTreeMap<String, u32> = self.topics().into_iter().collect();
-        let outputs = OUTPUTS.map(|name| self.case.topic(name));
-        let mut all: BTreeMap<(String, u32), Vec<Came>> = BTreeMap::new();
-        for topic in outputs {
-            for partition in 0..partitions[&topic] {
-                all.insert((topic.clone(), partition), Vec::new());
+    /// What was left unread, in an input that keeps everything.
+    fn passed_over(&self, log: &EpochLog) -> Option<String> {
+        let histories = log.left().iter().map(|left| left.epochs.iter().collect());
+        let histories = histories.chain([log.epochs().collect::<Vec<_>>()]);
+        for epochs in histories.filter(|_| self.of.retention.is_none()) {
+            let mut read: BTreeMap<Part, Offset> = BTreeMap::new();
+            for (epoch, range) in
+                epochs.iter().flat_map(|of| of.ranges.iter().map(|r| (of.epoch, r)))
+            {
+                let before = read.insert((range.topic, range.partition), range.to);
+                let before = before.unwrap_or(Offset(0));
+                if range.from != before {
+                    let (from, partition) = (range.from, range.partition);
+                    return Some(format!(
+                        "epoch {epoch} reads partition {partition} from {from} on, after {before}"
+                    ));
+                }
             }
         }
-        for (epoch, came) in expected.epochs.iter().enumerate() {
-            for came in came {
+        None
+    }
+
+    /// How it is said of each bad record of the stream that it is one, as it begins.
+    fn bad_records(&self, (input, rows): (TopicId, &Rows)) -> Result<BTreeSet<String>, String> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let topic = self.case.topic("in");
+        let mut bad = BTreeSet::new();
+        for ((_, partition), records) in rows.iter().filter(|((of, _), _)| *of == input) {
+            for (offset, record) in records {
+                let payload = record.value.as_deref().unwrap_or_default();
+                let input = made.get(payload).ok_or("a record that nobody made")?;
+                // What fails behind the source fails by a division by zero.
+                if input.is_broken || input.v.is_some_and(|v| v >= 90 || v == 3) {
+                    bad.insert(format!("record {offset} of {topic}/{partition}: "));
+                }
+            }
+        }
+        Ok(bad)
+    }
+
+    /// All partitions of all outputs, without records.
+    fn expected(&self) -> BTreeMap<(String, u32), Vec<Came>> {
+        let partitions: BTreeMap<String, u32> = self.topics().into_iter().collect();
+        let outputs = OUTPUTS.map(|name| self.case.topic(name));
+        let parts = |topic: &String| {
+            let topic = topic.clone();
+            (0..partitions[&topic]).map(move |partition| ((topic.clone(), partition), Vec::new()))
+        };
+        outputs.iter().flat_map(parts).collect()
+    }
+
+    /// What comes out of epochs behind a number.
+    fn expect<'a>(
+        &self,
+        all: &mut BTreeMap<(String, u32), Vec<Came>>,
+        (given, from): (&model::Expected, u64),
+        log: impl IntoIterator<Item = &'a CommittedEpoch>,
+    ) {
+        let partitions: BTreeMap<String, u32> = self.topics().into_iter().collect();
+        let dead = self.case.topic("dead");
+        for ((epoch, came), committed) in given.epochs.iter().enumerate().zip(log) {
+            if committed.epoch <= from {
+                continue;
+            }
+            let drops = self.tended().on_error(committed.fence) == OnError::Drop;
+            for came in came.iter().filter(|came| !drops || came.topic != dead) {
                 let count = partitions[&came.topic];
                 let partition = match &came.key {
                     Some(key) => partition_of(key.as_bytes(), count),
@@ -487,7 +641,6 @@ impl Piping {
                 all.entry((came.topic.clone(), partition)).or_default().push(came.clone());
             }
         }
-        all
     }
 }
 
@@ -499,6 +652,8 @@ enum Differs {
     Wrong(String),
     /// Not at all, and the pipeline says something else of the records that it read.
     Fates(String),
+    /// It did something that it was not told to do: the check, and what.
+    Tended(&'static str, String),
     /// It has not come to its end.
     Lacks(String),
 }

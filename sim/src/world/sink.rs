@@ -63,7 +63,6 @@ struct State {
     lines: BTreeMap<String, LineUse>,
     /// Who owns which pipeline, with his number.
     owners: BTreeMap<(u16, String), (u64, Option<NodeId>)>,
-    epochs: BTreeMap<(u16, String), EpochLog>,
     /// What the harness compared, by the name of the check.
     compared: BTreeMap<&'static str, u64>,
     exits: VecDeque<Exit>,
@@ -168,7 +167,7 @@ impl Sink {
 
     /// The epochs that a site has committed for a pipeline.
     pub fn epochs(&self, site: u16, pipeline: &str) -> EpochLog {
-        self.state().epochs.get(&(site, pipeline.to_owned())).cloned().unwrap_or_default()
+        self.state().checks.epochs(site, pipeline).cloned().unwrap_or_default()
     }
 
     /// Waits until an event has happened this often.
@@ -342,11 +341,6 @@ impl State {
                 if *fence >= known.0 {
                     *known = (*fence, *owner);
                 }
-            }
-            Event::EpochCommitted(epoch) => {
-                let log = self.epochs.entry((at.site, epoch.pipeline.clone())).or_default();
-                // What is wrong with it, if anything, the check says.
-                let _ = log.note(epoch);
             }
             Event::Rejoined if std::mem::take(&mut view.rejoins) => {
                 self.hit(Probe::WipedNodeVotesAgain)

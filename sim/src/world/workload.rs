@@ -225,7 +225,7 @@ impl Workloads {
                 Workload::Stranger(stranger) => (&stranger.site, 1),
                 Workload::Impostor(impostor) => (&impostor.site, 1),
                 Workload::Secrets(secrets) => (&secrets.site, 1),
-                Workload::Pipeline(pipeline) => (&pipeline.site, 1),
+                Workload::Pipeline(of) => (of.fed_from.as_ref().unwrap_or(&of.site), 1),
             };
             for index in 0..clients.max(1) {
                 let client = self.client(site, clients.max(1), &format!("{number}/{index}"));
@@ -310,9 +310,19 @@ impl Workloads {
             Workload::Pipeline(pipeline) => {
                 let piping = self.pipelines.piping(&pipeline);
                 let stop = client.stop.clone();
-                let stopped = move || stop.load(Ordering::Relaxed);
-                let remembering = piping.clone().remember(self.cluster(&site), stopped.clone());
-                self.on_client_machine(&site, remembering);
+                let (stopped, at) = (move || stop.load(Ordering::Relaxed), &pipeline.site);
+                let remembering = piping.clone().remember(self.cluster(at), stopped.clone());
+                self.on_client_machine(at, remembering);
+                if let Some(bytes_max) = piping.memory(&self.stage) {
+                    let weighing = piping.tending(self.cluster(at));
+                    self.on_client_machine(at, weighing.weigh(bytes_max, stopped.clone()));
+                }
+                if let Some(tend) = pipeline.tend {
+                    let (how, stream) = ((tend, pipeline.tend_every.0), &pipeline.name);
+                    let prng = self.client(at, 1, &format!("tend/{stream}")).prng;
+                    let tending = piping.tending(self.cluster(at));
+                    self.on_client_machine(at, tending.run(how, prng, stopped.clone()));
+                }
                 self.on_client_machine(&site, piping.run(client.cluster, client.prng, stopped));
             }
             Workload::Secrets(secrets) => {

@@ -148,6 +148,8 @@ pub struct Case {
     pub partitions: u32,
     /// How the names of its topics begin.
     pub prefix: String,
+    /// What stands before that in the names of its inputs.
+    pub from: String,
     /// The input.
     pub epochs: Vec<Epoch>,
 }
@@ -155,7 +157,8 @@ pub struct Case {
 impl Case {
     /// The full name of one of its topics: `in`, `devices`, `out`, `dead`, `late`.
     pub fn topic(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        let from = if matches!(name, "in" | "devices") { self.from.as_str() } else { "" };
+        format!("{from}{}{name}", self.prefix)
     }
 
     fn on_error(&self) -> String {

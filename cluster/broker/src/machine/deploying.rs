@@ -19,6 +19,7 @@ use super::outcome::{OperationResult, Refusal};
 use super::pipelines::{ByEpoch, Delta, Making, Pipeline, Position, Run, Savepoint};
 use super::state::{State, Step};
 use super::topics::{CHAIN_KEY_CONFIG, Topic, is_valid_name};
+use fulmar_host::planted;
 use fulmar_store::StreamId;
 use fulmar_store::entry::{NewPipeline, PipelineChange};
 use fulmar_types::pipeline::{
@@ -26,7 +27,7 @@ use fulmar_types::pipeline::{
     PIPELINES_PER_SITE_MAX, PipelineDefinition, SAVEPOINTS_PER_SITE_MAX, START, Start,
     internal_topic, is_internal,
 };
-use fulmar_types::{Event, Offset, TopicId};
+use fulmar_types::{Event, Offset, Plant, TopicId};
 
 /// With what a pipeline that is set begins.
 enum Beginning {
@@ -164,7 +165,8 @@ impl State {
                 if run.epoch > 0 && !self.streams_of(&definition.inputs).into_iter().all(has_read) {
                     return Err(Refusal::OtherInput);
                 }
-                if run.is_settled() { Ok(Beginning::WithState) } else { Err(Refusal::NotSettled) }
+                let is_settled = run.is_settled() || planted(Plant::FileChangedUnsettled);
+                if is_settled { Ok(Beginning::WithState) } else { Err(Refusal::NotSettled) }
             }
             (Start::Savepoint(savepoint), _) => {
                 let savepoint = self.savepoints.get(savepoint);
@@ -259,7 +261,8 @@ impl State {
         let positions = savepoint.map_or(&[][..], |savepoint| &savepoint.positions);
         for stream in self.streams_of(&pipeline.definition.inputs) {
             let key = (stream, name.clone());
-            if keeps && self.positions.get(&key).is_some() {
+            let is_kept = keeps || planted(Plant::RestoreReadsOn);
+            if is_kept && self.positions.get(&key).is_some() {
                 continue;
             }
             let saved = positions.iter().find(|(of, _)| *of == stream).map(|(_, next)| *next);

@@ -13,6 +13,7 @@ use super::tasks::{INTAKE, Reader};
 use crate::eval::Failure;
 use crate::sql::statement::{Late, OnError};
 use crate::value::{Value, time};
+use fulmar_host::planted;
 use fulmar_types::Plant;
 use std::sync::Arc;
 
@@ -125,7 +126,7 @@ impl Engine {
             batch.push(Row { origin, ..row });
         }
         let source = &self.plan.sources[index];
-        let is_told = was_needed && !fulmar_host::planted(Plant::LateRowDropped);
+        let is_told = was_needed && !planted(Plant::LateRowDropped);
         if let (true, Late::To(topic)) = (is_told, &source.late) {
             let reason = format!("its event time {} is before the watermark", time::format(time));
             let failure = Failure::new(source.at, reason);
@@ -155,6 +156,7 @@ impl Engine {
                 Fate::DeadLettered
             }
             OnError::Drop => Fate::Dropped,
+            OnError::Fail if planted(Plant::PoisonPassedOver) => Fate::Dropped,
             OnError::Fail => {
                 let (topic, record) = (source.topic.clone(), Some(Arc::clone(record)));
                 epoch.halt = Some(Halt { failure, topic, record });

@@ -1,0 +1,294 @@
+//! Whoever looks after a pipeline while it runs: pauses it, changes its file, mends it, puts it back.
+//!
+//! What is done goes into the log of the site, so the epochs say under which file they were made, and where
+//! the pipeline went back. What cannot be done at once (it has to be paused and settled, the site has no
+//! leader) is tried again until it is.
+//!
+//! Invariants checked with what is noted here: a pipeline goes back only where it was told to
+//! (`pipeline_back`); one that stops names a record that is bad (`halt_named`); one whose state has more than
+//! its memory reads nothing (`memory_kept`).
+
+use super::fates;
+use crate::epochs::EpochLog;
+use crate::prng::Prng;
+use crate::scenario::workload::Tend;
+use fulmar_client::{Cluster, PipelineSettings};
+use fulmar_types::pipeline::Start;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long one attempt at anything may take.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// The pause before something is tried or looked at again.
+const STEP: Duration = Duration::from_millis(100);
+
+/// How long a pipeline may take to meet a bad record.
+const STEPS_TO_FAIL: u32 = 60;
+
+/// A pipeline that has failed before it could settle is begun again with every so many attempts.
+const BEGIN_AGAIN: u32 = 8;
+
+/// What becomes of bad records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnError {
+    DeadLetter,
+    Drop,
+    Fail,
+}
+
+impl OnError {
+    const ALL: [Self; 3] = [Self::DeadLetter, Self::Drop, Self::Fail];
+
+    /// The file in which that is said.
+    fn file(self, sql: &str, dead: &str) -> String {
+        let letter = format!("ON ERROR DEAD LETTER \"{dead}\"");
+        match self {
+            Self::DeadLetter => sql.to_owned(),
+            Self::Drop => sql.replace(&letter, "ON ERROR DROP"),
+            Self::Fail => sql.replace(&letter, "ON ERROR FAIL"),
+        }
+    }
+}
+
+/// What was done to a pipeline, and what it said.
+#[derive(Default)]
+pub(super) struct Tended {
+    /// What its file said, from the entry with this number on.
+    files: Vec<(u64, OnError)>,
+    /// Behind which epochs it was told to go on, one after the other.
+    put_back: Vec<u64>,
+    /// Why it stopped.
+    halted: BTreeSet<String>,
+    /// With which epochs, of which owner, its state had more than its memory.
+    over: BTreeSet<(u64, u64)>,
+}
+
+impl Tended {
+    /// What became of bad records in the epochs of an owner.
+    pub(super) fn on_error(&self, fence: u64) -> OnError {
+        let before = self.files.iter().rev().find(|(number, _)| *number <= fence);
+        before.map_or(OnError::DeadLetter, |(_, is)| *is)
+    }
+
+    /// Whether bad records were dropped at any time.
+    pub(super) fn has_dropped(&self) -> bool {
+        self.files.iter().any(|(_, is)| *is == OnError::Drop)
+    }
+
+    /// How many epochs were looked at for what they read.
+    pub(super) fn over(&self) -> u64 {
+        self.over.len() as u64
+    }
+
+    /// What is wrong with what the pipeline did: the check, and why.
+    pub(super) fn wrong(
+        &self,
+        log: &EpochLog,
+        bad: &BTreeSet<String>,
+    ) -> Option<(&'static str, String)> {
+        let mut told = self.put_back.iter();
+        let untold = log.left().iter().find(|left| !told.any(|epoch| *epoch == left.kept));
+        if let Some(left) = untold {
+            let text = format!("it went back to epoch {}, told {:?}", left.kept, self.put_back);
+            return Some(("pipeline_back", text));
+        }
+        let is_named = |text: &&String| bad.iter().any(|record| text.starts_with(record.as_str()));
+        if let Some(text) = self.halted.iter().find(|text| !is_named(text)) {
+            return Some(("halt_named", format!("it stopped, for no bad record: {text}")));
+        }
+        let left = log.left().iter().flat_map(|left| &left.epochs);
+        let greedy = log.epochs().chain(left).find(|epoch| {
+            !epoch.ranges.is_empty() && self.over.contains(&(epoch.fence, epoch.epoch - 1))
+        })?;
+        let text = format!("epoch {} has read, and there was no memory left", greedy.epoch);
+        Some(("memory_kept", text))
+    }
+}
+
+/// Who looks after one pipeline.
+pub(super) struct Tending {
+    pub(super) name: String,
+    pub(super) sql: String,
+    /// The topic for bad records.
+    pub(super) dead: String,
+    pub(super) latency_ms: u32,
+    pub(super) cluster: Cluster,
+    pub(super) tended: Arc<Mutex<Tended>>,
+}
+
+/// What the site says that a pipeline is.
+struct Known {
+    number: u64,
+    is: OnError,
+    paused: bool,
+}
+
+impl Tending {
+    fn note(&self, change: impl FnOnce(&mut Tended)) {
+        change(&mut self.tended.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Looks until it is told to stop; then the pipeline runs with the file that it began with.
+    pub(super) async fn run(
+        self,
+        (tend, every): (Tend, Duration),
+        mut prng: Prng,
+        stopped: impl Fn() -> bool,
+    ) {
+        while !stopped() {
+            pause(every, &stopped).await;
+            match tend {
+                Tend::Pause => {
+                    let is = self.known().await.is;
+                    self.set(is, true, Start::Keep).await;
+                    pause(every / 2, &stopped).await;
+                    self.change(is).await;
+                }
+                Tend::File => {
+                    let is_first = self.known().await.is == OnError::DeadLetter;
+                    let next = if is_first { OnError::Drop } else { OnError::DeadLetter };
+                    self.change(next).await;
+                }
+                Tend::Fail => self.fail(&stopped).await,
+                Tend::Restore => self.restore(&mut prng).await,
+            }
+        }
+        self.change(OnError::DeadLetter).await;
+    }
+
+    /// What the site says that the pipeline is.
+    async fn known(&self) -> Known {
+        loop {
+            let all = self.cluster.pipelines(LIMIT).await;
+            let of = all.ok().and_then(|mut all| all.remove(&self.name));
+            let found = of.and_then(|of| {
+                let said = |is: &OnError| is.file(&self.sql, &self.dead) == of.is.file;
+                let is = OnError::ALL.into_iter().find(said)?;
+                Some(Known { number: of.number, is, paused: of.is.paused })
+            });
+            let Some(Known { number, is, .. }) = found else {
+                madsim::time::sleep(STEP).await;
+                continue;
+            };
+            self.note(|tended| {
+                if tended.files.last().is_none_or(|(last, _)| *last < number) {
+                    tended.files.push((number, is));
+                }
+            });
+            return found.expect("it was just there");
+        }
+    }
+
+    /// Makes the pipeline what it is to be, if that can be done now. Whether it was.
+    async fn set(&self, is: OnError, paused: bool, start: Start) -> bool {
+        let number = self.known().await.number;
+        let settings = PipelineSettings {
+            file: is.file(&self.sql, &self.dead),
+            paused,
+            latency_ms: Some(self.latency_ms),
+            start,
+        };
+        let set = self.cluster.set_pipeline(&self.name, Some(number), &settings, LIMIT).await;
+        self.known().await;
+        set.is_ok()
+    }
+
+    /// Lets the pipeline run with this file.
+    async fn change(&self, to: OnError) {
+        let mut tries = 0;
+        loop {
+            let Known { is, paused, .. } = self.known().await;
+            if (is == to && !paused) || self.set(to, false, Start::Keep).await {
+                return;
+            }
+            // Its state has to be in the log before another file may go on with it.
+            tries += 1;
+            let begins_again = tries % BEGIN_AGAIN == 0;
+            if begins_again || !paused {
+                self.set(is, !begins_again, Start::Keep).await;
+            }
+            madsim::time::sleep(STEP).await;
+        }
+    }
+
+    /// Has it stop at a bad record, and mends it.
+    async fn fail(&self, stopped: &impl Fn() -> bool) {
+        self.change(OnError::Fail).await;
+        for _ in 0..STEPS_TO_FAIL {
+            let status = self.cluster.pipeline_status(&self.name, LIMIT).await;
+            if let Some(why) = status.ok().flatten().and_then(|status| status.failed) {
+                self.note(|tended| {
+                    tended.halted.insert(why);
+                });
+                break;
+            }
+            if stopped() {
+                break;
+            }
+            madsim::time::sleep(STEP).await;
+        }
+        self.change(OnError::DeadLetter).await;
+    }
+
+    /// Takes a savepoint, or has the pipeline go on from it, or begin anew.
+    async fn restore(&self, prng: &mut Prng) {
+        let savepoint = format!("{}.saved", self.name);
+        match prng.below(5) {
+            0 | 1 => {
+                let name = Some(self.name.as_str());
+                let _again = self.cluster.set_savepoint(&savepoint, name, LIMIT).await;
+            }
+            2 | 3 => self.go_back(&savepoint).await,
+            // What was saved is of another history than what comes now.
+            _ if self.cluster.set_savepoint(&savepoint, None, LIMIT).await.is_ok() => {
+                self.note(|tended| tended.put_back.push(0));
+                self.set(OnError::DeadLetter, false, Start::Fresh).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Has the pipeline go on from a savepoint, if there is one.
+    async fn go_back(&self, savepoint: &str) {
+        // Two looks: what was asked before and not answered may be done in between.
+        if self.note_saved(savepoint).await {
+            self.set(OnError::DeadLetter, false, Start::Savepoint(savepoint.to_owned())).await;
+            self.note_saved(savepoint).await;
+        }
+    }
+
+    /// Notes where the pipeline goes on if it is put back now. Whether it can be.
+    async fn note_saved(&self, savepoint: &str) -> bool {
+        let all = self.cluster.savepoints(LIMIT).await;
+        let saved = all.ok().and_then(|mut all| all.remove(savepoint));
+        if let Some(saved) = &saved {
+            self.note(|tended| tended.put_back.push(saved.is.epoch));
+        }
+        saved.is_some()
+    }
+
+    /// Notes with which epochs the state has more bytes than it may, until it is told to stop.
+    pub(super) async fn weigh(self, bytes_max: u64, stopped: impl Fn() -> bool) {
+        while !stopped() {
+            madsim::time::sleep(STEP).await;
+            let status = self.cluster.pipeline_status(&self.name, LIMIT).await;
+            let Some(status) = status.ok().flatten() else { continue };
+            if fates::state_bytes(&status.facts).is_some_and(|bytes| bytes > bytes_max) {
+                self.note(|tended| {
+                    tended.over.insert((status.fence, status.epoch));
+                });
+            }
+        }
+    }
+}
+
+async fn pause(all: Duration, stopped: &impl Fn() -> bool) {
+    let mut left = all;
+    while !left.is_zero() && !stopped() {
+        let step = left.min(STEP);
+        madsim::time::sleep(step).await;
+        left -= step;
+    }
+}
