@@ -10,7 +10,8 @@ use crate::metadata::TopicPartition;
 use fulmar_host::time::Duration;
 use fulmar_types::PartitionIndex;
 use fulmar_types::pipeline::{
-    FILE, INPUTS, LATENCY_MS, OUTPUTS, PAUSED, PipelineDefinition, SHAPE, START, Shape, Start,
+    FILE, INPUTS, LATENCY_MS, OUTPUTS, PAUSED, PipelineDefinition, RETRY, SHAPE, START, Shape,
+    Start,
 };
 use fulmar_wire::{RESOURCE_PIPELINE, RESOURCE_PIPELINE_STATUS, RESOURCE_SAVEPOINT};
 use std::collections::BTreeMap;
@@ -94,6 +95,8 @@ pub struct PipelineStatus {
     pub facts: Vec<u8>,
     /// What it reads.
     pub inputs: BTreeMap<TopicPartition, InputTold>,
+    /// Dead letters that are to be put through again: from which offset to which.
+    pub letters: BTreeMap<TopicPartition, (u64, u64)>,
     /// There is more than one answer holds.
     pub is_truncated: bool,
 }
@@ -123,10 +126,18 @@ impl PipelineStatus {
     }
 
     fn read_input(&mut self, name: &str, value: &str) -> Option<()> {
-        let Some(of) = name.strip_prefix("input/") else { return Some(()) };
+        let Some((kind, of)) = name.split_once('/') else { return Some(()) };
+        if !["input", "letters"].contains(&kind) {
+            return Some(());
+        }
         let (topic, partition) = of.rsplit_once('/')?;
         let of = TopicPartition::new(topic, PartitionIndex(partition.parse().ok()?));
         let numbers: Option<Vec<u64>> = value.split(' ').map(|text| text.parse().ok()).collect();
+        if kind == "letters" {
+            let [next, until] = numbers?[..] else { return None };
+            self.letters.insert(of, (next, until));
+            return Some(());
+        }
         let [next, end, missed, ms] = numbers?[..] else { return None };
         let behind = Duration::from_millis(ms);
         self.inputs.insert(of, InputTold { next, end, missed, behind });
@@ -201,6 +212,20 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
         let settings = vec![(SAVEPOINTS.to_owned(), with_savepoints.to_string())];
+        self.replace_settings((RESOURCE_PIPELINE, name), None, settings, timeout).await
+    }
+
+    /// Lets a pipeline put what lies in some of its outputs by now through again: the dead letters among it.
+    ///
+    /// # Errors
+    /// Why that was not done, or that nobody knows.
+    pub async fn retry_letters(
+        &self,
+        name: &str,
+        topics: &[String],
+        timeout: Duration,
+    ) -> Result<(), AlterTopicError> {
+        let settings = vec![(RETRY.to_owned(), topics.join(","))];
         self.replace_settings((RESOURCE_PIPELINE, name), None, settings, timeout).await
     }
 
@@ -297,6 +322,7 @@ mod tests {
             ("facts", "01ff"),
             ("later", "what nobody knows yet"),
             ("input/a.b/3", "5 9 1 250"),
+            ("letters/a.b/3", "2 4"),
         ];
         let status = PipelineStatus::read(told).expect("it makes sense");
         assert_eq!((status.owner, status.epoch, &*status.facts), (Some(2), 7, &[1, 255][..]));
@@ -304,7 +330,14 @@ mod tests {
         let of = TopicPartition::new("a.b", PartitionIndex(3));
         let behind = Duration::from_millis(250);
         assert_eq!(status.inputs[&of], InputTold { next: 5, end: 9, missed: 1, behind });
-        for bad in [("epoch", "x"), ("facts", "0"), ("facts", "zz"), ("input/a/0", "1 2 3")] {
+        assert_eq!(status.letters[&of], (2, 4));
+        for bad in [
+            ("letters/a/0", "1"),
+            ("epoch", "x"),
+            ("facts", "0"),
+            ("facts", "zz"),
+            ("input/a/0", "1 2 3"),
+        ] {
             assert_eq!(PipelineStatus::read([bad]), None, "{bad:?}");
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! facts     2 u8 | waiting u8 | records per second | state bytes | failed results
+//!           | dead letters: retried, cut, none, of others, without a stream
 //!           | sources: count, per source: 0 or 1 and the watermark
 //!           | fates: count, per reader and partition: reader, partition, 8 numbers
 //!           | others: count, per reader: reader, partitions, 8 numbers
@@ -12,7 +13,7 @@
 //! takes; if there are too many fates, the last ones of a reader are told together, so that all still add up.
 
 use bytes::Bytes;
-use fulmar_flow::{Engine, Fates};
+use fulmar_flow::{Engine, Fates, Letters};
 use fulmar_types::pipeline::PIPELINE_FACTS_BYTES_MAX;
 use std::collections::BTreeMap;
 
@@ -65,6 +66,8 @@ pub struct Facts {
     pub state_bytes: u64,
     /// Results of no single record that could not be computed.
     pub failed_results: u64,
+    /// What became of dead letters that were to be put through again.
+    pub letters: Letters,
     /// The watermark of each source.
     pub watermarks: Vec<Option<i64>>,
     /// The fates, by reader and partition.
@@ -114,12 +117,18 @@ fn take_fates(from: &mut &[u8]) -> Option<(u32, u64, Fates)> {
     Some((reader.try_into().ok()?, place, fates))
 }
 
+fn of_letters(letters: &mut Letters) -> [&mut u64; 5] {
+    let Letters { retried, cut, no_letters, of_others, no_stream } = letters;
+    [retried, cut, no_letters, of_others, no_stream]
+}
+
 impl Facts {
     /// What an engine says.
     pub fn of(engine: &Engine, sources: usize) -> Self {
         Self {
             state_bytes: engine.weight() as u64,
             failed_results: engine.failed_results(),
+            letters: engine.letters(),
             watermarks: (0..sources).map(|source| engine.watermark(source)).collect(),
             fates: engine.fates().collect(),
             ..Self::default()
@@ -132,6 +141,8 @@ impl Facts {
         put(self.records_per_s, &mut out);
         put(self.state_bytes, &mut out);
         put(self.failed_results, &mut out);
+        let mut letters = self.letters;
+        of_letters(&mut letters).into_iter().for_each(|number| put(*number, &mut out));
         put(self.watermarks.len() as u64, &mut out);
         for watermark in &self.watermarks {
             out.push(u8::from(watermark.is_some()));
@@ -188,6 +199,9 @@ impl Facts {
         facts.records_per_s = take(from)?;
         facts.state_bytes = take(from)?;
         facts.failed_results = take(from)?;
+        for number in of_letters(&mut facts.letters) {
+            *number = take(from)?;
+        }
         for _ in 0..take(from)? {
             let (there, rest) = from.split_first()?;
             *from = rest;
@@ -232,8 +246,12 @@ mod tests {
             (rate, bytes, failed) in any::<(u64, u64, u64)>(),
             watermarks in prop::collection::vec(any::<Option<i64>>(), 0..5),
             fates in prop::collection::vec(fates(), 0..40),
+            letters in any::<[u64; 5]>(),
         ) {
+            let mut of = Letters::default();
+            of_letters(&mut of).into_iter().zip(letters).for_each(|(to, count)| *to = count);
             let facts = Facts {
+                letters: of,
                 waiting: Waiting::Room,
                 records_per_s: rate,
                 state_bytes: bytes,

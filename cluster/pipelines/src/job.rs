@@ -69,6 +69,21 @@ pub struct Input {
     pub stream: StreamId,
     /// What is read next.
     pub next: Offset,
+    /// Whether dead letters are in it, to be put through again.
+    pub has_letters: bool,
+}
+
+/// Where a partition is in the canonical order.
+type Place = (Arc<str>, PartitionIndex);
+
+impl Input {
+    fn place(&self) -> Place {
+        (Arc::clone(&self.name), self.partition)
+    }
+
+    fn is(&self, range: &InputRange) -> bool {
+        (self.topic, self.partition) == (range.topic, range.partition)
+    }
 }
 
 /// What the log says of a pipeline when it is taken over.
@@ -77,6 +92,8 @@ pub struct Found {
     pub definition_file: String,
     pub internal: StreamId,
     pub inputs: Vec<Input>,
+    /// Dead letters that are or were put through again.
+    pub letters: Vec<Input>,
     /// By name, with the number of partitions.
     pub outputs: BTreeMap<String, (TopicId, u32)>,
     /// One of them is not there: the state can be brought up to date and kept, and no more.
@@ -99,7 +116,9 @@ pub fn find(state: &State, name: &str) -> Result<Found, String> {
         partition: input.partition,
         stream: input.stream,
         next: input.position.next,
+        has_letters: false,
     });
+    let letters = letters(state, name).into_iter().map(|(input, _)| input);
     let wanted = &pipeline.definition.outputs;
     let outputs = wanted.iter().filter_map(|name| state.topics().by_name(name));
     let outputs = outputs.map(|topic| (topic.name.clone(), (topic.id, topic.partitions)));
@@ -109,11 +128,28 @@ pub fn find(state: &State, name: &str) -> Result<Found, String> {
         definition_file: pipeline.definition.file.clone(),
         internal: internal.ok_or("the topic with its state is gone")?,
         inputs: inputs.collect(),
+        letters: letters.collect(),
         lacks_output: outputs.len() < wanted.len(),
         outputs,
         epochs: state.logged_epochs(name).cloned().collect(),
         deltas: state.deltas(name).map(|delta| (delta.epoch, delta.first, delta.end)).collect(),
     })
+}
+
+/// Dead letters of a pipeline, and up to where they are to be read.
+fn letters(state: &State, name: &str) -> Vec<(Input, Offset)> {
+    let all = state.letters(name).into_iter().map(|of| {
+        let input = Input {
+            topic: of.topic.id,
+            name: of.topic.name.as_str().into(),
+            partition: of.partition,
+            stream: of.letters.stream,
+            next: of.letters.next,
+            has_letters: true,
+        };
+        (input, of.letters.until)
+    });
+    all.collect()
 }
 
 /// What an epoch puts out.
@@ -133,6 +169,12 @@ pub struct Job {
     plan: Arc<Plan>,
     pub engine: Engine,
     pub inputs: Vec<Input>,
+    /// As they were when it was taken over, for its epochs.
+    letters: Vec<Input>,
+    /// Up to where the epochs since then have read dead letters: the state of this node may lag behind.
+    retried: BTreeMap<StreamId, Offset>,
+    /// Whether the last epoch read some.
+    had_letters: bool,
     outputs: BTreeMap<String, (TopicId, u32)>,
     partitions: BTreeMap<String, u32>,
     /// The last epoch, and the age at its end.
@@ -143,7 +185,7 @@ pub struct Job {
     /// Records that were given to the engine, and their bytes.
     pub taken: (u64, usize),
     /// Where among the inputs the next epoch begins, if the last one could not take something of all.
-    turn: usize,
+    turn: Place,
 }
 
 impl Job {
@@ -174,13 +216,16 @@ impl Job {
             plan,
             engine,
             inputs: found.inputs.clone(),
+            letters: found.letters.clone(),
+            retried: BTreeMap::new(),
+            had_letters: false,
             partitions: found.outputs.iter().map(|(n, (_, count))| (n.clone(), *count)).collect(),
             outputs: found.outputs.clone(),
             epoch: found.run.delta_epoch,
             age_ms: found.run.delta_age_ms,
             rounds: Rounds::of(found.deltas.iter().map(|(epoch, _, _)| *epoch)),
             taken: (0, 0),
-            turn: 0,
+            turn: Place::default(),
             context,
         })
     }
@@ -223,17 +268,16 @@ impl Job {
     /// # Errors
     /// [`End`]: also if something else comes out than did.
     pub async fn replay(&mut self, epoch: &LoggedEpoch) -> Result<Produced, End> {
-        let mut ranges: Vec<(usize, InputRange)> = Vec::new();
+        let mut ranges: Vec<(Input, InputRange)> = Vec::new();
         for range in &epoch.ranges {
-            let is_it =
-                |input: &Input| (input.topic, input.partition) == (range.topic, range.partition);
-            let at = self.inputs.iter().position(is_it);
-            let at = at.ok_or_else(|| End::Halted("a logged epoch reads something else".into()))?;
-            ranges.push((at, *range));
+            let mut known = self.inputs.iter().chain(&self.letters);
+            let input = known.find(|input| input.is(range)).cloned();
+            let foreign = || End::Halted("a logged epoch reads something else".into());
+            ranges.push((input.ok_or_else(foreign)?, *range));
         }
         self.in_planted_order(&mut ranges);
-        for (at, range) in ranges {
-            self.read_range(at, range).await?;
+        for (input, range) in ranges {
+            self.read_range(&input, range).await?;
         }
         let halted = |halt: Halt| End::Halted(format!("it diverged: it stopped at {halt}"));
         let produced = self.end_epoch(epoch.age_ms, epoch.epoch).await.map_err(halted)?;
@@ -256,17 +300,17 @@ impl Job {
     }
 
     /// Gives exactly this range to the engine.
-    async fn read_range(&mut self, at: usize, range: InputRange) -> Result<(), End> {
+    async fn read_range(&mut self, input: &Input, range: InputRange) -> Result<(), End> {
         let mut from = range.from;
         while from < range.to {
             let records = self.context.broker.records();
-            let batches = records.read(self.inputs[at].stream, from..range.to, READ_BYTES).await;
+            let batches = records.read(input.stream, from..range.to, READ_BYTES).await;
             let batches = batches.map_err(|_| End::Superseded)?;
             // Offsets without records at the end of a range, as a mirror has them.
             let Some(last) = batches.last() else { break };
             let next = last.base_offset.plus(last.records.into());
             for batch in &batches {
-                self.feed(at, from, (batch.base_offset, &batch.bytes)).await?;
+                self.feed(input, from, (batch.base_offset, &batch.bytes)).await?;
             }
             from = next;
         }
@@ -277,16 +321,14 @@ impl Job {
     /// without compression: what is in memory, and what running the epoch again costs.
     async fn feed(
         &mut self,
-        at: usize,
+        input: &Input,
         from: Offset,
         (base, stored): (Offset, &Bytes),
     ) -> Result<usize, End> {
-        let input = &self.inputs[at];
         let first = i64::try_from(from.0).unwrap_or(i64::MAX);
         let base = i64::try_from(base.0).unwrap_or(i64::MAX);
         let records = fulmar_flow::records(input.partition.0, base, stored);
         let from = records.partition_point(|record| record.offset < first);
-        let name = Arc::clone(&input.name);
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let plain =
             records[from..].iter().map(|record| len(&record.key) + len(&record.value)).sum();
@@ -294,7 +336,10 @@ impl Job {
         self.taken.1 += bytes;
         for records in records[from..].chunks(STEP_RECORDS) {
             self.taken.0 += records.len() as u64;
-            let given = self.engine.batch(&name, records);
+            let given = match input.has_letters {
+                true => self.engine.retry(&input.name, records),
+                false => self.engine.batch(&input.name, records),
+            };
             given.map_err(|halt| End::Halted(halt.to_string()))?;
             task::yield_now().await;
         }
@@ -302,57 +347,83 @@ impl Job {
     }
 
     /// Takes what there is to read, about [`EPOCH_BYTES_MAX`] of it and one batch more: something of every
-    /// partition, or of those whose turn it is.
+    /// partition, or of those whose turn it is. Dead letters have epochs of their own, in turn with those of
+    /// the inputs.
     ///
     /// # Errors
     /// [`End`].
     pub async fn take_input(&mut self) -> Result<Vec<InputRange>, End> {
-        let mut ready = self.ready();
-        let begin = ready.partition_point(|(at, ..)| *at < self.turn);
-        if begin < ready.len() {
+        let (mut ready, letters) = (self.ready(), self.ready_letters());
+        self.had_letters = !letters.is_empty() && (ready.is_empty() || !self.had_letters);
+        let begin = ready.partition_point(|(input, ..)| input.place() < self.turn);
+        if self.had_letters {
+            self.context.host.probe(Probe::LettersRetried);
+            ready = letters;
+        } else if begin < ready.len() {
             ready.drain(..begin);
         }
         let share = (EPOCH_BYTES_MAX / ready.len().max(1)).max(SHARE_BYTES_MIN);
         self.in_planted_order(&mut ready);
         let (mut ranges, before) = (Vec::new(), self.taken.1);
-        self.turn = 0;
-        for (at, from, end) in ready {
+        let mut turn = Place::default();
+        for (input, from, end) in ready {
             if self.taken.1 - before >= EPOCH_BYTES_MAX {
-                self.turn = at;
+                turn = input.place();
                 break;
             }
-            let to = self.take_partition(at, (from, end), share).await?;
+            let to = self.take_partition(&input, (from, end), share).await?;
             if to > from {
-                let Input { topic, partition, .. } = self.inputs[at];
-                ranges.push((at, InputRange { topic, partition, from, to }));
+                let Input { topic, name, partition, .. } = input;
+                ranges.push(((name, partition), InputRange { topic, partition, from, to }));
             }
         }
-        ranges.sort_by_key(|(at, _)| *at);
+        if !self.had_letters {
+            self.turn = turn;
+        }
+        ranges.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(ranges.into_iter().map(|(_, range)| range).collect())
     }
 
     /// The partitions with something to read: from where, and up to where.
-    pub fn ready(&self) -> Vec<(usize, Offset, Offset)> {
+    pub fn ready(&self) -> Vec<(Input, Offset, Offset)> {
         self.context.broker.site().read(|state| {
-            let inputs = self.inputs.iter().enumerate();
-            let ready = inputs.filter_map(|(at, input)| {
+            let ready = self.inputs.iter().filter_map(|input| {
                 let known = state.partition(input.stream)?;
                 let from = input.next.max(known.log_start);
-                (from < known.next).then_some((at, from, known.next))
+                (from < known.next).then(|| (input.clone(), from, known.next))
             });
             ready.collect()
         })
     }
 
+    /// The same, of dead letters that somebody wants to be put through again.
+    pub fn ready_letters(&self) -> Vec<(Input, Offset, Offset)> {
+        self.context.broker.site().read(|state| {
+            let all = letters(state, &self.name).into_iter();
+            let ready = all.filter_map(|(input, until)| {
+                let known = state.partition(input.stream)?;
+                let retried = self.retried.get(&input.stream).copied().unwrap_or_default();
+                let from = input.next.max(known.log_start).max(retried);
+                (from < until).then_some((input, from, until))
+            });
+            ready.collect()
+        })
+    }
+
+    /// Whether there is anything to read.
+    pub fn has_input(&self) -> bool {
+        !self.ready().is_empty() || !self.ready_letters().is_empty()
+    }
+
     /// Takes about so many bytes of a partition. Up to where.
     async fn take_partition(
         &mut self,
-        at: usize,
+        input: &Input,
         (begin, end): (Offset, Offset),
         share: usize,
     ) -> Result<Offset, End> {
         let (mut from, mut used) = (begin, 0);
-        let stream = self.inputs[at].stream;
+        let stream = input.stream;
         while from < end && used < share {
             let records = self.context.broker.records();
             let most = READ_BYTES.min(share - used);
@@ -369,7 +440,7 @@ impl Job {
                 if used >= share {
                     break;
                 }
-                used += self.feed(at, from, (batch.base_offset, &batch.bytes)).await?;
+                used += self.feed(input, from, (batch.base_offset, &batch.bytes)).await?;
                 from = batch.base_offset.plus(batch.records.into());
             }
         }
@@ -426,12 +497,17 @@ impl Job {
     /// The epoch is in the log.
     pub fn committed(&mut self, epoch: u64, age_ms: u64, ranges: &[InputRange]) {
         (self.epoch, self.age_ms) = (epoch, age_ms);
+        if self.had_letters {
+            let known = self.context.broker.site().read(|state| letters(state, &self.name));
+            for range in ranges {
+                let input = known.iter().find(|(input, _)| input.is(range));
+                self.retried.extend(input.map(|(input, _)| (input.stream, range.to)));
+            }
+            return;
+        }
         let mut ranges = ranges.iter().peekable();
         for input in &mut self.inputs {
-            let is_it = |range: &&InputRange| {
-                (input.topic, input.partition) == (range.topic, range.partition)
-            };
-            if let Some(range) = ranges.next_if(is_it) {
+            if let Some(range) = ranges.next_if(|range| input.is(range)) {
                 input.next = range.to;
             }
         }

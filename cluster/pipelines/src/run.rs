@@ -247,7 +247,7 @@ impl Owner {
         if !has_memory && self.told_waiting != Waiting::Memory {
             self.job.context.host.probe(Probe::WaitedForRoom);
         }
-        let has_input = has_memory && !self.job.ready().is_empty();
+        let has_input = has_memory && self.job.has_input();
         let has_news = self.waiting != self.told_waiting;
         let is_idle = self.is_idle_epoch_due();
         if !has_input && !has_news && !is_idle {

@@ -78,6 +78,9 @@ pub const LATENCY_MS: &str = "latency-ms";
 /// With which state it begins. Not kept.
 pub const START: &str = "start";
 
+/// Asks for dead letters to be put through again: topics, with commas. Not kept.
+pub const RETRY: &str = "retry-dead-letters";
+
 const INTERNAL: &str = "__pipeline.";
 
 /// The topic with the state of a pipeline.

@@ -194,6 +194,8 @@ plants! {
     MemoryNeverFree = "memory-never-free",
     /// Take for the delta of an owner what the one before had begun to write.
     DeltaOfOtherFenceTaken = "delta-of-other-fence-taken",
+    /// Leave where it is how far dead letters were put through again.
+    RetryNotCommitted = "retry-not-committed",
 }
 
 impl Plant {

@@ -109,6 +109,8 @@ probes! {
     IdleEpoch = "idle epoch",
     /// An operator of a pipeline had the barrier of one input, and waited for that of another.
     AlignedBarrierWaited = "aligned barrier waited",
+    /// A pipeline put dead letters through again.
+    LettersRetried = "dead letters retried",
     /// A leader proposed a unit for another node.
     ProposedForPeer = "proposed for a peer",
     /// A node asked the leader to propose a unit, and was not told what became of it.

@@ -41,7 +41,9 @@ pub(super) fn state_bytes(facts: &[u8]) -> Option<u64> {
 fn told(facts: &[u8]) -> Option<BTreeMap<(u64, u64), Numbers>> {
     let from = &mut &*facts;
     let (version, _waiting) = (byte(from)?, byte(from)?);
-    for _ in ["rate", "bytes of state", "failed results"] {
+    for _ in
+        ["rate", "bytes of state", "failed results", "retried", "cut", "none", "others", "lost"]
+    {
         number(from)?;
     }
     for _ in 0..number(from)? {
@@ -122,11 +124,11 @@ mod tests {
             BTreeMap::from([(("s".to_owned(), 2), fates)])
         };
         // 300 is two bytes; one source with a watermark, and one without.
-        let mut facts = vec![2, 0, 5, 6, 0, 2, 1, 9, 0, 1];
+        let mut facts = vec![2, 0, 5, 6, 0, 0, 0, 0, 0, 0, 2, 1, 9, 0, 1];
         facts.extend([0, 2, 0xac, 2, 0, 0, 1, 0, 0, 100, 0xc7, 1, 0]);
         assert_eq!(wrong(&facts, &expected(100), false), None);
         assert!(wrong(&facts, &expected(99), false).is_some_and(|text| text.contains("s/2")));
-        assert!(wrong(&facts[..21], &expected(100), false).is_some(), "cut off");
+        assert!(wrong(&facts[..26], &expected(100), false).is_some(), "cut off");
         let at = facts.len() - 4;
         facts[at] = 101;
         assert!(wrong(&facts, &expected(100), false).is_some_and(|text| text.contains("read 300")));

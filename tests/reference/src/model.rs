@@ -1,7 +1,7 @@
 //! The reference: after each epoch it looks at all records again that can matter, with loops over lists
 //! and nothing else, and says what is new.
 
-use crate::spec::{Case, Input, Shape, Windows, hundredths};
+use crate::spec::{Case, Input, RETRIED, Shape, Windows, hundredths};
 use std::collections::BTreeMap;
 
 /// What became of the records that one reader read from one partition; the words are those of
@@ -74,6 +74,10 @@ fn watermarks(case: &Case, clock: Clock) -> Vec<(Option<i64>, bool)> {
     let (mut best, mut all) = (None, Vec::new());
     for (at, epoch) in case.epochs.iter().enumerate() {
         for input in if clock.is_table { &epoch.devices } else { &epoch.inputs } {
+            // One that comes once more says nothing of the time of its partition.
+            if input.partition == RETRIED {
+                continue;
+            }
             let partition = input.partition as usize;
             // The end of a row of the table says nothing about its event time, and what is bad neither.
             let counts = if clock.is_table { !input.is_broken } else { !is_bad(input) };

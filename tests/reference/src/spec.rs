@@ -41,10 +41,13 @@ pub enum Shape {
     },
 }
 
+/// In place of the partition: the record was a dead letter, and comes once more.
+pub const RETRIED: u32 = u32::MAX;
+
 /// A record.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The partition.
+    /// The partition, or [`RETRIED`].
     pub partition: u32,
     /// The offset.
     pub offset: i64,

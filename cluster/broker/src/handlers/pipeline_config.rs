@@ -4,6 +4,7 @@
 //! ```text
 //! pipeline     file | paused | latency-ms | start: keep, fresh or savepoint NAME | number
 //!              none but number: it is removed, with its savepoints if savepoints is true
+//!              retry-dead-letters alone: topics, of which what lies in them by now is put through again
 //! savepoint    pipeline | number
 //!              none but number: it is removed
 //! ```
@@ -25,7 +26,7 @@ use fulmar_store::entry::{NewPipeline, Operation, PipelineChange, PipelineOperat
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, NUMBER};
 use fulmar_types::pipeline::{
     FILE, LATENCY_MS, LATENCY_MS_DEFAULT, LATENCY_MS_MAX, PAUSED, PIPELINE_FILE_BYTES_MAX,
-    PipelineDefinition, START, Start,
+    PIPELINE_TOPICS_MAX, PipelineDefinition, RETRY, START, Start,
 };
 use fulmar_types::{TopicId, Uuid};
 use fulmar_wire::{ErrorCode, RESOURCE_PIPELINE};
@@ -98,6 +99,9 @@ pub(super) async fn set_pipeline(
     validate_only: bool,
     deadline: Instant,
 ) -> Result<(), Failure> {
+    if let Some(topics) = wanted.take(RETRY) {
+        return retry(broker, wanted, (&topics, validate_only), deadline).await;
+    }
     let expected = wanted.expected()?;
     let Some(file) = wanted.take(FILE) else {
         let savepoints = wanted.take(SAVEPOINTS).map(|text| flag(SAVEPOINTS, &text));
@@ -135,6 +139,29 @@ pub(super) async fn set_pipeline(
     match validate_only {
         true => Ok(()),
         false => carry_out(broker, unit, deadline).await,
+    }
+}
+
+/// Asks for dead letters to be put through again.
+async fn retry(
+    broker: &Broker,
+    wanted: Wanted,
+    (topics, validate_only): (&str, bool),
+    deadline: Instant,
+) -> Result<(), Failure> {
+    wanted.nothing_else("a retry of dead letters")?;
+    let topics: Vec<&str> = topics.split(',').filter(|topic| !topic.is_empty()).collect();
+    if topics.is_empty() || topics.len() > PIPELINE_TOPICS_MAX {
+        return invalid(format!("`{RETRY}` names 1 to {PIPELINE_TOPICS_MAX} topics"));
+    }
+    let of_topic = |topic: &str| {
+        let (pipeline, who) = (wanted.name.clone(), wanted.who.clone());
+        Operation::Pipeline(PipelineOperation::Retry { pipeline, who, topic: topic.to_owned() })
+    };
+    let operations = topics.into_iter().map(of_topic).collect();
+    match validate_only {
+        true => Ok(()),
+        false => carry_out(broker, Unit { preconditions: Vec::new(), operations }, deadline).await,
     }
 }
 

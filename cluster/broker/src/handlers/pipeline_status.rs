@@ -10,6 +10,8 @@
 //! facts              what its owner said with the last epoch, in hexadecimal
 //! input/T/P          "next end missed ms": the offset that is read next, that of the next record, records
 //!                    that were gone before they were read, and how long ago the oldest that waits came
+//! letters/T/P        "next until": where dead letters are read next that are put through again, and up to
+//!                    where; of those that are not through
 //! truncated          there is more than one answer holds
 //! ```
 //!
@@ -49,6 +51,13 @@ pub(super) fn values(broker: &Broker, name: &str) -> Option<Values> {
             };
             let of = format!("input/{}/{}", input.topic.name, input.partition);
             values.push((of, format!("{next} {} {missed} {behind_ms}", known.next)));
+        }
+        for of in state.letters(name) {
+            let (next, until) = (of.letters.next, of.letters.until);
+            if next < until && values.len() < LINK_STATUS_VALUES_MAX {
+                let name = format!("letters/{}/{}", of.topic.name, of.partition);
+                values.push((name, format!("{next} {until}")));
+            }
         }
         Some(values)
     })

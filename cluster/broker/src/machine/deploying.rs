@@ -99,7 +99,7 @@ impl State {
         let before = known.as_ref().map(|known| settings(&known.definition, &Start::Keep));
         let after = Some(settings(&definition, &start));
         let changed = self.note(step, (ChangeOf::Pipeline, &name, who), (before, after));
-        self.note_makings(&definition);
+        self.note_makings(&definition.outputs, &definition.inputs);
         if let Some(known) = &known {
             self.forget_inputs_but(known, &definition);
         }
@@ -126,8 +126,10 @@ impl State {
             }
             partitions += topic.partitions as usize;
         }
+        let mut written = 0;
         for output in &definition.outputs {
             let topic = self.topics.by_name(output).ok_or(Refusal::UnknownTopic)?;
+            written += topic.partitions as usize;
             if is_internal(output) {
                 return Err(Refusal::IsInternal);
             }
@@ -136,8 +138,11 @@ impl State {
             }
         }
         let of_others = self.positions.iter().filter(|position| position.pipeline != *name).count();
-        if partitions > PIPELINE_PARTITIONS_MAX
+        // Of each that is written it may have to be known how far dead letters were put through again.
+        let letters = self.letters.iter().filter(|letters| letters.pipeline != *name).count();
+        if partitions.max(written) > PIPELINE_PARTITIONS_MAX
             || of_others + partitions > PIPELINE_PARTITIONS_PER_SITE_MAX
+            || letters + written > PIPELINE_PARTITIONS_PER_SITE_MAX
         {
             return Err(Refusal::LimitReached);
         }
@@ -185,16 +190,16 @@ impl State {
     }
 
     /// What is written is made of what is read, from now on and for as long as the topic is there.
-    fn note_makings(&mut self, definition: &PipelineDefinition) {
-        for output in &definition.outputs {
-            let topic = self.topics.by_name(output).expect("it was looked at");
+    pub(super) fn note_makings(&mut self, outputs: &[String], inputs: &[String]) {
+        for output in outputs {
+            let Some(topic) = self.topics.by_name(output) else { continue };
             // What lies there already was made of who knows what.
             let has_more = topic.streams().any(|stream| self.known(stream).next > Offset(0));
             let topic = topic.id;
             let known = self.makings.get(&topic).cloned();
             let none = Making { topic, has_more, of: Vec::new() };
             let mut making = known.clone().unwrap_or(none);
-            making.add(&definition.inputs);
+            making.add(inputs);
             if known.as_ref() != Some(&making) {
                 self.makings.put(making);
             }
@@ -208,7 +213,7 @@ impl State {
         }
     }
 
-    fn streams_of(&self, inputs: &[String]) -> Vec<StreamId> {
+    pub(super) fn streams_of(&self, inputs: &[String]) -> Vec<StreamId> {
         let topics = inputs.iter().filter_map(|input| self.topics.by_name(input));
         topics.flat_map(Topic::streams).collect()
     }
@@ -241,6 +246,7 @@ impl State {
         let keeps = run.epoch > 0 && savepoint.is_none();
         self.begin_positions(name, savepoint.as_ref(), keeps);
         if !keeps {
+            self.begin_letters(name);
             self.epochs.drop_through(name, u64::MAX);
             self.deltas.drop_through(name, u64::MAX);
             self.facts.remove(name);
@@ -290,6 +296,7 @@ impl State {
         for stream in self.streams_of(&known.definition.inputs) {
             self.positions.remove(&(stream, name.clone()));
         }
+        self.letters.drop_pipeline(&name);
         self.epochs.drop_through(&name, u64::MAX);
         self.deltas.drop_through(&name, u64::MAX);
         self.facts.remove(&name);

@@ -27,6 +27,7 @@
 //! | savepoints | 21 | `pipelines.rs` |
 //! | what topics are made of | 22 | `pipelines.rs` |
 //! | what peers do not take | 23 | `links.rs` |
+//! | dead letters that are put through again | 24 | `letters.rs` |
 //!
 //! Invariants: apply is a function of the state and the entry; two nodes that applied the same
 //! entries have equal section bytes and equal hashes, whether they applied them one by one or
@@ -41,6 +42,7 @@ pub mod codec;
 pub mod deleted;
 mod deploying;
 pub mod gaps;
+pub mod letters;
 pub mod links;
 pub mod meta;
 pub mod mirroring;
@@ -220,6 +222,12 @@ impl State {
             let stream = self.partitions.get(&position.stream);
             if stream.is_none() || !is_there(&position.pipeline) {
                 return Err("a position of a pipeline or a partition that is not there");
+            }
+        }
+        for letters in self.letters.iter() {
+            let stream = self.partitions.get(&letters.stream);
+            if stream.is_none() || !is_there(&letters.pipeline) {
+                return Err("dead letters of a pipeline or a partition that is not there");
             }
         }
         for epoch in self.epochs.iter() {

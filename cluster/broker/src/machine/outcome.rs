@@ -107,6 +107,11 @@ pub enum OperationResult {
         /// The number of the definition.
         number: u64,
     },
+    /// Dead letters are to be put through again.
+    LettersWanted {
+        /// How many records that are.
+        records: u64,
+    },
 }
 
 /// Why a unit had no effect.
@@ -382,6 +387,7 @@ impl OperationResult {
             Self::Halted => put(out, 18, &[]),
             Self::DeltaWanted { epoch } => put(out, 19, &[epoch]),
             Self::SavepointSet { number } => put(out, 20, &[number]),
+            Self::LettersWanted { records } => put(out, 21, &[records]),
         }
     }
 
@@ -413,6 +419,7 @@ impl OperationResult {
             18 => Self::Halted,
             19 => Self::DeltaWanted { epoch: take_varint(input)? },
             20 => Self::SavepointSet { number: take_varint(input)? },
+            21 => Self::LettersWanted { records: take_varint(input)? },
             _ => return Err(CodecError::Tag),
         })
     }

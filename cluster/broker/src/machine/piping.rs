@@ -39,6 +39,15 @@ pub struct Input<'a> {
     pub position: &'a Position,
 }
 
+/// What an epoch reads of a partition.
+pub(super) struct Read {
+    pub(super) stream: StreamId,
+    /// Up to where.
+    pub(super) to: Offset,
+    /// How much was gone before.
+    pub(super) missed: u64,
+}
+
 /// An epoch that is to be committed.
 struct Epoch<'a> {
     at: &'a EpochPlace,
@@ -126,7 +135,8 @@ impl State {
         };
         let of_stream = self.positions.of_stream(stream);
         let replayed = of_stream.filter(|position| position.floor < position.next);
-        replayed.filter(|position| !has_failed(position)).map(|position| position.floor).min()
+        let floors = replayed.filter(|position| !has_failed(position)).map(|of| of.floor);
+        floors.chain(self.letters_replayed_from(stream)).min()
     }
 
     /// How often something has become of pipelines here but for epochs and parts of deltas: what they are,
@@ -185,6 +195,9 @@ impl State {
             }
             PipelineOperation::SetSavepoint { name, expected, who, pipeline } => {
                 self.set_savepoint(step, (name, expected, who), pipeline)
+            }
+            PipelineOperation::Retry { pipeline, who, topic } => {
+                self.retry(step, (pipeline, who), topic)
             }
         }
     }
@@ -249,12 +262,8 @@ impl State {
         let ranges = u32::try_from(epoch.ranges.len()).expect("bounded by its limit");
         self.check_log_of_epochs(run, ranges)?;
         let reads = self.check_ranges(&at.pipeline, epoch.ranges, is_checked)?;
-        for (stream, to, missed) in reads {
-            let key = (stream, at.pipeline.clone());
-            self.positions.modify(&key, |position| {
-                position.next = to;
-                position.missed = position.missed.saturating_add(missed);
-            });
+        for read in reads {
+            self.read_up_to(&at.pipeline, &read);
         }
         let Epoch { age_ms, hash, appends, .. } = *epoch;
         let (pipeline, ranges_of) = (at.pipeline.clone(), epoch.ranges.to_vec());
@@ -285,36 +294,39 @@ impl State {
         if is_full && epochs > 0 { Err(Refusal::DeltaNeeded) } else { Ok(()) }
     }
 
-    /// What an epoch reads: up to where in each partition, and how much was gone before. The ranges
-    /// are in order, none twice, and each begins where the one before has ended.
+    /// What an epoch reads of each partition. The ranges are in order, none twice, and each begins where the
+    /// one before has ended; of dead letters nothing is read that nobody has asked for.
     fn check_ranges(
         &self,
         pipeline: &str,
         ranges: &[InputRange],
         is_checked: bool,
-    ) -> Result<Vec<(StreamId, Offset, u64)>, Refusal> {
+    ) -> Result<Vec<Read>, Refusal> {
         let mut reads = Vec::with_capacity(ranges.len());
         let mut before: Option<(&str, PartitionIndex)> = None;
         for range in ranges {
             let (topic, stream) = self.stream(range.topic, range.partition)?;
             let key = (stream, pipeline.to_owned());
-            let position = self.positions.get(&key).ok_or(Refusal::NotAnInput)?;
+            let end = self.known(stream).next;
+            let known = self.positions.get(&key).map(|position| (position.next, end));
+            let known = known.or_else(|| self.letters_at(&key));
+            let (at, until) = known.ok_or(Refusal::NotAnInput)?;
             let place = (topic.name.as_str(), range.partition);
             if before.replace(place).is_some_and(|before| before >= place) {
                 return Err(Refusal::InvalidPipeline);
             }
             let partition = self.known(stream);
-            let next = position.next.max(partition.log_start);
+            let next = at.max(partition.log_start);
             let is_off_by_one = planted(Plant::InputOffsetOffByOne) && range.from == next.plus(1);
             if range.from != next && is_checked && !is_off_by_one {
                 return Err(Refusal::UnexpectedOffset { next });
             }
-            if range.from >= range.to || range.to > partition.next {
-                return Err(Refusal::OffsetOutOfRange { next: partition.next });
+            if range.from >= range.to || range.to > until.min(end) {
+                return Err(Refusal::OffsetOutOfRange { next: until.min(end) });
             }
             let to =
                 if planted(Plant::InputOffsetOffByOne) { Offset(range.to.0 - 1) } else { range.to };
-            reads.push((stream, to, range.from.0.saturating_sub(position.next.0)));
+            reads.push(Read { stream, to, missed: range.from.0.saturating_sub(at.0) });
         }
         Ok(reads)
     }
@@ -458,7 +470,7 @@ impl State {
         for ((topic, partition), floor) in floors {
             // A topic that is gone has taken its positions along.
             let Ok((_, stream)) = self.stream(topic, partition) else { continue };
-            self.positions.modify(&(stream, pipeline.clone()), |position| position.floor = floor);
+            self.covered_up_to(&(stream, pipeline.clone()), floor);
         }
         self.epochs.drop_through(pipeline, epoch);
         self.runs.modify(pipeline, |run| {

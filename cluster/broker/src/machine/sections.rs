@@ -8,6 +8,7 @@ use super::changes::Change;
 use super::codec::{Reader, Writer};
 use super::deleted::DeletedName;
 use super::gaps::Gap;
+use super::letters::Letters;
 use super::links::{Declined, Link, PeerProgress, Rule};
 use super::meta::{FenceMark, Meta};
 use super::mirrors::{Mirror, Progress};
@@ -196,6 +197,7 @@ sections! {
     SAVEPOINTS = 21, version 1, savepoints: Table<Savepoint>;
     MAKINGS = 22, version 1, makings: Table<Making>;
     DECLINED = 23, version 1, declined: Table<Declined>;
+    LETTERS = 24, version 1, letters: Table<Letters>;
 }
 
 impl Default for State {

@@ -388,6 +388,7 @@ impl State {
             self.gaps.drop_stream(stream);
             self.peers.drop_stream(stream);
             self.positions.drop_stream(stream);
+            self.letters.drop_stream(stream);
             step.dropped_streams.push(stream);
         }
         self.mirrors.remove(&id);

@@ -18,6 +18,7 @@ use proptest::strategy::ValueTree;
 
 mod budgets;
 mod chains;
+mod letters;
 mod mirrors;
 mod pipelines;
 mod settings;
@@ -512,7 +513,7 @@ fn random_histories_run_pipelines() {
             *seen.entry(kind).or_default() += 1;
         }
     }
-    assert!(seen.len() == 9 && seen.values().all(|times| *times >= 5), "{seen:?}");
+    assert!(seen.len() == 10 && seen.values().all(|times| *times >= 5), "{seen:?}");
 }
 
 #[test]

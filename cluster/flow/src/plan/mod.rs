@@ -478,6 +478,11 @@ impl Plan {
         sinks.chain(beside).collect()
     }
 
+    /// The topics of its dead letters.
+    pub fn dead_letters(&self) -> BTreeSet<&str> {
+        self.sources.iter().filter_map(Source::dead_letters).collect()
+    }
+
     /// The topics that it reads.
     pub fn read(&self) -> BTreeSet<&str> {
         self.sources.iter().map(|source| source.topic.as_str()).collect()

@@ -82,17 +82,21 @@ impl Source {
         self.columns.iter().map(|column| column.column.clone()).collect()
     }
 
-    /// The topics for bad and late records.
-    pub fn beside(&self) -> impl Iterator<Item = &str> {
-        let dead = match &self.on_error {
+    /// The topic for bad records.
+    pub fn dead_letters(&self) -> Option<&str> {
+        match &self.on_error {
             OnError::DeadLetter(topic) => Some(topic.text.as_str()),
             OnError::Drop | OnError::Fail => None,
-        };
+        }
+    }
+
+    /// The topics for bad and late records.
+    pub fn beside(&self) -> impl Iterator<Item = &str> {
         let late = match &self.late {
             Late::To(topic) => Some(topic.text.as_str()),
             Late::Drop => None,
         };
-        dead.into_iter().chain(late)
+        self.dead_letters().into_iter().chain(late)
     }
 }
 

@@ -4,7 +4,7 @@ use super::names as m;
 use super::text::Text;
 use crate::node_view::NodeView;
 use fulmar_broker::machine::state::State;
-use fulmar_flow::Plan;
+use fulmar_flow::{Plan, RETRIED};
 use fulmar_pipelines::facts::{Facts, Waiting};
 use fulmar_pipelines::figures::Figure;
 
@@ -59,7 +59,8 @@ fn of_facts(text: &mut Text, name: &str, plan: &Plan, facts: &Facts) {
         }
     }
     let (told, others) = facts.told_up_to(FATES_MAX);
-    let told = told.iter().map(|(reader, at, fates)| (*reader, at.to_string(), *fates));
+    let place = |at: u32| if at == RETRIED { "retried".to_owned() } else { at.to_string() };
+    let told = told.iter().map(|(reader, at, fates)| (*reader, place(*at), *fates));
     let others = others.into_iter().map(|(reader, _, fates)| (reader, "others".to_owned(), fates));
     for (reader, partition, fates) in told.chain(others) {
         let source = plan.readers.get(reader as usize).and_then(|at| plan.sources.get(*at));

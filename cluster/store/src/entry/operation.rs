@@ -480,9 +480,10 @@ impl Operation {
                 kind @ (link::SET_LINK..=link::PEER_HAS | link::ALIGN_MIRROR..=link::PEER_DECLINES),
                 VERSION_1,
             ) => LinkOperation::decode(payload, kind, item).map(Self::Link),
-            (kind @ pipeline::SET_PIPELINE..=pipeline::SET_SAVEPOINT, VERSION_1) => {
-                PipelineOperation::decode(payload, kind, item).map(Self::Pipeline)
-            }
+            (
+                kind @ (pipeline::SET_PIPELINE..=pipeline::SET_SAVEPOINT | pipeline::RETRY_LETTERS),
+                VERSION_1,
+            ) => PipelineOperation::decode(payload, kind, item).map(Self::Pipeline),
             _ => Err(item.unknown()),
         }
     }

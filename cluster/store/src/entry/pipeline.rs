@@ -20,6 +20,7 @@
 //!             22 v1  want delta        pipeline text
 //!             23 v1  set savepoint     name text | expected u64 | who text
 //!                                      | there u8 = 1 | pipeline text, or there u8 = 0
+//!             26 v1  retry letters     pipeline text | who text | topic text
 //! at                  pipeline text | fence u64 | epoch u64
 //! text                len u16 | UTF-8
 //! texts               count u16 | text per element
@@ -51,6 +52,7 @@ const DONE: u8 = 20;
 const HALT: u8 = 21;
 const WANT_DELTA: u8 = 22;
 pub(super) const SET_SAVEPOINT: u8 = 23;
+pub(super) const RETRY_LETTERS: u8 = 26;
 
 /// An epoch of a pipeline, and as which of its owners somebody speaks of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +197,15 @@ pub enum PipelineOperation {
         /// The pipeline; `None` to forget it.
         pipeline: Option<String>,
     },
+    /// Asks for the dead letters that lie in a topic by now to be put through again.
+    Retry {
+        /// The pipeline, by name.
+        pipeline: String,
+        /// Who asks.
+        who: String,
+        /// One of its outputs, by name.
+        topic: String,
+    },
 }
 
 const RANGE_BYTES: usize = PLACE_BYTES + 8 + 8;
@@ -277,6 +288,7 @@ impl PipelineOperation {
             Self::Halt { .. } => HALT,
             Self::WantDelta { .. } => WANT_DELTA,
             Self::SetSavepoint { .. } => SET_SAVEPOINT,
+            Self::Retry { .. } => RETRY_LETTERS,
         }
     }
 
@@ -307,6 +319,9 @@ impl PipelineOperation {
                 let pipeline = pipeline.as_deref().map_or(0, text_bytes);
                 text_bytes(name) + 8 + text_bytes(who) + 1 + pipeline
             }
+            Self::Retry { pipeline, who, topic } => {
+                text_bytes(pipeline) + text_bytes(who) + text_bytes(topic)
+            }
         }
     }
 
@@ -335,6 +350,9 @@ impl PipelineOperation {
             Self::WantDelta { pipeline } => fits_text(pipeline),
             Self::SetSavepoint { name, who, pipeline, .. } => {
                 fits_text(name) && fits_text(who) && pipeline.as_deref().is_none_or(fits_text)
+            }
+            Self::Retry { pipeline, who, topic } => {
+                fits_text(pipeline) && fits_text(who) && fits_text(topic)
             }
         }
     }
@@ -388,6 +406,9 @@ impl PipelineOperation {
                 put_text(out, who);
                 out.put_u8(u8::from(pipeline.is_some()));
                 pipeline.iter().for_each(|pipeline| put_text(out, pipeline));
+            }
+            Self::Retry { pipeline, who, topic } => {
+                [pipeline, who, topic].into_iter().for_each(|text| put_text(out, text));
             }
         }
     }
@@ -445,6 +466,10 @@ impl PipelineOperation {
                 let who = read_text(reader)?;
                 let pipeline = if read_flag(reader)? { Some(read_text(reader)?) } else { None };
                 Some(Self::SetSavepoint { name, expected, who, pipeline })
+            }),
+            RETRY_LETTERS => item.whole(payload, "a wish for letters", |reader| {
+                let (pipeline, who) = (read_text(reader)?, read_text(reader)?);
+                Some(Self::Retry { pipeline, who, topic: read_text(reader)? })
             }),
             _ => Err(item.unknown()),
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often is looked whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, Args)]
 pub struct Deploy {
@@ -93,7 +93,7 @@ fn settings(is: &PipelineDefinition) -> PipelineSettings {
     }
 }
 
-fn refused(what: &str, error: &AlterTopicError) -> Stop {
+pub(super) fn refused(what: &str, error: &AlterTopicError) -> Stop {
     let text = match error {
         AlterTopicError::Refused { message: Some(message), .. } => message.clone(),
         error => error.to_string(),

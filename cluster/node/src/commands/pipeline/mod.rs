@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@file`] | what can be said of a file without a site |
 //! | [`deploy`] | pipelines and savepoints of a site are changed |
+//! | [`letters`] | dead letters are put through again |
 //! | [`status`] | what becomes of them |
 //!
 //! Invariants: a file that is refused is refused with the first mistake of each of its statements, with its
@@ -11,6 +12,7 @@
 
 pub mod deploy;
 mod file;
+mod letters;
 mod status;
 
 use super::Stop;
@@ -52,6 +54,8 @@ enum Command {
     Savepoint(deploy::Savepoint),
     /// Put a pipeline back to a savepoint: its state, and how far it has read. What it has written stays.
     Restore(deploy::Restore),
+    /// Put dead letters through again, each once: after the file has been mended.
+    RetryDeadLetters(letters::Retry),
     /// Remove a pipeline with its state. The topics that it has written stay.
     Delete(deploy::Delete),
     /// Remove a savepoint.
@@ -96,6 +100,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Resume(of) => deploy::set_paused(of, false).await,
         Command::Savepoint(asked) => deploy::savepoint(asked).await,
         Command::Restore(asked) => deploy::restore(asked).await,
+        Command::RetryDeadLetters(asked) => letters::retry(asked).await,
         Command::Delete(asked) => deploy::delete(asked).await,
         Command::Forget(of) => deploy::forget(of).await,
         Command::History(asked) => history("pipeline", asked).await,

@@ -3,10 +3,10 @@
 use super::super::Stop;
 use super::super::client::Reaching;
 use super::super::output::{count, grouped, moment, say, seconds, utc};
-use super::{CLIENT, TIMEOUT, pipelines};
+use super::{CLIENT, TIMEOUT, letters, pipelines};
 use clap::Args;
 use fulmar_client::{Cluster, PipelineStatus};
-use fulmar_flow::{Fates, Plan};
+use fulmar_flow::{Fates, Letters, Plan, RETRIED};
 use fulmar_pipelines::facts::{Facts, Waiting};
 use fulmar_types::ExitCode;
 use fulmar_types::pipeline::PipelineDefinition;
@@ -109,6 +109,12 @@ fn render(name: &str, is: &PipelineDefinition, status: &PipelineStatus) -> Strin
     let Some(facts) = facts else { return text };
     line(format!("  rate         {} a second", count(facts.records_per_s, "record")));
     line(format!("  state        about {} bytes", grouped(facts.state_bytes)));
+    let to_go = letters::to_go(status);
+    if to_go > 0 || facts.letters != Letters::default() {
+        let left =
+            if to_go > 0 { format!(", {} to look at", grouped(to_go)) } else { String::new() };
+        line(format!("  letters      {}{left}", letters::told(facts.letters)));
+    }
     if facts.waiting != Waiting::No {
         line(format!("  WAITS        for {}", facts.waiting.name()));
     }
@@ -148,7 +154,10 @@ fn of_plan(plan: &Plan, facts: &Facts) -> String {
     }
     for ((source, partition), readers) in by_place {
         for fates in readers {
-            line(format!("  {source}/{partition}  {fates}"));
+            match partition {
+                RETRIED => line(format!("  {source}, put through again  {fates}")),
+                _ => line(format!("  {source}/{partition}  {fates}")),
+            }
         }
     }
     for (reader, partitions, fates) in &facts.others {

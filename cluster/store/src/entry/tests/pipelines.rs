@@ -83,6 +83,9 @@ pub(super) fn any_pipeline_operation() -> impl Strategy<Value = PipelineOperatio
                 PipelineOperation::SetSavepoint { name, expected, who, pipeline }
             }
         ),
+        1 => (".{0,9}", ".{0,5}", ".{0,9}").prop_map(|(pipeline, who, topic)| {
+            PipelineOperation::Retry { pipeline, who, topic }
+        }),
     ]
 }
 
@@ -131,6 +134,7 @@ fn operations() -> Vec<PipelineOperation> {
             who: text("w"),
             pipeline: Some(text("p")),
         },
+        PipelineOperation::Retry { pipeline: text("p"), who: text("w"), topic: text("t") },
     ]
 }
 
@@ -200,7 +204,8 @@ fn golden_bytes_of_the_operations_about_pipelines() {
         &"ff".repeat(8),
         "010077",
         "01",
-        "010070", // set savepoint
+        "010070",                         // set savepoint
+        "1a0109000000010070010077010074", // retry letters
     ];
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }

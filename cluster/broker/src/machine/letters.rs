@@ -1,0 +1,210 @@
+//! Dead letters that are put through again: how far a pipeline has come with that.
+//!
+//! ```text
+//! partition of an output    ----[ floor ....... next ........ until )----->
+//!                                | logged epochs  | asked for, not yet read
+//! ```
+//!
+//! Somebody asks for it: then the end of the topic at that moment is *until*. The owner reads up to there in
+//! epochs like any input, so the position moves with what comes of it, in one unit. What fails again
+//! lies behind *until*, and is read when somebody asks again.
+//!
+//! Invariants: a dead letter is read by one epoch at most; what lies there when a pipeline begins anew, or with
+//! a savepoint, is never read, since the records themselves are; a topic that is put through again is one of
+//! those that the outputs are made of.
+
+use super::changes::ChangeOf;
+use super::codec::{CodecError, Reader, Writer};
+use super::outcome::{OperationResult, Refusal};
+use super::piping::Read;
+use super::state::{State, Step};
+use super::table::{Element, Table};
+use super::topics::Topic;
+use fulmar_host::planted;
+use fulmar_store::StreamId;
+use fulmar_types::pipeline::{PIPELINE_NAME_BYTES_MAX, RETRY};
+use fulmar_types::{Offset, PartitionIndex, Plant};
+
+/// How far a pipeline has put the dead letters of a partition through again.
+///
+/// ```text
+/// stream u32 | pipeline len u32, UTF-8 | next u64 | floor u64 | until u64
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letters {
+    /// The partition.
+    pub stream: StreamId,
+    /// The pipeline, by name.
+    pub pipeline: String,
+    /// The first offset that no epoch has read.
+    pub next: Offset,
+    /// The first offset that the last delta does not know: whoever takes over reads from here.
+    pub floor: Offset,
+    /// The offset up to which it is to be read.
+    pub until: Offset,
+}
+
+impl Element for Letters {
+    type Key = (StreamId, String);
+    const SEED: u64 = 24;
+    const BYTES_MIN: usize = 32;
+
+    fn key(&self) -> Self::Key {
+        (self.stream, self.pipeline.clone())
+    }
+
+    fn encode(&self, out: &mut Writer) {
+        out.u32(self.stream.0);
+        out.text(&self.pipeline);
+        [self.next, self.floor, self.until].into_iter().for_each(|offset| out.u64(offset.0));
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (stream, pipeline) = (StreamId(input.u32()?), input.text()?);
+        let mut offset = || Ok(Offset(input.u64()?));
+        let (next, floor, until) = (offset()?, offset()?, offset()?);
+        if pipeline.len() > PIPELINE_NAME_BYTES_MAX || floor > next || next > until {
+            return Err(CodecError::Tag);
+        }
+        Ok(Self { stream, pipeline, next, floor, until })
+    }
+}
+
+impl Table<Letters> {
+    /// Which pipelines put a partition through again, and how far.
+    pub fn of_stream(&self, stream: StreamId) -> impl Iterator<Item = &Letters> {
+        let behind = StreamId(stream.0.saturating_add(1));
+        self.range((stream, String::new())..(behind, String::new()))
+    }
+
+    /// Forgets a partition that is gone.
+    pub fn drop_stream(&mut self, stream: StreamId) {
+        let gone: Vec<_> = self.of_stream(stream).map(Element::key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+
+    /// Forgets what a pipeline has put through again.
+    pub fn drop_pipeline(&mut self, pipeline: &str) {
+        let of = self.iter().filter(|letters| letters.pipeline == pipeline);
+        let gone: Vec<_> = of.map(Element::key).collect();
+        for key in gone {
+            self.remove(&key);
+        }
+    }
+}
+
+/// A partition of an output that is or was put through again.
+#[derive(Clone, Copy, Debug)]
+pub struct Lettered<'a> {
+    /// The topic.
+    pub topic: &'a Topic,
+    /// Its partition.
+    pub partition: PartitionIndex,
+    /// How far.
+    pub letters: &'a Letters,
+}
+
+impl State {
+    /// Of which outputs a pipeline puts dead letters through again or has done so, by the name of the topic and
+    /// by partition.
+    pub fn letters(&self, pipeline: &str) -> Vec<Lettered<'_>> {
+        let outputs = self.pipeline(pipeline).map(|known| &known.definition.outputs);
+        let mut topics: Vec<&Topic> =
+            outputs.into_iter().flatten().filter_map(|name| self.topics.by_name(name)).collect();
+        topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut all = Vec::new();
+        for topic in topics {
+            for (partition, stream) in (0..).map(PartitionIndex).zip(topic.streams()) {
+                let letters = self.letters.get(&(stream, pipeline.to_owned()));
+                all.extend(letters.map(|letters| Lettered { topic, partition, letters }));
+            }
+        }
+        all
+    }
+
+    /// Asks for what lies in an output by now.
+    pub(super) fn retry(
+        &mut self,
+        step: &mut Step,
+        (pipeline, who): (String, String),
+        topic: String,
+    ) -> Result<OperationResult, Refusal> {
+        let known = self.pipelines.get(&pipeline).ok_or(Refusal::UnknownPipeline)?;
+        if !known.definition.outputs.contains(&topic) {
+            return Err(Refusal::NotAnOutput);
+        }
+        let definition = known.definition.clone();
+        let found = self.topics.by_name(&topic).ok_or(Refusal::UnknownTopic)?;
+        let streams: Vec<StreamId> = found.streams().collect();
+        let before = definition.settings();
+        let mut after = before.clone();
+        after.push((RETRY.to_owned(), topic.clone()));
+        self.note(step, (ChangeOf::Pipeline, &pipeline, who), (Some(before), Some(after)));
+        // What they say is now in all that it writes.
+        self.note_makings(&definition.outputs, &[topic]);
+        let mut records = 0;
+        for stream in streams {
+            let (log_start, until) = (self.known(stream).log_start, self.known(stream).next);
+            let known = self.letters.get(&(stream, pipeline.clone()));
+            let (next, floor) = known.map_or((log_start, log_start), |of| (of.next, of.floor));
+            records += until.0.saturating_sub(next.max(log_start).0);
+            let pipeline = pipeline.clone();
+            self.letters.put(Letters { stream, pipeline, next, floor, until });
+        }
+        Ok(OperationResult::LettersWanted { records })
+    }
+
+    /// Where the dead letters of a partition are read next, and up to where.
+    pub(super) fn letters_at(&self, key: &(StreamId, String)) -> Option<(Offset, Offset)> {
+        let letters = self.letters.get(key)?;
+        Some((letters.next, letters.until))
+    }
+
+    /// An epoch has read a partition up to here.
+    pub(super) fn read_up_to(&mut self, pipeline: &str, read: &Read) {
+        let Read { stream, to, missed } = *read;
+        let key = (stream, pipeline.to_owned());
+        let was_input = self.positions.modify(&key, |position| {
+            position.next = to;
+            position.missed = position.missed.saturating_add(missed);
+        });
+        if was_input.is_none() && !planted(Plant::RetryNotCommitted) {
+            self.letters.modify(&key, |letters| letters.next = to);
+        }
+    }
+
+    /// The last delta knows what was read of a partition up to here.
+    pub(super) fn covered_up_to(&mut self, key: &(StreamId, String), floor: Offset) {
+        let was_input = self.positions.modify(key, |position| position.floor = floor);
+        if was_input.is_none() {
+            self.letters.modify(key, |letters| letters.floor = floor.min(letters.next));
+        }
+    }
+
+    /// From where on dead letters have to stay for whoever takes over.
+    pub(super) fn letters_replayed_from(&self, stream: StreamId) -> impl Iterator<Item = Offset> {
+        let of_stream = self.letters.of_stream(stream);
+        let replayed = of_stream.filter(|letters| letters.floor < letters.next);
+        let goes_on = |letters: &&Letters| {
+            self.runs.get(&letters.pipeline).is_some_and(|run| run.failed.is_none())
+        };
+        replayed.filter(goes_on).map(|letters| letters.floor)
+    }
+
+    /// A pipeline begins anew or goes back: what lies in its outputs is of records that it reads once more, or
+    /// that it had before.
+    pub(super) fn begin_letters(&mut self, pipeline: &String) {
+        self.letters.drop_pipeline(pipeline);
+        let known = self.pipelines.get(pipeline).expect("it was just put");
+        for stream in self.streams_of(&known.definition.outputs) {
+            let next = self.known(stream).next;
+            if next > Offset(0) {
+                let pipeline = pipeline.clone();
+                let (floor, until) = (next, next);
+                self.letters.put(Letters { stream, pipeline, next, floor, until });
+            }
+        }
+    }
+}
