@@ -25,6 +25,9 @@ use std::time::Duration;
 /// How long one attempt to change a rule may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a node that is asked may be behind: it notices before that it does not lead.
+const BEHIND_MAX_NS: u64 = 10_000_000_000;
+
 /// How far the clocks of nodes may be off.
 const CLOCK_MS: u64 = 5_000;
 
@@ -158,17 +161,18 @@ impl Turning {
             self.pause(&stopped).await;
             let asked = self.now();
             let withheld = self.turns.turn(&self.cluster, &self.topic, false).await;
-            if withheld && matches!(self.turns, Turns::Rule(_)) {
-                self.look_at_change((asked, self.now())).await;
-            }
+            let answered = self.now();
             // Without an answer nobody knows, and nothing is checked.
             let number = withheld.then(|| {
                 let (site, topic, by) = (self.site.clone(), self.topic.clone(), self.turns.by());
-                let withheld = Withheld { site, topic, by, from: self.now(), until: None };
+                let withheld = Withheld { site, topic, by, from: answered, until: None };
                 let mut noted = self.rules.locked();
                 noted.withheld.push(withheld);
                 noted.withheld.len() - 1
             });
+            if withheld && matches!(self.turns, Turns::Rule(_)) {
+                self.look_at_change((asked, answered)).await;
+            }
             self.pause(&stopped).await;
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
@@ -179,12 +183,24 @@ impl Turning {
         }
     }
 
-    /// Looks who is said to have changed the rule, and when.
+    /// Looks who is said to have changed the rule, and when. Whoever is asked answers from what it has
+    /// applied, and may be behind for a while, as one that has just ceased to lead.
     async fn look_at_change(&self, (asked, answered): (Time, Time)) {
-        let Ok(changes) = self.cluster.changes(LIMIT).await else { return };
+        let until = self.now().0 + BEHIND_MAX_NS;
+        while let Some(wrong) = self.wrong_change((asked, answered)).await {
+            if self.now().0 >= until {
+                self.rules.locked().wrong.get_or_insert(wrong);
+                return;
+            }
+            madsim::time::sleep(STEP).await;
+        }
+    }
+
+    async fn wrong_change(&self, (asked, answered): (Time, Time)) -> Option<String> {
+        let changes = self.cluster.changes(LIMIT).await.ok()?;
         let me = format!("anonymous at {}", self.stage.client_address(&self.site));
         let mut ours = changes.iter().filter(|of| of.of == "rule" && of.name == self.topic);
-        let wrong = if let Some(by) = ours.clone().find(|change| change.who != me) {
+        if let Some(by) = ours.clone().find(|change| change.who != me) {
             Some(format!(
                 "the rule of {} is said to be changed by {}, not {me}",
                 self.topic, by.who
@@ -199,9 +215,6 @@ impl Turning {
                 let topic = &self.topic;
                 format!("the rule of {topic} was changed from {asked} to {answered}, and nothing says so")
             })
-        };
-        if let Some(wrong) = wrong {
-            self.rules.locked().wrong.get_or_insert(wrong);
         }
     }
 
