@@ -99,20 +99,24 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
         Workload::Mirror(of) => mirror(of, fields),
         Workload::Stranger(_) | Workload::Impostor(_) => Ok(()),
         Workload::Pipeline(pipeline) => {
-            fed(pipeline, fields)?;
+            pipeline_of(pipeline, fields)?;
             within("devices", pipeline.devices, DEVICES_MAX)?;
             within("partitions", pipeline.partitions, PARTITIONS_MAX)
         }
     }
 }
 
-/// A copy lacks what has gone at its origin, and nobody remembers that.
-fn fed(pipeline: &Pipeline<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
-    if pipeline.fed_from.is_some() && pipeline.retention.is_some() {
-        let message = "`retention` is for a pipeline that is fed at its own site";
-        return Err(Problem::new(fields.span_of("retention"), message));
-    }
-    Ok(())
+/// What a pipeline cannot be. A copy lacks what has gone at its origin, and nobody remembers that; dead letters
+/// that lie there when a pipeline goes back are never put through.
+fn pipeline_of(pipeline: &Pipeline<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
+    let (key, message) = if pipeline.fed_from.is_some() && pipeline.retention.is_some() {
+        ("retention", "`retention` is for a pipeline that is fed at its own site")
+    } else if pipeline.retries.is_some() && pipeline.tend.is_some() {
+        ("retries", "`retries` is for a pipeline that nobody tends")
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(fields.span_of(key), message))
 }
 
 /// What a mirror cannot be.

@@ -340,6 +340,8 @@ kinds! {
         devices = "devices": Span<Count>, or Span::fixed(Count::of(5));
         /// For how long the records of the inputs are kept at least; for good if left out.
         retention = "retention": Option<Span<HumanDuration>>, or None;
+        /// How often somebody asks for the dead letters to be put through again; never if left out.
+        retries = "retries": Option<Span<HumanDuration>>, or None;
         /// The site that has copies of the outputs; a workload of kind `mirror` links the two. They may go
         /// there because the inputs may.
         copied_to = "copied_to": Option<SiteName>, or None;

@@ -11,13 +11,14 @@
 //! inputs at the end and the epochs that the nodes said they committed.
 //!
 //! Invariants checked here: every output has the records of the reference, in its order, each once
-//! (`pipeline_exact`); what the pipeline says of the fates of its records is what the reference says
-//! (`fates_exact`); after everything has healed all input is read, and all output there
-//! (`pipeline_converges`). Where a pipeline has gone back, what it had given before is still there, and what
+//! (`pipeline_exact`), also of dead letters that were put through again (`retrying.rs`); what the pipeline says
+//! of the fates of its records is what the reference says (`fates_exact`); after everything has healed all input
+//! is read, and all output there (`pipeline_converges`). Where a pipeline has gone back, what it had given before is still there, and what
 //! came after follows from the records that it read again. What is done to a pipeline meanwhile: `tending.rs`.
 
 use super::fates;
 use super::mirroring::region;
+use super::retrying::Asked;
 use super::stage::Stage;
 use super::tending::{OnError, Tended, Tending};
 use super::whole::{end, since, whole};
@@ -35,7 +36,7 @@ use fulmar_client::{
 };
 use fulmar_host::time;
 use fulmar_reference::model::{self, Came};
-use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows, partition_of};
+use fulmar_reference::spec::{Case, Epoch, Input, RETRIED, Shape, Windows, partition_of};
 use fulmar_types::event::{CommittedEpoch, RecordRange};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex, TopicId};
@@ -81,6 +82,8 @@ pub(super) struct Piping {
     case: Case,
     /// What was appended to the stream, by its payload.
     made: Arc<Mutex<BTreeMap<Vec<u8>, Input>>>,
+    /// Up to where dead letters were asked for to be put through again.
+    asked: Asked,
     /// What was in the inputs at any time: it may have expired since.
     remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
     /// What was done to the pipeline.
@@ -117,6 +120,7 @@ impl Pipelines {
                 of: of.clone(),
                 case: case(of, &mut Prng::new(stream_seed, &format!("pipeline/{}", of.name))),
                 made: Arc::default(),
+                asked: Asked::default(),
                 remembered: Arc::default(),
             }),
             _ => None,
@@ -319,6 +323,13 @@ impl Piping {
         }
     }
 
+    /// Asks for its dead letters to be put through again, if somebody is to, until it is told to stop.
+    pub(super) async fn retry(self, cluster: Cluster, stopped: impl Fn() -> bool) {
+        let Some(every) = self.of.retries else { return };
+        let of = (cluster, self.of.name.as_str().to_owned(), self.case.topic("dead"));
+        self.asked.ask(of, every.0, stopped).await;
+    }
+
     async fn remember_more(
         &self,
         cluster: &Cluster,
@@ -461,30 +472,14 @@ impl Piping {
             let topic = known.topics.get(&self.case.topic(name));
             topic.map(|topic| TopicId(topic.id)).ok_or("a topic is gone".to_owned())
         };
-        let (input, devices) = (id("in")?, id("devices")?);
-        let mut rows = Rows::new();
-        let mut sources = vec![(input, "in", self.case.partitions)];
-        if matches!(self.case.shape, Shape::Enrich { .. }) {
-            sources.push((devices, "devices", 1));
+        let (input, devices, dead) = (id("in")?, id("devices")?, id("dead")?);
+        let mut rows = self.rows(places, log, (input, devices)).await?;
+        if let Some(text) = self.asked.lacks(log, dead) {
+            return Err(text);
         }
-        for (topic, name, partitions) in sources {
-            for partition in (0..partitions).map(PartitionIndex) {
-                let of = TopicPartition::new(&self.case.topic(name), partition);
-                let (mut end, mut records) = self.read(cluster, &of).await?;
-                if let Some(origin) = &places.origin {
-                    let of = TopicPartition::new(self.own_name(&of.topic), partition);
-                    end = self.read(origin, &of).await?.0;
-                }
-                let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-                records.extend(remembered.get(&of).cloned().unwrap_or_default());
-                let position = log.positions().get(&(topic, partition)).copied();
-                let position = position.unwrap_or(Offset(0));
-                if position < end {
-                    return Err(format!("it has read {of:?} to {position}, of {end}"));
-                }
-                rows.insert((topic, partition), records);
-            }
-        }
+        let letters = TopicPartition::new(&self.case.topic("dead"), PartitionIndex(0));
+        rows.insert((dead, letters.partition), self.read(cluster, &letters).await?.1);
+        let of = ([input, dead], &rows);
         if let Some(text) = self.passed_over(log) {
             return Ok(Differs::Tended("pipeline_exact", text));
         }
@@ -495,11 +490,11 @@ impl Piping {
         let mut expected = self.expected();
         let mut from = 0;
         for left in log.left() {
-            let given = model::run(&self.case_of(left.epochs.iter(), (input, &rows))?);
+            let given = model::run(&self.case_of(left.epochs.iter(), of)?);
             self.expect(&mut expected, (&given, from), &left.epochs);
             from = left.kept;
         }
-        let given = model::run(&self.case_of(log.epochs(), (input, &rows))?);
+        let given = model::run(&self.case_of(log.epochs(), of)?);
         self.expect(&mut expected, (&given, from), log.epochs());
         let mut count = 0;
         for (cluster, prefix) in &places.outputs {
@@ -524,6 +519,40 @@ impl Piping {
         Ok(wrong.map_or(Differs::Equal(count), Differs::Fates))
     }
 
+    /// What was in the inputs, if all of it has been read.
+    async fn rows(
+        &self,
+        places: &Places,
+        log: &EpochLog,
+        (input, devices): (TopicId, TopicId),
+    ) -> Result<Rows, String> {
+        let (cluster, _) = places.outputs.first().ok_or("it is nowhere")?;
+        let mut rows = Rows::new();
+        let mut sources = vec![(input, "in", self.case.partitions)];
+        if matches!(self.case.shape, Shape::Enrich { .. }) {
+            sources.push((devices, "devices", 1));
+        }
+        for (topic, name, partitions) in sources {
+            for partition in (0..partitions).map(PartitionIndex) {
+                let of = TopicPartition::new(&self.case.topic(name), partition);
+                let (mut end, mut records) = self.read(cluster, &of).await?;
+                if let Some(origin) = &places.origin {
+                    let of = TopicPartition::new(self.own_name(&of.topic), partition);
+                    end = self.read(origin, &of).await?.0;
+                }
+                let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+                records.extend(remembered.get(&of).cloned().unwrap_or_default());
+                let position = log.positions().get(&(topic, partition)).copied();
+                let position = position.unwrap_or(Offset(0));
+                if position < end {
+                    return Err(format!("it has read {of:?} to {position}, of {end}"));
+                }
+                rows.insert((topic, partition), records);
+            }
+        }
+        Ok(rows)
+    }
+
     async fn read(
         &self,
         cluster: &Cluster,
@@ -538,7 +567,7 @@ impl Piping {
     fn case_of<'a>(
         &self,
         log: impl IntoIterator<Item = &'a CommittedEpoch>,
-        (input, rows): (TopicId, &Rows),
+        ([input, dead], rows): ([TopicId; 2], &Rows),
     ) -> Result<Case, String> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let mut epochs = Vec::new();
@@ -552,10 +581,11 @@ impl Piping {
                 }
                 for (offset, record) in records.range(*from..*to) {
                     let place = (partition.get(), offset.get().cast_signed());
-                    if *topic == input {
+                    if *topic == input || *topic == dead {
                         let payload = record.value.as_deref().unwrap_or_default();
                         let input = made.get(payload).ok_or("a record that nobody made")?;
                         let (partition, offset) = place;
+                        let partition = if *topic == dead { RETRIED } else { partition };
                         epoch.inputs.push(Input { partition, offset, ..input.clone() });
                     } else {
                         epoch.devices.push(device(place, record)?);

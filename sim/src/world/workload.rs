@@ -313,6 +313,8 @@ impl Workloads {
                 let (stopped, at) = (move || stop.load(Ordering::Relaxed), &pipeline.site);
                 let remembering = piping.clone().remember(self.cluster(at), stopped.clone());
                 self.on_client_machine(at, remembering);
+                let retrying = piping.clone().retry(self.cluster(at), stopped.clone());
+                self.on_client_machine(at, retrying);
                 if let Some(bytes_max) = piping.memory(&self.stage) {
                     let weighing = piping.tending(self.cluster(at));
                     self.on_client_machine(at, weighing.weigh(bytes_max, stopped.clone()));
