@@ -45,7 +45,7 @@ const LAYERS: &[Layer] = &[
         may: &[PIPELINES, FLOW, MIRROR, BROKER, CLIENT, CONSENSUS, STORE, WIRE, HOST, TYPES],
     },
     Layer { name: SIM, may: &[NODE, CLIENT, CONSENSUS, WIRE, HOST, TYPES, REFERENCE] },
-    Layer { name: "fulmar-tests", may: &[SIM, FLOW] },
+    Layer { name: "fulmar-tests", may: &[SIM, REFERENCE] },
     Layer { name: "fulmar-preload", may: &[] },
     Layer { name: REFERENCE, may: &[] },
     Layer { name: "fulmar-nexmark", may: &[FLOW, WIRE] },
