@@ -119,8 +119,8 @@ pub(super) fn resolve(state: &State, operation: &mut PipelineOperation) {
                 let input = inputs.iter().find(|input| Some(input.stream) == stream);
                 let start = stream.and_then(|stream| state.partition(stream)).map(|p| p.log_start);
                 let letters = state.letters(P).into_iter().map(|of| of.letters);
-                let letters = letters.filter(|of| Some(of.stream) == stream).map(|of| of.next);
-                let at = input.map(|input| input.position.next).or(letters.last());
+                let mut letters = letters.filter(|of| Some(of.stream) == stream).map(|of| of.next);
+                let at = input.map(|input| input.position.next).or(letters.next_back());
                 let next = at.max(start).unwrap_or_default();
                 range.from.0 += next.0;
                 range.to.0 += range.from.0;
