@@ -16,13 +16,14 @@
 use super::changes::ChangeOf;
 use super::codec::{CodecError, Reader, Writer};
 use super::outcome::{OperationResult, Refusal};
+use super::pipelines::name;
 use super::piping::Read;
 use super::state::{State, Step};
 use super::table::{Element, Table};
 use super::topics::Topic;
 use fulmar_host::planted;
 use fulmar_store::StreamId;
-use fulmar_types::pipeline::{PIPELINE_NAME_BYTES_MAX, RETRY};
+use fulmar_types::pipeline::RETRY;
 use fulmar_types::{Offset, PartitionIndex, Plant};
 
 /// How far a pipeline has put the dead letters of a partition through again.
@@ -60,10 +61,10 @@ impl Element for Letters {
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let (stream, pipeline) = (StreamId(input.u32()?), input.text()?);
+        let (stream, pipeline) = (StreamId(input.u32()?), name(input)?);
         let mut offset = || Ok(Offset(input.u64()?));
         let (next, floor, until) = (offset()?, offset()?, offset()?);
-        if pipeline.len() > PIPELINE_NAME_BYTES_MAX || floor > next || next > until {
+        if floor > next || next > until {
             return Err(CodecError::Tag);
         }
         Ok(Self { stream, pipeline, next, floor, until })
@@ -71,20 +72,6 @@ impl Element for Letters {
 }
 
 impl Table<Letters> {
-    /// Which pipelines put a partition through again, and how far.
-    pub fn of_stream(&self, stream: StreamId) -> impl Iterator<Item = &Letters> {
-        let behind = StreamId(stream.0.saturating_add(1));
-        self.range((stream, String::new())..(behind, String::new()))
-    }
-
-    /// Forgets a partition that is gone.
-    pub fn drop_stream(&mut self, stream: StreamId) {
-        let gone: Vec<_> = self.of_stream(stream).map(Element::key).collect();
-        for key in gone {
-            self.remove(&key);
-        }
-    }
-
     /// Forgets what a pipeline has put through again.
     pub fn drop_pipeline(&mut self, pipeline: &str) {
         let of = self.iter().filter(|letters| letters.pipeline == pipeline);

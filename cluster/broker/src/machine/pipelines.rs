@@ -36,7 +36,7 @@ fn flag(input: &mut Reader<'_>) -> Result<bool, CodecError> {
     }
 }
 
-fn name(input: &mut Reader<'_>) -> Result<String, CodecError> {
+pub(super) fn name(input: &mut Reader<'_>) -> Result<String, CodecError> {
     let name = input.text()?;
     if name.len() > PIPELINE_NAME_BYTES_MAX { Err(CodecError::Tag) } else { Ok(name) }
 }
@@ -336,15 +336,16 @@ impl Element for Position {
     }
 }
 
-impl Table<Position> {
-    /// Who reads a partition, and how far.
-    pub fn of_stream(&self, stream: StreamId) -> impl Iterator<Item = &Position> {
+/// What is kept of pipelines by partition: how far each has come with it.
+impl<T: Element<Key = (StreamId, String)>> Table<T> {
+    /// That of a partition.
+    pub fn of_stream(&self, stream: StreamId) -> impl Iterator<Item = &T> {
         // A stream number is never used up, see `Table<Meta>::take_streams`.
         let behind = StreamId(stream.0.saturating_add(1));
         self.range((stream, String::new())..(behind, String::new()))
     }
 
-    /// Forgets who reads a partition that is gone.
+    /// Forgets a partition that is gone.
     pub fn drop_stream(&mut self, stream: StreamId) {
         let gone: Vec<_> = self.of_stream(stream).map(Element::key).collect();
         for key in gone {
