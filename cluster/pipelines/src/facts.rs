@@ -97,21 +97,16 @@ fn take(from: &mut &[u8]) -> Option<u64> {
     }
 }
 
-fn numbers(fates: &mut Fates) -> [&mut u64; 8] {
-    let Fates { read, passed, filtered, late, dead_lettered, dropped, absorbed, held } = fates;
-    [read, passed, filtered, late, dead_lettered, dropped, absorbed, held]
-}
-
 fn put_fates((reader, place, mut fates): (u32, u64, Fates), out: &mut Vec<u8>) {
     put(reader.into(), out);
     put(place, out);
-    numbers(&mut fates).into_iter().for_each(|number| put(*number, out));
+    fates.fields().into_iter().for_each(|number| put(*number, out));
 }
 
 fn take_fates(from: &mut &[u8]) -> Option<(u32, u64, Fates)> {
     let (reader, place) = (take(from)?, take(from)?);
     let mut fates = Fates::default();
-    for number in numbers(&mut fates) {
+    for number in fates.fields() {
         *number = take(from)?;
     }
     Some((reader.try_into().ok()?, place, fates))
@@ -233,7 +228,7 @@ mod tests {
         let counts = prop::array::uniform8(prop_oneof![0..300u64, any::<u64>()]);
         (any::<u32>(), any::<u32>(), counts).prop_map(|(reader, partition, counts)| {
             let mut fates = Fates::default();
-            for (number, count) in numbers(&mut fates).into_iter().zip(counts) {
+            for (number, count) in fates.fields().into_iter().zip(counts) {
                 *number = count;
             }
             (reader, partition, fates)
@@ -274,7 +269,7 @@ mod tests {
             count in 0u32..9_000,
         ) {
             let mut each = Fates::default();
-            numbers(&mut each).into_iter().zip(fates).for_each(|(number, fate)| *number = fate);
+            each.fields().into_iter().zip(fates).for_each(|(number, fate)| *number = fate);
             let fates = (0..count).map(|at| (at / 4_096, at % 4_096, each)).collect();
             let facts = Facts { fates, ..Facts::default() };
             let encoded = facts.encode();

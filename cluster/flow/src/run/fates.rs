@@ -47,6 +47,10 @@ pub enum Fate {
     Dropped,
 }
 
+/// The names of the fields, in their order.
+const NAMES: [&str; 8] =
+    ["read", "passed", "filtered", "late", "dead-lettered", "dropped", "absorbed", "held"];
+
 impl Fates {
     /// The sum of the fates; it is what was read.
     pub fn sum(&self) -> u64 {
@@ -68,20 +72,13 @@ impl Fates {
     }
 
     /// They with their names.
-    pub fn named(&self) -> [(&'static str, u64); 8] {
-        [
-            ("read", self.read),
-            ("passed", self.passed),
-            ("filtered", self.filtered),
-            ("late", self.late),
-            ("dead-lettered", self.dead_lettered),
-            ("dropped", self.dropped),
-            ("absorbed", self.absorbed),
-            ("held", self.held),
-        ]
+    pub fn named(mut self) -> [(&'static str, u64); 8] {
+        let mut names = NAMES.into_iter();
+        self.fields().map(|field| (names.next().unwrap_or_default(), *field))
     }
 
-    fn fields(&mut self) -> [&mut u64; 8] {
+    /// All of them, in their order.
+    pub fn fields(&mut self) -> [&mut u64; 8] {
         [
             &mut self.read,
             &mut self.passed,
