@@ -84,6 +84,13 @@ impl Input {
     fn is(&self, range: &InputRange) -> bool {
         (self.topic, self.partition) == (range.topic, range.partition)
     }
+
+    /// What there is to read: from where, and up to where.
+    fn unread(&self, state: &State) -> Option<(Offset, Offset)> {
+        let known = state.partition(self.stream)?;
+        let from = self.next.max(known.log_start);
+        (from < known.next).then_some((from, known.next))
+    }
 }
 
 /// What the log says of a pipeline when it is taken over.
@@ -388,9 +395,8 @@ impl Job {
     pub fn ready(&self) -> Vec<(Input, Offset, Offset)> {
         self.context.broker.site().read(|state| {
             let ready = self.inputs.iter().filter_map(|input| {
-                let known = state.partition(input.stream)?;
-                let from = input.next.max(known.log_start);
-                (from < known.next).then(|| (input.clone(), from, known.next))
+                let (from, end) = input.unread(state)?;
+                Some((input.clone(), from, end))
             });
             ready.collect()
         })
@@ -412,7 +418,9 @@ impl Job {
 
     /// Whether there is anything to read.
     pub fn has_input(&self) -> bool {
-        !self.ready().is_empty() || !self.ready_letters().is_empty()
+        let site = self.context.broker.site();
+        let is_any = |state: &State| self.inputs.iter().any(|input| input.unread(state).is_some());
+        site.read(is_any) || !self.ready_letters().is_empty()
     }
 
     /// Takes about so many bytes of a partition. Up to where.
