@@ -6,7 +6,6 @@
 use fulmar_tests::kcat::{Kcat, lines, produce};
 use fulmar_tests::site::{How, NODES, Site, binary, eventually};
 use fulmar_tests::tools;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -159,21 +158,9 @@ fn status_says_what_arrived(north: &Site, south: &Site) {
     arrived.expect("what has arrived is noted");
 }
 
-/// The values of the metrics of a node, by name and labels.
-fn metrics(site: &Site, id: i32) -> BTreeMap<String, f64> {
-    let (status, text) = site.http(id, "/metrics").expect("it answers");
-    assert_eq!(status, 200, "{text}");
-    let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let sample = |line: &str| {
-        let (name, value) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), value.parse().ok()?))
-    };
-    samples.map(|line| sample(line).unwrap_or_else(|| panic!("{line}"))).collect()
-}
-
 /// What the node that leads tells of the link, once everything has arrived.
 fn metrics_say_the_same(north: &Site, records: usize) {
-    let told = metrics(north, north.leader("readings"));
+    let told = north.metrics(north.leader("readings"));
     let is = |name: &str| *told.get(name).unwrap_or_else(|| panic!("{name} in {told:?}"));
     let whole = |name: &str| is(name) as usize;
     assert_eq!(whole("fulmar_link_state{link=\"south\",state=\"up\"}"), 1);

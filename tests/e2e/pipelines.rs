@@ -279,21 +279,9 @@ fn laid_down(site: &Site) -> PathBuf {
     file
 }
 
-/// The values of the metrics of a node, by name and labels.
-fn metrics(site: &Site, id: i32) -> BTreeMap<String, f64> {
-    let (status, text) = site.http(id, "/metrics").expect("it answers");
-    assert_eq!(status, 200, "{text}");
-    let samples = text.lines().filter(|line| !line.starts_with('#'));
-    let sample = |line: &str| {
-        let (name, value) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), value.parse().ok()?))
-    };
-    samples.map(|line| sample(line).unwrap_or_else(|| panic!("{line}"))).collect()
-}
-
 fn metrics_say_the_same(site: &Site) {
     let node = owner(site, "numbers");
-    let told = metrics(site, node);
+    let told = site.metrics(node);
     let is = |name: &str| *told.get(name).unwrap_or_else(|| panic!("{name} in {told:?}"));
     assert!(is("fulmar_pipelines") > 0.5 && is("fulmar_pipelines_failed") < 0.5);
     let of = "{pipeline=\"numbers\"}";
@@ -309,7 +297,7 @@ fn metrics_say_the_same(site: &Site) {
     assert_eq!((of_fate("read"), of_fate("passed"), of_fate("dead-lettered")), (10, 8, 2));
     let other = NODES.into_iter().find(|id| *id != node).expect("there are three");
     let foreign = format!("fulmar_pipeline_epochs_total{of}");
-    assert!(!metrics(site, other).contains_key(&foreign), "only its owner tells of it");
+    assert!(!site.metrics(other).contains_key(&foreign), "only its owner tells of it");
 }
 
 #[test]

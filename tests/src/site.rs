@@ -9,6 +9,7 @@
 use crate::cargo;
 use crate::kafka::{Client, Metadata};
 use crate::power_cut::{Lost, PowerCut};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -179,6 +180,21 @@ impl Site {
         let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unclear)?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok((status.ok_or_else(unclear)?, body.to_owned()))
+    }
+
+    /// The values of the metrics of a node, by name and labels.
+    ///
+    /// # Panics
+    /// If it does not tell them.
+    pub fn metrics(&self, id: i32) -> BTreeMap<String, f64> {
+        let (status, text) = self.http(id, "/metrics").expect("it answers");
+        assert_eq!(status, 200, "{text}");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        samples.map(|line| sample(line).unwrap_or_else(|| panic!("{line}"))).collect()
     }
 
     /// Waits until a node says that it can serve, or that it cannot, with this in its reason.
