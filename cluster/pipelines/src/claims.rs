@@ -12,7 +12,7 @@ const SILENT: Duration = Duration::from_millis(700);
 
 /// The same, if nothing was heard of it since this node leads: whoever lives answers what a leader sends at
 /// once.
-const UNHEARD: Duration = Duration::from_millis(300);
+const UNHEARD: Duration = Duration::from_millis(200);
 
 /// A node that lacks more entries than this is not given a pipeline.
 const BEHIND_MAX: u64 = 2_000;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs queries of Nexmark on this engine and on Apache Flink, over the same file, and compares.
 
-    tests/nexmark/flink/compare.py DIR [--events N] [--queries q0,q1] [--core C] [--set NAME=VALUE]
+    tests/nexmark/flink/compare.py DIR [--events N] [--queries q0,q1] [--alone] [--core C] [--set NAME=VALUE]
 
 DIR takes Flink (330 MB to download, from PyPI; needs a JDK of Java 17), the events and the outputs. Each engine runs alone,
 on one core, over N events and over 3 N; what is printed is the slope: the events in between by the processor time in between,
@@ -141,11 +141,13 @@ def main():
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--queries", default=",".join(QUERIES))
     parser.add_argument("--core", type=int, default=1)
+    parser.add_argument("--alone", action="store_true", help="without Flink")
     parser.add_argument("--set", action="append", default=[], type=lambda text: tuple(text.split("=", 1)))
     args = parser.parse_args()
     directory = args.dir.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    home = install(directory)
+    beside = [] if args.alone else [query for query in args.queries.split(",") if query in QUERIES]
+    home = install(directory) if beside else None
     subprocess.run(["cargo", "build", "-q", "--release", "-p", "fulmar-nexmark"], cwd=REPOSITORY, check=True)
     few, many = args.events, 3 * args.events
     files = {}
@@ -155,22 +157,25 @@ def main():
             with open(files[count], "wb") as out:
                 program = REPOSITORY / "target" / "release" / "fulmar-nexmark"
                 subprocess.run([program, "events", str(count)], stdout=out, check=True)
-    print("query | Flink | here, 1 s | here, 50 ms | engine alone, 1 s | by Flink, 1 s", flush=True)
+    print("query | Flink | here, 1 s | here, 50 ms | engine alone, 1 s | by Flink, 1 s | commits, 1 s | 50 ms", flush=True)
     for query in args.queries.split(","):
-        here = {}
+        here, share = {}, {}
         for epoch_ms in [1000, 50]:
             runs = [ours(query, files[count], None, epoch_ms, args) for count in [few, many]]
             here[epoch_ms] = (many - few) / (runs[1][0] - runs[0][0])
+            few_s, many_s = [(said["commit_s"], said["engine_s"]) for _, said in runs]
+            share[epoch_ms] = f"{(many_s[0] - few_s[0]) / (many_s[1] - few_s[1]):.1%}"
             if epoch_ms == 1000:
                 alone = (many - few) / (runs[1][1]["engine_s"] - runs[0][1]["engine_s"])
-        if query not in QUERIES:
-            print(f"{query} | - | {here[1000]:,.0f} | {here[50]:,.0f} | {alone:,.0f} | -", flush=True)
+        commits = f"{share[1000]} | {share[50]}"
+        if query not in beside:
+            print(f"{query} | - | {here[1000]:,.0f} | {here[50]:,.0f} | {alone:,.0f} | - | {commits}", flush=True)
             continue
         first = compare(query, directory, files[few], args, home)
         second = flink(home, directory, query, files[many], directory / f"{query}.flink", args)
         there = (many - few) / (second - first)
         print(f"{query} | {there:,.0f} | {here[1000]:,.0f} | {here[50]:,.0f} | {alone:,.0f} | "
-              f"{here[1000] / there:.2f}", flush=True)
+              f"{here[1000] / there:.2f} | {commits}", flush=True)
 
 
 main()

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fulmar_flow::{Cursor, Cutting, Engine, Plan, output, records};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How much of a slice there is at least, by the bytes of the delta before it.
 const SLICE_BYTES_MIN: usize = 64 << 10;
@@ -38,6 +39,9 @@ pub struct Outcome {
     pub state_entries: u64,
     /// A digest over all outputs, in order.
     pub digests: Vec<[u8; 16]>,
+    /// How long it took to make batches of the outputs with their digest, and to take state out: what there
+    /// would be no need of without a log.
+    pub commit_time: Duration,
 }
 
 /// A pipeline and what is taken out of it.
@@ -90,6 +94,7 @@ impl Owner {
     /// Ends an epoch and makes of its outputs what goes into the log.
     fn commit(&mut self, age_ms: u64, last: bool, take: &mut impl FnMut(&Bytes)) {
         let written = self.engine.end_epoch(age_ms, last).expect("no result is bad");
+        let began = Instant::now();
         let cutting = Cutting {
             partitions: &self.partitions,
             epoch: self.epoch,
@@ -98,6 +103,7 @@ impl Owner {
         let batches = output::batches(&written, cutting);
         self.epoch += 1;
         self.outcome.digests.push(output::digest(&written));
+        self.outcome.commit_time += began.elapsed();
         for batch in &batches {
             self.outcome.records += u64::from(batch.records);
             self.outcome.output_bytes += batch.batch.len() as u64;
@@ -107,6 +113,7 @@ impl Owner {
 
     /// Takes a delta and a slice out of the state.
     fn keep(&mut self) {
+        let began = Instant::now();
         let mut delta_bytes = 0;
         loop {
             let changes = self.engine.delta(PIECE_BYTES);
@@ -129,5 +136,6 @@ impl Owner {
             }
         }
         self.outcome.state_bytes += (delta_bytes + slice_bytes) as u64;
+        self.outcome.commit_time += began.elapsed();
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! latency    records at a steady pace: acknowledged -> what comes of it is read    (without the pipeline: CPU)
-//! takeover   with so much state: SIGKILL of the owner -> the first output of a record that was sent after it
+//! takeover   with so much state: SIGKILL of the owner -> the first output of a record that was sent after it;
+//!            every second time of an owner that leads the site as well
 //! ```
 //!
 //! Invariant: both are seen from outside, by a client; an output of a record that was sent before the kill
@@ -14,6 +15,7 @@ mod traffic;
 use super::{QUIET, TIMEOUT, create_topic, read_counters, show, warn_of_memory};
 use crate::commands::Stop;
 use crate::commands::bench::mirror::size;
+use crate::commands::client::wait_for_leader;
 use crate::commands::node::StopSignal;
 use crate::commands::output::{grouped, note};
 use crate::commands::site::Site;
@@ -66,6 +68,9 @@ const STEADY: Duration = Duration::from_secs(2);
 /// Seconds of traffic before the measurement.
 const WARM_UP: Duration = Duration::from_secs(3);
 
+/// How often a leader is restarted so that the owner may lead.
+const RESTARTS_MAX: usize = 6;
+
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Measure how long records take through a pipeline, and how long its output stops when its owner dies.
@@ -112,8 +117,8 @@ struct Takeover {
     state_bytes: u64,
     /// From SIGKILL to the first output of a record that was sent after it, ascending.
     until_next_ms: Vec<u64>,
-    /// How many of those led the site as well.
-    leaders: u32,
+    /// Of those, when the node led the site as well.
+    of_leaders_ms: Vec<u64>,
 }
 
 /// What was measured.
@@ -267,6 +272,22 @@ async fn fill(cluster: &Cluster, keys: u64) -> Result<u64, Stop> {
     Err(Stop::failed("the state does not come into the log."))
 }
 
+/// Restarts whoever leads and does not run the pipeline, some times at most: its successor may be the owner.
+async fn make_owner_lead(site: &mut Site, cluster: &Cluster) -> Result<(), Stop> {
+    for _ in 0..RESTARTS_MAX {
+        let leader = wait_for_leader(cluster, TIMEOUT).await?;
+        if leader.get() == owner(cluster, None).await?.0 {
+            break;
+        }
+        let killed = site.node_mut(leader)?.kill().await;
+        killed.map_err(|error| Stop::failed(format!("cannot kill node {leader}: {error}.")))?;
+        wait_for_leader(cluster, TIMEOUT).await?;
+        site.start(leader)?;
+        site.wait_answering(leader, TIMEOUT).await?;
+    }
+    Ok(())
+}
+
 async fn takeover(
     (state, kills): (u64, u32),
     site: &mut Site,
@@ -276,16 +297,18 @@ async fn takeover(
     let state_bytes = fill(cluster, keys).await?;
     note(format!("{} bytes of state are in the log", grouped(state_bytes)));
     let traffic = Traffic::start(cluster, PER_SECOND_WITH_KILLS, keys);
-    let (mut until_next_ms, mut leaders) = (Vec::new(), 0);
+    let (mut until_next_ms, mut of_leaders_ms) = (Vec::new(), Vec::new());
     for kill in 1..=kills {
         if traffic.read_from(traffic.sent()).await.is_none() {
             failed(&traffic)?;
             return Err(Stop::failed("nothing comes out of the pipeline."));
         }
+        if kill % 2 == 0 {
+            make_owner_lead(site, cluster).await?;
+        }
         time::sleep(STEADY).await;
         let (node, _) = owner(cluster, None).await?;
-        let leads = crate::commands::client::wait_for_leader(cluster, TIMEOUT).await?.get() == node;
-        leaders += u32::from(leads);
+        let leads = wait_for_leader(cluster, TIMEOUT).await?.get() == node;
         let (killed_at, sent) = (time::now(), traffic.sent());
         let killed = site.node_mut(NodeId(node))?.kill().await;
         killed.map_err(|error| Stop::failed(format!("cannot kill node {node}: {error}.")))?;
@@ -294,14 +317,23 @@ async fn takeover(
             return Err(Stop::failed("nothing comes out after the kill."));
         };
         let took = next.saturating_duration_since(killed_at).as_millis();
-        until_next_ms.push(u64::try_from(took).unwrap_or(u64::MAX));
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        until_next_ms.push(took);
+        of_leaders_ms.extend(Some(took).filter(|_| leads));
         let also = if leads { ", which led the site" } else { "" };
         note(format!("kill {kill}: node {node}{also}, {took} ms"));
         site.start(NodeId(node))?;
         site.wait_answering(NodeId(node), TIMEOUT).await?;
     }
     until_next_ms.sort_unstable();
-    Ok(Takeover { state_bytes, until_next_ms, leaders })
+    of_leaders_ms.sort_unstable();
+    Ok(Takeover { state_bytes, until_next_ms, of_leaders_ms })
+}
+
+/// How long most took, and all, of some that are in order.
+fn spread(ms: &[u64]) -> String {
+    let at = |percent: usize| ms[(ms.len() * percent / 100).min(ms.len() - 1)];
+    format!("p50 {} ms, p90 {} ms, max {} ms", at(50), at(90), at(100))
 }
 
 impl Report {
@@ -326,20 +358,14 @@ impl Report {
                 "          node {node}{runs}: {without:.0} ms CPU a second without it, {with:.0} ms with it"
             ));
         }
-        if let Some(Takeover { state_bytes, until_next_ms, leaders }) = &self.takeover {
-            let at = |percent: usize| {
-                let place = (until_next_ms.len() * percent / 100).min(until_next_ms.len() - 1);
-                until_next_ms[place]
-            };
-            line(format!(
-                "takeover  {} kills with {} bytes of state, {leaders} of them of the leader: p50 {} ms, p90 {} \
-                 ms, max {} ms",
-                until_next_ms.len(),
-                grouped(*state_bytes),
-                at(50),
-                at(90),
-                at(100)
-            ));
+        if let Some(Takeover { state_bytes, until_next_ms, of_leaders_ms }) = &self.takeover {
+            let (kills, state) = (until_next_ms.len(), grouped(*state_bytes));
+            let took = spread(until_next_ms);
+            line(format!("takeover  {kills} kills with {state} bytes of state: {took}"));
+            if !of_leaders_ms.is_empty() {
+                let (of_them, took) = (of_leaders_ms.len(), spread(of_leaders_ms));
+                line(format!("          {of_them} of them of the leader: {took}"));
+            }
         }
         text
     }
