@@ -20,6 +20,7 @@ mod budgets;
 mod chains;
 mod letters;
 mod mirrors;
+mod outputs;
 mod pipelines;
 mod settings;
 
