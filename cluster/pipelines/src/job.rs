@@ -31,8 +31,11 @@ const READ_BYTES: usize = 256 << 10;
 /// Of each partition with records an epoch takes about so many bytes at least.
 const SHARE_BYTES_MIN: usize = 4 << 10;
 
-/// Records after which others may run, and rows that come out at a time.
+/// Records that are taken in at a time, and changes of the state.
 const STEP_RECORDS: usize = 200;
+
+/// Rows on which operators have worked when others may run.
+const STEP_ROWS: usize = 400;
 
 /// Bytes of state that are taken out or taken in at a time.
 const STEP_BYTES: usize = 64 << 10;
@@ -343,11 +346,15 @@ impl Job {
         self.taken.1 += bytes;
         for records in records[from..].chunks(STEP_RECORDS) {
             self.taken.0 += records.len() as u64;
-            let given = match input.has_letters {
-                true => self.engine.retry(&input.name, records),
-                false => self.engine.batch(&input.name, records),
-            };
-            given.map_err(|halt| End::Halted(halt.to_string()))?;
+            match input.has_letters {
+                true => self.engine.give_letters(&input.name, records),
+                false => self.engine.give(&input.name, records),
+            }
+            // A record can become a thousand rows.
+            while self.engine.work(STEP_ROWS) {
+                task::yield_now().await;
+            }
+            self.engine.halted().map_err(|halt| End::Halted(halt.to_string()))?;
             task::yield_now().await;
         }
         Ok(bytes)
@@ -463,7 +470,7 @@ impl Job {
         let held_back = self.engine.held_back();
         self.engine.begin_end(age_ms, false);
         let written = loop {
-            let written = self.engine.end_some(STEP_RECORDS)?;
+            let written = self.engine.end_some(STEP_ROWS)?;
             task::yield_now().await;
             if let Some(written) = written {
                 break written;

@@ -5,12 +5,12 @@
 use super::expr::{Arithmetic, Comparison, Expr, Kind, Pattern};
 use super::functions;
 use super::numbers::{arithmetic, cast};
+use super::patterns;
 use super::written::{begin, data_type, interval, literal};
 use super::{Aggregate, Column, Role};
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::position;
 use crate::value::{Type, Value, time};
-use regex::RegexBuilder;
 use sqlparser::ast::{
     BinaryOperator, CastKind, Expr as Parsed, Ident, InTarget, TrimWhereField, UnaryOperator,
 };
@@ -394,7 +394,7 @@ impl<'a> Binder<'a> {
         let Kind::Literal(Value::Varchar(text)) = &pattern.kind else {
             return Err(Problem::expected(pattern.at, pattern.of, "a pattern, in quotes"));
         };
-        let mut regex = String::from("^");
+        let mut regex = String::from("(?s)^");
         for c in text.chars() {
             match c {
                 '%' => regex.push_str(".*"),
@@ -403,12 +403,8 @@ impl<'a> Binder<'a> {
             }
         }
         regex.push('$');
-        let compiled = RegexBuilder::new(&regex)
-            .dot_matches_new_line(true)
-            .size_limit(functions::PATTERN_BYTES_MAX)
-            .build();
-        let compiled = compiled
-            .map_err(|_| Problem::expected(pattern.at, "a very long pattern", "a shorter one"))?;
+        let compiled = patterns::compile(&regex)
+            .map_err(|why| Problem::new(pattern.at, format!("a pattern cannot be used: {why}")))?;
         let at = expr.at;
         Ok(negate_if(negated, boolean(Kind::Like(Box::new(expr), Pattern(compiled)), at)))
     }

@@ -303,6 +303,11 @@ impl<'a> Planner<'a> {
     /// Assigns the windows that are still to be assigned.
     pub fn settle(&mut self, mut input: Input) -> Result<Input, Problem> {
         if let Some(windows) = input.windows.take() {
+            let copies = self.copies(input.node).saturating_mul(windows.copies());
+            if copies > WINDOWS_MAX {
+                let found = format!("a row in {copies} windows of windows");
+                return Err(Problem::expected(input.at, found, format!("at most {WINDOWS_MAX}")));
+            }
             let columns = input.scope.columns.iter().map(|(_, column)| column.clone()).collect();
             let operator = Operator::Assign(windows);
             input.node = self.node(operator, vec![input.node], columns, input.at)?;
@@ -363,17 +368,22 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether a row may be there more than once, in several windows: one of its copies might be computed, and
-    /// another one not, after they have waited.
-    fn is_hopping(&self, node: usize) -> bool {
-        match &self.plan.nodes[node].operator {
-            Operator::Assign(windows) if windows.slide_ms < windows.size_ms => true,
-            Operator::Filter(_) | Operator::Project(_) | Operator::Assign(_) => {
-                self.plan.nodes[node].inputs.iter().any(|input| self.is_hopping(*input))
+    /// How often a row may be there, in several windows, since it was last kept or read.
+    fn copies(&self, node: usize) -> i64 {
+        let of = &self.plan.nodes[node];
+        match &of.operator {
+            Operator::Assign(windows) => self.copies(of.inputs[0]) * windows.copies(),
+            Operator::Filter(_) | Operator::Project(_) | Operator::TableJoin { .. } => {
+                self.copies(of.inputs[0])
             }
-            Operator::TableJoin { .. } => self.is_hopping(self.plan.nodes[node].inputs[0]),
-            _ => false,
+            _ => 1,
         }
+    }
+
+    /// Whether a row may be there more than once: one of its copies might be computed, and another one not, after
+    /// they have waited.
+    fn is_hopping(&self, node: usize) -> bool {
+        self.copies(node) > 1
     }
 
     fn table_join(&mut self, sides: Sides, table: usize) -> Result<Input, Problem> {

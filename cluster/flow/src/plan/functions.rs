@@ -5,15 +5,12 @@
 //! Invariant: no function reads a clock, a random number, or anything but its arguments.
 
 use super::expr::{Expr, Kind, Pattern};
+use super::patterns;
 use crate::problem::{Position, Problem};
 use crate::value::decimal::PRECISION_MAX;
 use crate::value::format::{formatted, replacement};
 use crate::value::json::Path;
 use crate::value::{Type, Value};
-use regex::RegexBuilder;
-
-/// The most bytes that a compiled pattern may take.
-pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// A function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,10 +260,7 @@ fn literal(argument: &Expr, expected: &str) -> Result<String, Problem> {
 
 fn compile(argument: &Expr) -> Result<Pattern, Problem> {
     let text = literal(argument, "a regular expression")?;
-    let compiled = RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build();
-    compiled.map(Pattern).map_err(|error| {
-        let why = error.to_string();
-        let why = why.lines().last().unwrap_or_default().trim().to_owned();
+    patterns::compile(&text).map(Pattern).map_err(|why| {
         Problem::new(argument.at, format!("`{text}` is no regular expression: {why}"))
     })
 }

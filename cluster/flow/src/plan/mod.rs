@@ -8,6 +8,7 @@
 //! | [`written`], [`numbers`] | values and types as they are written, and what is computed of numbers |
 //! | [`source`] | topics as streams and tables |
 //! | [`query`], [`from`] | from parsed queries to operators |
+//! | `patterns` | regular expressions |
 //! | [`picture`] | the plan for people |
 //! | `shape` | what its state depends on |
 //!
@@ -23,6 +24,7 @@ pub mod expr;
 pub mod from;
 pub mod functions;
 mod numbers;
+mod patterns;
 pub mod picture;
 pub mod query;
 mod shape;
@@ -73,6 +75,13 @@ pub struct Windows {
     pub size_ms: i64,
     /// How far apart windows begin, in milliseconds.
     pub slide_ms: i64,
+}
+
+impl Windows {
+    /// In how many of them a row is.
+    pub fn copies(self) -> i64 {
+        self.size_ms / self.slide_ms
+    }
 }
 
 /// What is made of the rows of a group.
@@ -229,6 +238,7 @@ pub struct Planner<'a> {
 /// All problems, in the order of the file.
 pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
     let (statements, mut problems) = crate::sql::statements(text);
+    let _kept = patterns::Patterns::begin();
     let mut planner = Planner { plan: Plan::default(), names: BTreeMap::new(), effort: 0 };
     for statement in &statements {
         let result = match statement {

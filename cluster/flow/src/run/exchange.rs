@@ -40,6 +40,8 @@ pub fn subtask_of(keys: &[Value], count: usize) -> usize {
 pub struct Outlet {
     /// The nodes on the way.
     pub chain: Vec<usize>,
+    /// How many rows one may become on it.
+    pub copies: usize,
     /// To which node.
     pub to: usize,
     /// On which side of it.
@@ -60,6 +62,7 @@ impl Outlet {
     pub fn new(chain: Vec<usize>, (to, side): (usize, usize)) -> Self {
         Self {
             chain,
+            copies: 1,
             to,
             side,
             channels: Vec::new(),

@@ -39,14 +39,16 @@ impl Engine {
             }
             Given::Records { source, only, records, from } => {
                 let outlets = self.readers[source].iter().map(|reader| reader.outlet);
-                let room = outlets.map(|outlet| self.tasks.room(outlet)).min();
+                let room = outlets.clone().map(|outlet| self.tasks.room(outlet)).min();
+                let copies: usize = outlets.map(|outlet| self.tasks.outlets[outlet].copies).sum();
+                let most = (most / copies.max(1)).max(1);
                 let count = (records.len() - from).min(most).min(room.unwrap_or(usize::MAX));
                 let next = from + count;
                 self.read((source, only), &records[from..next]);
                 if next < records.len() {
                     self.given.push_front(Given::Records { source, only, records, from: next });
                 }
-                (count > 0 || next == 0).then_some(count)
+                (count > 0 || next == 0).then_some(count * copies)
             }
         }
     }

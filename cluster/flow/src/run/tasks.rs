@@ -228,15 +228,23 @@ impl Tasks {
 
     /// The way from a node to the next task.
     fn outlet(&mut self, plan: &Plan, consumers: &[Option<(usize, usize)>], from: usize) -> usize {
-        let mut chain = Vec::new();
+        let (mut chain, mut copies) = (Vec::new(), 1usize);
         let mut next = consumers[from].expect("every node feeds another one, up to a sink");
-        while let Operator::Filter(_) | Operator::Project(_) | Operator::Assign(_) =
-            plan.nodes[next.0].operator
-        {
+        loop {
+            match plan.nodes[next.0].operator {
+                Operator::Assign(windows) => {
+                    let more = usize::try_from(windows.copies()).unwrap_or(usize::MAX);
+                    copies = copies.saturating_mul(more);
+                }
+                Operator::Filter(_) | Operator::Project(_) => {}
+                _ => break,
+            }
             chain.push(next.0);
             next = consumers[next.0].expect("every node feeds another one, up to a sink");
         }
-        self.outlets.push(Outlet::new(chain, next));
+        let mut outlet = Outlet::new(chain, next);
+        outlet.copies = copies.max(1);
+        self.outlets.push(outlet);
         self.outlets.len() - 1
     }
 
@@ -294,11 +302,13 @@ impl Tasks {
         ((self.drawn >> 33) % below as u64) as usize
     }
 
-    /// How many rows a way out takes.
+    /// How many rows a way out takes, as they are before they are in windows: one, if there is any room.
     pub fn room(&self, outlet: usize) -> usize {
         let rows_max = self.layout.channel_rows;
-        let channels = self.outlets[outlet].channels.iter();
-        channels.map(|channel| self.channels[*channel].room(rows_max)).min().unwrap_or(rows_max)
+        let Outlet { channels, copies, .. } = &self.outlets[outlet];
+        let rooms = channels.iter().map(|channel| self.channels[*channel].room(rows_max));
+        let room = rooms.min().unwrap_or(rows_max);
+        room.div_ceil(*copies)
     }
 }
 

@@ -188,7 +188,8 @@ impl Engine {
         let at = &self.tasks.subtasks[subtask];
         let (node, epoch) = (at.node, at.epoch);
         let outlet = at.outlet.expect("what keeps something feeds something");
-        let room = self.tasks.room(outlet).min(most);
+        let copies = self.tasks.outlets[outlet].copies;
+        let room = self.tasks.room(outlet).min((most / copies).max(1));
         if room == 0 {
             return None;
         }
@@ -200,7 +201,7 @@ impl Engine {
             (rows, is_done) = state.watermark(watermark, room, &mut context);
         }
         // One that is not done has looked at as much as it may, whatever came out.
-        let count = if is_done { rows.len() } else { rows.len().max(room) };
+        let count = copies * if is_done { rows.len() } else { rows.len().max(room) };
         self.send(epoch, outlet, rows);
         if is_done {
             self.tasks.subtasks[subtask].firing = None;
@@ -216,7 +217,8 @@ impl Engine {
         let at = &self.tasks.subtasks[subtask];
         let (epoch, inputs) = (at.epoch, at.inputs.len());
         let outlet = at.outlet.expect("an exchange feeds something");
-        let room = self.tasks.room(outlet).min(most);
+        let copies = self.tasks.outlets[outlet].copies;
+        let room = self.tasks.room(outlet).min((most / copies).max(1));
         if room == 0 {
             return None;
         }
@@ -234,7 +236,7 @@ impl Engine {
             let Some(row) = next else { break };
             rows.push(row);
         }
-        let count = rows.len();
+        let count = copies * rows.len();
         self.send(epoch, outlet, rows.into());
         if !self.tasks.subtasks[subtask].is_aligned() {
             self.waits(subtask);
