@@ -107,6 +107,12 @@ fn withheld(north: &Site) {
     let rule = ["rule", "set", "people", "--regions", "eu", "--key", "drop", "--headers", "drop"];
     let fields = ["--field", "name=mask", "--field", "card=drop"];
     fulmar(&[&rule[..], &fields, &["--bootstrap", &north.bootstrap()]].concat());
+    // One region more, and nothing is said of what was withheld.
+    let bootstrap = north.bootstrap();
+    let wider = ["rule", "set", "people", "--regions", "eu,us", "--bootstrap", &bootstrap];
+    let refused = Command::new(binary()).args(wider).output().expect("the binary was built");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("say --yes"), "{said}");
 }
 
 /// Of what librdkafka compresses, with each of its codecs, what the rule lets go comes over, and what is

@@ -549,7 +549,7 @@ impl Shipment {
             return Err(Stop::Again);
         }
         let end = Mark { offset: look.next, tag: look.chain };
-        let untimed = |to: Offset| Missing::untimed(GapReason::Expired, to.0 - from.0);
+        let untimed = |to: Offset| Missing::untimed(GapReason::Gone, to.0 - from.0);
         if fulmar_host::planted(Plant::GapTooWide) {
             return Ok(self.say_missing(lane, from, end, untimed(end.offset)).await);
         }

@@ -17,11 +17,15 @@ pub enum GapReason {
     Withheld,
     /// Markers with several reasons were put together, since there were too many.
     Several,
+    /// They were gone at the origin before this copy came to them, and nobody had lacked them then: the copy was
+    /// made later, or anew.
+    Gone,
 }
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Expired, Self::Budget, Self::Withheld, Self::Several];
+    pub const ALL: [Self; 5] =
+        [Self::Expired, Self::Budget, Self::Withheld, Self::Several, Self::Gone];
 
     /// Its number in the log and on a link.
     pub const fn number(self) -> u8 {
@@ -30,6 +34,7 @@ impl GapReason {
             Self::Budget => 2,
             Self::Withheld => 3,
             Self::Several => 4,
+            Self::Gone => 5,
         }
     }
 
@@ -45,6 +50,7 @@ impl GapReason {
             Self::Budget => "budget",
             Self::Withheld => "withheld",
             Self::Several => "several",
+            Self::Gone => "gone",
         }
     }
 
@@ -65,6 +71,7 @@ impl fmt::Display for GapReason {
             Self::Budget => "the budget was reached at the origin",
             Self::Withheld => "withheld by a rule",
             Self::Several => "several reasons",
+            Self::Gone => "gone at the origin before this copy came to them",
         })
     }
 }

@@ -339,6 +339,16 @@ impl RuleDefinition {
         named.or_else(|| self.headers.get(EVERY_OTHER)).copied().unwrap_or_default()
     }
 
+    /// Whether it lets something of a record go that another rule withholds, wherever both let it go to.
+    pub fn tells_more_than(&self, other: &Self) -> bool {
+        let both = Self { regions: self.regions.clone(), ..other.clone() }.join(self);
+        let header = |name: &String| both.header(name.as_bytes()) != self.header(name.as_bytes());
+        !self.regions.is_empty()
+            && (both.key != self.key
+                || both.fields != self.fields
+                || both.headers.keys().any(header))
+    }
+
     /// The rule that lets go what both let go, in a form that tells no more than either's.
     pub fn join(&self, other: &Self) -> Self {
         let both = |region: &&String| other.lets_go_to(region);
@@ -575,5 +585,28 @@ mod tests {
         assert!(error.contains("`key`"), "{error}");
         let error = read(&[(KEY, "drop")]).expect_err("no region");
         assert!(error.contains("regions"), "{error}");
+    }
+
+    #[test]
+    fn a_rule_tells_more_if_anything_of_another_is_missing() {
+        let held =
+            [(REGIONS, "eu"), (KEY, "drop"), (HEADERS, "trace=pass,*=drop"), (FIELDS, "card=drop")];
+        let standing = read(&held).expect("a rule");
+        let with = |at: usize, value: &'static str| {
+            let mut settings = held;
+            settings[at].1 = value;
+            read(&settings).expect("a rule")
+        };
+        for same in
+            [standing.clone(), with(0, "eu,us"), with(2, "drop"), with(3, "card=drop,id=hash")]
+        {
+            assert!(!same.tells_more_than(&standing), "{same:?}");
+        }
+        let less =
+            [with(1, "hash"), with(1, "pass"), with(2, "trace=pass"), with(2, "a=pass,*=drop")];
+        for more in less.into_iter().chain([with(3, "card=hash"), with(3, "id=drop")]) {
+            assert!(more.tells_more_than(&standing), "{more:?}");
+        }
+        assert!(!RuleDefinition::default().tells_more_than(&standing));
     }
 }

@@ -31,6 +31,10 @@ pub struct Options {
     /// Write counters to this file every second.
     #[arg(long, value_name = "FILE", hide = true)]
     stats_file: Option<PathBuf>,
+    /// Let the system write an image of the memory when the node crashes. It has in it what no rule lets go: keep
+    /// it within the site.
+    #[arg(long)]
+    core_dumps: bool,
 }
 
 /// Files and connections that a node must be able to hold open: its clients, and room for segments,
@@ -59,6 +63,14 @@ fn raise_open_files() -> Result<(), Stop> {
     Ok(())
 }
 
+/// Sees to it that no image of the memory is written when this process crashes, nor read by other processes of
+/// the same user: records are in it that may not leave the site, and keys.
+fn keep_memory_private() {
+    // SAFETY: only a flag of this process is set.
+    let done = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+    assert_eq!(done, 0, "the system knows this flag since Linux 2.4");
+}
+
 /// Puts TLS on the connections that the configuration wants it on. Those to other sites always have
 /// it: without keys there are none.
 fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
@@ -79,6 +91,9 @@ fn secured(host: Host, config: &Config, id: NodeId) -> Result<Host, Stop> {
 
 /// Runs the node.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
+    if !options.core_dumps {
+        keep_memory_private();
+    }
     let id = NodeId(options.id);
     let config = config_file::read(&options.config)?;
     config_file::node(&config, id, &options.config)?;

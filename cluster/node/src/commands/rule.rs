@@ -57,6 +57,9 @@ struct Set {
     /// truncate:CHARACTERS and round:DIGITS.
     #[arg(long = "field", value_name = "PATH=ACTION")]
     fields: Vec<String>,
+    /// Let go what the rule withholds that the topic has now.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -88,14 +91,14 @@ impl Set {
 
 /// Does what it is asked.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
-    let (topic, reaching, after) = match options.command {
+    let (topic, reaching, after, is_agreed) = match options.command {
         Command::Set(set) => {
             let definition = set.definition()?;
             check_rule(&set.topic, &definition)?;
-            (set.topic, set.reaching, definition)
+            (set.topic, set.reaching, definition, set.yes)
         }
         Command::History(asked) => return history("rule", asked).await,
-        Command::Delete(delete) => (delete.topic, delete.reaching, RuleDefinition::default()),
+        Command::Delete(delete) => (delete.topic, delete.reaching, RuleDefinition::default(), true),
         Command::List(of) => {
             let cluster = of.reaching.cluster("fulmar-rule")?;
             let rules = rules(&cluster).await?;
@@ -123,7 +126,13 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
     let links = links(&cluster).await?;
     warn_of_regions((&topic, &after.regions), links.values().map(|link| &link.is));
+    let lets_more_go = after.tells_more_than(&before) && !before.regions.is_empty();
     let change = Change::Rule { topic, before, number, after };
+    if lets_more_go && !is_agreed {
+        let why = "this lets go what is withheld now, and what has left a site does not come back; name what is \
+                   to be withheld, all of it, or say --yes.";
+        return Err(Stop::usage(format!("{change}\n{why}")));
+    }
     out(&cluster, &change).await?;
     say(&change);
     Ok(ExitCode::Ok)
