@@ -16,6 +16,7 @@ use crate::session::Parts;
 use bytes::Bytes;
 use fulmar_broker::machine::links::Rule;
 use fulmar_broker::machine::state::State;
+use fulmar_types::link::Priority;
 use fulmar_types::{Plant, TopicId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -44,32 +45,43 @@ impl Border {
         topics.into_iter().filter(is_there).all(|topic| parts.lets_go(state, topic))
     }
 
-    /// What of a stored batch may leave. `None` if nothing of the topic may.
-    pub(crate) fn clear(&self, parts: &Parts, topic: TopicId, bytes: &Bytes) -> Option<Cleared> {
+    /// What of a stored batch of a priority may leave. `None` if nothing of the topic may. What takes long
+    /// lets other tasks run, and others of its kind wait.
+    pub(crate) async fn clear(
+        &self,
+        parts: &Parts,
+        (topic, lane): (TopicId, Priority),
+        bytes: &Bytes,
+    ) -> Option<Cleared> {
         if fulmar_host::planted(Plant::ShipWithoutRule) {
             return Some(Cleared::Goes(bytes.clone()));
         }
-        let known = locked(&self.0).get(&topic).cloned();
-        let ready = match known {
-            Some(ready) => ready,
-            None => {
-                let rule = parts.context.broker.site().read(|state| {
-                    let rule = parts.rule(state, topic)?;
-                    Some((rule.number, Policy::new(&rule.definition, &rule.secret)))
-                });
-                let (number, policy) = rule?;
-                let ready = Arc::new(Ready { number, policy });
-                locked(&self.0).insert(topic, Arc::clone(&ready));
-                ready
-            }
-        };
+        let ready = self.ready(parts, topic)?;
+        if ready.policy.is_verbatim() {
+            return Some(Cleared::Goes(bytes.clone()));
+        }
         let most = parts.context.settings.batch_bytes_max;
-        match ready.policy.clear(bytes) {
+        let mut pace = parts.context.paces[lane.rank()].lock().await;
+        match ready.policy.clear(bytes, &mut pace).await {
             // A rule may make a batch longer than a site takes.
             Cleared::Goes(cleared) if cleared.len() > most && cleared.len() > bytes.len() => {
                 Some(Cleared::Withheld)
             }
             cleared => Some(cleared),
         }
+    }
+
+    /// The rule that a topic leaves under in this session. `None` if nothing of it may.
+    fn ready(&self, parts: &Parts, topic: TopicId) -> Option<Arc<Ready>> {
+        if let Some(ready) = locked(&self.0).get(&topic) {
+            return Some(Arc::clone(ready));
+        }
+        let (number, policy) = parts.context.broker.site().read(|state| {
+            let rule = parts.rule(state, topic)?;
+            Some((rule.number, Policy::new(&rule.definition, &rule.secret)))
+        })?;
+        let ready = Arc::new(Ready { number, policy });
+        locked(&self.0).insert(topic, Arc::clone(&ready));
+        Some(ready)
     }
 }

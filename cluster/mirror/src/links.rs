@@ -12,6 +12,7 @@ use crate::cap::Cap;
 use crate::greeting::{self, Greeted, GreetingError};
 use crate::locked;
 use crate::message::{Refusal, SessionId};
+use crate::policy::Pace;
 use crate::session;
 use crate::stripe::Stripe;
 use fulmar_broker::Broker;
@@ -20,6 +21,7 @@ use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{Host, random};
+use fulmar_types::link::Priority;
 use fulmar_types::{Event, NodeId};
 use std::collections::BTreeMap;
 use std::io;
@@ -84,6 +86,9 @@ pub(crate) struct Context {
     next_session: Mutex<u64>,
     /// What may be sent over each link. It outlives sessions, or each would begin with a burst.
     caps: Mutex<BTreeMap<String, Arc<Cap>>>,
+    /// Batches of one priority go through their rules one at a time, whatever their link: what is done
+    /// before others have their turn does not grow with their number.
+    pub(crate) paces: [tokio::sync::Mutex<Pace>; Priority::ALL.len()],
 }
 
 /// A session of a link.
@@ -140,6 +145,7 @@ impl Links {
             dialling: Mutex::default(),
             next_session: Mutex::default(),
             caps: Mutex::default(),
+            paces: Default::default(),
         });
         let mut tasks = vec![task::spawn_owned(keep(Arc::clone(&context)))];
         tasks.extend(

@@ -589,7 +589,10 @@ impl Shipment {
             || fulmar_host::planted(Plant::CompressedGoesRaw) && is_compressed(&batch.bytes);
         let cleared = match is_raw {
             true => Some(Cleared::Goes(batch.bytes.clone())),
-            false => self.parts.border.clear(&self.parts, self.part.topic, &batch.bytes),
+            false => {
+                let of = (self.part.topic, lane);
+                self.parts.border.clear(&self.parts, of, &batch.bytes).await
+            }
         };
         let host = &self.parts.context.host;
         match cleared {

@@ -9,14 +9,18 @@
 //! Never: keep what was not understood.
 
 use super::number::rounded;
-use super::{Node, Pseudonyms};
+use super::{Node, Pace, Pseudonyms};
 use fulmar_types::rule::FieldAction;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
+use std::pin::Pin;
 
 /// Arrays and objects inside one another that are entered, at most.
 const DEPTH_MAX: usize = 64;
+
+/// What an element costs beside its bytes, in bytes.
+const ELEMENT_WORK: usize = 32;
 
 /// Bytes that a value may become: hashes are longer than what they stand for.
 const OUT_BYTES_MAX: usize = 4 << 20;
@@ -50,36 +54,64 @@ impl<'a> Deserialize<'a> for Members<'a> {
 }
 
 /// The value without what the paths do not let go. `None` if it cannot be judged.
-pub(super) fn rewrite(value: &[u8], root: &Node, pseudonyms: &Pseudonyms) -> Option<String> {
+pub(super) async fn rewrite(
+    value: &[u8],
+    (root, pseudonyms): (&Node, &Pseudonyms),
+    pace: &mut Pace,
+) -> Option<String> {
     let value: &RawValue = serde_json::from_slice(value).ok()?;
-    let mut out = String::with_capacity(value.get().len());
-    let goes = Rewriting { pseudonyms, out: &mut out }.value(value, &[root], 0)?;
-    goes.then_some(out)
+    let mut rewriting =
+        Rewriting { pseudonyms, pace, out: String::with_capacity(value.get().len()) };
+    let goes = rewriting.value(value, Fate::Paths(&[root]), 0).await?;
+    goes.then_some(rewriting.out)
+}
+
+/// What writes a value that has others in it.
+type Inside<'a> = Pin<Box<dyn Future<Output = Option<()>> + Send + 'a>>;
+
+/// What leads to a value.
+#[derive(Clone, Copy)]
+enum Fate<'a> {
+    /// Paths that end there or go on.
+    Paths(&'a [&'a Node]),
+    /// This is done to it, or to each element of it.
+    Action(FieldAction),
 }
 
 struct Rewriting<'a> {
     pseudonyms: &'a Pseudonyms,
-    out: &'a mut String,
+    pace: &'a mut Pace,
+    out: String,
 }
 
 impl Rewriting<'_> {
-    /// Writes a value that some paths lead to. `false` if it does not go, and then nothing is written;
+    /// Writes a value that something leads to. `false` if it does not go, and then nothing is written;
     /// `None` if it cannot be read.
-    fn value(&mut self, value: &RawValue, at: &[&Node], depth: usize) -> Option<bool> {
+    async fn value(&mut self, value: &RawValue, fate: Fate<'_>, depth: usize) -> Option<bool> {
         self.fits()?;
-        let actions = at.iter().filter_map(|node| node.action);
-        if let Some(action) = actions.reduce(FieldAction::join) {
-            return self.act(value, action, depth);
+        let fate = match fate {
+            Fate::Paths(at) => {
+                let actions = at.iter().filter_map(|node| node.action);
+                actions.reduce(FieldAction::join).map_or(fate, Fate::Action)
+            }
+            action => action,
+        };
+        match (fate, *value.get().as_bytes().first()?) {
+            (Fate::Action(FieldAction::Drop), _) => Some(false),
+            (Fate::Action(FieldAction::Mask), _) => {
+                self.out.push_str(MASK);
+                Some(true)
+            }
+            (_, b'n') => {
+                self.out.push_str(value.get());
+                Some(true)
+            }
+            (_, b'[') | (Fate::Paths(_), b'{') if depth >= DEPTH_MAX => Some(false),
+            (Fate::Paths(at), b'{') => self.object(value, at, depth).await.map(|()| true),
+            (_, b'[') => self.array(value, fate, depth).await.map(|()| true),
+            (Fate::Paths(_), _) => Some(false),
+            (Fate::Action(action), first) => self.act(value.get(), action, first),
         }
-        let text = value.get();
-        match text.as_bytes().first()? {
-            b'{' | b'[' if depth >= DEPTH_MAX => return Some(false),
-            b'{' => self.object(value, at, depth)?,
-            b'[' => self.array(value, depth, |this, element| this.value(element, at, depth + 1))?,
-            b'n' => self.out.push_str(text),
-            _ => return Some(false),
-        }
-        Some(true)
     }
 
     /// `None` if there is too much already.
@@ -87,77 +119,77 @@ impl Rewriting<'_> {
         (self.out.len() <= OUT_BYTES_MAX).then_some(())
     }
 
-    fn object(&mut self, value: &RawValue, at: &[&Node], depth: usize) -> Option<()> {
-        let Members(members) = serde_json::from_str(value.get()).ok()?;
-        self.out.push('{');
-        let begun = self.out.len();
-        for (name, member) in members {
-            let below: Vec<&Node> = at
-                .iter()
-                .flat_map(|node| node.named.get(&name).into_iter().chain(node.any.as_deref()))
-                .collect();
-            let before = self.out.len();
-            if before > begun {
-                self.out.push(',');
-            }
-            self.out.push_str(&serde_json::to_string(&name).ok()?);
-            self.out.push(':');
-            let goes = match below.as_slice() {
-                [] => {
-                    self.out.push_str(member.get());
-                    true
+    /// Writes an object without the members that do not go.
+    fn object<'s>(
+        &'s mut self,
+        value: &'s RawValue,
+        at: &'s [&'s Node],
+        depth: usize,
+    ) -> Inside<'s> {
+        Box::pin(async move {
+            self.pace.worked(value.get().len()).await;
+            let Members(members) = serde_json::from_str(value.get()).ok()?;
+            self.out.push('{');
+            let begun = self.out.len();
+            for (name, member) in members {
+                self.pace.worked(ELEMENT_WORK + name.len()).await;
+                let below: Vec<&Node> = at
+                    .iter()
+                    .flat_map(|node| node.named.get(&name).into_iter().chain(node.any.as_deref()))
+                    .collect();
+                let before = self.out.len();
+                if before > begun {
+                    self.out.push(',');
                 }
-                below => self.value(member, below, depth + 1)?,
-            };
-            if !goes {
-                self.out.truncate(before);
+                self.out.push_str(&serde_json::to_string(&name).ok()?);
+                self.out.push(':');
+                let goes = match below.as_slice() {
+                    [] => {
+                        self.out.push_str(member.get());
+                        true
+                    }
+                    below => self.value(member, Fate::Paths(below), depth + 1).await?,
+                };
+                if !goes {
+                    self.out.truncate(before);
+                }
             }
-        }
-        self.out.push('}');
-        Some(())
+            self.out.push('}');
+            Some(())
+        })
     }
 
     /// Writes an array, with null in place of what does not go, so that the others keep their places.
-    fn array(
-        &mut self,
-        value: &RawValue,
-        depth: usize,
-        mut write: impl FnMut(&mut Self, &RawValue) -> Option<bool>,
-    ) -> Option<()> {
+    fn array<'s>(&'s mut self, value: &'s RawValue, fate: Fate<'s>, depth: usize) -> Inside<'s> {
         debug_assert!(depth < DEPTH_MAX, "its caller has looked");
-        let elements: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
-        self.out.push('[');
-        for (at, element) in elements.into_iter().enumerate() {
-            if at > 0 {
-                self.out.push(',');
+        Box::pin(async move {
+            self.pace.worked(value.get().len()).await;
+            let elements: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+            self.out.push('[');
+            for (at, element) in elements.into_iter().enumerate() {
+                self.pace.worked(ELEMENT_WORK).await;
+                if at > 0 {
+                    self.out.push(',');
+                }
+                if !self.value(element, fate, depth + 1).await? {
+                    self.out.push_str("null");
+                }
             }
-            if !write(self, element)? {
-                self.out.push_str("null");
-            }
-        }
-        self.out.push(']');
-        Some(())
+            self.out.push(']');
+            Some(())
+        })
     }
 
-    /// Writes what an action makes of a value; as `value`.
-    fn act(&mut self, value: &RawValue, action: FieldAction, depth: usize) -> Option<bool> {
-        self.fits()?;
-        let text = value.get();
-        match (action, *text.as_bytes().first()?) {
-            (FieldAction::Drop, _) => return Some(false),
-            (FieldAction::Mask, _) => self.out.push_str(MASK),
-            (_, b'n') => self.out.push_str(text),
-            (_, b'[') if depth >= DEPTH_MAX => return Some(false),
-            (_, b'[') => {
-                self.array(value, depth, |this, element| this.act(element, action, depth + 1))?
+    /// Writes what an action makes of a value that has no elements; as `value`.
+    fn act(&mut self, text: &str, action: FieldAction, first: u8) -> Option<bool> {
+        match (action, first) {
+            (FieldAction::Hash, b'"') => {
+                let hash =
+                    self.pseudonyms.of(serde_json::from_str::<String>(text).ok()?.as_bytes());
+                self.out.extend(["\"", &hash, "\""]);
             }
-            (FieldAction::Hash, first) => {
-                let hash = match first {
-                    b'"' => {
-                        self.pseudonyms.of(serde_json::from_str::<String>(text).ok()?.as_bytes())
-                    }
-                    _ => self.pseudonyms.of(text.as_bytes()),
-                };
+            (FieldAction::Hash, _) => {
+                let hash = self.pseudonyms.of(text.as_bytes());
                 self.out.extend(["\"", &hash, "\""]);
             }
             (FieldAction::Truncate(characters), b'"') => {
@@ -169,7 +201,9 @@ impl Rewriting<'_> {
                 Some(number) => self.out.push_str(&number),
                 None => return Some(false),
             },
-            (FieldAction::Truncate(_) | FieldAction::Round(_), _) => return Some(false),
+            // Whoever asks has done these.
+            (FieldAction::Drop | FieldAction::Mask, _)
+            | (FieldAction::Truncate(_) | FieldAction::Round(_), _) => return Some(false),
         }
         Some(true)
     }

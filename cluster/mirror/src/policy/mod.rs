@@ -6,6 +6,8 @@
 //!                                 +-- cannot be judged: withheld, its offset stays a gap
 //! ```
 //!
+//! It is done in steps, and between them other tasks run ([`Pace`]).
+//!
 //! Invariants: a record goes only if all that the rule speaks of was found and treated, or is not there;
 //! every offset keeps its place; the same batch under the same rule becomes the same bytes.
 //!
@@ -13,15 +15,18 @@
 
 mod json;
 mod number;
+mod pace;
 #[cfg(test)]
 mod tests;
+
+pub use pace::Pace;
 
 use bytes::Bytes;
 use fulmar_store::entry::RuleSecret;
 use fulmar_types::Plant;
 use fulmar_types::rule::{FieldAction, Passage, RuleDefinition, Segment};
-use fulmar_wire::batch::{Batch, Record, RecordIter, rewritten};
-use fulmar_wire::compression::decompress;
+use fulmar_wire::batch::{Batch, Record, RecordIter, Rewriting};
+use fulmar_wire::compression::{Decompressing, STEP_BYTES};
 use std::collections::BTreeMap;
 
 /// What the records of one batch may become when they are decompressed. A batch that would become more
@@ -31,6 +36,9 @@ const PLAIN_BYTES_MAX: usize = 8 << 20;
 /// Bytes of keys, headers and values that a batch may have when its rule was applied. One that would have
 /// more is withheld: the other side would not take it.
 const CLEARED_BYTES_MAX: usize = 8 << 20;
+
+/// What a record costs beside its bytes, in bytes.
+const RECORD_WORK: usize = 64;
 
 /// What becomes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,43 +98,63 @@ impl Policy {
         Self { rule: rule.clone(), root, pseudonyms: Pseudonyms(*secret) }
     }
 
+    /// Whether batches go as they are stored.
+    pub(crate) fn is_verbatim(&self) -> bool {
+        self.rule.is_verbatim()
+    }
+
     /// What of a stored batch may go.
-    pub fn clear(&self, bytes: &Bytes) -> Cleared {
-        if self.rule.is_verbatim() {
+    pub async fn clear(&self, bytes: &Bytes, pace: &mut Pace) -> Cleared {
+        if self.is_verbatim() {
             return Cleared::Goes(bytes.clone());
         }
-        self.rewrite(bytes).unwrap_or(Cleared::Withheld)
+        self.rewrite(bytes, pace).await.unwrap_or(Cleared::Withheld)
     }
 
     /// `None` if the batch cannot be judged.
-    fn rewrite(&self, bytes: &Bytes) -> Option<Cleared> {
+    async fn rewrite(&self, bytes: &Bytes, pace: &mut Pace) -> Option<Cleared> {
         let batch = Batch::parse(bytes.clone()).ok()?;
         // What a broker writes for itself is no record of anybody.
         if batch.header().attributes.is_control() {
             return None;
         }
-        let plain = decompress(batch.compression(), &batch.record_bytes(), PLAIN_BYTES_MAX).ok()?;
-        let (mut kept, mut bytes) = (Vec::new(), 0);
+        let (codec, stored) = (batch.compression(), batch.record_bytes());
+        let mut decompressing = Decompressing::new(codec, stored, PLAIN_BYTES_MAX).ok()?;
+        let plain = loop {
+            if let Some(plain) = decompressing.step().ok()? {
+                break plain;
+            }
+            pace.worked(STEP_BYTES).await;
+        };
+        let (mut rewriting, mut bytes) = (Rewriting::new(&batch), 0);
         for record in RecordIter::over(batch.header(), plain) {
-            let Some(record) = self.record(record.ok()?) else { continue };
+            let record = record.ok()?;
+            pace.worked(RECORD_WORK + size(&record)).await;
+            let Some(record) = self.record(record, pace).await else { continue };
             bytes += size(&record);
             if bytes > CLEARED_BYTES_MAX {
                 return None;
             }
-            kept.push(record);
+            rewriting.push(&record).ok()?;
         }
-        if kept.is_empty() {
+        if rewriting.is_empty() {
             return Some(Cleared::Withheld);
         }
-        rewritten(&batch, &kept).ok().map(Cleared::Goes)
+        let mut closing = rewriting.close();
+        loop {
+            if let Some(bytes) = closing.step().ok()? {
+                return Some(Cleared::Goes(bytes));
+            }
+            pace.worked(STEP_BYTES).await;
+        }
     }
 
     /// What of a record may go; `None` if it is withheld.
-    pub fn record(&self, record: Record) -> Option<Record> {
+    pub async fn record(&self, record: Record, pace: &mut Pace) -> Option<Record> {
         let Record { offset, timestamp, key, value, headers } = record;
         let value = match value {
             Some(value) if !self.rule.fields.is_empty() => {
-                Some(json::rewrite(&value, &self.root, &self.pseudonyms)?.into())
+                Some(json::rewrite(&value, (&self.root, &self.pseudonyms), pace).await?.into())
             }
             value => value,
         };

@@ -1,8 +1,10 @@
 //! What rules make of batches.
 
 use super::*;
+use fulmar_host::task::block_on;
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS};
 use fulmar_wire::batch::{BatchBuilder, Compression};
+use fulmar_wire::compression::decompress;
 use proptest::prelude::*;
 
 const SECRET: RuleSecret = [7; 32];
@@ -12,6 +14,11 @@ fn policy(key: &str, headers: &str, fields: &str) -> Policy {
     Policy::new(&RuleDefinition::from_settings(settings).expect("it is a rule"), &SECRET)
 }
 
+/// The same without anybody who waits meanwhile.
+fn clear(policy: &Policy, batch: &Bytes) -> Cleared {
+    block_on(policy.clear(batch, &mut Pace::default()))
+}
+
 fn fields(fields: &str) -> Policy {
     policy("pass", "pass", fields)
 }
@@ -19,7 +26,8 @@ fn fields(fields: &str) -> Policy {
 fn value(policy: &Policy, text: &str) -> Option<String> {
     let value = Some(Bytes::copy_from_slice(text.as_bytes()));
     let record = Record { offset: 0, timestamp: 0, key: None, value, headers: Vec::new() };
-    let value = policy.record(record)?.value.expect("a value stays one");
+    let record = block_on(policy.record(record, &mut Pace::default()))?;
+    let value = record.value.expect("a value stays one");
     Some(String::from_utf8(value.to_vec()).expect("JSON is text"))
 }
 
@@ -107,8 +115,8 @@ fn a_batch_keeps_its_offsets_and_its_codec() {
         Compression::Zstd,
     ] {
         let before = batch(codec);
-        let Cleared::Goes(after) = policy.clear(&before) else { panic!("some of it goes") };
-        assert_eq!(policy.clear(&before), Cleared::Goes(after.clone()), "always the same bytes");
+        let Cleared::Goes(after) = clear(&policy, &before) else { panic!("some of it goes") };
+        assert_eq!(clear(&policy, &before), Cleared::Goes(after.clone()), "always the same bytes");
         let after = Batch::from_origin(after, 1 << 20).expect("it is a batch");
         assert_eq!(after.compression(), codec);
         assert_eq!((after.record_count(), after.header().last_offset_delta), (3, 5));
@@ -135,13 +143,13 @@ fn a_batch_without_anything_that_may_go_is_withheld() {
     let mut builder = BatchBuilder::new();
     builder.push(1, None, Some(b"no JSON"), &[]).expect("it fits");
     let none = builder.build().expect("it has a record");
-    assert_eq!(fields("a=drop").clear(&none), Cleared::Withheld);
+    assert_eq!(clear(&fields("a=drop"), &none), Cleared::Withheld);
     let mut damaged = batch(Compression::Gzip).to_vec();
     let at = damaged.len() - 6;
     damaged[at] ^= 1;
     let crc = crc32c::crc32c(&damaged[21..]);
     damaged[17..21].copy_from_slice(&crc.to_be_bytes());
-    assert_eq!(fields("a=drop").clear(&damaged.into()), Cleared::Withheld);
+    assert_eq!(clear(&fields("a=drop"), &damaged.into()), Cleared::Withheld);
 }
 
 #[test]
@@ -155,7 +163,7 @@ fn what_would_become_too_much_is_withheld() {
         builder.push(1, None, Some(some.as_bytes()), &[]).expect("it fits");
     }
     let batch = builder.build().expect("it has records");
-    assert_eq!(fields("a=hash").clear(&batch), Cleared::Withheld);
+    assert_eq!(clear(&fields("a=hash"), &batch), Cleared::Withheld);
 }
 
 /// JSON with a secret in the fields `s`, wherever they are, and in odd places.
@@ -195,11 +203,57 @@ proptest! {
 
     #[test]
     fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = fields("a=drop,*.b=hash").clear(&bytes.into());
+        let _ = clear(&fields("a=drop,*.b=hash"), &bytes.into());
     }
 
     #[test]
     fn any_text_is_judged(text in "[\\[\\]{}\",:a0-9e.\\\\ -]{0,40}") {
         let _ = value(&fields("a=round:1,*.a=hash,a.a.a=truncate:1"), &text);
     }
+}
+
+/// A batch of telemetry that becomes so many bytes when it is decompressed.
+fn telemetry(codec: Compression, plain_bytes: usize) -> Bytes {
+    let mut builder = BatchBuilder::new().compressed(codec);
+    while builder.batch_bytes() < plain_bytes {
+        let at = builder.record_count();
+        let row = format!(
+            r#"{{"name":"n{at}","at":{{"lat":52.{at},"lon":-0.1}},"tags":["a","b"],"note":"private"}}"#
+        );
+        builder.push(1, Some(b"k"), Some(row.as_bytes()), &[]).expect("it fits");
+    }
+    builder.build().expect("it has records")
+}
+
+/// What becomes of a batch, and how often the thread was given back meanwhile.
+fn counted(policy: &Policy, batch: &Bytes, pace: &mut Pace) -> (Cleared, usize) {
+    let (mut clearing, mut times) = (Box::pin(policy.clear(batch, pace)), 0);
+    let cleared = block_on(std::future::poll_fn(|context| {
+        let polled = clearing.as_mut().poll(context);
+        times += usize::from(polled.is_pending());
+        polled
+    }));
+    (cleared, times)
+}
+
+#[test]
+fn what_takes_long_gives_the_thread_back() {
+    const PLAIN_BYTES: usize = 2 << 20;
+    let policy = fields("name=hash,at.lat=round:1,note=drop");
+    for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+        let batch = telemetry(codec, PLAIN_BYTES);
+        let (cleared, times) = counted(&policy, &batch, &mut Pace::default());
+        assert!(matches!(cleared, Cleared::Goes(_)), "{codec:?}");
+        assert!(times >= PLAIN_BYTES / (64 << 10), "{codec:?}: {times} times");
+    }
+    // A single value.
+    let deep = format!("{}{}1{}", "[".repeat(60), "1,".repeat(50_000), "]".repeat(60));
+    let mut builder = BatchBuilder::new().compressed(Compression::Gzip);
+    builder.push(1, None, Some(deep.as_bytes()), &[]).expect("it fits");
+    let (_, times) = counted(&policy, &builder.build().expect("a record"), &mut Pace::default());
+    assert!(times >= 20, "{times} times");
+    // And many that take little each.
+    let (batch, pace) = (telemetry(Compression::Lz4, 4 << 10), &mut Pace::default());
+    let times: usize = (0..200).map(|_| counted(&policy, &batch, pace).1).sum();
+    assert!((10..200).contains(&times), "{times} times");
 }

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand};
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, LaidDown, OffsetAt, ReadRecord, Target, TopicPartition};
 use fulmar_host::time::Duration;
-use fulmar_mirror::policy::Policy;
+use fulmar_mirror::policy::{Pace, Policy};
 use fulmar_types::link::LinkDefinition;
 use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::{FieldAction, RuleDefinition, Segment};
@@ -100,7 +100,7 @@ impl Check {
                 (None, Some(cluster)) => newest(cluster, topic).await?,
                 (None, None) => None,
             };
-            say_example(rule, example);
+            say_example(rule, example).await;
         }
         for topic in wanted.topics.keys().filter(|topic| !wanted.rules.contains_key(*topic)) {
             say(format!("topic {topic}\n    goes to    no site: no rule of the file names it"));
@@ -140,7 +140,7 @@ impl Explain {
             say("    for now nothing does: the link is paused");
         }
         say_terms(&rule);
-        say_example(&rule, newest(&cluster, topic).await?);
+        say_example(&rule, newest(&cluster, topic).await?).await;
         Ok(ExitCode::Ok)
     }
 }
@@ -173,7 +173,7 @@ async fn explain_inherited(
         say("    for now nothing does: the link is paused");
     }
     let rule = RuleDefinition::verbatim([link.region.clone()]);
-    say_example(&rule, newest(cluster, topic).await?);
+    say_example(&rule, newest(cluster, topic).await?).await;
     Ok(ExitCode::Ok)
 }
 
@@ -226,11 +226,11 @@ fn written(record: ReadRecord) -> Record {
 }
 
 /// Shows what becomes of a record, or of one made up from the rule.
-fn say_example(rule: &RuleDefinition, record: Option<Record>) {
+async fn say_example(rule: &RuleDefinition, record: Option<Record>) {
     let what = if record.is_some() { "" } else { " (made up)" };
     let record = record.unwrap_or_else(|| made_up(rule));
     say(format!("    before     {}{what}", shown(&record)));
-    match Policy::new(rule, &SHOWN).record(record) {
+    match Policy::new(rule, &SHOWN).record(record, &mut Pace::default()).await {
         Some(after) => say(format!("    after      {}", shown(&after))),
         None => say("    after      withheld: its value is not JSON that a rule can judge"),
     }
@@ -294,6 +294,7 @@ fn shown(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fulmar_host::task::block_on;
 
     #[test]
     fn an_example_has_what_the_rule_speaks_of_and_shows_what_becomes_of_it() {
@@ -311,7 +312,8 @@ mod tests {
              {\"a\":{\"any\":\"private\",\"b\":\"private\"},\"n\":1234.5678,\"other\":\"as it is\",\
              \"t\":\"abcdefghij-and-so-on\"}"
         );
-        let after = Policy::new(&rule, &SHOWN).record(before).expect("it is JSON");
+        let policy = Policy::new(&rule, &SHOWN);
+        let after = block_on(policy.record(before, &mut Pace::default())).expect("it is JSON");
         assert_eq!(
             shown(&after),
             "header trace=its value  \

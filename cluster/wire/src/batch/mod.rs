@@ -1,4 +1,4 @@
-//! Record batches, version 2: validated, placed, read and built, and re-encoded only by [`rewritten`].
+//! Record batches, version 2: validated, placed, read and built, and re-encoded only by [`Rewriting`].
 //!
 //! ```text
 //!  0  int64   base_offset             outside the checksum: the broker sets it
@@ -37,7 +37,7 @@ mod tests;
 pub use blob::Batches;
 pub use build::{BatchBuilder, BuildError, empty_batch};
 pub use record::{Header, Record, RecordError, RecordIter};
-pub use rewrite::rewritten;
+pub use rewrite::{Closing, Rewriting, rewritten};
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
