@@ -99,17 +99,22 @@ impl State {
         ends.len()
     }
 
-    /// Breaks one connection of those between any two of these machines.
-    pub(super) fn reset_one_between(&mut self, between: &[Way]) -> usize {
+    /// One of the open connections between any two of these machines.
+    pub(super) fn pick_between(&mut self, between: &[Way]) -> Option<u64> {
         let is_among = |end: &End| {
             let (one, other) = end.way;
             between.contains(&(one, other)) || between.contains(&(other, one))
         };
         let open = self.ends.iter().filter(|(_, end)| is_among(end) && end.broken.is_none());
         let open: BTreeSet<u64> = open.map(|(id, _)| id.connection).collect();
-        let Some(last) = (open.len() as u64).checked_sub(1) else { return 0 };
+        let last = (open.len() as u64).checked_sub(1)?;
         let picked = usize::try_from(self.prng.between(0, last)).unwrap_or(0);
-        let Some(connection) = open.into_iter().nth(picked) else { return 0 };
+        open.into_iter().nth(picked)
+    }
+
+    /// Breaks one connection of those between any two of these machines.
+    pub(super) fn reset_one_between(&mut self, between: &[Way]) -> usize {
+        let Some(connection) = self.pick_between(between) else { return 0 };
         let sides = [Side::Connecting, Side::Accepting];
         let ends = sides.map(|side| EndId { connection, side });
         let there = ends.into_iter().filter(|id| self.ends.contains_key(id)).count();

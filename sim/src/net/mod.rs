@@ -16,6 +16,7 @@
 //! | a process ends | its operating system closes: end of stream, or a reset if bytes were unread |
 //! | a machine loses power | nothing, until it is up again and answers with a reset |
 //! | a link is cut | nothing; `connect` hangs; bytes wait |
+//! | a connection is held up | nothing of it, while others go on; bytes wait |
 //! | a machine forgets a connection | nothing, until it sends and is answered with a reset |
 //! | a process gives up a connection that ends abruptly, or dies | a reset; what had not left, or was lost, never comes |
 //!
@@ -281,10 +282,11 @@ impl NetSim {
         self.shared.with(|state, _| state.turned_away.get(&(from, to)).copied().unwrap_or(0))
     }
 
-    /// Takes back every cut and every refusal. Links keep their latency and loss.
+    /// Takes back every cut, every refusal, and whatever holds up a connection. Links keep their latency and loss.
     pub fn heal_all(&self) {
         self.shared.with(|state, now_ns| {
             state.refusals.clear();
+            state.stalls.clear();
             for way in std::mem::take(&mut state.cuts).into_keys() {
                 state.cut_changed(way);
                 state.resend_parked(now_ns, way);
@@ -301,6 +303,16 @@ impl NetSim {
     /// that broke.
     pub fn reset_one(&self, between: &[(NodeId, NodeId)]) -> usize {
         self.shared.with(|state, _| state.reset_one_between(between))
+    }
+
+    /// Holds up one connection of those between any two of these machines for some time. Returns which.
+    pub fn stall_one(&self, between: &[(NodeId, NodeId)], lasts: Duration) -> Option<u64> {
+        let lasts_ns = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
+        self.shared.with(|state, now_ns| {
+            let connection = state.pick_between(between)?;
+            state.stall(connection, now_ns.saturating_add(lasts_ns));
+            Some(connection)
+        })
     }
 
     /// Counts from now on what is given to connections between any two of these machines that one of them

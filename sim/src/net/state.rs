@@ -156,6 +156,8 @@ pub struct State {
     pub(super) has_lines: bool,
     pub(super) cuts: BTreeMap<Way, u32>,
     pub(super) refusals: BTreeMap<Way, u32>,
+    /// Connections that are held up, and until when.
+    pub(super) stalls: BTreeMap<u64, u64>,
     /// Connections that a refusal has turned away.
     pub(super) turned_away: BTreeMap<Way, u64>,
     pub(super) machines: BTreeMap<NodeId, Machine>,
@@ -202,6 +204,7 @@ impl State {
             has_lines: false,
             cuts: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            stalls: BTreeMap::new(),
             turned_away: BTreeMap::new(),
             machines: BTreeMap::new(),
             owners: BTreeMap::new(),
@@ -291,10 +294,11 @@ impl State {
     pub(super) fn send(&mut self, now_ns: u64, way: Way, to: EndId, (seq, body): (u64, Body)) {
         let link = self.link(way);
         let crossing = link.cross(&mut self.prng);
-        let at_ns = now_ns.saturating_add(crossing.delay_ns);
+        let stalled_ns = self.stalled_ns(now_ns, to);
+        let at_ns = now_ns.saturating_add(crossing.delay_ns).saturating_add(stalled_ns);
         let power_epoch = self.machine(way.0).power_epoch;
         self.counts.resent += u64::from(crossing.resent);
-        let resent = crossing.resent;
+        let resent = crossing.resent || stalled_ns > 0;
         let segment = Segment {
             way,
             to,
@@ -304,10 +308,25 @@ impl State {
             power_epoch,
             packet: false,
             transmission: 0,
-            left_ns: now_ns.saturating_add(crossing.wait_ns),
+            left_ns: now_ns.saturating_add(crossing.wait_ns).saturating_add(stalled_ns),
         };
         self.tell(now_ns, at_ns, &segment);
         self.enqueue(at_ns, Due::Segment(segment));
+    }
+
+    /// Holds up a connection until a time, or longer if it is already.
+    pub(super) fn stall(&mut self, connection: u64, until_ns: u64) {
+        let until = self.stalls.entry(connection).or_default();
+        *until = until_ns.max(*until);
+    }
+
+    /// For how long what is sent to an end now is lost again and again.
+    fn stalled_ns(&mut self, now_ns: u64, to: EndId) -> u64 {
+        let until_ns = self.stalls.get(&to.connection).copied().unwrap_or(0);
+        if until_ns <= now_ns {
+            self.stalls.remove(&to.connection);
+        }
+        until_ns.saturating_sub(now_ns)
     }
 
     /// Counts what a writer gave to a connection to a port, if it is metered.
@@ -351,7 +370,8 @@ impl State {
             _ => Some(now_ns),
         };
         self.counts.dropped += u64::from(left_ns.is_none());
-        let left_ns = left_ns.filter(|_| !self.prng.chance(link.loss_ppm));
+        let is_stalled = self.stalled_ns(now_ns, to) > 0;
+        let left_ns = left_ns.filter(|_| !self.prng.chance(link.loss_ppm) && !is_stalled);
         let power_epoch = self.machine(way.0).power_epoch;
         let segment = Segment {
             way,

@@ -359,3 +359,27 @@ fn a_given_up_connection_leaves_nothing_behind() {
         assert!(accepted.is_err(), "the accepting end was told before anybody accepted it");
     });
 }
+
+#[test]
+fn one_connection_is_held_up_and_the_other_goes_on() {
+    simulate(5, |world| async move {
+        let mut pair = Pair::new(world).await;
+        let mut near = pair.near_host.network.connect(at(2, 9092)).await.unwrap();
+        let mut far = pair._listener.accept().await.unwrap();
+        let network = pair.world.machines.network();
+        let held = network.stall_one(&[(pair.one, pair.other)], 5_000 * MS);
+        let (held_up, goes_on) = match held {
+            Some(1) => ((&mut pair.near, &mut pair.far), (&mut near, &mut far)),
+            other => {
+                assert_eq!(other, Some(2));
+                ((&mut near, &mut far), (&mut pair.near, &mut pair.far))
+            }
+        };
+        let began = now();
+        write(held_up.0, b"later").await.unwrap();
+        write(goes_on.0, b"soon").await.unwrap();
+        assert_eq!(read(goes_on.1, 1_000 * MS).await, Ok(b"soon".to_vec()));
+        assert_eq!(read(held_up.1, 10_000 * MS).await, Ok(b"later".to_vec()));
+        assert!((5_000 * MS..7_000 * MS).contains(&passed(began)));
+    });
+}

@@ -146,6 +146,15 @@ kinds! {
         which = "which": Which, or Which::All;
     }
 
+    /// One of the open connections between two ends is held up: nothing of it passes, either way, while the
+    /// others go on. What is sent over it meanwhile is lost and sent again.
+    Stall = "stall" {
+        /// The two ends.
+        between = "between": BetweenOf<TargetChoice>;
+        /// For how long.
+        lasts = "for": Span<HumanDuration>;
+    }
+
     /// New connections from the first end to the second are refused; open ones go on.
     Refuse = "refuse" {
         /// The two ends.

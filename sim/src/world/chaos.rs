@@ -124,6 +124,7 @@ impl Chaos {
                 self.overlay(fault, &links, overlay, slow.lasts.0).await;
             }
             Fault::Reset(reset) => self.reset(fault, &reset.between, reset.which),
+            Fault::Stall(stall) => self.stall(fault, &stall.between, stall.lasts.0).await,
             Fault::Refuse(refuse) => {
                 let links = self.links(&refuse.between, refuse.direction);
                 self.refuse(fault, &links, refuse.lasts.0).await;
@@ -326,6 +327,18 @@ impl Chaos {
         };
         if broken > 0 {
             self.took_effect(fault, &format!("{broken} ends of {}", describe(&links)));
+        }
+    }
+
+    async fn stall(&self, fault: &Fault<Drawn>, between: &Between, lasts: Duration) {
+        let links = self.links(between, Direction::Out);
+        let (network, ways) = (self.stage.machines.network(), self.ways(&links));
+        let Some(connection) = network.stall_one(&ways, lasts) else { return };
+        let what = format!("connection {connection} of {}", describe(&links));
+        self.took_effect(fault, &what);
+        self.last(lasts).await;
+        if !self.is_over() {
+            self.ended(fault, &what);
         }
     }
 
