@@ -31,7 +31,7 @@ use fulmar_broker::machine::state::State;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_types::link::Priority;
-use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId};
+use fulmar_types::{Event, Offset, PartitionIndex, Plant, Probe, TopicId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
@@ -129,6 +129,19 @@ impl Parts {
         }
     }
 
+    /// All of a frame is in the hands of its connection.
+    pub(crate) fn shipped(&self, frame: &Frame) {
+        let Frame::Messages { messages, .. } = frame else { return };
+        for message in messages {
+            let (Message::Batch(part, mark, _) | Message::Gap { part, mark, .. }) = message else {
+                continue;
+            };
+            let (link, Part { topic, partition }) = (self.link.number, *part);
+            let from = mark.offset;
+            self.context.host.report(Event::LinkShipped { link, topic, partition, from });
+        }
+    }
+
     /// Messages came.
     pub(crate) fn came(&self, messages: &[Message]) {
         let records: usize = messages.iter().filter_map(records_of).map(|(_, bytes)| bytes).sum();
@@ -147,6 +160,8 @@ impl Parts {
 
     /// The other side has everything of a partition of this one before an offset, for whoever asks.
     pub(crate) fn said(&self, part: Part, offset: Offset) {
+        let (link, Part { topic, partition }) = (self.link.number, part);
+        self.context.host.report(Event::LinkConfirmed { link, topic, partition, offset });
         self.context.broker.links().note(&self.link.name, |link| {
             link.has.insert((part.topic, part.partition), (offset, time::now()));
         });

@@ -191,6 +191,7 @@ async fn write(
         put(parts, writer, &part).await.map_err(|why| (why, 0))?;
         if is_last {
             parts.wrote(frame, bytes.len());
+            parts.shipped(frame);
         }
     }
     Ok(())
@@ -218,6 +219,7 @@ async fn write_whole(
         may_pass(parts, lane, &topics, piece.len()).await.map_err(|why| (why, at))?;
         put(parts, writer, piece).await.map_err(|why| (why, at))?;
     }
+    parts.shipped(frame);
     Ok(())
 }
 

@@ -246,6 +246,8 @@ impl Target {
             return false;
         }
         taken.next = behind.offset;
+        let (topic, partition) = (taken.topic, part.partition);
+        self.parts.context.host.report(Event::LinkReceived { topic, partition, from });
         let place = MirrorPlace {
             link: self.parts.link.number,
             topic: taken.topic,

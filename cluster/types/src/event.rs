@@ -277,6 +277,38 @@ pub enum Event {
         /// Where the mirror is.
         offset: Offset,
     },
+    /// What begins at an offset of a topic of this site is written to a connection of a link.
+    LinkShipped {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: PartitionIndex,
+        /// Where the batch begins, or the gap.
+        from: Offset,
+    },
+    /// The other site of a link says that it has everything of a topic of this one before an offset: at the
+    /// beginning of a session, and when it has committed more.
+    LinkConfirmed {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: PartitionIndex,
+        /// Where it goes on.
+        offset: Offset,
+    },
+    /// What begins at an offset of a mirror has come over a link, and is about to be proposed.
+    LinkReceived {
+        /// The mirror.
+        topic: TopicId,
+        /// The partition.
+        partition: PartitionIndex,
+        /// Where the batch begins, or the gap.
+        from: Offset,
+    },
     /// From here on this node knows who owns a pipeline.
     PipelineOwned {
         /// Its name.

@@ -67,6 +67,10 @@ probes! {
     ExpiryHeldBack = "expiry held back",
     /// A link went on where an earlier session had left a mirror.
     LinkResumed = "link resumed",
+    /// The origin of a mirror has another leader, who sends again what the one before had sent in vain.
+    OriginResumedMidBatch = "origin resumed mid-batch",
+    /// The site of a mirror has another leader, to whom comes again what the one before had not committed.
+    CopyResumedMidBatch = "copy resumed mid-batch",
     /// A link lost one of its connections, and went on with the others.
     StripeLost = "stripe lost",
     /// What came over one connection of a link waited for what was to come over another before it.

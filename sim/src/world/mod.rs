@@ -43,6 +43,7 @@ mod mirroring;
 mod piped;
 mod pipelines;
 mod reading;
+mod resuming;
 mod retrying;
 mod rules;
 mod secrets;

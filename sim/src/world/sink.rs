@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing here draws a random number, and nothing that a node does depends on it.
 
+use super::resuming::Resuming;
 use crate::check::{Checks, Harm, Observation, SiteNode, Violation};
 use crate::disk::Trouble;
 use crate::epochs::EpochLog;
@@ -52,6 +53,7 @@ struct State {
     views: BTreeMap<SiteNode, NodeView>,
     checks: Checks,
     probes: BTreeMap<&'static str, u64>,
+    resuming: Resuming,
     faults: BTreeMap<&'static str, u64>,
     stops: BTreeMap<String, u64>,
     counted: BTreeMap<(EventKind, u16), u64>,
@@ -130,6 +132,7 @@ impl Sink {
         state.leaders.remove(&site);
         state.elected.remove(&site);
         state.checks.put_back(site);
+        state.resuming.put_back(site);
     }
 
     /// How often a site was put back to an older copy of itself.
@@ -347,6 +350,9 @@ impl State {
             }
             Event::Probe(probe) => self.hit(*probe),
             _ => {}
+        }
+        if let Some(probe) = self.resuming.observe(at, event) {
+            self.hit(probe);
         }
     }
 

@@ -232,6 +232,9 @@ impl Observer for TracingObserver {
             | Event::LeadProved { .. }
             | Event::TopicsTold { .. }
             | Event::EpochCommitted(_)
+            | Event::LinkShipped { .. }
+            | Event::LinkConfirmed { .. }
+            | Event::LinkReceived { .. }
             | Event::QueueDepth { .. } => tracing::trace!(?event),
             // The vocabulary grows; an event that has no line of its own is still worth one.
             other => tracing::debug!(event = ?other),
