@@ -65,6 +65,7 @@ const EVERY_FAULT: &str = r#"
   { kind = "slow_line", between = ["site north", "site south"], bandwidth = "512kbit/s",
     at = "10500ms", for = "1s" },
   { kind = "restore", target = "any of south", at = "11500ms", age = "1s..3s", down = "1s" },
+  { kind = "stall", between = ["site north", "site south"], at = "12500ms", for = "1s" },
 "#;
 
 #[test]
