@@ -2,8 +2,11 @@
 //!
 //! It is made in steps, for whoever has no thread to spare.
 //!
-//! Invariant: the offsets that the batch takes stay, and so does the offset of each record; so there may
-//! be offsets without records, as compaction leaves them in Kafka.
+//! Invariants: the offsets that the batch takes stay, and so do the offset and the time of each record that
+//! is left; so there may be offsets without records, as compaction leaves them in Kafka. The times in the
+//! header are those of the records that are left.
+//!
+//! Never: let anything of a record remain that is left out, be it the time that others are relative to.
 
 use super::build::{BuildError, put_record};
 use super::{Batch, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_END, Record};
@@ -13,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 /// Where fields of the header begin; see the module above.
 const LENGTH_AT: usize = 8;
+const BASE_TIMESTAMP_AT: usize = 27;
 const MAX_TIMESTAMP_AT: usize = 35;
 const RECORD_COUNT_AT: usize = 57;
 
@@ -41,6 +45,14 @@ pub struct Rewriting {
     count: i32,
     /// The offset of the last record, from that of the batch on.
     last: i64,
+    times: Times,
+}
+
+/// The times that a header tells.
+#[derive(Clone, Copy)]
+struct Times {
+    /// That of the first record, which those of the others are relative to.
+    base: i64,
     newest: i64,
 }
 
@@ -48,7 +60,13 @@ impl Rewriting {
     /// Begins in place of a batch, without records.
     pub fn new(batch: &Batch) -> Self {
         let plain = Writer::copying(BytesMut::new());
-        Self { batch: batch.clone(), plain, count: 0, last: -1, newest: i64::MIN }
+        Self {
+            batch: batch.clone(),
+            plain,
+            count: 0,
+            last: -1,
+            times: Times { base: 0, newest: i64::MIN },
+        }
     }
 
     fn header(&self) -> &BatchHeader {
@@ -76,11 +94,14 @@ impl Rewriting {
         let delta = i32::try_from(delta).map_err(|_| BuildError::TooLarge)?;
         let headers: Vec<(&[u8], Option<&[u8]>)> =
             record.headers.iter().map(|of| (of.key.as_ref(), of.value.as_deref())).collect();
-        let timestamp = record.timestamp.checked_sub(self.header().base_timestamp);
+        if self.is_empty() {
+            self.times.base = record.timestamp;
+        }
+        let timestamp = record.timestamp.checked_sub(self.times.base);
         let place = (delta, timestamp.ok_or(BuildError::Timestamp)?);
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         put_record(&mut self.plain, place, (key, value), &headers)?;
-        self.newest = self.newest.max(record.timestamp);
+        self.times.newest = self.times.newest.max(record.timestamp);
         self.count = self.count.checked_add(1).ok_or(BuildError::TooLarge)?;
         Ok(())
     }
@@ -91,9 +112,9 @@ impl Rewriting {
     /// If there is none: that would be a bug.
     pub fn close(self) -> Closing {
         assert!(!self.is_empty(), "a batch has records");
-        let Self { batch, plain, count, newest, .. } = self;
+        let Self { batch, plain, count, times, .. } = self;
         let compressing = Compressing::new(batch.compression(), plain.into_bytes().freeze());
-        Closing { batch, count, newest, compressing }
+        Closing { batch, count, times, compressing }
     }
 }
 
@@ -101,7 +122,7 @@ impl Rewriting {
 pub struct Closing {
     batch: Batch,
     count: i32,
-    newest: i64,
+    times: Times,
     compressing: Compressing,
 }
 
@@ -123,8 +144,9 @@ impl Closing {
         let length = i32::try_from(bytes.len() - LENGTH_END).map_err(|_| BuildError::TooLarge)?;
         put(&mut bytes, LENGTH_AT, &length.to_be_bytes());
         put(&mut bytes, RECORD_COUNT_AT, &self.count.to_be_bytes());
+        put(&mut bytes, BASE_TIMESTAMP_AT, &self.times.base.to_be_bytes());
         if self.batch.header().max_timestamp >= 0 {
-            put(&mut bytes, MAX_TIMESTAMP_AT, &self.newest.to_be_bytes());
+            put(&mut bytes, MAX_TIMESTAMP_AT, &self.times.newest.to_be_bytes());
         }
         let crc = crc32c::crc32c(&bytes[CRC_START..]);
         put(&mut bytes, CRC_START - 4, &crc.to_be_bytes());

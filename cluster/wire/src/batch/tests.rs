@@ -1,6 +1,7 @@
 //! The rules of batches, one by one.
 
 use super::*;
+use crate::compression::decompress;
 
 fn two_records() -> BytesMut {
     let mut builder = BatchBuilder::new();
@@ -272,4 +273,32 @@ fn a_blob_ends_before_the_batch_that_is_cut_off() {
     let mut batches = Batches::new(damaged.freeze());
     assert!(matches!(batches.next(), Some(Err(BatchError::Checksum { .. }))));
     assert!(batches.next().is_none(), "nothing is trusted behind damage");
+}
+
+/// What is left out leaves no time behind, and what is left keeps its own.
+#[test]
+fn the_header_of_a_batch_follows_from_the_records_that_are_left() {
+    let times = [1_000, 7_000, 6_500, 9_000];
+    for codec in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let mut whole = BatchBuilder::new().compressed(codec);
+        for at in times {
+            whole.push(at, Some(b"k"), Some(b"v"), &[]).expect("it is small");
+        }
+        let whole = Batch::parse(whole.build().expect("it has records")).expect("valid");
+        let plain = decompress(whole.compression(), &whole.record_bytes(), 1_000).expect("whole");
+        let of = |batch: &Batch, plain| -> Vec<Record> {
+            let records = RecordIter::over(batch.header(), plain);
+            records.map(|record| record.expect("whole")).collect()
+        };
+        let all = of(&whole, plain.clone());
+        let left = rewritten(&whole, &all[1..3]).expect("it fits");
+        let left = Batch::parse(left).expect("valid");
+        let header = left.header();
+        assert_eq!((header.base_timestamp, header.max_timestamp), (7_000, 7_000), "{codec:?}");
+        assert_eq!((header.base_offset, header.last_offset_delta, header.record_count), (0, 3, 2));
+        let plain = decompress(left.compression(), &left.record_bytes(), 1_000).expect("whole");
+        let kept: Vec<_> = of(&left, plain).iter().map(|of| (of.offset, of.timestamp)).collect();
+        assert_eq!(kept, [(1, 7_000), (2, 6_500)]);
+        assert_eq!(rewritten(&whole, &all).expect("it fits"), whole.bytes(), "{codec:?}");
+    }
 }
