@@ -32,19 +32,26 @@ pub enum Waiting {
     /// Nothing.
     #[default]
     No = 0,
-    /// Its state and that of the others of its node have taken all memory that there is for them.
+    /// Its state and that of the others of its node have taken all memory that there is for them, and what it
+    /// may grow beyond: it reads nothing.
     Memory = 1,
     /// The log, or the budget of an output, has no room.
     Room = 2,
+    /// There is no memory left: it reads what lets event time go on, so that windows end.
+    Time = 3,
 }
 
 impl Waiting {
+    /// All that there are.
+    pub const ALL: [Self; 4] = [Self::No, Self::Memory, Self::Room, Self::Time];
+
     /// For people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::No => "nothing",
             Self::Memory => "memory",
             Self::Room => "room",
+            Self::Time => "time",
         }
     }
 }
@@ -187,9 +194,7 @@ impl Facts {
         let (version, rest) = from.split_first()?;
         let (waiting, rest) = rest.split_first()?;
         *from = rest;
-        let waiting = [Waiting::No, Waiting::Memory, Waiting::Room]
-            .into_iter()
-            .find(|known| *known as u8 == *waiting)?;
+        let waiting = Waiting::ALL.into_iter().find(|known| *known as u8 == *waiting)?;
         let mut facts = Self { waiting, ..Self::default() };
         facts.records_per_s = take(from)?;
         facts.state_bytes = take(from)?;

@@ -8,6 +8,7 @@
 
 use crate::delta::{PartReader, PartWriter, Rounds};
 use crate::facts::{Facts, Waiting};
+use crate::memory::Room;
 use crate::outgoing::{Decision, Output};
 use crate::{Context, plans};
 use bytes::Bytes;
@@ -30,6 +31,13 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Of each partition with records an epoch takes about so many bytes at least.
 const SHARE_BYTES_MIN: usize = 4 << 10;
+
+/// While there is no memory left, it takes so many at most.
+const BEYOND_BYTES_MAX: usize = 64 << 10;
+
+/// An epoch takes no more than such a part of what state may still grow: one byte that is read can make more than
+/// one of state, and partitions that are read alike let go of more of it than one that is far ahead.
+const ROOM_PARTS: usize = 4;
 
 /// Records that are taken in at a time, and changes of the state.
 const STEP_RECORDS: usize = 200;
@@ -194,6 +202,8 @@ pub struct Job {
     rounds: Rounds,
     /// Records that were given to the engine, and their bytes.
     pub taken: (u64, usize),
+    /// What the state may come to with the epoch that is being read.
+    weight_max: usize,
     /// Where among the inputs the next epoch begins, if the last one could not take something of all.
     turn: Place,
 }
@@ -235,6 +245,7 @@ impl Job {
             age_ms: found.run.delta_age_ms,
             rounds: Rounds::of(found.deltas.iter().map(|(epoch, _, _)| *epoch)),
             taken: (0, 0),
+            weight_max: usize::MAX,
             turn: Place::default(),
             context,
         })
@@ -362,11 +373,17 @@ impl Job {
 
     /// Takes what there is to read, about [`EPOCH_BYTES_MAX`] of it and one batch more: something of every
     /// partition, or of those whose turn it is. Dead letters have epochs of their own, in turn with those of
-    /// the inputs.
+    /// the inputs. If there is no memory left, a little is taken of the partitions that event time waits for.
     ///
     /// # Errors
     /// [`End`].
-    pub async fn take_input(&mut self) -> Result<Vec<InputRange>, End> {
+    pub async fn take_input(&mut self, room: Room) -> Result<Vec<InputRange>, End> {
+        let bytes = match room {
+            Room::Free(bytes) => bytes,
+            Room::Beyond(bytes) => return self.take_awaited(bytes).await,
+            Room::None => 0,
+        };
+        self.weight_max = self.engine.weight().saturating_add(bytes);
         let (mut ready, letters) = (self.ready(), self.ready_letters());
         self.had_letters = !letters.is_empty() && (ready.is_empty() || !self.had_letters);
         let begin = ready.partition_point(|(input, ..)| input.place() < self.turn);
@@ -376,26 +393,72 @@ impl Job {
         } else if begin < ready.len() {
             ready.drain(..begin);
         }
-        let share = (EPOCH_BYTES_MAX / ready.len().max(1)).max(SHARE_BYTES_MIN);
+        let most = EPOCH_BYTES_MAX.min(bytes / ROOM_PARTS).max(1);
+        let least = if most < EPOCH_BYTES_MAX { 1 } else { SHARE_BYTES_MIN };
+        let share = (most / ready.len().max(1)).max(least);
         self.in_planted_order(&mut ready);
         let (mut ranges, before) = (Vec::new(), self.taken.1);
         let mut turn = Place::default();
         for (input, from, end) in ready {
-            if self.taken.1 - before >= EPOCH_BYTES_MAX {
+            let is_full = !ranges.is_empty() && self.is_full();
+            if is_full || self.taken.1 - before >= most {
                 turn = input.place();
                 break;
             }
-            let to = self.take_partition(&input, (from, end), share).await?;
-            if to > from {
-                let Input { topic, name, partition, .. } = input;
-                ranges.push(((name, partition), InputRange { topic, partition, from, to }));
-            }
+            self.take_range(&input, (from, end, share), &mut ranges).await?;
         }
         if !self.had_letters {
             self.turn = turn;
         }
         ranges.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(ranges.into_iter().map(|(_, range)| range).collect())
+    }
+
+    /// Takes a little of the partitions that event time waits for, until the state has grown by so many bytes.
+    async fn take_awaited(&mut self, bytes: usize) -> Result<Vec<InputRange>, End> {
+        self.context.host.probe(Probe::ReadBeyondMemory);
+        self.had_letters = false;
+        self.weight_max = self.engine.weight().saturating_add(bytes);
+        let mut ready = self.awaited();
+        let share = (bytes / ROOM_PARTS / ready.len().max(1)).clamp(1, BEYOND_BYTES_MAX);
+        self.in_planted_order(&mut ready);
+        let mut ranges = Vec::new();
+        for (input, from, end) in ready {
+            if !ranges.is_empty() && self.is_full() {
+                break;
+            }
+            self.take_range(&input, (from, end, share), &mut ranges).await?;
+        }
+        ranges.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(ranges.into_iter().map(|(_, range)| range).collect())
+    }
+
+    /// Whether the state must not grow any more with this epoch.
+    fn is_full(&self) -> bool {
+        self.engine.weight() >= self.weight_max
+    }
+
+    async fn take_range(
+        &mut self,
+        input: &Input,
+        (from, end, share): (Offset, Offset, usize),
+        ranges: &mut Vec<(Place, InputRange)>,
+    ) -> Result<(), End> {
+        let to = self.take_partition(input, (from, end), share).await?;
+        if to > from {
+            let Input { topic, partition, .. } = *input;
+            ranges.push((input.place(), InputRange { topic, partition, from, to }));
+        }
+        Ok(())
+    }
+
+    /// Those with something to read that event time waits for.
+    fn awaited(&self) -> Vec<(Input, Offset, Offset)> {
+        let age_ms = self.context.broker.age_ms().max(self.age_ms);
+        let awaited = self.engine.awaited(age_ms);
+        let is_awaited = |input: &Input| awaited.contains(&(&*input.name, input.partition.0));
+        let ready = self.ready().into_iter();
+        ready.filter(|(input, ..)| planted(Plant::BeyondReadsAll) || is_awaited(input)).collect()
     }
 
     /// The partitions with something to read: from where, and up to where.
@@ -423,8 +486,13 @@ impl Job {
         })
     }
 
-    /// Whether there is anything to read.
-    pub fn has_input(&self) -> bool {
+    /// Whether there is anything to read that may be.
+    pub fn has_input(&self, room: Room) -> bool {
+        match room {
+            Room::Free(_) => {}
+            Room::Beyond(_) => return !self.awaited().is_empty(),
+            Room::None => return false,
+        }
         let site = self.context.broker.site();
         let is_any = |state: &State| self.inputs.iter().any(|input| input.unread(state).is_some());
         site.read(is_any) || !self.ready_letters().is_empty()
@@ -439,7 +507,7 @@ impl Job {
     ) -> Result<Offset, End> {
         let (mut from, mut used) = (begin, 0);
         let stream = input.stream;
-        while from < end && used < share {
+        while from < end && used < share && (used == 0 || !self.is_full()) {
             let records = self.context.broker.records();
             let most = READ_BYTES.min(share - used);
             let batches = records.read(stream, from..end, most).await;
@@ -452,7 +520,7 @@ impl Job {
                 }));
             }
             for batch in &batches {
-                if used >= share {
+                if used >= share || (used > 0 && self.is_full()) {
                     break;
                 }
                 used += self.feed(input, from, (batch.base_offset, &batch.bytes)).await?;

@@ -9,6 +9,7 @@
 use crate::Context;
 use crate::facts::Waiting;
 use crate::job::{self, End, Job, Produced};
+use crate::memory::Room;
 use crate::outgoing::{Next, Outgoing, Output, Verdict};
 use crate::writing::Writing;
 use fulmar_broker::machine::outcome::Refusal;
@@ -169,8 +170,8 @@ impl Owner {
         EpochPlace { pipeline: self.job.name.clone(), fence: self.job.fence, epoch }
     }
 
-    /// Whether the state leaves room for more input.
-    fn note_weight(&self) -> bool {
+    /// What may be read with the state as it is.
+    fn note_weight(&self) -> Room {
         let weight = self.job.engine.weight();
         let job = &self.job;
         job.context.figures.note(&job.name, |figure| figure.state_bytes = weight as u64);
@@ -241,13 +242,8 @@ impl Owner {
         if wish.paused || self.is_log_full() {
             return self.hold().await;
         }
-        let is_over = planted(Plant::MemoryNeverFree) && self.told_waiting == Waiting::Memory;
-        let has_memory = self.note_weight() && !is_over;
-        self.waiting = if has_memory { Waiting::No } else { Waiting::Memory };
-        if !has_memory && self.told_waiting != Waiting::Memory {
-            self.job.context.host.probe(Probe::WaitedForRoom);
-        }
-        let has_input = has_memory && self.job.has_input();
+        let room = self.room();
+        let has_input = self.job.has_input(room);
         let has_news = self.waiting != self.told_waiting;
         let is_idle = self.is_idle_epoch_due();
         if !has_input && !has_news && !is_idle {
@@ -262,7 +258,25 @@ impl Owner {
             return Ok(());
         }
         self.began = time::now();
-        self.epoch(has_input).await
+        self.epoch(has_input.then_some(room)).await
+    }
+
+    /// What may be read now, and what is said about it.
+    fn room(&mut self) -> Room {
+        let has_waited = matches!(self.told_waiting, Waiting::Time | Waiting::Memory);
+        let mut room = self.note_weight();
+        if planted(Plant::MemoryNeverFree) && has_waited {
+            room = Room::None;
+        }
+        self.waiting = match room {
+            Room::Free(_) => Waiting::No,
+            Room::Beyond(_) => Waiting::Time,
+            Room::None => Waiting::Memory,
+        };
+        if self.waiting != Waiting::No && !has_waited {
+            self.job.context.host.probe(Probe::WaitedForRoom);
+        }
+        room
     }
 
     /// Waits until something may be different.
@@ -272,7 +286,7 @@ impl Owner {
         if self.job.epoch > self.delta_epoch && self.writing.is_none() {
             until = self.delta_at.map_or(now, |at| at + DELTA_EVERY);
         }
-        if self.waiting == Waiting::Memory {
+        if self.waiting != Waiting::No {
             until = until.min(now + MEMORY_EVERY);
         }
         if let Some(age_ms) = self.job.engine.next_idle_age(self.job.age_ms) {
@@ -281,7 +295,7 @@ impl Owner {
         }
         // Never at once: what is due has been looked at.
         let until = until.max(now + Duration::from_millis(1));
-        let takes_input = self.waiting == Waiting::No;
+        let takes_input = self.waiting != Waiting::Memory;
         tokio::select! {
             biased;
             () = self.control.changed() => {}
@@ -306,6 +320,7 @@ impl Owner {
     fn is_idle_epoch_due(&self) -> bool {
         let due = self.job.engine.next_idle_age(self.job.age_ms);
         due.is_some_and(|age_ms| age_ms <= self.job.context.broker.age_ms())
+            && !planted(Plant::IdleEpochLeftOut)
     }
 
     fn is_delta_due(&self) -> bool {
@@ -357,9 +372,12 @@ impl Owner {
     }
 
     /// One epoch: input, outputs, commit.
-    async fn epoch(&mut self, has_input: bool) -> Result<(), End> {
+    async fn epoch(&mut self, input: Option<Room>) -> Result<(), End> {
         let before = self.job.taken;
-        let ranges = if has_input { self.job.take_input().await? } else { Vec::new() };
+        let ranges = match input {
+            Some(room) => self.job.take_input(room).await?,
+            None => Vec::new(),
+        };
         let age_ms = self.job.context.broker.age_ms().max(self.job.age_ms);
         let number = self.job.epoch + 1;
         let produced = self.job.end_epoch(age_ms, number).await;

@@ -190,10 +190,22 @@ plants! {
     PoisonPassedOver = "poison-passed-over",
     /// Let a pipeline read on whatever memory its state takes.
     MemoryNotAsked = "memory-not-asked",
+    /// Let a pipeline that has no memory left read nothing, so that no window ends.
+    MemoryStandsStill = "memory-stands-still",
+    /// Let a pipeline that has no memory left read what event time does not wait for.
+    BeyondReadsAll = "beyond-reads-all",
     /// Let a pipeline that has waited for memory once wait for good.
     MemoryNeverFree = "memory-never-free",
     /// Take for the delta of an owner what the one before had begun to write.
     DeltaOfOtherFenceTaken = "delta-of-other-fence-taken",
+    /// Leave out the epochs without records that idle partitions are for.
+    IdleEpochLeftOut = "idle-epoch-left-out",
+    /// Do not count what a query leaves out.
+    FateNotCounted = "fate-not-counted",
+    /// Let the state of a pipeline go that a savepoint needs, once no delta does.
+    SavepointPartsFreed = "savepoint-parts-freed",
+    /// Do not count records that were gone before a pipeline has read them.
+    MissedNotCounted = "missed-not-counted",
     /// Leave where it is how far dead letters were put through again.
     RetryNotCommitted = "retry-not-committed",
 }

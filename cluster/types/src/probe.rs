@@ -109,6 +109,8 @@ probes! {
     Diverged = "diverged",
     /// A pipeline waited for room: in its outputs, in the log, or in its memory.
     WaitedForRoom = "pipeline waited for room",
+    /// A pipeline had no memory left, and read what lets event time go on.
+    ReadBeyondMemory = "read past a full memory",
     /// A pipeline ended an epoch without records, since partitions were idle.
     IdleEpoch = "idle epoch",
     /// An operator of a pipeline had the barrier of one input, and waited for that of another.

@@ -30,6 +30,7 @@
 //! nothing else, so a drawn scenario gives the same run whatever seed it was drawn with.
 
 pub mod chaos;
+mod due;
 mod eavesdrop;
 pub mod ending;
 mod fates;

@@ -16,6 +16,7 @@
 //! is read, and all output there (`pipeline_converges`). Where a pipeline has gone back, what it had given before is still there, and what
 //! came after follows from the records that it read again. What is done to a pipeline meanwhile: `tending.rs`.
 
+use super::due;
 use super::fates;
 use super::mirroring::region;
 use super::retrying::Asked;
@@ -88,8 +89,6 @@ pub(super) struct Piping {
     remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
     /// What was done to the pipeline.
     tended: Arc<Mutex<Tended>>,
-    /// The only one of its site.
-    is_alone: bool,
 }
 
 /// The sites that have something of a pipeline.
@@ -108,14 +107,8 @@ pub(super) struct Pipelines {
 
 impl Pipelines {
     pub(super) fn new(workloads: &[Workload<Drawn>], stream_seed: u64) -> Self {
-        let of_site = |site: &SiteName| {
-            let is_it =
-                |of: &&Workload<Drawn>| matches!(of, Workload::Pipeline(of) if of.site == *site);
-            workloads.iter().filter(is_it).count()
-        };
         let all = workloads.iter().filter_map(|workload| match workload {
             Workload::Pipeline(of) => Some(Piping {
-                is_alone: of_site(&of.site) == 1,
                 tended: Arc::default(),
                 of: of.clone(),
                 case: case(of, &mut Prng::new(stream_seed, &format!("pipeline/{}", of.name))),
@@ -257,11 +250,11 @@ impl Piping {
         Tending { name, sql, dead, latency_ms, cluster, tended }
     }
 
-    /// How many bytes its state may have, if that can be said: no other one has a share of them.
+    /// The memory for state that each node of its site has.
     pub(super) fn memory(&self, stage: &Stage) -> Option<u64> {
         let site = usize::from(stage.site_number(&self.of.site));
         let config = stage.drawn.site_config(site, &self.of.site).ok()?;
-        self.is_alone.then_some(config.pipelines.memory_bytes.0)
+        Some(config.pipelines.memory_bytes.0)
     }
 
     /// Lets the inputs come from the site where they are, and waits until they do.
@@ -440,7 +433,7 @@ impl Piping {
             let text = match found {
                 Ok(Differs::Equal(count)) if is_settled => {
                     stage.sink.compared("pipeline_exact", count);
-                    stage.sink.compared("memory_kept", self.tended().over());
+                    stage.sink.compared("memory_kept", self.tended().full());
                     return None;
                 }
                 Ok(Differs::Wrong(text)) if is_settled => {
@@ -494,7 +487,8 @@ impl Piping {
             self.expect(&mut expected, (&given, from), &left.epochs);
             from = left.kept;
         }
-        let given = model::run(&self.case_of(log.epochs(), of)?);
+        let case = self.case_of(log.epochs(), of)?;
+        let given = model::run(&case);
         self.expect(&mut expected, (&given, from), log.epochs());
         let mut count = 0;
         for (cluster, prefix) in &places.outputs {
@@ -516,7 +510,11 @@ impl Piping {
         }
         let drops = self.tended().has_dropped();
         let wrong = (last > 0).then(|| fates::wrong(&status.facts, &given.fates, drops)).flatten();
-        Ok(wrong.map_or(Differs::Equal(count), Differs::Fates))
+        let missed = status.inputs.values().map(|input| input.missed).sum();
+        if let Some(text) = wrong.or_else(|| due::missed(log, [input, devices], missed)) {
+            return Ok(Differs::Fates(text));
+        }
+        due::idle(&case, &given).map_or(Ok(Differs::Equal(count)), Err)
     }
 
     /// What was in the inputs, if all of it has been read.

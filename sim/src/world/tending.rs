@@ -5,8 +5,9 @@
 //! leader) is tried again until it is.
 //!
 //! Invariants checked with what is noted here: a pipeline goes back only where it was told to
-//! (`pipeline_back`); one that stops names a record that is bad (`halt_named`); one whose state has more than
-//! its memory reads nothing (`memory_kept`).
+//! (`pipeline_back`); one that stops names a record that is bad (`halt_named`); one whose state has the
+//! memory and all that it may grow beyond reads nothing, and none comes to more than one batch above that
+//! (`memory_kept`).
 
 use super::fates;
 use crate::epochs::EpochLog;
@@ -29,6 +30,9 @@ const STEPS_TO_FAIL: u32 = 60;
 
 /// A pipeline that has failed before it could settle is begun again with every so many attempts.
 const BEGIN_AGAIN: u32 = 8;
+
+/// What one batch of the clients of a pipeline adds to its state, at most.
+const BATCH_STATE_BYTES_MAX: u64 = 32 << 10;
 
 /// What becomes of bad records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +65,12 @@ pub(super) struct Tended {
     put_back: Vec<u64>,
     /// Why it stopped.
     halted: BTreeSet<String>,
-    /// With which epochs, of which owner, its state had more than its memory.
+    /// How often its state was looked at, and had all of the memory.
+    full: u64,
+    /// With which epochs, of which owner, it had all that it may grow beyond as well.
     over: BTreeSet<(u64, u64)>,
+    /// What it had too much of, with which epoch.
+    burst: Option<(u64, u64)>,
 }
 
 impl Tended {
@@ -77,9 +85,9 @@ impl Tended {
         self.files.iter().any(|(_, is)| *is == OnError::Drop)
     }
 
-    /// How many epochs were looked at for what they read.
-    pub(super) fn over(&self) -> u64 {
-        self.over.len() as u64
+    /// How often it was looked at with a full memory.
+    pub(super) fn full(&self) -> u64 {
+        self.full
     }
 
     /// What is wrong with what the pipeline did: the check, and why.
@@ -99,6 +107,10 @@ impl Tended {
             return Some(("halt_named", format!("it stopped, for no bad record: {text}")));
         }
         let left = log.left().iter().flat_map(|left| &left.epochs);
+        if let Some((epoch, bytes)) = self.burst {
+            let text = format!("its state had {bytes} bytes with epoch {epoch}");
+            return Some(("memory_kept", text));
+        }
         let greedy = log.epochs().chain(left).find(|epoch| {
             !epoch.ranges.is_empty() && self.over.contains(&(epoch.fence, epoch.epoch - 1))
         })?;
@@ -269,17 +281,23 @@ impl Tending {
         saved.is_some()
     }
 
-    /// Notes with which epochs the state has more bytes than it may, until it is told to stop.
-    pub(super) async fn weigh(self, bytes_max: u64, stopped: impl Fn() -> bool) {
+    /// Notes with which epochs the state has as many bytes as it may, of a memory of so many, until it is told to stop.
+    pub(super) async fn weigh(self, memory_bytes: u64, stopped: impl Fn() -> bool) {
+        let bytes_max = memory_bytes + memory_bytes / 4;
         while !stopped() {
             madsim::time::sleep(STEP).await;
             let status = self.cluster.pipeline_status(&self.name, LIMIT).await;
             let Some(status) = status.ok().flatten() else { continue };
-            if fates::state_bytes(&status.facts).is_some_and(|bytes| bytes > bytes_max) {
-                self.note(|tended| {
+            let Some(bytes) = fates::state_bytes(&status.facts) else { continue };
+            self.note(|tended| {
+                tended.full += u64::from(bytes >= memory_bytes);
+                if bytes >= bytes_max {
                     tended.over.insert((status.fence, status.epoch));
-                });
-            }
+                }
+                if bytes > bytes_max + BATCH_STATE_BYTES_MAX {
+                    tended.burst.get_or_insert((status.epoch, bytes));
+                }
+            });
         }
     }
 }

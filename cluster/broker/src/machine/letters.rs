@@ -155,7 +155,8 @@ impl State {
         let key = (stream, pipeline.to_owned());
         let was_input = self.positions.modify(&key, |position| {
             position.next = to;
-            position.missed = position.missed.saturating_add(missed);
+            let counted = if planted(Plant::MissedNotCounted) { 0 } else { missed };
+            position.missed = position.missed.saturating_add(counted);
         });
         if was_input.is_none() && !planted(Plant::RetryNotCommitted) {
             self.letters.modify(&key, |letters| letters.next = to);

@@ -484,7 +484,9 @@ impl State {
     /// Lets those parts go that no delta and no savepoint needs. Where there is none the topic begins at
     /// `or`, if that is given.
     pub(super) fn trim(&mut self, step: &mut Step, pipeline: &String, or: Option<Offset>) {
-        let of_this = |savepoint: &&Savepoint| savepoint.pipeline == *pipeline;
+        let of_this = |savepoint: &&Savepoint| {
+            savepoint.pipeline == *pipeline && !planted(Plant::SavepointPartsFreed)
+        };
         let kept = self.savepoints.iter().filter(of_this);
         let kept = kept.flat_map(|savepoint| savepoint.deltas.iter().map(|(_, first, _)| *first));
         let needed = kept.chain(self.deltas(pipeline).map(|delta| delta.first)).min();

@@ -12,6 +12,7 @@
 //! | [`taken`] | its state, out and in |
 //! | [`record`] | records and rows |
 //! | [`source`] | from records to rows, event time |
+//! | [`awaited`] | which partitions event time waits for |
 //! | [`operator`] | the operators that keep state: [`group`], [`table_join`], [`window_join`] |
 //! | [`fold`] | aggregates |
 //! | [`stored`], [`output`] | from batches to records, and from records to batches |
@@ -29,6 +30,7 @@
 //! channels and the order of work are; the fates add up at the end of every epoch; after a [`Halt`] nothing of
 //! its epoch is taken any more.
 
+pub mod awaited;
 pub mod channel;
 pub mod context;
 pub mod copies;

@@ -5,6 +5,7 @@
 //! moves at the end of an epoch. A partition from which nothing came for as long as the file says is
 //! idle and does not count, so that it never holds up the others. If all are idle, time stands still.
 
+use super::awaited::Awaited;
 use super::kept::{Kept, Part};
 use super::record::{Record, Row};
 use crate::eval::convert::{from_json, shorten};
@@ -283,6 +284,30 @@ impl EventTime {
         let is_last = |at: &usize| active.get(*at).is_none_or(|next| next.0 > active[at - 1].0);
         let place = (1..=active.len()).filter(is_last).find(moves)?;
         Some(active[place - 1].0)
+    }
+
+    /// What it waits for, when the pipeline is so old.
+    pub fn awaited(&self, age_ms: u64) -> Awaited {
+        let known = self.partitions.entries();
+        let is_silent = |partition: &Partition, idle_parts: u64| {
+            let silent_ms = age_ms.saturating_sub(partition.heard_ms.unwrap_or(age_ms));
+            let idle_ms = self.rule.idle_ms.map(i64::unsigned_abs);
+            idle_ms.is_some_and(|idle_ms| silent_ms >= idle_ms / idle_parts)
+        };
+        let silent = known.iter().filter(|(_, partition)| is_silent(partition, 2));
+        let active = known.iter().filter(|(_, partition)| !is_silent(partition, 1));
+        let active: Vec<(u32, Option<i64>)> =
+            active.map(|(number, partition)| (*number, partition.top_ms)).collect();
+        let least = active.iter().map(|(_, top_ms)| *top_ms).min();
+        let last = active.iter().filter(|(_, top_ms)| Some(*top_ms) == least);
+        let last = match least {
+            Some(_) => last.map(|(number, _)| *number).collect(),
+            None => known.keys().copied().collect(),
+        };
+        // It never goes back, whatever wakes up.
+        let mark = least.flatten().map(|top_ms| top_ms - self.rule.delay_ms).max(self.watermark());
+        let silent = silent.map(|(number, _)| *number).collect();
+        Awaited { mark, last, silent, is_idle: least.is_none() }
     }
 
     /// What it keeps.

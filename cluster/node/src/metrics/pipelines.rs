@@ -14,7 +14,10 @@ pub const PIPELINES_MAX: usize = 256;
 /// Partitions of a pipeline of which fates are told one by one, at most; the others are told together.
 pub const FATES_MAX: usize = 64;
 
-const WAITING: [&str; 3] = [Waiting::No.name(), Waiting::Memory.name(), Waiting::Room.name()];
+const WAITING: [&str; 4] = {
+    let [one, two, three, four] = Waiting::ALL;
+    [one.name(), two.name(), three.name(), four.name()]
+};
 
 pub(super) fn tell(text: &mut Text, view: &NodeView) {
     let Some(serving) = view.serving() else { return };

@@ -116,12 +116,24 @@ fn render(name: &str, is: &PipelineDefinition, status: &PipelineStatus) -> Strin
         line(format!("  letters      {}{left}", letters::told(facts.letters)));
     }
     if facts.waiting != Waiting::No {
-        line(format!("  WAITS        for {}", facts.waiting.name()));
+        let (what, act) = (facts.waiting.name(), advice(facts.waiting));
+        line(format!("  WAITS        for {what}{act}"));
     }
     if let Ok(plan) = fulmar_flow::plan(&is.file) {
         text += &of_plan(&plan, &facts);
     }
     text
+}
+
+/// What somebody who sees a pipeline wait has to know.
+const fn advice(waiting: Waiting) -> &'static str {
+    match waiting {
+        Waiting::No | Waiting::Room => "",
+        Waiting::Time => ": memory is full, so it reads only what lets windows end",
+        Waiting::Memory => {
+            ": it reads nothing. Give it more (pipelines.memory_bytes), or shorter windows, fewer keys, IDLE"
+        }
+    }
 }
 
 /// Watermarks and fates, with the names of the file.
