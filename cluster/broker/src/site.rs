@@ -53,6 +53,15 @@ impl SiteMachine {
     }
 }
 
+fn restored(sections: &[Section]) -> Result<State, RestoreError> {
+    State::restore(sections).map_err(|error| match error {
+        machine::RestoreError::Unknown { .. } => RestoreError::UnknownSection(error.to_string()),
+        machine::RestoreError::Missing { .. }
+        | machine::RestoreError::Damaged { .. }
+        | machine::RestoreError::Inconsistent(_) => RestoreError::Malformed(error.to_string()),
+    })
+}
+
 impl Machine for SiteMachine {
     fn apply(&mut self, position: LogPosition, payload: &Bytes) -> Result<Applied, ApplyError> {
         let entry = Entry::decode(payload.clone()).map_err(|error| refused(position, &error))?;
@@ -82,16 +91,12 @@ impl Machine for SiteMachine {
         self.state.snapshot()
     }
 
+    fn hash_of(&self, sections: &[Section]) -> Result<u128, RestoreError> {
+        restored(sections).map(|state| state.hash())
+    }
+
     fn restore(&mut self, position: LogPosition, sections: &[Section]) -> Result<(), RestoreError> {
-        let state = State::restore(sections).map_err(|error| match error {
-            machine::RestoreError::Unknown { .. } => {
-                RestoreError::UnknownSection(error.to_string())
-            }
-            machine::RestoreError::Missing { .. }
-            | machine::RestoreError::Damaged { .. }
-            | machine::RestoreError::Inconsistent(_) => RestoreError::Malformed(error.to_string()),
-        })?;
-        self.state.replace(state);
+        self.state.replace(restored(sections)?);
         self.age.restored(position.term, self.state.age_ms());
         self.wake_all();
         Ok(())

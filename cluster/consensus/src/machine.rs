@@ -103,6 +103,12 @@ pub trait Machine: Send + 'static {
     /// The whole state, in sections.
     fn snapshot(&self) -> Vec<Section>;
 
+    /// What [`Machine::state_hash`] would be with the state of a snapshot, which is not taken over.
+    ///
+    /// # Errors
+    /// As [`Machine::restore`].
+    fn hash_of(&self, sections: &[Section]) -> Result<u128, RestoreError>;
+
     /// Replaces the whole state.
     ///
     /// # Errors

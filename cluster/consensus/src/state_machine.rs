@@ -9,7 +9,7 @@
 //! stops.
 
 use crate::log_store::APPLY_CHUNK_BYTES;
-use crate::machine::{Applied, SharedMachine, locked};
+use crate::machine::{Applied, RestoreError, SharedMachine, locked};
 use crate::membership;
 use crate::snapshot_data::{SnapshotData, membership_bytes, membership_of, to_openraft};
 use crate::types::{
@@ -141,7 +141,16 @@ impl StateMachine {
             let restored = machine.restore(snapshot.last, &snapshot.sections);
             restored.map(|()| machine.state_hash())
         };
-        match restored {
+        self.expect(snapshot, restored).await;
+        self.membership = membership_of(snapshot)?;
+        self.saved = Some(snapshot.last);
+        self.progress.set(snapshot.last);
+        Ok(())
+    }
+
+    /// Ends the process if a snapshot could not be read, or gives another state than it promises.
+    async fn expect(&self, snapshot: &Snapshot, got: Result<u128, RestoreError>) {
+        match got {
             // A snapshot that forgot something would be refused here; planted, it has to be
             // found by what it does to the site.
             Ok(got) if got == snapshot.state || planted(Plant::ForgetProducers) => {}
@@ -155,10 +164,6 @@ impl StateMachine {
             }
             Err(error) => self.host.fatal(error.exit_code(), error.to_string()).await,
         }
-        self.membership = membership_of(snapshot)?;
-        self.saved = Some(snapshot.last);
-        self.progress.set(snapshot.last);
-        Ok(())
     }
 
     /// Tells the store which streams there are: footers still name those that were dropped.
@@ -290,9 +295,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         data: SnapshotData,
     ) -> Result<(), io::Error> {
         let _installing = self.installing.clone().lock_owned().await;
-        // The machine first: a snapshot that it cannot read must not replace what is on disk.
-        self.restore(&data.snapshot).await?;
+        // A snapshot that the machine cannot read must not replace what is on disk.
+        let got = locked(&self.machine).hash_of(&data.snapshot.sections);
+        self.expect(&data.snapshot, got).await;
+        let snapshot = data.snapshot.clone();
+        // What the new state speaks of has to be there before anybody can hear of it.
+        if planted(Plant::StateBeforeSegments) {
+            self.restore(&snapshot).await?;
+        }
         self.store.install(data.snapshot, data.segments).await.map_err(io::Error::other)?;
+        self.restore(&snapshot).await?;
         self.reconcile_streams();
         Ok(())
     }

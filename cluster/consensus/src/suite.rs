@@ -352,6 +352,12 @@ impl Machine for Counter {
         vec![Section { id: 1, version: 1, bytes: bytes.into() }]
     }
 
+    fn hash_of(&self, sections: &[Section]) -> Result<u128, RestoreError> {
+        let mut other = Self::default();
+        other.restore(LogPosition { term: Term(0), index: LogIndex(0) }, sections)?;
+        Ok(other.state_hash())
+    }
+
     fn restore(&mut self, _: LogPosition, sections: &[Section]) -> Result<(), RestoreError> {
         let malformed = || RestoreError::Malformed("not two numbers".to_owned());
         let bytes: [u8; 16] = sections

@@ -16,8 +16,8 @@ use fulmar_broker::machine::pipelines::{LoggedEpoch, Run};
 use fulmar_broker::machine::state::State;
 use fulmar_flow::{Cutting, Engine, Halt, Layout, Plan, output};
 use fulmar_host::{planted, task};
-use fulmar_store::StreamId;
 use fulmar_store::entry::InputRange;
+use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::pipeline::STATE_PART_BYTES_MAX;
 use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
 use std::collections::BTreeMap;
@@ -25,6 +25,9 @@ use std::sync::Arc;
 
 /// Bytes of input, as they are without compression, that make an epoch large enough to end.
 pub const EPOCH_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of rows that come out while it is being read, which do the same.
+const PUT_OUT_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes that are read of one partition at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -204,6 +207,8 @@ pub struct Job {
     pub taken: (u64, usize),
     /// What the state may come to with the epoch that is being read.
     weight_max: usize,
+    /// And what it may put out, without what the end of the epoch lets come.
+    put_out_max: usize,
     /// Where among the inputs the next epoch begins, if the last one could not take something of all.
     turn: Place,
 }
@@ -246,6 +251,7 @@ impl Job {
             rounds: Rounds::of(found.deltas.iter().map(|(epoch, _, _)| *epoch)),
             taken: (0, 0),
             weight_max: usize::MAX,
+            put_out_max: usize::MAX,
             turn: Place::default(),
             context,
         })
@@ -264,8 +270,8 @@ impl Job {
             while at < *end {
                 let records = self.context.broker.records();
                 let batches = records.read(self.internal, at..*end, 4 * READ_BYTES).await;
-                let batches = batches.map_err(|_| End::Superseded)?;
-                let last = batches.last().ok_or_else(|| damaged(*epoch))?;
+                let batches = batches.map_err(|_| End::Reload)?;
+                let last = batches.last().ok_or(End::Reload)?;
                 at = last.base_offset.plus(last.records.into());
                 for batch in batches {
                     let changes = reader.part(&batch.bytes).map_err(|_| damaged(*epoch))?;
@@ -326,37 +332,41 @@ impl Job {
         while from < range.to {
             let records = self.context.broker.records();
             let batches = records.read(input.stream, from..range.to, READ_BYTES).await;
-            let batches = batches.map_err(|_| End::Superseded)?;
-            // Offsets without records at the end of a range, as a mirror has them.
-            let Some(last) = batches.last() else { break };
-            let next = last.base_offset.plus(last.records.into());
-            for batch in &batches {
-                self.feed(input, from, (batch.base_offset, &batch.bytes)).await?;
+            let batches = batches.map_err(|_| End::Reload)?;
+            if batches.first().is_none_or(|first| first.base_offset > from) {
+                from = self.hole(input.stream, from).ok_or(End::Reload)?;
             }
-            from = next;
+            for batch in &batches {
+                if batch.base_offset > from {
+                    break;
+                }
+                from = self.feed(input, (from, range.to), batch).await?.1;
+            }
         }
         Ok(())
     }
 
-    /// Gives the records of a stored batch to the engine, from an offset on. Returns their bytes, as they are
-    /// without compression: what is in memory, and what running the epoch again costs.
+    /// Gives the records of a stored batch to the engine, from an offset on and up to another one; when the epoch is
+    /// full, no more than that. Returns their bytes, as they are without compression: what is in memory, and what
+    /// running the epoch again costs; and up to where it came.
     async fn feed(
         &mut self,
         input: &Input,
-        from: Offset,
-        (base, stored): (Offset, &Bytes),
-    ) -> Result<usize, End> {
-        let first = i64::try_from(from.0).unwrap_or(i64::MAX);
-        let base = i64::try_from(base.0).unwrap_or(i64::MAX);
+        (from, to): (Offset, Offset),
+        batch: &StoredBatch,
+    ) -> Result<(usize, Offset), End> {
+        let signed = |offset: Offset| i64::try_from(offset.0).unwrap_or(i64::MAX);
+        let (base, stored) = (signed(batch.base_offset), &batch.bytes);
         let records = fulmar_flow::records(input.partition.0, base, stored);
-        let from = records.partition_point(|record| record.offset < first);
+        let from = records.partition_point(|record| record.offset < signed(from));
+        let to = records.partition_point(|record| record.offset < signed(to));
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let plain =
-            records[from..].iter().map(|record| len(&record.key) + len(&record.value)).sum();
-        let bytes = stored.len().max(plain);
-        self.taken.1 += bytes;
-        for records in records[from..].chunks(STEP_RECORDS) {
+        let (mut bytes, mut at) = (0, from);
+        for records in records[from..to].chunks(STEP_RECORDS) {
+            at += records.len();
             self.taken.0 += records.len() as u64;
+            let plain = records.iter().map(|record| len(&record.key) + len(&record.value));
+            bytes += plain.sum::<usize>();
             match input.has_letters {
                 true => self.engine.give_letters(&input.name, records),
                 false => self.engine.give(&input.name, records),
@@ -367,8 +377,15 @@ impl Job {
             }
             self.engine.halted().map_err(|halt| End::Halted(halt.to_string()))?;
             task::yield_now().await;
+            if self.is_full() {
+                break;
+            }
         }
-        Ok(bytes)
+        let behind = batch.base_offset.plus(batch.records.into());
+        let next = records.get(at).map_or(behind, |next| Offset(next.offset.unsigned_abs()));
+        let bytes = if from == 0 && next == behind { bytes.max(stored.len()) } else { bytes };
+        self.taken.1 += bytes;
+        Ok((bytes, next))
     }
 
     /// Takes what there is to read, about [`EPOCH_BYTES_MAX`] of it and one batch more: something of every
@@ -384,6 +401,7 @@ impl Job {
             Room::None => 0,
         };
         self.weight_max = self.engine.weight().saturating_add(bytes);
+        self.put_out_max = PUT_OUT_BYTES_MAX;
         let (mut ready, letters) = (self.ready(), self.ready_letters());
         self.had_letters = !letters.is_empty() && (ready.is_empty() || !self.had_letters);
         let begin = ready.partition_point(|(input, ..)| input.place() < self.turn);
@@ -419,6 +437,7 @@ impl Job {
         self.context.host.probe(Probe::ReadBeyondMemory);
         self.had_letters = false;
         self.weight_max = self.engine.weight().saturating_add(bytes);
+        self.put_out_max = PUT_OUT_BYTES_MAX;
         let mut ready = self.awaited();
         let share = (bytes / ROOM_PARTS / ready.len().max(1)).clamp(1, BEYOND_BYTES_MAX);
         self.in_planted_order(&mut ready);
@@ -435,7 +454,7 @@ impl Job {
 
     /// Whether the state must not grow any more with this epoch.
     fn is_full(&self) -> bool {
-        self.engine.weight() >= self.weight_max
+        self.engine.weight() >= self.weight_max || self.engine.put_out() >= self.put_out_max
     }
 
     async fn take_range(
@@ -507,27 +526,45 @@ impl Job {
     ) -> Result<Offset, End> {
         let (mut from, mut used) = (begin, 0);
         let stream = input.stream;
-        while from < end && used < share && (used == 0 || !self.is_full()) {
+        while from < end && used < share && (from == begin || !self.is_full()) {
             let records = self.context.broker.records();
             let most = READ_BYTES.min(share - used);
             let batches = records.read(stream, from..end, most).await;
-            let batches = batches.map_err(|_| End::Superseded)?;
-            if batches.is_empty() {
-                // Gone meanwhile, or offsets without records, which may be followed by some.
-                return Ok(self.context.broker.site().read(|state| {
-                    let is_gone = state.partition(stream).is_none_or(|p| p.log_start > from);
-                    if is_gone { from } else { end }
-                }));
+            let batches = batches.map_err(|_| End::Reload)?;
+            if batches.first().is_none_or(|first| first.base_offset > from) {
+                match self.hole(stream, from) {
+                    Some(behind) => from = behind.min(end),
+                    // Gone meanwhile.
+                    None if self.is_gone(stream, from) => return Ok(from),
+                    None => return Err(End::Reload),
+                }
             }
             for batch in &batches {
-                if used >= share || (used > 0 && self.is_full()) {
+                let is_full = from > begin && self.is_full();
+                if used >= share || batch.base_offset > from || is_full {
                     break;
                 }
-                used += self.feed(input, from, (batch.base_offset, &batch.bytes)).await?;
-                from = batch.base_offset.plus(batch.records.into());
+                let (bytes, next) = self.feed(input, (from, end), batch).await?;
+                (used, from) = (used + bytes, next);
             }
         }
         Ok(from)
+    }
+
+    /// Behind the offsets from one on that never had records here, as a marker says. What cannot be read and has
+    /// no marker is not taken for such: this node may be about to get it.
+    fn hole(&self, stream: StreamId, from: Offset) -> Option<Offset> {
+        if planted(Plant::StateBeforeSegments) {
+            return Some(Offset(u64::MAX));
+        }
+        let site = self.context.broker.site();
+        let gap = site.read(|state| state.gap_at(stream, from).copied());
+        gap.filter(|gap| gap.first <= from && from < gap.end).map(|gap| gap.end)
+    }
+
+    fn is_gone(&self, stream: StreamId, from: Offset) -> bool {
+        let site = self.context.broker.site();
+        site.read(|state| state.partition(stream).is_none_or(|p| p.log_start > from))
     }
 
     /// Ends an epoch.

@@ -206,6 +206,11 @@ plants! {
     SavepointPartsFreed = "savepoint-parts-freed",
     /// Do not count records that were gone before a pipeline has read them.
     MissedNotCounted = "missed-not-counted",
+    /// Let a node speak of what its leader has applied before the segments with it are in their place, and take for
+    /// offsets without records what cannot be read.
+    StateBeforeSegments = "state-before-segments",
+    /// Let a pipeline begin elsewhere while an epoch is not all there.
+    EpochLeftUnfinished = "epoch-left-unfinished",
     /// Leave where it is how far dead letters were put through again.
     RetryNotCommitted = "retry-not-committed",
 }

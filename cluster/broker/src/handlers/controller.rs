@@ -51,7 +51,12 @@ pub(super) async fn carry_out(
     deadline: Instant,
 ) -> Result<(), Failure> {
     let answer = time::timeout_at(deadline, broker.proposer.propose(unit)).await;
-    match answer.unwrap_or(Answer::Unknown) {
+    carried_out(answer.unwrap_or(Answer::Unknown))
+}
+
+/// What a client is told of an answer.
+pub(super) fn carried_out(answer: Answer) -> Result<(), Failure> {
+    match answer {
         Answer::Done { result: UnitResult::Done(_), .. } => Ok(()),
         Answer::Done { result: UnitResult::Refused(refusal), .. } => Err(refusal.into()),
         Answer::NotDone => Err(Unanswered::NotDone.into()),

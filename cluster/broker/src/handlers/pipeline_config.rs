@@ -13,7 +13,7 @@
 //! and that are not there are created in the same unit, with as many partitions as the first has that it
 //! reads. A savepoint is made of a delta that is taken for it, so this waits for the owner.
 
-use super::controller::{Failure, carry_out, refuse};
+use super::controller::{Failure, carried_out, carry_out, refuse};
 use crate::broker::{Broker, chain_key};
 use crate::error_map::Unanswered;
 use crate::limits::LINK_STATUS_VALUES_MAX;
@@ -21,7 +21,7 @@ use crate::machine::outcome::{OperationResult, Refusal, UnitResult};
 use crate::machine::state::State;
 use crate::proposer::Answer;
 use fulmar_host::random;
-use fulmar_host::time::{self, Instant};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_store::entry::{NewPipeline, Operation, PipelineChange, PipelineOperation, Unit};
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, NUMBER};
 use fulmar_types::pipeline::{
@@ -33,6 +33,9 @@ use fulmar_wire::{ErrorCode, RESOURCE_PIPELINE};
 
 /// Among the settings of a pipeline that is removed: whether its savepoints go with it.
 const SAVEPOINTS: &str = "savepoints";
+
+/// The pause before something is tried again that waits for the owner of a pipeline.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Among the settings of a savepoint: whose state it is.
 const PIPELINE: &str = "pipeline";
@@ -136,9 +139,21 @@ pub(super) async fn set_pipeline(
     if unit.encoded_len() > broker.unit_bytes_max() {
         return invalid("the file is too long for the segments of this site");
     }
-    match validate_only {
-        true => Ok(()),
-        false => carry_out(broker, unit, deadline).await,
+    if validate_only {
+        return Ok(());
+    }
+    loop {
+        let answer = time::timeout_at(deadline, broker.proposer.propose(unit.clone())).await;
+        let answer = answer.unwrap_or(Answer::Unknown);
+        let is_too_early = matches!(
+            answer,
+            Answer::Done { result: UnitResult::Refused(Refusal::EpochIncomplete { .. }), .. }
+        );
+        if !is_too_early || time::now() + AGAIN_AFTER >= deadline {
+            return carried_out(answer);
+        }
+        // Its owner is about to end the epoch.
+        time::sleep(AGAIN_AFTER).await;
     }
 }
 

@@ -156,6 +156,15 @@ impl State {
         start: &Start,
     ) -> Result<Beginning, Refusal> {
         let known = self.pipelines.get(name);
+        // What an epoch puts out is there as a whole or not at all, also if what follows begins elsewhere. One that
+        // has failed may not be able to end it.
+        let run = self.runs.get(name).filter(|run| run.failed.is_none());
+        if let Some(run) = run.filter(|run| run.appends_missing() > 0)
+            && *start != Start::Keep
+            && !planted(Plant::EpochLeftUnfinished)
+        {
+            return Err(Refusal::EpochIncomplete { appended: run.appended });
+        }
         match (start, known) {
             (Start::Fresh, _) | (Start::Keep, None) => Ok(Beginning::Anew),
             (Start::Keep, Some(known)) => {

@@ -199,6 +199,11 @@ impl Engine {
         self.last.is_some()
     }
 
+    /// About how many bytes of rows have come out in the epoch that records are given for.
+    pub fn put_out(&self) -> usize {
+        self.epochs.back().map_or(0, |epoch| epoch.put_out)
+    }
+
     /// Whether the pipeline has to stop: in the epoch that records are given for.
     ///
     /// # Errors

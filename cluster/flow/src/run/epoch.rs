@@ -40,6 +40,8 @@ pub struct Epoch {
     pub letters: BTreeMap<u32, u64>,
     /// What joins of streams have put out, in bytes.
     pub joined: usize,
+    /// What sinks wrote, in bytes, about.
+    pub put_out: usize,
     /// Why the pipeline has to stop in this epoch.
     pub halt: Option<Halt>,
     /// What sinks wrote, by node.

@@ -65,7 +65,7 @@ impl Engine {
         let topic: Arc<str> = topic.as_str().into();
         let most = self.record_bytes_max;
         let mut context = self.context(epoch, (at, 0));
-        let mut sink = Vec::with_capacity(rows.len());
+        let (mut sink, mut put_out) = (Vec::with_capacity(rows.len()), 0);
         for row in rows {
             let key = key.map(|index| &row.values[index]).filter(|value| !value.is_null());
             let written = Written {
@@ -82,6 +82,7 @@ impl Engine {
                 continue;
             }
             sink.push(written);
+            put_out += bytes;
             context.put(bytes);
             if context.halt.is_some() {
                 return;
@@ -89,6 +90,7 @@ impl Engine {
             context.fates.settle_row(row.origin.as_ref(), Fate::Passed);
         }
         let epoch = (epoch - self.over) as usize;
+        self.epochs[epoch].put_out += put_out;
         self.epochs[epoch].sinks.entry(at).or_default().append(&mut sink);
     }
 }
