@@ -26,6 +26,7 @@
 //! | `shares.rs`, `cap.rs` | who goes first, and how much goes |
 //! | `source.rs` | the side that gives |
 //! | `target.rs` | the side that takes |
+//! | `taker.rs` | which of the offered topics it takes |
 //! | `links.rs` | which sessions there are to be |
 //! | `policy`, `border` | what of a record a rule lets go, and under which rule a topic leaves |
 //!
@@ -50,6 +51,7 @@ mod session;
 mod shares;
 mod source;
 mod stripe;
+mod taker;
 mod target;
 
 pub use links::{LinkSettings, Links};

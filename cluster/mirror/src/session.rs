@@ -194,6 +194,14 @@ impl Parts {
         });
     }
 
+    /// It may be made after all.
+    pub(crate) fn not_stopped(&self, name: String) {
+        let place = (name, PartitionIndex(0));
+        self.context.broker.links().note(&self.link.name, |link| {
+            link.stopped.remove(&place);
+        });
+    }
+
     /// Whether somebody has paused the link meanwhile.
     pub(crate) fn is_paused(&self) -> bool {
         let site = self.context.broker.site();

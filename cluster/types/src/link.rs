@@ -72,11 +72,13 @@ pub enum Decline {
     Loop,
     /// The same topic comes to it over another link.
     OtherLink,
+    /// It has a link to the origin, which takes the topic: whoever else has it is not asked.
+    FromOrigin,
 }
 
 impl Decline {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::NotWanted, Self::Loop, Self::OtherLink];
+    pub const ALL: [Self; 4] = [Self::NotWanted, Self::Loop, Self::OtherLink, Self::FromOrigin];
 
     /// What is told of it.
     pub const fn name(self) -> &'static str {
@@ -84,6 +86,7 @@ impl Decline {
             Self::NotWanted => "its link does not name it",
             Self::Loop => "it comes from there",
             Self::OtherLink => "it comes over another link",
+            Self::FromOrigin => "its link to the origin names it",
         }
     }
 
@@ -93,6 +96,7 @@ impl Decline {
             Self::NotWanted => 1,
             Self::Loop => 2,
             Self::OtherLink => 3,
+            Self::FromOrigin => 4,
         }
     }
 

@@ -209,6 +209,8 @@ plants! {
     /// Let a node speak of what its leader has applied before the segments with it are in their place, and take for
     /// offsets without records what cannot be read.
     StateBeforeSegments = "state-before-segments",
+    /// Never look again at what another site offers and what could not be taken.
+    HeldForGood = "held-for-good",
     /// Let a pipeline begin elsewhere while an epoch is not all there.
     EpochLeftUnfinished = "epoch-left-unfinished",
     /// Leave where it is how far dead letters were put through again.

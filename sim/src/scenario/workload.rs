@@ -293,6 +293,9 @@ kinds! {
         dials = "dials": Dials, or Dials::Mirror;
         /// How often the copy is deleted, to be made anew; never if left out.
         renew = "renew": Option<Span<HumanDuration>>, or None;
+        /// How long a topic of somebody else has the name of the copy, whenever that was deleted; not at all if left
+        /// out.
+        in_the_way = "in_the_way": Option<Span<HumanDuration>>, or None;
         /// The site with the copy keeps all of it, however long the origin does. What is missing in it
         /// then has to be marked, and the markers are compared with it.
         keeps_all = "keeps_all": bool, or false;

@@ -25,6 +25,7 @@ use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::{Dials, Mirror};
 use crate::scenario::{Drawn, LINK_PORT, SiteName, Workload};
+use fulmar_client::admin::DeleteTopicError;
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, Target, TopicPartition};
 use fulmar_host::time;
@@ -148,7 +149,10 @@ impl Mirrors {
         let over = |mirror: &&Mirror<Drawn>| mirror.site == *site && giver(mirror) == from;
         let over = self.mirrors.iter().filter(over);
         let declines = |of: &Mirror<Drawn>| of.take_for.is_some() || !of.untaken.is_empty();
-        if !over.clone().any(declines) {
+        // What a link to the origin takes comes over no other.
+        let comes_otherwise =
+            |of: &Mirror<Drawn>| of.site == *site && of.of == *from && of.through.is_some();
+        if !over.clone().any(declines) && !self.mirrors.iter().any(comes_otherwise) {
             return vec![EVERY_TOPIC.to_owned()];
         }
         let names: BTreeSet<&str> = over.map(|mirror| mirror.topic.as_str()).collect();
@@ -267,6 +271,7 @@ impl Mirrors {
         let (site, topic) = (mirror.site.clone(), topic_of(mirror));
         let (seen, interval) = (Arc::clone(&self.seen), mirror.rate.interval());
         let renew = mirror.renew.map(|renew| renew.0);
+        let in_the_way = mirror.in_the_way.map(|time| time.0);
         let keeps_all = mirror.keeps_all;
         let origin = (mirror.of.clone(), mirror.topic.as_str().to_owned());
         let (rules, line) = (self.rules.clone(), self.line.clone());
@@ -280,6 +285,7 @@ impl Mirrors {
             seen,
             interval,
             renew,
+            in_the_way,
             keeps_all,
             cluster,
             prng,
@@ -619,6 +625,8 @@ pub(super) struct Reading {
     interval: Duration,
     /// How often the copy is deleted.
     renew: Option<Duration>,
+    /// How long something else has its name then.
+    in_the_way: Option<Duration>,
     /// Whether the copy is told to keep all.
     keeps_all: bool,
     cluster: Cluster,
@@ -626,6 +634,21 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Makes a topic with the name of the copy, if that is to be, and takes it away after a time.
+    async fn stand_in_the_way(&self) {
+        let Some(time) = self.in_the_way else { return };
+        if self.cluster.create_topic(&self.topic, 1, LIMIT).await.is_ok() {
+            madsim::time::sleep(time).await;
+        }
+        // Whatever became of it, it must not stay; if the copy was faster, that is made once more.
+        loop {
+            match self.cluster.delete_topic(&self.topic, LIMIT).await {
+                Ok(()) | Err(DeleteTopicError::NoTopic) => return,
+                Err(_) => madsim::time::sleep(LOOK).await,
+            }
+        }
+    }
+
     /// Reads until it is told to stop.
     pub(super) async fn run(mut self, now_ns: impl Fn() -> u64, stopped: impl Fn() -> bool) {
         let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
@@ -640,6 +663,7 @@ impl Reading {
             if self.renew.is_some_and(|renew| deleted.elapsed() >= renew) {
                 // Whatever becomes of it: what is there later is compared.
                 let _ = self.cluster.delete_topic(&self.topic, LIMIT).await;
+                self.stand_in_the_way().await;
                 deleted = time::now();
             }
             let number = u32::try_from(self.prng.below(u64::from(self.partitions))).unwrap_or(0);

@@ -297,22 +297,13 @@ impl State {
         let link = self.links.get(&new.link).ok_or(Refusal::UnknownLink)?;
         check_via(&new.via, &link.definition)?;
         let before = &new.via[..new.via.len() - 1];
-        if before.first().is_some_and(|origin| self.is_site_of_another(&new.link, origin)) {
+        if self.is_taken_from_origin(&new.link, (before, &new.origin_name)) {
             return Err(Refusal::InvalidLink);
         }
         if link.definition.name_of(before, &new.origin_name).as_ref() != Some(&new.name) {
             return Err(Refusal::InvalidTopicName);
         }
-        let has: usize = self
-            .mirrors
-            .iter()
-            .filter(|mirror| mirror.link == new.link)
-            .filter_map(|mirror| self.topics.get(mirror.topic))
-            .map(|topic| topic.partitions as usize)
-            .sum();
-        if has + new.partitions as usize > link.definition.copies.partitions_max as usize {
-            return Err(Refusal::LimitReached);
-        }
+        self.check_copies(&new.link, new.partitions)?;
         let mut configs = new.configs.clone();
         configs.retain(|(name, _)| name != CHAIN_KEY_CONFIG);
         let created = self.create_topic(new.topic, new.name, new.partitions, new.configs)?;
@@ -326,10 +317,47 @@ impl State {
         Ok(created)
     }
 
-    /// Whether a site is the other side of another link. Its topics come over that one only: whoever passes
-    /// on what is of others may say of anything that it is theirs.
-    pub fn is_site_of_another(&self, link: &str, site: &str) -> bool {
-        self.links.iter().any(|other| other.name != link && other.definition.site == site)
+    /// Whether a link may have copies of so many partitions more.
+    fn check_copies(&self, link: &String, more: u32) -> Result<(), Refusal> {
+        let link = self.links.get(link).ok_or(Refusal::UnknownLink)?;
+        let mirrors = self.mirrors.iter().filter(|mirror| mirror.link == link.name);
+        let topics = mirrors.filter_map(|mirror| self.topics.get(mirror.topic));
+        let has: usize = topics.map(|topic| topic.partitions as usize).sum();
+        let is_within = has + more as usize <= link.definition.copies.partitions_max as usize;
+        if is_within { Ok(()) } else { Err(Refusal::LimitReached) }
+    }
+
+    /// Whether what a link offers that has come `via` other sites is a topic that another link takes from its
+    /// origin. Then it comes over that one: whoever passes on what is of others may say of anything that it is
+    /// theirs.
+    pub fn is_taken_from_origin(&self, link: &str, (via, name): (&[String], &str)) -> bool {
+        let Some(origin) = via.first() else { return false };
+        let name = name.strip_prefix(&**origin).and_then(|rest| rest.strip_prefix('.'));
+        let takes = |other: &Link| {
+            let definition = &other.definition;
+            other.name != link
+                && definition.site == *origin
+                && name.is_some_and(|name| definition.takes(name))
+        };
+        self.links.iter().any(takes)
+    }
+
+    /// The link that is to bring a mirror from now on, by the number that its sender knows: its own, or, if that
+    /// is gone, one to the same site.
+    fn bringer(&self, mirror: &Mirror, number: u64) -> Result<String, Refusal> {
+        if self.links.get(&mirror.link).is_some() {
+            self.check_number(&mirror.link, number)?;
+            return Ok(mirror.link.clone());
+        }
+        let heir = self.links.iter().find(|link| link.number == number);
+        let heir = heir.ok_or(Refusal::UnknownLink)?;
+        self.check_number(&heir.name, number)?;
+        if mirror.via.last() != Some(&heir.definition.site) {
+            return Err(Refusal::InvalidLink);
+        }
+        let topic = self.topics.get(mirror.topic).expect("a mirror is a topic");
+        self.check_copies(&heir.name, topic.partitions)?;
+        Ok(heir.name.clone())
     }
 
     /// What has changed at the origin since the mirror took over its settings changes here too; what
@@ -341,15 +369,15 @@ impl State {
         configs: Vec<(String, String)>,
     ) -> Result<OperationResult, Refusal> {
         let mirror = self.mirrors.get(&topic).ok_or(Refusal::NotAMirror)?;
-        self.check_number(&mirror.link, link)?;
-        let known = self.links.get(&mirror.link).ok_or(Refusal::UnknownLink)?;
+        let link = self.bringer(mirror, link)?;
+        let known = self.links.get(&link).ok_or(Refusal::UnknownLink)?;
         check_via(&via, &known.definition)?;
         let gone = mirror.configs.iter().filter(|(key, _)| !configs.iter().any(|(k, _)| k == key));
         let gone = gone.map(|(key, _)| (key.clone(), None));
         let new = configs.iter().filter(|pair| !mirror.configs.contains(pair));
         let new = new.map(|(key, value)| (key.clone(), Some(value.clone())));
         let changes: Vec<_> = gone.chain(new).collect();
-        let mirror = Mirror { via, configs, ..mirror.clone() };
+        let mirror = Mirror { link, via, configs, ..mirror.clone() };
         let altered = self.alter_topic(topic, false, changes)?;
         self.mirrors.put(mirror);
         Ok(altered)

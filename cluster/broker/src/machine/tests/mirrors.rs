@@ -230,6 +230,49 @@ fn a_gap_is_kept_and_the_partition_goes_on_behind_it() {
 }
 
 #[test]
+fn a_copy_whose_link_is_gone_goes_on_over_another_one_to_the_same_site() {
+    let mut site = Site::new();
+    let link_before = number(&mut site, set_link(Some(false)));
+    site.one(create_mirror(1)).expect("created");
+    assert_eq!(site.one(mirror_append(place(link_before, 1, 0, 2), records(2))), appended(0));
+    let align = |link: u64, via: &str| {
+        let (via, configs) = (vec![via.to_owned()], Vec::new());
+        let topic = topic_id(1);
+        Operation::Link(LinkOperation::AlignMirror { link, topic, via, configs })
+    };
+    let other = number(&mut site, set("west", Some(link("west", false))));
+    assert_eq!(site.one(align(other, "west")), Err(Refusal::StaleLink { number: link_before }));
+    site.one(set_link(None)).expect("removed");
+    assert_eq!(site.one(align(other, "west")), Err(Refusal::InvalidLink), "another site");
+    let heir = number(&mut site, set("plant", Some(link("north", false))));
+    let too_early = site.one(mirror_append(place(heir, 1, 2, 3), records(1)));
+    assert_eq!(too_early, Err(Refusal::UnknownLink));
+    site.one(align(heir, "north")).expect("taken over");
+    assert_eq!(site.one(mirror_append(place(heir, 1, 2, 3), records(1))), appended(2));
+    State::restore(&site.state.snapshot()).expect("restores");
+}
+
+#[test]
+fn what_a_link_takes_from_its_origin_is_taken_from_nobody_else() {
+    let mut site = Site::new();
+    let passed_on = |n: u8| {
+        let Operation::Link(LinkOperation::CreateMirror(new)) = create_mirror(n) else {
+            panic!("it makes a mirror")
+        };
+        let via = vec!["north".to_owned(), "west".to_owned()];
+        let (name, link) = (format!("north.topic-{n}"), "west".to_owned());
+        let new = NewMirror { origin_name: name.clone(), name, link, via, ..new };
+        Operation::Link(LinkOperation::CreateMirror(new))
+    };
+    let take = vec!["topic-1".to_owned()];
+    let direct = LinkDefinition { take, ..link("north", false) };
+    site.one(set("north", Some(direct))).expect("set");
+    site.one(set("west", Some(link("west", false)))).expect("set");
+    assert_eq!(site.one(passed_on(1)), Err(Refusal::InvalidLink));
+    site.one(passed_on(2)).expect("nobody takes it there");
+}
+
+#[test]
 fn the_progress_of_a_peer_is_kept_until_link_or_topic_go() {
     let mut site = Site::new();
     let link = number(&mut site, set_link(Some(false)));
