@@ -93,7 +93,7 @@ pub fn from_json(json: &Json, of: Type) -> Result<Value, String> {
         (Json::String(text), Type::Varchar) => Some(Value::text(&**text)),
         (Json::String(text), Type::Timestamp) => time::parse(text).map(Value::Timestamp),
         (Json::Number(digits), Type::Timestamp) => {
-            digits.parse().ok().and_then(time::in_range).map(Value::Timestamp)
+            whole_number(digits).and_then(time::in_range).map(Value::Timestamp)
         }
         (Json::Number(digits), Type::Double) => {
             digits.parse().ok().and_then(Double::new).map(Value::Double)
@@ -101,16 +101,19 @@ pub fn from_json(json: &Json, of: Type) -> Result<Value, String> {
         (Json::Number(digits), Type::Decimal(_, scale)) => {
             number(digits, scale).and_then(|number| decimal(number, of))
         }
-        (Json::Number(digits), Type::Bigint) => match digits.parse() {
-            Ok(number) => Some(Value::Bigint(number)),
-            // `3.0` and `1e3` are whole numbers, `3.5` is none.
-            Err(_) => Decimal::parse(digits)
-                .filter(|number| number.truncate(0).compare(*number).is_eq())
-                .and_then(whole),
-        },
+        (Json::Number(digits), Type::Bigint) => whole_number(digits).map(Value::Bigint),
         _ => None,
     };
     value.ok_or_else(|| format!("{} is no {of}", shorten(&json.text())))
+}
+
+/// A whole number: `3.0` and `1e3` are some, `3.5` is none.
+fn whole_number(digits: &str) -> Option<i64> {
+    digits.parse().ok().or_else(|| {
+        let number = Decimal::parse(digits)?;
+        let is_whole = number.truncate(0).compare(number).is_eq();
+        i64::try_from(number.rescale(0).filter(|_| is_whole)?.mantissa).ok()
+    })
 }
 
 /// A number of a payload. One with more digits than 38 is first read as a double, as most of those who

@@ -8,7 +8,7 @@ use crate::eval::Failure;
 use crate::plan::{Aggregate, Fold};
 use crate::value::codec::{Codec, Malformed};
 use crate::value::decimal::{Decimal, rounded_quotient};
-use crate::value::double::{Double, ExactSum};
+use crate::value::double::ExactSum;
 use crate::value::{Type, Value};
 
 /// A whole number of 192 bits: no sum of 2^64 numbers of 128 bits is too large for it.
@@ -143,12 +143,11 @@ impl Folded {
                 Value::Decimal(number.ok_or_else(overflow)?)
             }
             Self::Doubles(count, sum) => {
-                let sum = sum.get().ok_or_else(overflow)?;
                 let number = match aggregate.fold {
-                    Fold::Avg => Double::new(sum.get() / *count as f64).ok_or_else(overflow)?,
-                    _ => sum,
+                    Fold::Avg => sum.mean(*count),
+                    _ => sum.get(),
                 };
-                Value::Double(number)
+                Value::Double(number.ok_or_else(overflow)?)
             }
             Self::Best(value) | Self::Timed(Some((_, value))) => value.clone(),
         })

@@ -87,8 +87,30 @@ fn difference(larger: &Steps, smaller: &Steps) -> Steps {
     steps
 }
 
-/// A sum above zero, rounded to the nearest double, ties to even; infinite if it is too large.
-fn rounded(steps: &Steps) -> f64 {
+/// Steps that a mean has below those of its sum.
+const MEAN_STEPS: u32 = 3;
+
+/// A sum divided by a number that is not zero, with more steps below; what is left over is a bit in the lowest one, far
+/// below all that a double keeps.
+fn quotient(steps: &Steps, by: u64) -> Steps {
+    let (mut out, mut rest) = (Steps::new(), 0u128);
+    let top = steps.keys().next_back().copied().unwrap_or_default() + MEAN_STEPS;
+    for place in (0..=top).rev() {
+        let step = place.checked_sub(MEAN_STEPS).and_then(|place| steps.get(&place));
+        rest = (rest << STEP_BITS) | u128::from(step.copied().unwrap_or_default());
+        let digit = (rest / u128::from(by)) as u32;
+        rest %= u128::from(by);
+        let digit = if place == 0 && rest > 0 { digit | 1 } else { digit };
+        if digit != 0 {
+            out.insert(place, digit);
+        }
+    }
+    out
+}
+
+/// A sum above zero, whose places begin so much further below, rounded to the nearest double, ties to even; infinite if
+/// it is too large.
+fn rounded(steps: &Steps, below_zero: u32) -> f64 {
     let Some((top, highest)) = steps.last_key_value().map(|(place, step)| (*place, *step)) else {
         return 0.0;
     };
@@ -100,10 +122,14 @@ fn rounded(steps: &Steps) -> f64 {
     let wide = (u128::from(highest) << 64) | (step(1) << 32) | step(2);
     let is_more = steps.keys().next().is_some_and(|lowest| lowest + 2 < top);
     // `wide` counts 2^base.
-    let base = (i64::from(top) - 2) * i64::from(STEP_BITS) - 1074;
+    let base = (i64::from(top) - 2 - i64::from(below_zero)) * i64::from(STEP_BITS) - 1074;
     let bits = 128 - wide.leading_zeros();
     // A number near zero keeps fewer bits than 53.
     let drop = i64::from(bits.saturating_sub(53)).max(-1074 - base).max(0) as u32;
+    if drop > bits {
+        // Less than half of the smallest number.
+        return 0.0;
+    }
     let (mut kept, rest) = (wide >> drop, wide & ((1 << drop) - 1));
     let half = if drop == 0 { 0 } else { 1 << (drop - 1) };
     if drop > 0 && (rest > half || (rest == half && (is_more || kept & 1 == 1))) {
@@ -140,11 +166,20 @@ impl ExactSum {
 
     /// The sum, rounded once. `None` if that is not finite.
     pub fn get(&self) -> Option<Double> {
+        self.rounded(|steps| rounded(&steps, 0))
+    }
+
+    /// The mean of so many numbers, rounded once: it is finite, however large their sum is.
+    pub fn mean(&self, count: u64) -> Option<Double> {
+        self.rounded(|steps| rounded(&quotient(&steps, count.max(1)), MEAN_STEPS))
+    }
+
+    fn rounded(&self, rounded: impl Fn(Steps) -> f64) -> Option<Double> {
         let is_above = self.above.iter().rev().cmp(self.below.iter().rev()) != Ordering::Less;
         let number = if is_above {
-            rounded(&difference(&self.above, &self.below))
+            rounded(difference(&self.above, &self.below))
         } else {
-            -rounded(&difference(&self.below, &self.above))
+            -rounded(difference(&self.below, &self.above))
         };
         Double::new(number)
     }
@@ -210,7 +245,44 @@ mod tests {
         assert_eq!(sum(&[-1.0, tiny]), Some(-1.0));
     }
 
+    fn mean(numbers: &[f64]) -> f64 {
+        let mut sum = ExactSum::default();
+        for number in numbers {
+            sum.add(Double::new(*number).expect("finite"));
+        }
+        sum.mean(numbers.len() as u64).expect("a mean is finite").get()
+    }
+
+    #[test]
+    fn means_are_rounded_once_however_large_the_sum_is() {
+        assert_eq!(mean(&[1.7e308, 1.7e308]), 1.7e308);
+        assert_eq!(mean(&[-f64::MAX; 5]), -f64::MAX);
+        assert_eq!(mean(&[1.0, 2.0, 2.0]), 5.0 / 3.0);
+        assert_eq!(mean(&[0.1, 0.2, 0.3]), 0.2);
+        let tiny = f64::from_bits(1);
+        assert_eq!(mean(&[tiny, 0.0]), 0.0, "half of it, and even");
+        assert_eq!(mean(&[tiny, tiny, 0.0]), tiny);
+        assert_eq!(mean(&[tiny, 0.0, 0.0]), 0.0);
+        assert_eq!(mean(&[tiny, tiny, tiny, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 0.0);
+    }
+
     proptest! {
+        #[test]
+        fn the_mean_of_equal_numbers_is_that_number(a in any::<u64>(), count in 1usize..200) {
+            let a = f64::from_bits(a);
+            prop_assume!(a.is_finite());
+            prop_assert_eq!(mean(&vec![a; count]), a + 0.0);
+        }
+
+        #[test]
+        fn the_mean_of_few_bits_is_as_the_machine_divides(
+            numbers in prop::collection::vec(-100_000i32..100_000, 1..20),
+        ) {
+            let sum: i64 = numbers.iter().map(|n| i64::from(*n)).sum();
+            let numbers: Vec<f64> = numbers.iter().map(|n| f64::from(*n)).collect();
+            prop_assert_eq!(mean(&numbers), sum as f64 / numbers.len() as f64 + 0.0);
+        }
+
         #[test]
         fn one_or_two_numbers_are_added_as_the_machine_does(a in any::<u64>(), b in any::<u64>()) {
             let (a, b) = (f64::from_bits(a), f64::from_bits(b));
