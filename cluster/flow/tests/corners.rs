@@ -162,3 +162,102 @@ fn numbers_that_are_too_fine_are_rounded() {
              EXPECT o '{\"x\":0.00,\"y\":0.00}';",
     );
 }
+
+/// A pattern may take so much time for a row, by its places and the bytes of the text, whatever the text is.
+#[test]
+fn a_text_that_is_too_long_for_a_pattern_is_a_bad_row() {
+    let bits = |count: usize| "10".repeat(count / 2);
+    let file = |row: &str, ok: &str| {
+        format!(
+            "CREATE STREAM s (v VARCHAR, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR DEAD LETTER bad LATE DROP;
+             INSERT INTO TOPIC o SELECT REGEXP_LIKE(v, '1[01]{{1500}}x') AS a, REGEXP_LIKE(v, '[01]{{1500}}y') AS b
+             FROM HOP(s, INTERVAL '1' SECOND, INTERVAL '2' SECOND) WHERE v NOT LIKE 'z%';
+             TEST 'one' INPUT t '{{\"v\":\"{row}\",\"at\":1}}' {ok};"
+        )
+    };
+    let twice = "EXPECT o '{\"a\":false,\"b\":false}' EXPECT o '{\"a\":false,\"b\":false}'";
+    passes(&file(&bits(1_000), twice));
+    // Of the two windows and the two patterns each has a quarter.
+    let row = bits(2_000);
+    let bad = format!("EXPECT bad REASON 'places takes too long' '{{\"v\":\"{row}\",\"at\":1}}'");
+    passes(&file(&row, &bad));
+}
+
+/// All matches, one after the other, may be more than linear: where nothing says how far was looked behind a match,
+/// all of it counts.
+#[test]
+fn many_matches_count_as_far_as_may_have_been_looked() {
+    let file = |pattern: &str, expected: &str| {
+        let text = "10".repeat(5_000);
+        format!(
+            "CREATE STREAM s (v VARCHAR) FROM TOPIC t ON ERROR DEAD LETTER bad;
+             INSERT INTO TOPIC o SELECT CHAR_LENGTH(REGEXP_REPLACE(v, '{pattern}', 'ab')) AS n FROM s;
+             TEST 'one' INPUT t '{{\"v\":\"{text}\"}}' {};",
+            expected.replace("TEXT", &text)
+        )
+    };
+    passes(&file("1", "EXPECT o '{\"n\":15000}'"));
+    passes(&file("1+|0{1,3}", "EXPECT o '{\"n\":20000}'"));
+    passes(&file("1[01]*x|1", "EXPECT bad REASON 'takes too long' '{\"v\":\"TEXT\"}'"));
+}
+
+#[test]
+fn a_text_is_not_made_if_it_is_too_long() {
+    let (arguments, long) = (vec!["x"; 450].join(","), "b".repeat(1_000));
+    passes(&format!(
+        "CREATE STREAM s (v VARCHAR) FROM TOPIC t ON ERROR DEAD LETTER bad;
+         CREATE STREAM w AS SELECT REPLACE(v, 'a', '{long}') AS x FROM s;
+         INSERT INTO TOPIC o SELECT CHAR_LENGTH(CONCAT({arguments})) AS n FROM w;
+         TEST 'one' INPUT t '{{\"v\":\"aa\"}}' INPUT t '{{\"v\":\"aaaa\"}}'
+         EXPECT o '{{\"n\":900000}}' EXPECT bad REASON 'longer than 1 MiB' '{{\"v\":\"aaaa\"}}';"
+    ));
+}
+
+/// A record that is bad at its source moves no watermark; one that turns out to be bad behind it does.
+#[test]
+fn a_check_keeps_a_time_from_the_watermark() {
+    let file = |check: &str, late: &str| {
+        format!(
+            "CREATE STREAM s (
+                 at TIMESTAMP(3){check},
+                 came TIMESTAMP(3) METADATA FROM 'timestamp'
+             ) FROM TOPIC t WATERMARK at ON ERROR DEAD LETTER bad LATE TO late;
+             INSERT INTO TOPIC o SELECT COUNT(*) AS n, window_end AS w FROM TUMBLE(s, INTERVAL '1' SECOND)
+             GROUP BY window_start, window_end;
+             TEST 'one'
+               INPUT t TIMESTAMP '2026-01-01T00:00:00Z' '{{\"at\":\"9999-12-31T23:59:59.999Z\"}}'
+               EPOCH
+               INPUT t TIMESTAMP '2026-01-01T00:00:00Z' '{{\"at\":\"2026-01-01T00:00:00Z\"}}'
+               EXPECT bad '{{\"at\":\"9999-12-31T23:59:59.999Z\"}}'
+               {late};"
+        )
+    };
+    passes(&file("", "EXPECT late '{\"at\":\"2026-01-01T00:00:00Z\"}'"));
+    let check = " CHECK (at < came + INTERVAL '1' DAY)";
+    passes(&file(check, "EXPECT o '{\"n\":1,\"w\":\"2026-01-01T00:00:01.000Z\"}'"));
+}
+
+#[test]
+fn numbers_are_compared_and_folded_without_loss() {
+    passes(&format!(
+        "CREATE STREAM s (f DOUBLE, d DECIMAL(38, 0), at TIMESTAMP(3)) FROM TOPIC t WATERMARK at
+         ON ERROR DEAD LETTER bad LATE DROP;
+         INSERT INTO TOPIC c SELECT d > 1.5 AS a, d BETWEEN 1.5 AND 2.5 AS b, d IN (1.5, 2) AS c,
+             CASE d WHEN 1.5 THEN 1 WHEN 2 THEN 2 ELSE 3 END AS e, d IS DISTINCT FROM 2.0 AS g FROM s;
+         INSERT INTO TOPIC o SELECT AVG(f) AS mean FROM TUMBLE(s, INTERVAL '1' SECOND)
+             GROUP BY window_start, window_end;
+         INSERT INTO TOPIC p SELECT SUM(f) AS total, MAX(d) + 1 AS more, window_start AS ws
+             FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, window_end;
+         TEST 'one'
+           INPUT t '{{\"f\":1.7e308,\"d\":1{zeros},\"at\":1e3}}'
+           INPUT t '{{\"f\":1.7e308,\"d\":2,\"at\":1.0e3}}'
+           INPUT t '{{\"at\":1.5}}'
+           EXPECT c '{{\"a\":true,\"b\":false,\"c\":false,\"e\":3,\"g\":true}}'
+           EXPECT c '{{\"a\":true,\"b\":true,\"c\":true,\"e\":2,\"g\":false}}'
+           EXPECT o '{{\"mean\":1.7e308}}'
+           EXPECT bad REASON 'is no TIMESTAMP' '{{\"at\":1.5}}'
+           EXPECT bad REASON 'overflows'
+             '{{\"ws\":\"1970-01-01T00:00:01.000Z\",\"window_end\":\"1970-01-01T00:00:02.000Z\"}}';",
+        zeros = "0".repeat(37)
+    ));
+}

@@ -318,14 +318,46 @@ fn a_file_that_takes_long_to_plan_is_refused() {
     };
     assert_eq!(grouped(20), Vec::<String>::new());
     let patterns = " AND k LIKE 'a%'".repeat(60);
-    let deep = format!(
-        "{STREAM}INSERT INTO TOPIC x SELECT COUNT(*) AS n, k LIKE 'a%'{patterns} AS y \
-         FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY k, window_start, window_end;"
-    );
-    assert!(problems(&deep)[0].contains("too much of one expression"), "{:?}", problems(&deep));
     let many = format!("INSERT INTO TOPIC x SELECT k FROM s WHERE TRUE{patterns};\n").repeat(12);
     let found = problems(&format!("{STREAM}{many}"));
     assert!(found[0].contains("found too much for one file"), "{found:?}");
+    // What is wrong counts as well, and when nothing is left, the rest is not looked at.
+    let deep = format!(
+        "INSERT INTO TOPIC x SELECT COUNT(*) AS n, k LIKE 'a%'{patterns} AS y, nope \
+         FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY k, window_start, window_end;\n"
+    );
+    let found = problems(&format!("{STREAM}{}", deep.repeat(300)));
+    assert!(found[0].contains("`nope`"), "{found:?}");
+    assert!(found.len() < 100 && found.iter().any(|one| one.contains("too much for one file")));
+}
+
+#[test]
+fn patterns_that_take_long_are_refused() {
+    let like = |pattern: &str| {
+        let found = problems(&format!(
+            "{STREAM}INSERT INTO TOPIC x SELECT REGEXP_LIKE(k, '{pattern}') AS y FROM s;"
+        ));
+        found.first().cloned().unwrap_or_default()
+    };
+    assert_eq!(like(r"(?i)\w{20}"), "");
+    assert!(like(r"\w{200}").contains("too many signs"), "{}", like(r"\w{200}"));
+    assert!(like(&"a".repeat(1_001)).contains("longer than 1000 bytes"));
+    let many = (10..50).map(|n| format!("REGEXP_LIKE(k, '\\w{{{n}}}') AS y{n}"));
+    let many = many.collect::<Vec<_>>().join(", ");
+    let found = problems(&format!("{STREAM}INSERT INTO TOPIC x SELECT {many} FROM s;"));
+    assert!(found[0].contains("too many signs in all"), "{found:?}");
+}
+
+#[test]
+fn units_and_idle_that_make_no_sense_are_refused() {
+    let found =
+        problems(&format!("{STREAM}INSERT INTO TOPIC x SELECT DATE_TRUNC('dow', at) AS y FROM s;"));
+    assert!(found[0].contains("`DOW`") && !found[0].contains("DOY"), "{found:?}");
+    let found = problems(
+        "CREATE STREAM s (at TIMESTAMP(3)) FROM TOPIC t WATERMARK at IDLE INTERVAL '0' SECOND \
+         ON ERROR DROP LATE DROP;\nINSERT INTO TOPIC x SELECT at FROM s;",
+    );
+    assert!(found[0].contains("IDLE after nothing"), "{found:?}");
 }
 
 proptest! {

@@ -3,14 +3,14 @@
 //! Unless said otherwise a function of NULL is NULL. Positions in texts count characters, from 1.
 
 use super::{Failure, compare, double, eval};
-use crate::plan::expr::{Expr, Pattern};
+use crate::pattern::Pattern;
+use crate::plan::expr::Expr;
 use crate::plan::functions::Function;
 use crate::value::Value;
 use crate::value::decimal::Decimal;
 use crate::value::format::{self, Piece, replacement};
 use crate::value::json::{Json, Path};
 use crate::value::time::{self, Civil};
-use regex::Regex;
 use std::sync::Arc;
 
 /// The longest text that a function may make, in bytes.
@@ -44,7 +44,7 @@ pub fn call(
     if values.iter().any(Value::is_null) {
         return Ok(Value::Null);
     }
-    if function == Function::Replace && replaced_len(&values) > Some(TEXT_BYTES_MAX) {
+    if text_len(function, &values) > Some(TEXT_BYTES_MAX) {
         return Err(too_long(expr));
     }
     let value = match (function, pattern) {
@@ -152,12 +152,30 @@ fn substring(of: &str, from: i64, length: Option<i64>) -> Value {
     Value::text(of.chars().skip(count(start - 1)).take(taken).collect::<String>())
 }
 
-/// The bytes that a text has after `REPLACE`. Known before it is made, so that a short record cannot
-/// fill the memory.
-fn replaced_len(values: &[Value]) -> Option<usize> {
-    let (of, part, by) = (text(values, 0)?, text(values, 1)?, text(values, 2)?);
-    let found = if part.is_empty() { 0 } else { of.matches(part).count() };
-    Some(of.len() - found * part.len() + found.saturating_mul(by.len()))
+/// The bytes of a text that may be longer than those that it is made of. Known before it is made, so that a short
+/// record cannot fill the memory.
+fn text_len(function: Function, values: &[Value]) -> Option<usize> {
+    match function {
+        Function::Replace => {
+            let (of, part, by) = (text(values, 0)?, text(values, 1)?, text(values, 2)?);
+            let found = if part.is_empty() { 0 } else { of.matches(part).count() };
+            Some(of.len() - found * part.len() + found.saturating_mul(by.len()))
+        }
+        // Numbers and times are short; a JSON is no longer than what it was read from.
+        Function::Concat => values
+            .iter()
+            .try_fold(0usize, |len, value| {
+                let more = match value {
+                    Value::Varchar(text) => text.len(),
+                    _ => value.to_string().len(),
+                };
+                let len = len.saturating_add(more);
+                // Enough to know.
+                if len > TEXT_BYTES_MAX { None } else { Some(len) }
+            })
+            .or(Some(usize::MAX)),
+        _ => None,
+    }
 }
 
 fn replace(of: &str, part: &str, by: &str) -> Value {
@@ -187,48 +205,54 @@ fn pattern_function(
     expr: &Expr,
 ) -> Result<Option<Value>, Failure> {
     let Some(of) = text(values, 0) else { return Ok(None) };
-    let groups = pattern.0.captures_len();
+    let groups = pattern.groups();
+    let slow = |reason: String| Failure::new(expr.at, reason);
     Ok(match function {
-        Function::RegexpLike => Some(Value::Boolean(pattern.0.is_match(of))),
+        Function::RegexpLike => Some(Value::Boolean(pattern.is_in(of).map_err(slow)?)),
         Function::RegexpExtract => {
             let group = values.get(1).map_or(Some(0), |_| whole(values, 1));
             let group = group.and_then(|group| usize::try_from(group).ok());
             let group = group.filter(|group| *group < groups).ok_or_else(|| {
                 Failure::new(expr.at, format!("the pattern has no such group, but {}", groups - 1))
             })?;
-            let found = pattern.0.captures(of);
+            let found = pattern.find(of).map_err(slow)?;
             let found = found.and_then(|found| found.get(group));
             Some(found.map_or(Value::Null, |found| Value::text(found.as_str())))
         }
         _ => {
             let Some(by) = text(values, 1) else { return Ok(None) };
             let by = replacement(by, groups).map_err(|why| Failure::new(expr.at, why))?;
-            Some(Value::text(replaced(&pattern.0, of, &by).ok_or_else(|| too_long(expr))?))
+            let replaced = replaced(pattern, of, &by).map_err(slow)?;
+            Some(Value::text(replaced.ok_or_else(|| too_long(expr))?))
         }
     })
 }
 
 /// A text with all that a pattern finds replaced. `None` if it is too long, before it is in memory.
-fn replaced(pattern: &Regex, of: &str, by: &[Piece<'_>]) -> Option<String> {
-    let mut out = String::new();
+fn replaced(pattern: &Pattern, of: &str, by: &[Piece<'_>]) -> Result<Option<String>, String> {
+    let (mut out, mut last) = (String::new(), 0);
     let mut put = |piece: &str| {
         let fits = out.len() + piece.len() <= TEXT_BYTES_MAX;
-        fits.then(|| out.push_str(piece))
+        if fits {
+            out.push_str(piece);
+        }
+        fits
     };
-    let mut last = 0;
-    for found in pattern.captures_iter(of) {
-        let whole = found.get(0)?;
-        put(&of[last..whole.start()])?;
+    let mut fits = true;
+    pattern.each(of, |found| {
+        let Some(whole) = found.get(0) else { return false };
+        fits &= put(&of[last..whole.start()]);
         for piece in by {
-            match piece {
-                Piece::Text(text) => put(text)?,
-                Piece::Group(group) => put(found.get(*group).map_or("", |group| group.as_str()))?,
-            }
+            fits &= match piece {
+                Piece::Text(text) => put(text),
+                Piece::Group(group) => put(found.get(*group).map_or("", |group| group.as_str())),
+            };
         }
         last = whole.end();
-    }
-    put(&of[last..])?;
-    Some(out)
+        fits
+    })?;
+    fits &= put(&of[last..]);
+    Ok(fits.then_some(out))
 }
 
 fn number_function(
@@ -326,7 +350,7 @@ fn truncated(unit: &str, ms: i64) -> i64 {
         "HOUR" => down(3_600_000),
         "MONTH" => time::point(Civil { day: 1, ms: 0, ..civil }).unwrap_or(ms),
         "YEAR" => time::point(Civil { month: 1, day: 1, ms: 0, ..civil }).unwrap_or(ms),
-        "DAY" | "DOW" | "DOY" => down(time::DAY_MS),
+        "DAY" => down(time::DAY_MS),
         _ => ms,
     }
 }

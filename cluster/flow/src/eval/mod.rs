@@ -84,11 +84,14 @@ pub fn eval(expr: &Expr, row: &[Value]) -> Result<Value, Failure> {
         Kind::Is(inner, wanted) => Value::Boolean(eval(inner, row)? == Value::Boolean(*wanted)),
         Kind::Same(left, right) => {
             let (left, right) = (eval(left, row)?, eval(right, row)?);
-            Value::Boolean(left.cmp(&right).is_eq())
+            let both_null = left.is_null() && right.is_null();
+            Value::Boolean(both_null || compare(&left, &right).is_some_and(Ordering::is_eq))
         }
         Kind::In(inner, list) => is_in(&eval(inner, row)?, list, row)?,
         Kind::Like(inner, pattern) => match eval(inner, row)? {
-            Value::Varchar(text) => Value::Boolean(pattern.0.is_match(&text)),
+            Value::Varchar(text) => Value::Boolean(
+                pattern.is_in(&text).map_err(|reason| Failure::new(expr.at, reason))?,
+            ),
             _ => Value::Null,
         },
         Kind::Case(whens, otherwise) => {
@@ -127,9 +130,20 @@ fn logic(left: &Expr, right: &Expr, row: &[Value], decides: bool) -> Result<Valu
     })
 }
 
-/// The order of two values of one type. `None` if one of them is NULL.
+/// The order of two values of one type, or of two exact numbers. `None` if one of them is NULL.
 pub fn compare(left: &Value, right: &Value) -> Option<Ordering> {
-    if left.is_null() || right.is_null() { None } else { Some(left.cmp(right)) }
+    let exact = |value: &Value| match value {
+        Value::Bigint(number) => Some(Decimal::whole(*number)),
+        Value::Decimal(number) => Some(*number),
+        _ => None,
+    };
+    match (left, right) {
+        (Value::Null, _) | (_, Value::Null) => None,
+        (Value::Decimal(_), _) | (_, Value::Decimal(_)) => {
+            Some(exact(left)?.compare(exact(right)?))
+        }
+        _ => Some(left.cmp(right)),
+    }
 }
 
 fn holds(comparison: Comparison, order: Ordering) -> bool {
@@ -145,7 +159,8 @@ fn holds(comparison: Comparison, order: Ordering) -> bool {
 
 /// A value in the type in which it is compared with another expression.
 fn meeting(value: &Value, of: &Expr, other: &Expr) -> Result<Value, Failure> {
-    if of.of == other.of {
+    // Exact numbers are compared as they are.
+    if of.of == other.of || (of.of.digits().is_some() && other.of.digits().is_some()) {
         return Ok(value.clone());
     }
     convert::cast(value.clone(), other.of).map_err(|reason| Failure::new(of.at, reason))

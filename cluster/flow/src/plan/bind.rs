@@ -2,7 +2,8 @@
 //!
 //! Invariant: a type error is found here, with its place, and not when a row comes.
 
-use super::expr::{Arithmetic, Comparison, Expr, Kind, Pattern};
+use super::effort::spend;
+use super::expr::{Arithmetic, Comparison, Expr, Kind};
 use super::functions;
 use super::numbers::{arithmetic, cast};
 use super::patterns;
@@ -18,12 +19,11 @@ use sqlparser::ast::{
 /// How deep an expression may be, chains of operators included.
 const DEPTH_MAX: usize = 64;
 
-/// How much may be looked at for one expression. What stands behind a `GROUP BY` is looked at once for each
-/// of the expressions that it is part of, since any of them may be a key.
-const EFFORT_MAX: usize = 50_000;
-
 /// How much more a pattern takes than another part of an expression.
-const PATTERN_EFFORT: usize = 100;
+const PATTERN_EFFORT: usize = 10;
+
+/// So many columns of a scope are looked through, or bytes of a text copied, as fast as one part is looked at.
+const SHARE: usize = 16;
 
 /// The columns that an expression may use.
 #[derive(Clone, Debug, Default)]
@@ -49,18 +49,17 @@ pub struct Binder<'a> {
     /// Behind a `GROUP BY`.
     pub grouped: Option<&'a mut Grouped>,
     pub(super) depth: usize,
-    pub(super) effort: usize,
 }
 
 impl<'a> Binder<'a> {
     /// Over the columns of a scope.
     pub fn new(scope: &'a Scope) -> Self {
-        Self { scope, grouped: None, depth: 0, effort: 0 }
+        Self { scope, grouped: None, depth: 0 }
     }
 
     /// Over the groups of a scope.
     pub fn grouped(scope: &'a Scope, grouped: &'a mut Grouped) -> Self {
-        Self { scope, grouped: Some(grouped), depth: 0, effort: 0 }
+        Self { scope, grouped: Some(grouped), depth: 0 }
     }
 
     /// A condition.
@@ -78,11 +77,9 @@ impl<'a> Binder<'a> {
             let expected = format!("at most {DEPTH_MAX} operators in each other");
             return Err(Problem::expected(begin(parsed), "a deep expression", expected));
         }
-        self.effort += 1;
-        if self.effort > EFFORT_MAX {
-            let expected = "fewer parts, functions in each other, or patterns";
-            return Err(Problem::expected(begin(parsed), "too much of one expression", expected));
-        }
+        // What stands behind a GROUP BY is looked at once for each of the expressions that it is part of, since
+        // any of them may be a key.
+        spend(1, || begin(parsed))?;
         self.depth += 1;
         let bound = match self.key(parsed) {
             Some(key) => Ok(key),
@@ -90,18 +87,14 @@ impl<'a> Binder<'a> {
         };
         self.depth -= 1;
         if bound.as_ref().is_ok_and(Expr::has_pattern) {
-            self.effort += PATTERN_EFFORT;
+            spend(PATTERN_EFFORT, || begin(parsed))?;
         }
         bound
     }
 
     /// An expression over one row, whatever stands in the `GROUP BY`.
     pub(super) fn alone(&mut self, parsed: &Parsed) -> Result<Expr, Problem> {
-        let (scope, depth, effort) = (self.scope, self.depth, self.effort);
-        let mut alone = Binder { scope, grouped: None, depth, effort };
-        let bound = alone.bind(parsed);
-        self.effort = alone.effort;
-        bound
+        Binder { scope: self.scope, grouped: None, depth: self.depth }.bind(parsed)
     }
 
     /// A whole expression that stands in the `GROUP BY`.
@@ -122,7 +115,13 @@ impl<'a> Binder<'a> {
                 [relation, name] => self.column(Some(relation), name),
                 _ => Err(Problem::expected(at, format!("`{parsed}`"), "relation.column")),
             },
-            Parsed::Value(value) => literal(&value.value, at),
+            Parsed::Value(value) => {
+                let bound = literal(&value.value, at)?;
+                if let Kind::Literal(Value::Varchar(text)) = &bound.kind {
+                    spend(text.len() / SHARE, || at)?;
+                }
+                Ok(bound)
+            }
             Parsed::TypedString(typed) => {
                 let of = data_type(&typed.data_type, at)?;
                 let text = typed.value.value.clone().into_string();
@@ -217,6 +216,7 @@ impl<'a> Binder<'a> {
         let is_meant = |(of, column): &(String, Column)| {
             column.name == name.value && relation.is_none_or(|relation| *of == relation.value)
         };
+        spend(self.scope.columns.len() / SHARE, || at)?;
         let columns = self.scope.columns.iter();
         let found: Vec<usize> =
             columns.enumerate().filter(|(_, c)| is_meant(c)).map(|(index, _)| index).collect();
@@ -231,6 +231,8 @@ impl<'a> Binder<'a> {
                 Err(Problem::expected(at, format!("`{shown}`"), expected))
             }
             [] => {
+                // Behind a GROUP BY this is made for every operator around it.
+                spend(self.scope.columns.len(), || at)?;
                 let known = self.scope.columns.iter().map(|(of, c)| format!("{of}.{}", c.name));
                 let known: Vec<String> = known.collect();
                 let expected = match known.is_empty() {
@@ -240,6 +242,7 @@ impl<'a> Binder<'a> {
                 Err(Problem::expected(at, format!("`{shown}`"), expected))
             }
             several => {
+                spend(several.len(), || at)?;
                 let of = several.iter().map(|i| format!("{}.{}", self.scope.columns[*i].0, name));
                 let expected = of.collect::<Vec<_>>().join(" or ");
                 Err(Problem::expected(at, format!("`{shown}`"), expected))
@@ -318,14 +321,17 @@ impl<'a> Binder<'a> {
     ) -> Result<(Box<Expr>, Box<Expr>), Problem> {
         let (left, right) = (self.bind(left)?, self.bind(right)?);
         let of = comparable(left.of, right.of, at)?;
-        Ok((Box::new(left.into_type(of)), Box::new(right.into_type(of))))
+        let has_room = of.has_room_for(left.of) && of.has_room_for(right.of);
+        let meet = |side: Expr| Box::new(if has_room { side.into_type(of) } else { side });
+        Ok((meet(left), meet(right)))
     }
 
     /// What an expression is compared with that is bound already, in the type in which they meet.
     fn meeting(&mut self, operand: &Expr, other: &Parsed, at: Position) -> Result<Expr, Problem> {
         let other = self.bind(other)?;
         let of = comparable(operand.of, other.of, at)?;
-        Ok(other.into_type(of))
+        let has_room = of.has_room_for(operand.of) && of.has_room_for(other.of);
+        Ok(if has_room { other.into_type(of) } else { other })
     }
 
     fn compare(
@@ -381,8 +387,10 @@ impl<'a> Binder<'a> {
                 Problem::expected(element.at, element.of, format!("a value like {}", expr.of))
             })?;
         }
-        let list = list.into_iter().map(|element| element.into_type(of)).collect();
-        Ok(negate_if(negated, boolean(Kind::In(Box::new(expr.into_type(of)), list), at)))
+        let has_room = list.iter().chain([&expr]).all(|element| of.has_room_for(element.of));
+        let meet = |element: Expr| if has_room { element.into_type(of) } else { element };
+        let list = list.into_iter().map(meet).collect();
+        Ok(negate_if(negated, boolean(Kind::In(Box::new(meet(expr)), list), at)))
     }
 
     fn like(&mut self, expr: &Parsed, pattern: &Parsed, negated: bool) -> Result<Expr, Problem> {
@@ -406,7 +414,7 @@ impl<'a> Binder<'a> {
         let compiled = patterns::compile(&regex)
             .map_err(|why| Problem::new(pattern.at, format!("a pattern cannot be used: {why}")))?;
         let at = expr.at;
-        Ok(negate_if(negated, boolean(Kind::Like(Box::new(expr), Pattern(compiled)), at)))
+        Ok(negate_if(negated, boolean(Kind::Like(Box::new(expr), compiled), at)))
     }
 
     fn case(
@@ -475,7 +483,7 @@ impl<'a> Binder<'a> {
     }
 }
 
-/// The type in which two values are compared.
+/// The type in which two values are compared. Exact numbers for which that has no room are compared as they are.
 fn comparable(left: Type, right: Type, at: Position) -> Result<Type, Problem> {
     left.common(right).filter(|of| of.is_ordered()).ok_or_else(|| {
         let found = format!("{left} and {right}");

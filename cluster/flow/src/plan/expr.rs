@@ -1,9 +1,9 @@
 //! Expressions with types, as they are computed.
 
 use super::functions::Function;
+use crate::pattern::Pattern;
 use crate::problem::Position;
 use crate::value::{Type, Value};
-use regex::Regex;
 
 /// How two values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +35,6 @@ pub enum Arithmetic {
     Divide,
     /// `%`
     Remainder,
-}
-
-/// A pattern that is known when the plan is made.
-#[derive(Clone, Debug)]
-pub struct Pattern(pub Regex);
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
 }
 
 /// What an expression does.
@@ -142,6 +132,8 @@ impl Expr {
         let mut may_fail = match &self.kind {
             Kind::Arithmetic(..) | Kind::Negate(_) | Kind::Shift(..) | Kind::Call(..) => true,
             Kind::Cast(_, is_try) => !is_try,
+            // A text may be too long for the pattern.
+            Kind::Like(..) => true,
             // Their values may be cast where they meet.
             Kind::CaseOf(..) | Kind::Between(..) => true,
             _ => false,

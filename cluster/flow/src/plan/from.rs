@@ -15,6 +15,7 @@ use sqlparser::ast::{
     FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart,
     TableAlias, TableFactor, TableWithJoins,
 };
+use std::collections::BTreeSet;
 
 /// The most windows that a row may be in.
 const WINDOWS_MAX: i64 = 1_000;
@@ -350,7 +351,8 @@ impl<'a> Planner<'a> {
             Factor::Rows(right) => &right.scope.columns,
             Factor::Table(_, scope) => &scope.columns,
         };
-        let same = right_columns.iter().find(|(r, _)| scope.columns.iter().any(|(l, _)| l == r));
+        let names: BTreeSet<&String> = scope.columns.iter().map(|(name, _)| name).collect();
+        let same = right_columns.iter().find(|(name, _)| names.contains(name));
         if let Some((name, _)) = same {
             return Err(Problem::expected(at, format!("a second `{name}`"), "another alias"));
         }
@@ -478,14 +480,20 @@ fn equalities(parts: Vec<Expr>, width: usize) -> (Vec<(Expr, Expr)>, Vec<Expr>) 
     for part in parts {
         match part.kind {
             Kind::Compare(Comparison::Equal, a, b) => match (side(&a, width), side(&b, width)) {
-                (Some(false), Some(true)) if is_plain(&b) => pairs.push((*a, b.shifted(width))),
-                (Some(true), Some(false)) if is_plain(&a) => pairs.push((*b, a.shifted(width))),
+                (Some(false), Some(true)) if is_plain(&b) => pairs.push(key(*a, b.shifted(width))),
+                (Some(true), Some(false)) if is_plain(&a) => pairs.push(key(*b, a.shifted(width))),
                 _ => rest.push(Expr { kind: Kind::Compare(Comparison::Equal, a, b), ..part }),
             },
             kind => rest.push(Expr { kind, of: part.of, at: part.at }),
         }
     }
     (pairs, rest)
+}
+
+/// Keys have one type, also where numbers may be too large for it.
+fn key(left: Expr, right: Expr) -> (Expr, Expr) {
+    let of = left.of.common(right.of).unwrap_or(left.of);
+    (left.into_type(of), right.into_type(of))
 }
 
 /// A column, or one that was converted.

@@ -4,8 +4,9 @@
 //!
 //! Invariant: no function reads a clock, a random number, or anything but its arguments.
 
-use super::expr::{Expr, Kind, Pattern};
+use super::expr::{Expr, Kind};
 use super::patterns;
+use crate::pattern::Pattern;
 use crate::problem::{Position, Problem};
 use crate::value::decimal::PRECISION_MAX;
 use crate::value::format::{formatted, replacement};
@@ -71,6 +72,8 @@ enum Takes {
     /// A text that is written out: of a path, of a unit, of how a time is shown, or of whatever comes.
     PathLiteral,
     UnitLiteral,
+    /// A unit that a time can be cut off at.
+    CutLiteral,
     TimeLiteral,
     TextLiteral,
     PatternLiteral,
@@ -166,7 +169,7 @@ const SIGNATURES: &[Signature] = &[
     row("JSON_EXISTS", Function::JsonExists, &[Takes::Json, Takes::PathLiteral], BOOLEAN),
     optional(row("MASK", Function::Mask, &[Text, Whole], TEXT)),
     row("KEYED_HASH", Function::KeyedHash, &[Any, Takes::TextLiteral], TEXT),
-    row("DATE_TRUNC", Function::DateTrunc, &[Takes::UnitLiteral, Time], TIME),
+    row("DATE_TRUNC", Function::DateTrunc, &[Takes::CutLiteral, Time], TIME),
     row("EXTRACT", Function::Extract, &[Takes::UnitLiteral, Time], BIGINT),
     row("DATE_FORMAT", Function::DateFormat, &[Time, Takes::TimeLiteral], TEXT),
     row("EPOCH_MS", Function::EpochMs, &[Time], BIGINT),
@@ -183,9 +186,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("REGEXP", "REGEXP_LIKE"),
 ];
 
-/// Units of `DATE_TRUNC` and `EXTRACT`.
-pub const UNITS: &[&str] =
+/// Units of `EXTRACT`.
+const UNITS: &[&str] =
     &["MILLISECOND", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "DOW", "DOY"];
+
+/// So many of them are those of `DATE_TRUNC`: a day of the week is no time.
+const CUTS: usize = 7;
 
 /// The names of all functions.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -226,8 +232,8 @@ pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Prob
             given.push(fit(argument, takes)?);
         }
     }
-    if let Some(Pattern(pattern)) = &pattern {
-        check_groups(signature.function, pattern.captures_len(), given.get(1))?;
+    if let Some(pattern) = &pattern {
+        check_groups(signature.function, pattern.groups(), given.get(1))?;
     }
     let of = result(signature, &mut given, at)?;
     Ok(Expr { kind: Kind::Call(signature.function, given, pattern), of, at })
@@ -260,7 +266,7 @@ fn literal(argument: &Expr, expected: &str) -> Result<String, Problem> {
 
 fn compile(argument: &Expr) -> Result<Pattern, Problem> {
     let text = literal(argument, "a regular expression")?;
-    patterns::compile(&text).map(Pattern).map_err(|why| {
+    patterns::compile(&text).map_err(|why| {
         Problem::new(argument.at, format!("`{text}` is no regular expression: {why}"))
     })
 }
@@ -305,12 +311,13 @@ fn fit(argument: Expr, takes: Takes) -> Result<Expr, Problem> {
                 }
             };
         }
-        Takes::UnitLiteral => {
+        Takes::UnitLiteral | Takes::CutLiteral => {
             let text = literal(&argument, "a unit")?.to_ascii_uppercase();
-            if UNITS.contains(&text.as_str()) {
+            let units = if takes == Takes::CutLiteral { &UNITS[..CUTS] } else { UNITS };
+            if units.contains(&text.as_str()) {
                 return Ok(Expr::literal(Value::text(text), Type::Varchar, at));
             }
-            let expected = format!("one of {}", UNITS.join(", "));
+            let expected = format!("one of {}", units.join(", "));
             return Err(Problem::expected(at, format!("`{text}`"), expected));
         }
         Takes::PatternLiteral => return Ok(argument),

@@ -9,6 +9,7 @@
 //! | [`source`] | topics as streams and tables |
 //! | [`query`], [`from`] | from parsed queries to operators |
 //! | `patterns` | regular expressions |
+//! | `effort` | how much is planned for one file |
 //! | [`picture`] | the plan for people |
 //! | `shape` | what its state depends on |
 //!
@@ -20,6 +21,7 @@
 
 pub mod bind;
 mod calls;
+mod effort;
 pub mod expr;
 pub mod from;
 pub mod functions;
@@ -35,16 +37,13 @@ use crate::problem::{Position, Problem};
 use crate::sql::fixture::Fixture;
 use crate::sql::statement::{Late, Named, OnError, Statement};
 use crate::value::Type;
+use effort::spend;
 use expr::Expr;
 use source::Source;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most operators of a pipeline.
 const NODES_MAX: usize = 1_000;
-
-/// How much may be planned for one file, with all operators that are made and thrown away again: a column
-/// or a part of an expression is 1.
-const EFFORT_MAX: usize = 300_000;
 
 /// What a column says about the window of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +216,8 @@ pub struct Plan {
     pub readers: Vec<usize>,
     /// The tests.
     pub fixtures: Vec<Fixture>,
+    /// Whether the file has regular expressions: a row may take long.
+    pub has_patterns: bool,
 }
 
 /// Something that a query can read.
@@ -229,7 +230,6 @@ enum Readable<'a> {
 pub struct Planner<'a> {
     plan: Plan,
     names: BTreeMap<String, Readable<'a>>,
-    effort: usize,
 }
 
 /// Makes the plan of a file, or finds everything that is wrong with it.
@@ -238,8 +238,9 @@ pub struct Planner<'a> {
 /// All problems, in the order of the file.
 pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
     let (statements, mut problems) = crate::sql::statements(text);
-    let _kept = patterns::Patterns::begin();
-    let mut planner = Planner { plan: Plan::default(), names: BTreeMap::new(), effort: 0 };
+    let patterns = patterns::Patterns::begin();
+    let effort = effort::Effort::begin();
+    let mut planner = Planner { plan: Plan::default(), names: BTreeMap::new() };
     for statement in &statements {
         let result = match statement {
             Statement::Source(source) => planner.source(source),
@@ -247,6 +248,9 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
             Statement::Test(_) => Ok(()),
         };
         problems.extend(result.err());
+        if effort.is_spent() {
+            break;
+        }
     }
     // Whatever a broken statement was to define would be missing everywhere else.
     if problems.is_empty() {
@@ -263,6 +267,7 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
     problems.sort();
     problems.dedup();
     let mut plan = planner.plan;
+    plan.has_patterns = patterns.are_any();
     plan.fixtures.extend(statements.into_iter().filter_map(|statement| match statement {
         Statement::Test(fixture) => Some(fixture),
         _ => None,
@@ -287,7 +292,7 @@ impl<'a> Planner<'a> {
     fn source(&mut self, written: &crate::sql::statement::Source) -> Result<(), Problem> {
         let source = source::source(written)?;
         let checks: usize = source.checks.iter().map(Expr::effort).sum();
-        self.spend(source.columns.len() + checks, source.at)?;
+        spend(source.columns.len() + checks, || source.at)?;
         self.define(&written.name, Readable::Source(self.plan.sources.len()))?;
         self.plan.sources.push(source);
         Ok(())
@@ -343,7 +348,7 @@ impl<'a> Planner<'a> {
                 format!("at most {NODES_MAX}; a named query counts wherever it is read"),
             ));
         }
-        self.spend(1 + columns.len() + operator.effort(), at)?;
+        spend(1 + columns.len() + operator.effort(), || at)?;
         let rule = match &operator {
             Operator::Read { source, .. } => *source,
             _ => self.plan.nodes[inputs[0]].rule,
@@ -354,17 +359,6 @@ impl<'a> Planner<'a> {
         );
         self.plan.nodes.push(Node { operator, inputs, columns, at, rule, uses_time });
         Ok(self.plan.nodes.len() - 1)
-    }
-
-    /// A file is planned on the one thread of a node, so it must not take long.
-    fn spend(&mut self, effort: usize, at: Position) -> Result<(), Problem> {
-        self.effort += effort;
-        if self.effort > EFFORT_MAX {
-            let expected =
-                "fewer columns, expressions and patterns; a named query counts wherever it is read";
-            return Err(Problem::expected(at, "too much for one file", expected));
-        }
-        Ok(())
     }
 
     fn reader(&mut self, source: usize) -> u32 {
@@ -509,6 +503,24 @@ impl Plan {
             });
         }
         behind
+    }
+
+    /// For each node, in how many windows at most a row is there since it was last kept or read.
+    pub fn copies(&self) -> Vec<usize> {
+        let mut copies: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let of_input =
+                node.inputs.first().map_or(1, |input| match &self.nodes[*input].operator {
+                    Operator::Assign(windows) => {
+                        let more = usize::try_from(windows.copies()).unwrap_or(usize::MAX);
+                        copies[*input].saturating_mul(more)
+                    }
+                    Operator::Filter(_) | Operator::Project(_) => copies[*input],
+                    _ => 1,
+                });
+            copies.push(of_input);
+        }
+        copies
     }
 
     /// For each node the one that it feeds, and on which side.

@@ -4,20 +4,30 @@
 //! for each that it is part of. So while a file is planned, what was compiled is kept by its text.
 //!
 //! Invariants: nothing but time depends on what is kept; it is gone when the planner is done; a file makes the
-//! thread compile no more than [`PATTERNS_MAX`] patterns of [`PATTERN_BYTES_MAX`] each.
+//! thread compile no more than [`PATTERNS_MAX`] patterns, and [`RANGES_MAX`] ranges of signs in all.
 
-use regex::{Regex, RegexBuilder};
+use crate::pattern::Pattern;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-
-/// A pattern takes no more memory.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
 
 /// A file has no more different ones.
 const PATTERNS_MAX: usize = 50;
 
+/// The ranges of signs in all of them: about 120 times `\w`.
+const RANGES_MAX: usize = 100_000;
+
+/// What one counts for that is none, which may be known late.
+const RANGES_OF_BROKEN: usize = 10_000;
+
+/// What is known of a file.
+#[derive(Default)]
+struct Known {
+    patterns: BTreeMap<String, Result<Pattern, String>>,
+    ranges: usize,
+}
+
 thread_local! {
-    static KNOWN: RefCell<BTreeMap<String, Result<Regex, String>>> = RefCell::default();
+    static KNOWN: RefCell<Known> = RefCell::default();
 }
 
 /// While there is one, a file is being planned.
@@ -27,14 +37,19 @@ pub struct Patterns(());
 impl Patterns {
     /// From here on patterns are kept.
     pub fn begin() -> Self {
-        KNOWN.with_borrow_mut(BTreeMap::clear);
+        KNOWN.take();
         Self(())
+    }
+
+    /// Whether there are any.
+    pub fn are_any(&self) -> bool {
+        KNOWN.with_borrow(|known| !known.patterns.is_empty())
     }
 }
 
 impl Drop for Patterns {
     fn drop(&mut self) {
-        KNOWN.with_borrow_mut(BTreeMap::clear);
+        KNOWN.take();
     }
 }
 
@@ -42,20 +57,20 @@ impl Drop for Patterns {
 ///
 /// # Errors
 /// Why it is none, for people.
-pub fn compile(text: &str) -> Result<Regex, String> {
+pub fn compile(text: &str) -> Result<Pattern, String> {
     KNOWN.with_borrow_mut(|known| {
-        if let Some(compiled) = known.get(text) {
+        if let Some(compiled) = known.patterns.get(text) {
             return compiled.clone();
         }
-        if known.len() >= PATTERNS_MAX {
+        if known.patterns.len() >= PATTERNS_MAX {
             return Err(format!("a file has at most {PATTERNS_MAX} different patterns"));
         }
-        let compiled = RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
-        let compiled = compiled.map_err(|error| {
-            let why = error.to_string();
-            why.lines().last().unwrap_or_default().trim().to_owned()
-        });
-        known.insert(text.to_owned(), compiled.clone());
+        if known.ranges > RANGES_MAX {
+            return Err("the patterns of the file have too many signs in all".to_owned());
+        }
+        let compiled = Pattern::new(text);
+        known.ranges += compiled.as_ref().map_or(RANGES_OF_BROKEN, Pattern::ranges);
+        known.patterns.insert(text.to_owned(), compiled.clone());
         compiled
     })
 }

@@ -14,6 +14,7 @@ use sqlparser::ast::{
     Expr as Parsed, GroupByExpr, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
     SetExpr,
 };
+use std::collections::BTreeSet;
 
 /// Parts of a query that there are in other dialects.
 fn unsupported(query: &Query) -> Option<&'static str> {
@@ -171,7 +172,8 @@ impl Planner<'_> {
         let having = having.map(|h| Binder::grouped(&input.scope, &mut grouped).condition(h));
         let having = having.transpose()?;
         let Grouped { keys, aggregates } = grouped;
-        let columns_of_group = group_columns(&keys, &aggregates, (start, end));
+        let columns_of_group =
+            group_columns((&keys, &aggregates), (start, end), &input.scope, &items);
         let keys = session_keys(keys, (start, end), input.session_gap_ms.is_some());
         let session_gap_ms = input.session_gap_ms;
         for aggregate in &aggregates {
@@ -225,12 +227,23 @@ fn bound_keys(keys: &[Parsed], scope: &Scope) -> Result<Vec<Expr>, Problem> {
     Ok(bound)
 }
 
-/// The columns of groups: the keys, and behind them the aggregates.
+/// The columns of groups: the keys, and behind them the aggregates. A bad result shows them, so they have the names
+/// under which they are selected, or read.
 fn group_columns(
-    keys: &[Expr],
-    aggregates: &[Aggregate],
+    (keys, aggregates): (&[Expr], &[Aggregate]),
     (start, end): (usize, usize),
+    scope: &Scope,
+    items: &[(String, Expr)],
 ) -> Vec<Column> {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut name_of = |at: usize, read: Option<&String>, or: String| {
+        let selected = items.iter().find(|(_, item)| item.kind == Kind::Column(at));
+        let mut names = selected.map(|(name, _)| name).into_iter().chain(read).cloned();
+        // The last one is one of a kind.
+        let name = names.find(|name| !taken.contains(name)).unwrap_or(or);
+        taken.insert(name.clone());
+        name
+    };
     let mut columns = Vec::new();
     for (index, key) in keys.iter().enumerate() {
         let role = match index {
@@ -238,10 +251,15 @@ fn group_columns(
             index if index == end => Role::WindowEnd,
             _ => Role::Plain,
         };
-        columns.push(Column { name: format!("key_{index}"), of: key.of, role });
+        let read = match key.kind {
+            Kind::Column(at) => scope.columns.get(at).map(|(_, column)| &column.name),
+            _ => None,
+        };
+        let name = name_of(index, read, format!("key {}", index + 1));
+        columns.push(Column { name, of: key.of, role });
     }
     for (index, aggregate) in aggregates.iter().enumerate() {
-        let name = format!("aggregate_{index}");
+        let name = name_of(keys.len() + index, None, format!("aggregate {}", index + 1));
         columns.push(Column { name, of: aggregate.of, role: Role::Plain });
     }
     columns
@@ -346,12 +364,14 @@ fn columns(
     at: Position,
 ) -> Result<Vec<Column>, Problem> {
     let mut columns: Vec<Column> = Vec::new();
+    let mut names: BTreeSet<&str> = BTreeSet::new();
     for (name, expr) in items {
         let role = match role(expr) {
+            Role::Plain => Role::Plain,
             role if columns.iter().any(|column| column.role == role) => Role::Plain,
             role => role,
         };
-        if columns.iter().any(|column| column.name == *name) {
+        if !names.insert(name) {
             let at = if expr.at == Position::default() { at } else { expr.at };
             let found = format!("a second column `{name}`");
             return Err(Problem::expected(at, found, "AS and another name"));

@@ -11,6 +11,7 @@
 use super::expr::{Expr, Kind};
 use super::source::{Source, SourceColumn};
 use super::{Aggregate, Column, Grouping, Joining, Node, Operator, Plan};
+use crate::pattern::Pattern;
 use std::fmt::Write;
 
 /// Changes when operators keep something else for the same plan.
@@ -130,13 +131,13 @@ fn write_expr(expr: &Expr, out: &mut String) {
         Kind::Is(_, wanted) => write!(out, "is {wanted}"),
         Kind::Same(..) => write!(out, "same"),
         Kind::In(..) => write!(out, "in"),
-        Kind::Like(_, pattern) => write!(out, "like {:?}", pattern.0.as_str()),
+        Kind::Like(_, pattern) => write!(out, "like {:?}", pattern.as_str()),
         Kind::Case(..) => write!(out, "case"),
         Kind::CaseOf(..) => write!(out, "case of"),
         Kind::Between(..) => write!(out, "between"),
         Kind::Cast(_, is_try) => write!(out, "cast {is_try}"),
         Kind::Call(function, _, pattern) => {
-            let pattern = pattern.as_ref().map(|pattern| pattern.0.as_str());
+            let pattern = pattern.as_ref().map(Pattern::as_str);
             write!(out, "{function:?} {pattern:?}")
         }
     };

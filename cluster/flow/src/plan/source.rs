@@ -2,7 +2,7 @@
 
 use super::bind::{Binder, Scope};
 use super::expr::Expr;
-use super::written::{data_type, interval};
+use super::written::{begin, data_type, interval};
 use super::{Column, Role};
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::Name;
@@ -237,5 +237,10 @@ fn watermark(
     })?;
     let delay_ms = written.delay.as_ref().map_or(Ok(0), interval)?;
     let idle_ms = written.idle.as_ref().map(interval).transpose()?;
+    if let (Some(0), Some(idle)) = (idle_ms, &written.idle) {
+        // All would be idle at once, and time would stand still.
+        let expected = "IDLE and a longer interval, or none";
+        return Err(Problem::expected(begin(idle), "IDLE after nothing", expected));
+    }
     Ok(Watermark { column, delay_ms, idle_ms })
 }

@@ -36,6 +36,8 @@ pub struct Context<'a> {
     /// At a join of streams and behind it, up to the next group: what joins have put out in this epoch, in
     /// bytes, and where the query stands.
     pub joined: Option<(&'a mut usize, Position)>,
+    /// In how many windows a row is here.
+    pub copies: usize,
     /// Whether what comes out needs a rank.
     pub is_ranked: bool,
     /// The place of the row that is looked at.

@@ -7,8 +7,10 @@
 //! Invariant: a row goes into all of its windows, or into none and to where bad rows go.
 
 use super::context::Context;
+use super::engine::Behind;
 use super::record::Row;
 use crate::eval::{Failure, eval};
+use crate::pattern;
 use crate::plan::expr::Expr;
 use crate::plan::{Node, Operator, Plan, Windows};
 use crate::problem::Position;
@@ -18,27 +20,27 @@ use crate::value::{Value, time};
 pub struct Way<'a> {
     /// Where the query stands.
     at: Position,
-    /// The nodes, and on which side of them rows come in.
-    nodes: Vec<(&'a Node, usize)>,
+    /// The nodes, on which side of them rows come in, and how many copies of one are there.
+    nodes: Vec<(&'a Node, usize, usize)>,
     /// Whether anything on it may have no value.
     may_fail: bool,
 }
 
 impl<'a> Way<'a> {
     /// From a node on, which assigns windows.
-    pub fn of(plan: &'a Plan, consumers: &[Option<(usize, usize)>], from: usize) -> Self {
+    pub fn of(plan: &'a Plan, behind: &Behind, from: usize) -> Self {
         let mut nodes = Vec::new();
-        let mut next = consumers[from];
+        let mut next = behind.consumers[from];
         while let Some((at, side)) = next {
             let node = &plan.nodes[at];
-            nodes.push((node, side));
+            nodes.push((node, side, behind.copies[at]));
             let goes_on = matches!(
                 node.operator,
                 Operator::Filter(_) | Operator::Project(_) | Operator::Assign(_)
             );
-            next = if goes_on { consumers[at] } else { None };
+            next = if goes_on { behind.consumers[at] } else { None };
         }
-        let may_fail = nodes.iter().any(|(node, side)| {
+        let may_fail = nodes.iter().any(|(node, side, _)| {
             matches!(node.operator, Operator::Assign(_))
                 || exprs(&node.operator, *side).iter().any(|expr| expr.may_fail())
         });
@@ -47,7 +49,8 @@ impl<'a> Way<'a> {
 
     /// Whether a copy comes to the end, or is left out; or why it cannot be computed.
     fn check(&self, mut values: Vec<Value>, time: i64, from: usize) -> Result<(), Failure> {
-        for (index, (node, side)) in self.nodes.iter().enumerate().skip(from) {
+        for (index, (node, side, copies)) in self.nodes.iter().enumerate().skip(from) {
+            pattern::begin_row(*copies);
             match &node.operator {
                 Operator::Filter(condition) if !eval(condition, &values)?.is_true() => {
                     return Ok(());

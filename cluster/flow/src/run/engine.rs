@@ -21,6 +21,7 @@ use super::operator::State;
 use super::record::{Record, Written};
 use super::source::EventTime;
 use super::tasks::{INTAKE, Layout, Reader, Tasks};
+use crate::pattern;
 use crate::plan::Plan;
 use fulmar_host::planted;
 use fulmar_types::Plant;
@@ -28,6 +29,9 @@ use fulmar_types::limits::BATCH_BYTES_MAX;
 use fulmar_wire::batch::HEADER_BYTES;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+/// What looking for patterns has to take, in bytes times places, to count as another row.
+const EFFORT_OF_A_ROW: usize = 2_048;
 
 /// What the intake has before it.
 #[derive(Debug)]
@@ -46,11 +50,13 @@ pub(super) enum Given {
 
 /// What lies behind what.
 #[derive(Debug)]
-pub(super) struct Behind {
+pub struct Behind {
     /// For each node the one that it feeds, and on which side.
     pub(super) consumers: Vec<Option<(usize, usize)>>,
     /// For each node, whether its rows come out of a join of streams.
     pub(super) joins: Vec<bool>,
+    /// For each node, in how many windows a row is there.
+    pub(super) copies: Vec<usize>,
 }
 
 /// A pipeline that runs.
@@ -111,7 +117,11 @@ impl Engine {
             held_back: 0,
             last: None,
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
-            behind: Behind { consumers: plan.consumers(), joins: plan.behind_joins() },
+            behind: Behind {
+                consumers: plan.consumers(),
+                joins: plan.behind_joins(),
+                copies: plan.copies(),
+            },
             plan,
         }
     }
@@ -274,10 +284,14 @@ impl Engine {
             if done >= rows_max {
                 return true;
             }
-            match self.step(subtask, rows_max - done) {
+            // One row may take as long as many thousand.
+            let most = if self.plan.has_patterns { 1 } else { rows_max - done };
+            pattern::take_spent();
+            match self.step(subtask, most) {
                 Some(rows) => done = done.saturating_add(rows.max(1)),
                 None => self.tasks.sleep(subtask),
             }
+            done = done.saturating_add(pattern::take_spent() / EFFORT_OF_A_ROW);
         }
         false
     }

@@ -8,6 +8,7 @@
 use super::channel::{Rank, Rows};
 use super::record::Row;
 use crate::eval::eval;
+use crate::pattern;
 use crate::plan::expr::Expr;
 use crate::plan::{Operator, Plan};
 use crate::value::Value;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 /// The key of a row. One that cannot be computed is none: whoever gets the row finds out.
 pub fn keys<'a>(exprs: impl IntoIterator<Item = &'a Expr>, row: &Row) -> Vec<Value> {
+    pattern::begin_row(1);
     let keys: Result<Vec<Value>, _> =
         exprs.into_iter().map(|expr| eval(expr, &row.values)).collect();
     keys.unwrap_or_default()

@@ -14,6 +14,7 @@ use super::fold::Folded;
 use super::kept::{Change, Kept, Part};
 use super::record::Row;
 use crate::eval::{Failure, eval};
+use crate::pattern;
 use crate::plan::Grouping;
 use crate::value::codec::{Codec, LIST_WEIGHT, Malformed};
 use crate::value::{Value, time};
@@ -87,6 +88,7 @@ impl Groups {
         let mut item = Item::default();
         for (row, rank) in rows.ranked() {
             context.rank = rank;
+            pattern::begin_row(context.copies);
             match self.fill(&mut item, &row) {
                 Ok(()) => self.take(&row, &mut item, context),
                 Err(failure) => context.fail(&row, &failure),

@@ -10,6 +10,7 @@ use super::kept::{Kept, Part};
 use super::record::{Record, Row};
 use crate::eval::convert::{from_json, shorten};
 use crate::eval::{Failure, eval};
+use crate::pattern;
 use crate::plan::source::{Origin, Source, Watermark};
 use crate::value::codec::{Codec, Malformed};
 use crate::value::json::Json;
@@ -64,6 +65,7 @@ pub fn decode(source: &Source, record: &Record) -> Result<Decoded, Failure> {
     if json.is_none() {
         return gone(source, record, &values);
     }
+    pattern::begin_row(1);
     for check in &source.checks {
         if eval(check, &values)? == Value::Boolean(false) {
             return Err(Failure::new(check.at, "the CHECK does not hold"));

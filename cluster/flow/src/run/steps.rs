@@ -11,6 +11,7 @@ use super::output;
 use super::record::{Row, Written};
 use super::tasks::Layout;
 use crate::eval::{Failure, eval};
+use crate::pattern;
 use crate::plan::expr::Expr;
 use crate::plan::{Operator, Plan};
 use crate::value::Value;
@@ -42,7 +43,7 @@ impl Engine {
         let plan = Arc::clone(&self.plan);
         let node = &plan.nodes[at];
         let way = match node.operator {
-            Operator::Assign(_) => Some(Way::of(&plan, &self.behind.consumers, at)),
+            Operator::Assign(_) => Some(Way::of(&plan, &self.behind, at)),
             _ => None,
         };
         let mut context = self.context(epoch, (at, 0));
@@ -116,6 +117,7 @@ fn context<'a>(
         failed_results: &mut epoch.failed_results,
         halt: &mut epoch.halt,
         joined: is_joined.then_some((&mut epoch.joined, node.at)),
+        copies: behind.copies[place.0],
         is_ranked: layout.subtasks > 1,
         rank: Rank::Only,
     }
@@ -124,6 +126,7 @@ fn context<'a>(
 fn filter(condition: &Expr, rows: Vec<Row>, context: &mut Context<'_>) -> Vec<Row> {
     let mut kept = Vec::with_capacity(rows.len());
     for row in rows {
+        pattern::begin_row(context.copies);
         match eval(condition, &row.values) {
             Ok(value) if value.is_true() => kept.push(row),
             Ok(_) => context.fates.settle_row(row.origin.as_ref(), Fate::Filtered),
@@ -136,6 +139,7 @@ fn filter(condition: &Expr, rows: Vec<Row>, context: &mut Context<'_>) -> Vec<Ro
 fn project(exprs: &[Expr], rows: Vec<Row>, context: &mut Context<'_>) -> Vec<Row> {
     let mut projected = Vec::with_capacity(rows.len());
     for row in rows {
+        pattern::begin_row(context.copies);
         let values: Result<Vec<Value>, Failure> =
             exprs.iter().map(|expr| eval(expr, &row.values)).collect();
         match values {

@@ -10,6 +10,7 @@ use super::fates::{Fate, place};
 use super::kept::{Change, Kept, Part};
 use super::record::Row;
 use crate::eval::{Failure, eval};
+use crate::pattern;
 use crate::plan::Joining;
 use crate::value::Value;
 use crate::value::codec::{Codec, Malformed};
@@ -46,6 +47,7 @@ impl WindowJoin {
     pub fn rows(&mut self, side: usize, rows: Rows, context: &mut Context<'_>) {
         for (row, rank) in rows.ranked() {
             context.rank = rank;
+            pattern::begin_row(context.copies);
             match self.place(side, &row) {
                 Ok(Some(at)) => {
                     let held = place(row.origin.as_ref());
@@ -128,6 +130,7 @@ impl WindowJoin {
                 return false;
             }
             *most -= 1;
+            pattern::begin_row(1);
             let joined = row(one.iter().chain(other).cloned().collect());
             let holds = match &self.joining.condition {
                 None => Ok(true),

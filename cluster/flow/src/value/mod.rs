@@ -78,6 +78,14 @@ impl Type {
         Some(Self::Decimal((p1 - s1).max(p2 - s2).saturating_add(scale).min(PRECISION_MAX), scale))
     }
 
+    /// Whether it holds all digits that a number of another exact type may have.
+    pub fn has_room_for(self, other: Self) -> bool {
+        match (self.digits(), other.digits()) {
+            (Some((precision, scale)), Some((p, s))) => scale >= s && precision - scale >= p - s,
+            _ => true,
+        }
+    }
+
     /// Whether its values can be compared with each other.
     pub fn is_ordered(self) -> bool {
         self != Self::Json
