@@ -13,10 +13,12 @@ use super::fates::{Fate, place};
 use super::kept::{Change, Kept, Part};
 use super::record::Row;
 use crate::eval::eval;
+use crate::pattern;
 use crate::plan::Joining;
 use crate::value::Value;
 use crate::value::codec::{Codec, Malformed};
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 /// A version of a row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +54,9 @@ pub struct TableJoin {
     waiting: Kept<(i64, u64), Row>,
     /// Versions by key and time.
     versions: Kept<(Vec<Value>, i64), Version>,
-    /// Keys with more than one version; it follows from the versions.
-    crowded: BTreeSet<Vec<Value>>,
+    /// Versions that are followed by others, by the time of the next one: from then on nobody can ask for them. It
+    /// follows from the versions.
+    followed: BTreeSet<(i64, (Vec<Value>, i64))>,
 }
 
 impl TableJoin {
@@ -64,7 +67,7 @@ impl TableJoin {
             width,
             waiting: Kept::default(),
             versions: Kept::default(),
-            crowded: BTreeSet::new(),
+            followed: BTreeSet::new(),
         }
     }
 
@@ -102,12 +105,28 @@ impl TableJoin {
     fn version(&mut self, key: Vec<Value>, time: i64, version: Version, context: &mut Context<'_>) {
         context.fates.hold(Some(version.record));
         let replaced = self.versions.insert((key.clone(), time), version);
-        if let Some(replaced) = replaced {
-            context.fates.absorb(replaced.record, 1);
+        match replaced {
+            Some(replaced) => context.fates.absorb(replaced.record, 1),
+            None => self.follow((key, time)),
         }
-        let all = (key.clone(), i64::MIN)..=(key.clone(), i64::MAX);
-        if self.versions.entries().range(all).nth(1).is_some() {
-            self.crowded.insert(key);
+    }
+
+    /// A version is new among those of its key.
+    fn follow(&mut self, (key, time): (Vec<Value>, i64)) {
+        let versions = self.versions.entries();
+        let before = versions.range((key.clone(), i64::MIN)..(key.clone(), time)).next_back();
+        let before = before.map(|((_, before), _)| *before);
+        let behind =
+            (Bound::Excluded((key.clone(), time)), Bound::Included((key.clone(), i64::MAX)));
+        let behind = versions.range(behind).next().map(|((_, behind), _)| *behind);
+        if let (Some(before), Some(behind)) = (before, behind) {
+            self.followed.remove(&(behind, (key.clone(), before)));
+        }
+        if let Some(before) = before {
+            self.followed.insert((time, (key.clone(), before)));
+        }
+        if let Some(behind) = behind {
+            self.followed.insert((behind, (key, time)));
         }
     }
 
@@ -139,11 +158,12 @@ impl TableJoin {
                 }
             }
         }
-        self.forget(watermark, context);
-        (rows, true)
+        let is_all = self.forget(watermark, most.saturating_sub(gone), context);
+        (rows, is_all)
     }
 
     fn join(&self, row: Row, context: &mut Context<'_>) -> Option<Row> {
+        pattern::begin_row(context.copies);
         let mut key = Vec::new();
         for expr in &self.joining.left_keys {
             match eval(expr, &row.values) {
@@ -183,25 +203,26 @@ impl TableJoin {
         Some(row)
     }
 
-    /// Drops the versions that no row can ask for any more: rows to come are not older than the watermark.
-    fn forget(&mut self, watermark: i64, context: &mut Context<'_>) {
-        for key in std::mem::take(&mut self.crowded) {
-            let up_to = (key.clone(), i64::MIN)..=(key.clone(), watermark);
-            let old = self.versions.entries().range(up_to);
-            let mut old: Vec<(Vec<Value>, i64)> = old.map(|(at, _)| at.clone()).collect();
-            // The youngest of them is what holds at the watermark. It stays even if it says that the row is
-            // gone: an older record that comes late must not bring the row back.
-            old.pop();
-            for at in old {
-                if let Some(version) = self.versions.remove(&at) {
-                    context.fates.absorb(version.record, 1);
-                }
+    /// Drops versions that no row can ask for any more, so many of them: rows to come are not older than the
+    /// watermark. Whether those were all.
+    ///
+    /// The youngest that is not younger than the watermark is what holds there. It stays even if it says that the
+    /// row is gone: an older record that comes late must not bring the row back.
+    fn forget(&mut self, watermark: i64, most: usize, context: &mut Context<'_>) -> bool {
+        let mut gone = 0;
+        while let Some((next, _)) = self.followed.first()
+            && *next <= watermark
+        {
+            gone += 1;
+            if gone > most {
+                return false;
             }
-            let left = (key.clone(), i64::MIN)..=(key.clone(), i64::MAX);
-            if self.versions.entries().range(left).nth(1).is_some() {
-                self.crowded.insert(key);
+            let old = self.followed.pop_first().map(|(_, old)| old);
+            if let Some(version) = old.and_then(|old| self.versions.remove(&old)) {
+                context.fates.absorb(version.record, 1);
             }
         }
+        true
     }
 
     /// What it keeps.
@@ -225,13 +246,9 @@ impl TableJoin {
 
     /// After everything was loaded.
     pub fn loaded(&mut self) {
-        let mut last: Option<&Vec<Value>> = None;
-        self.crowded.clear();
-        for (key, _) in self.versions.entries().keys() {
-            if last == Some(key) {
-                self.crowded.insert(key.clone());
-            }
-            last = Some(key);
-        }
+        let versions = self.versions.entries().keys();
+        let pairs = versions.clone().zip(versions.skip(1));
+        let pairs = pairs.filter(|((key, _), (next, _))| key == next);
+        self.followed = pairs.map(|(old, (_, next))| (*next, old.clone())).collect();
     }
 }
