@@ -40,6 +40,8 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         // As for a full disk: producers try again after it, for as long as they may.
         Refusal::BudgetReached => ErrorCode::KafkaStorageError,
         Refusal::IsMirror => ErrorCode::PolicyViolation,
+        // Not done, and possible in a moment: clients that know the code ask again by themselves.
+        Refusal::NeededAgain => ErrorCode::ThrottlingQuotaExceeded,
         // As Kafka answers for its own.
         Refusal::IsInternal => ErrorCode::InvalidTopicException,
         Refusal::UnknownLink
@@ -54,6 +56,7 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         | Refusal::NotRunning
         | Refusal::InvalidPipeline
         | Refusal::OwnInput
+        | Refusal::Circle
         | Refusal::OtherShape
         | Refusal::OtherInput
         | Refusal::NotSettled

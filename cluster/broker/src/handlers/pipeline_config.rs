@@ -15,7 +15,7 @@
 
 use super::controller::{Failure, carried_out, carry_out, refuse};
 use crate::broker::{Broker, chain_key};
-use crate::error_map::Unanswered;
+use crate::error_map::{self, Unanswered};
 use crate::limits::LINK_STATUS_VALUES_MAX;
 use crate::machine::outcome::{OperationResult, Refusal, UnitResult};
 use crate::machine::state::State;
@@ -126,7 +126,10 @@ pub(super) async fn set_pipeline(
     wanted.nothing_else("a pipeline")?;
     let leads = broker.prove_leadership().await;
     leads.map_err(|_| Unanswered::NotDone)?;
-    let mut operations = broker.site.read(|state| missing_outputs(state, &definition))?;
+    let mut operations = broker.site.read(|state| {
+        refuse_circle(state, (&wanted.name, &definition))?;
+        missing_outputs(state, &definition)
+    })?;
     let (first, second) = (random::random_16(), random::random_16());
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(&first);
@@ -208,6 +211,22 @@ fn definition(
     Ok(PipelineDefinition { file, inputs, outputs, shape, paused, latency_ms })
 }
 
+/// Says who would feed whom. What stands when the unit is applied decides.
+fn refuse_circle(
+    state: &State,
+    (name, definition): (&str, &PipelineDefinition),
+) -> Result<(), Failure> {
+    let Some(way) = state.circle(name, definition) else { return Ok(()) };
+    let mut text = format!("the pipelines would feed each other for ever: {name} writes ");
+    for (at, of) in way.iter().enumerate() {
+        let is_topic = at.is_multiple_of(2);
+        text += if is_topic { "" } else { ", which feeds " };
+        text += of;
+        text += if is_topic { "" } else { ", which writes " };
+    }
+    refuse(error_map::of_refusal(Refusal::Circle), format!("{text}, which feeds {name}"))
+}
+
 /// What creates the topics that a pipeline writes and that are not there.
 fn missing_outputs(
     state: &State,
@@ -253,7 +272,11 @@ pub(super) async fn set_savepoint(
 }
 
 /// Asks for a delta, and waits for it. A pipeline that has failed takes none: its last one is its state.
-async fn take_delta(broker: &Broker, pipeline: &str, deadline: Instant) -> Result<(), Failure> {
+pub(super) async fn take_delta(
+    broker: &Broker,
+    pipeline: &str,
+    deadline: Instant,
+) -> Result<(), Failure> {
     let wish = PipelineOperation::WantDelta { pipeline: pipeline.to_owned() };
     let wish = broker.proposer.propose(Unit::of(Operation::Pipeline(wish)));
     let results = match time::timeout_at(deadline, wish).await.unwrap_or(Answer::Unknown) {

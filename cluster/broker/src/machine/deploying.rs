@@ -102,6 +102,7 @@ impl State {
         self.note_makings(&definition.outputs, &definition.inputs);
         if let Some(known) = &known {
             self.forget_inputs_but(known, &definition);
+            self.change_letters(known, &definition.outputs);
         }
         let (number, paused) = (step.number(), definition.paused);
         let of = name.clone();
@@ -126,10 +127,8 @@ impl State {
             }
             partitions += topic.partitions as usize;
         }
-        let mut written = 0;
         for output in &definition.outputs {
             let topic = self.topics.by_name(output).ok_or(Refusal::UnknownTopic)?;
-            written += topic.partitions as usize;
             if is_internal(output) {
                 return Err(Refusal::IsInternal);
             }
@@ -138,7 +137,10 @@ impl State {
             }
         }
         let of_others = self.positions.iter().filter(|position| position.pipeline != *name).count();
-        // Of each that is written it may have to be known how far dead letters were put through again.
+        if self.circle(name, definition).is_some() {
+            return Err(Refusal::Circle);
+        }
+        let written = self.lettered_streams(name, &definition.outputs).len();
         let letters = self.letters.iter().filter(|letters| letters.pipeline != *name).count();
         if partitions.max(written) > PIPELINE_PARTITIONS_MAX
             || of_others + partitions > PIPELINE_PARTITIONS_PER_SITE_MAX

@@ -9,14 +9,16 @@
 //! epochs like any input, so the position moves with what comes of it, in one unit. What fails again
 //! lies behind *until*, and is read when somebody asks again.
 //!
-//! Invariants: a dead letter is read by one epoch at most; what lies there when a pipeline begins anew, or with
-//! a savepoint, is never read, since the records themselves are; a topic that is put through again is one of
+//! Invariants: a dead letter is read by one epoch at most, whatever files come and go: how far a topic was put
+//! through is kept for as long as it and the pipeline are there, also while the pipeline does not write it;
+//! what lies there when a pipeline begins anew, or with a savepoint, or begins to write the topic, is never
+//! read: the records themselves are, or it is of somebody else; a topic that is put through again is one of
 //! those that the outputs are made of.
 
 use super::changes::ChangeOf;
 use super::codec::{CodecError, Reader, Writer};
 use super::outcome::{OperationResult, Refusal};
-use super::pipelines::name;
+use super::pipelines::{Pipeline, Run, name};
 use super::piping::Read;
 use super::state::{State, Step};
 use super::table::{Element, Table};
@@ -25,6 +27,7 @@ use fulmar_host::planted;
 use fulmar_store::StreamId;
 use fulmar_types::pipeline::RETRY;
 use fulmar_types::{Offset, PartitionIndex, Plant};
+use std::collections::BTreeSet;
 
 /// How far a pipeline has put the dead letters of a partition through again.
 ///
@@ -174,25 +177,72 @@ impl State {
     /// From where on dead letters have to stay for whoever takes over.
     pub(super) fn letters_replayed_from(&self, stream: StreamId) -> impl Iterator<Item = Offset> {
         let of_stream = self.letters.of_stream(stream);
-        let replayed = of_stream.filter(|letters| letters.floor < letters.next);
-        let goes_on = |letters: &&Letters| {
-            self.runs.get(&letters.pipeline).is_some_and(|run| run.failed.is_none())
-        };
-        replayed.filter(goes_on).map(|letters| letters.floor)
+        of_stream.filter(|letters| self.is_replayed(letters)).map(|letters| letters.floor)
     }
 
-    /// A pipeline begins anew or goes back: what lies in its outputs is of records that it reads once more, or
-    /// that it had before.
-    pub(super) fn begin_letters(&mut self, pipeline: &String) {
-        self.letters.drop_pipeline(pipeline);
-        let known = self.pipelines.get(pipeline).expect("it was just put");
-        for stream in self.streams_of(&known.definition.outputs) {
+    /// Whether whoever takes over reads some of it again. A pipeline that has failed keeps nothing.
+    fn is_replayed(&self, letters: &Letters) -> bool {
+        let goes_on = |run: &Run| run.failed.is_none();
+        letters.floor < letters.next && self.runs.get(&letters.pipeline).is_some_and(goes_on)
+    }
+
+    /// The partitions of what a pipeline writes, and of what it once wrote, with another file: of all of them it
+    /// is to be known how far their dead letters were put through.
+    pub(super) fn lettered_streams(
+        &self,
+        pipeline: &str,
+        outputs: &[String],
+    ) -> BTreeSet<StreamId> {
+        let before = self.pipeline(pipeline).map_or(&[][..], |known| &known.definition.outputs);
+        let of = self.letters.iter().filter(|letters| letters.pipeline == pipeline);
+        let known = of.map(|letters| letters.stream);
+        let written = [before, outputs].into_iter().flat_map(|topics| self.streams_of(topics));
+        known.chain(written).collect()
+    }
+
+    /// A pipeline that is there gets other outputs. What it stops writing may come back; what it begins to
+    /// write has no dead letters of it so far.
+    pub(super) fn change_letters(&mut self, known: &Pipeline, outputs: &[String]) {
+        let is_in = |topics: &[String], topic: &String| topics.contains(topic);
+        let written = known.definition.outputs.iter();
+        let left: Vec<_> = written.filter(|topic| !is_in(outputs, topic)).cloned().collect();
+        let come = outputs.iter().filter(|topic| !is_in(&known.definition.outputs, topic));
+        let come: Vec<_> = come.cloned().collect();
+        for stream in self.streams_of(&left) {
+            self.letters_from(&known.name, stream, Offset(0));
+        }
+        for stream in self.streams_of(&come) {
+            self.letters_from(&known.name, stream, self.known(stream).next);
+        }
+    }
+
+    /// Unless it is known of a partition, nothing of it before this was put through or will be.
+    fn letters_from(&mut self, pipeline: &str, stream: StreamId, at: Offset) {
+        let pipeline = pipeline.to_owned();
+        if self.letters.get(&(stream, pipeline.clone())).is_none() {
+            self.letters.put(Letters { stream, pipeline, next: at, floor: at, until: at });
+        }
+    }
+
+    /// A pipeline begins anew or goes back: what lies in its outputs, and in those that it once had, is of records
+    /// that it reads once more, or that it had before.
+    pub(super) fn begin_letters(&mut self, pipeline: &str) {
+        for stream in self.lettered_streams(pipeline, &[]) {
             let next = self.known(stream).next;
-            if next > Offset(0) {
-                let pipeline = pipeline.clone();
-                let (floor, until) = (next, next);
-                self.letters.put(Letters { stream, pipeline, next, floor, until });
+            let pipeline = pipeline.to_owned();
+            // An output of which nothing is known is put through from its beginning on.
+            if next > Offset(0) || self.letters.get(&(stream, pipeline.clone())).is_some() {
+                self.letters.put(Letters { stream, pipeline, next, floor: next, until: next });
             }
         }
+    }
+
+    /// Pipelines that would have to read some of a topic again, which somebody wants to delete: dead letters,
+    /// behind the last delta. Without it they could never go on with their state. Not so with an input: of
+    /// a topic that is gone the state is of no use.
+    pub fn needed_by(&self, topic: &Topic) -> BTreeSet<String> {
+        let letters = topic.streams().flat_map(|stream| self.letters.of_stream(stream));
+        let needed = letters.filter(|letters| self.is_replayed(letters));
+        needed.map(|letters| letters.pipeline.clone()).collect()
     }
 }

@@ -38,6 +38,7 @@
 pub mod batch;
 pub mod budget;
 pub mod changes;
+mod circles;
 pub mod codec;
 pub mod deleted;
 mod deploying;

@@ -222,6 +222,14 @@ pub enum Refusal {
     /// A pipeline reads what it writes.
     #[error("the pipeline would read a topic that it writes")]
     OwnInput,
+    /// Pipelines would feed each other for ever.
+    #[error("the pipeline would get to read what comes of what it writes")]
+    Circle,
+    /// Dead letters of the topic were put through again, and the state does not cover that yet.
+    #[error(
+        "a pipeline has just read dead letters of the topic, and has to be able to read them again until its state is stored"
+    )]
+    NeededAgain,
     /// The state does not fit what the pipeline does.
     #[error(
         "the state belongs to a pipeline of another shape; begin fresh, or from a savepoint of this shape"
@@ -470,6 +478,8 @@ impl Refusal {
             Self::UnknownSavepoint => put(out, 40, &[]),
             Self::SavepointHeld => put(out, 41, &[]),
             Self::OtherInput => put(out, 42, &[]),
+            Self::Circle => put(out, 43, &[]),
+            Self::NeededAgain => put(out, 44, &[]),
         }
     }
 
@@ -520,6 +530,8 @@ impl Refusal {
             40 => Self::UnknownSavepoint,
             41 => Self::SavepointHeld,
             42 => Self::OtherInput,
+            43 => Self::Circle,
+            44 => Self::NeededAgain,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -583,6 +595,8 @@ mod tests {
             Refusal::UnknownSavepoint,
             Refusal::SavepointHeld,
             Refusal::OtherInput,
+            Refusal::Circle,
+            Refusal::NeededAgain,
         ]
     }
 

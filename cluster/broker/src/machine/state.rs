@@ -372,6 +372,9 @@ impl State {
         if is_internal(&topic.name) {
             return Err(Refusal::IsInternal);
         }
+        if !self.needed_by(topic).is_empty() {
+            return Err(Refusal::NeededAgain);
+        }
         self.drop_topic(step, id);
         Ok(OperationResult::TopicDeleted)
     }

@@ -80,6 +80,7 @@ fn append(n: u8, partition: u32, bytes: Bytes) -> Operation {
     }
 }
 
+#[derive(Clone)]
 struct Site {
     state: State,
     next: u64,

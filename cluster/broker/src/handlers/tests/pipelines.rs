@@ -176,6 +176,81 @@ fn nobody_but_its_pipeline_writes_to_the_topic_with_its_state() {
     });
 }
 
+/// An epoch of the pipeline that reads the first record of a topic.
+async fn epoch_over(fixture: &Fixture, topic: &str) -> EpochPlace {
+    let name = || "p".to_owned();
+    let (fence, topic) = fixture.broker.site.read(|state| {
+        let topic = state.topics().by_name(topic).expect("it is there").id;
+        (state.run("p").expect("it is there").fence, topic)
+    });
+    let claim =
+        PipelineOperation::Claim { pipeline: name(), expected: fence, node: Some(NodeId(2)) };
+    let OperationResult::Claimed { fence } = done(fixture, claim).await else { panic!() };
+    let at = EpochPlace { pipeline: name(), fence, epoch: 1 };
+    let (from, to) = (Offset(0), Offset(1));
+    let range = InputRange { topic, partition: PartitionIndex(0), from, to };
+    let commit = PipelineOperation::Commit {
+        at: at.clone(),
+        age_ms: 5,
+        hash: [1; 16],
+        appends: 0,
+        ranges: vec![range],
+        facts: Bytes::from_static(b"facts"),
+    };
+    assert_eq!(done(fixture, commit).await, OperationResult::EpochCommitted);
+    at
+}
+
+/// What an owner does who is asked for a delta.
+async fn delta_when_wanted(broker: std::sync::Arc<Broker>, at: EpochPlace) -> Answer {
+    let watch = broker.site.watch_pipelines();
+    while broker.site.read(|state| state.run("p").and_then(|run| run.wants_delta)).is_none() {
+        watch.changed().await;
+    }
+    let (first, end, keep_from) = (Offset(0), Offset(0), 0);
+    let done = PipelineOperation::Done { at, first, end, keep_from };
+    let unit = Unit::of(Operation::Pipeline(done));
+    broker.propose_anywhere(unit, time::now() + Duration::from_secs(5)).await
+}
+
+#[test]
+fn a_topic_whose_letters_were_just_read_is_deleted_once_the_state_is_stored() {
+    run(async {
+        let fixture = site();
+        create(&fixture, "in", 1).await;
+        assert_eq!(set(&fixture, &[("file", "in > out")]).await, NONE);
+        assert_eq!(produce_to(&fixture, "out").await, ErrorCode::None);
+        assert_eq!(set(&fixture, &[("retry-dead-letters", "out")]).await, NONE);
+        let at = epoch_over(&fixture, "out").await;
+        let delete = |timeout_ms| DeleteTopicsRequest {
+            topic_names: vec!["out".to_owned()],
+            timeout_ms,
+            ..DeleteTopicsRequest::default()
+        };
+        let answer = ask!(&fixture, 5, DeleteTopics, delete(300));
+        let refused = &answer.responses[0];
+        assert_eq!(refused.error_code, ErrorCode::ThrottlingQuotaExceeded);
+        assert!(refused.error_message.as_ref().is_some_and(|text| text.contains("dead letters")));
+        let owner = fulmar_host::task::spawn(delta_when_wanted(fixture.broker.clone(), at));
+        let answer = ask!(&fixture, 5, DeleteTopics, delete(5_000));
+        assert_eq!(answer.responses[0].error_code, ErrorCode::None);
+        assert!(matches!(owner.await, Ok(Answer::Done { result: UnitResult::Done(_), .. })));
+    });
+}
+
+#[test]
+fn a_circle_of_pipelines_is_refused_with_their_names() {
+    run(async {
+        let fixture = site();
+        create(&fixture, "x", 1).await;
+        assert_eq!(set(&fixture, &[("file", "x > y")]).await, NONE);
+        let (code, text) = replace(&fixture, (RESOURCE_PIPELINE, "q"), &[("file", "y > x")]).await;
+        assert_eq!(code, ErrorCode::InvalidRequest);
+        let told = "for ever: q writes x, which feeds p, which writes y, which feeds q";
+        assert!(text.as_ref().is_some_and(|text| text.ends_with(told)), "{text:?}");
+    });
+}
+
 #[test]
 fn a_savepoint_waits_for_a_delta_and_holds_the_pipeline() {
     run(async {
@@ -187,37 +262,8 @@ fn a_savepoint_waits_for_a_delta_and_holds_the_pipeline() {
         assert_eq!(produce_to(&fixture, "in").await, ErrorCode::None);
 
         let name = || "p".to_owned();
-        let (fence, topic) = fixture.broker.site.read(|state| {
-            let topic = state.topics().by_name("in").expect("it is there").id;
-            (state.run("p").expect("it is there").fence, topic)
-        });
-        let claim =
-            PipelineOperation::Claim { pipeline: name(), expected: fence, node: Some(NodeId(2)) };
-        let OperationResult::Claimed { fence } = done(&fixture, claim).await else { panic!() };
-        let at = EpochPlace { pipeline: name(), fence, epoch: 1 };
-        let (from, to) = (Offset(0), Offset(1));
-        let range = InputRange { topic, partition: PartitionIndex(0), from, to };
-        let commit = PipelineOperation::Commit {
-            at: at.clone(),
-            age_ms: 5,
-            hash: [1; 16],
-            appends: 0,
-            ranges: vec![range],
-            facts: Bytes::from_static(b"facts"),
-        };
-        assert_eq!(done(&fixture, commit).await, OperationResult::EpochCommitted);
-        let broker = fixture.broker.clone();
-        let owner = fulmar_host::task::spawn(async move {
-            let watch = broker.site.watch_pipelines();
-            while broker.site.read(|state| state.run("p").and_then(|run| run.wants_delta)).is_none()
-            {
-                watch.changed().await;
-            }
-            let (first, end, keep_from) = (Offset(0), Offset(0), 0);
-            let done = PipelineOperation::Done { at, first, end, keep_from };
-            let unit = Unit::of(Operation::Pipeline(done));
-            broker.propose_anywhere(unit, time::now() + Duration::from_secs(5)).await
-        });
+        let at = epoch_over(&fixture, "in").await;
+        let owner = fulmar_host::task::spawn(delta_when_wanted(fixture.broker.clone(), at));
         assert_eq!(replace(&fixture, (RESOURCE_SAVEPOINT, "s"), &save).await, NONE);
         assert!(matches!(owner.await, Ok(Answer::Done { result: UnitResult::Done(_), .. })));
         let saved = settings(&told(&fixture, RESOURCE_SAVEPOINT, &["s"]).await);

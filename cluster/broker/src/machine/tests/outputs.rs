@@ -109,9 +109,43 @@ fn a_copy_that_a_pipeline_reads_takes_what_comes_whatever_its_budget_says() {
 
 #[test]
 fn two_topics_that_are_made_of_each_other_go_nowhere() {
+    // One pipeline after the other, since they would feed each other for ever.
     let mut site = Site::with_pipeline();
-    site.one(set("q", definition(&[2], &[1], 0), Start::Keep)).expect("set");
+    let back = || set("q", definition(&[2], &[1], 0), Start::Keep);
+    assert_eq!(site.one(back()), Err(Refusal::Circle));
+    site.one(change(P, None, PipelineChange::Remove { savepoints: false })).expect("removed");
+    site.one(back()).expect("set");
     assert!(site.state.rule_to("topic-1", "eu").is_none());
     site.one(mirrors::rule(1, &["eu"])).expect("set");
     assert!(site.state.rule_to("topic-2", "eu").is_some());
+}
+
+#[test]
+fn pipelines_that_would_feed_each_other_are_refused() {
+    let mut site = Site::with_pipeline();
+    for n in 4..=6 {
+        site.one(create(n, 1)).expect("created");
+    }
+    let wants = |site: &mut Site, name: &str, inputs: &[u8], outputs: &[u8]| {
+        site.one(set(name, definition(inputs, outputs, 0), Start::Fresh)).map(|_| ())
+    };
+    // 1 -> 2 by p, 2 -> 3 and 4, 4 -> 5: a line with branches.
+    assert_eq!(wants(&mut site, "q", &[2], &[3, 4]), Ok(()));
+    assert_eq!(wants(&mut site, "r", &[1, 4], &[5]), Ok(()));
+    for back in [2, 1, 4] {
+        assert_eq!(wants(&mut site, "s", &[5], &[6, back]), Err(Refusal::Circle), "{back}");
+    }
+    let closing = definition(&[5], &[6, 1], 0);
+    let way = site.state.circle("s", &closing).expect("a circle");
+    assert_eq!(way.first().map(String::as_str), Some("topic-1"));
+    assert_eq!(way.last().map(String::as_str), Some("topic-5"));
+    assert_eq!(wants(&mut site, "s", &[5], &[6]), Ok(()), "as far as this");
+    // Two that write the same topic, and one that is changed: what it was does not count.
+    assert_eq!(wants(&mut site, "t", &[6], &[3]), Ok(()));
+    assert_eq!(wants(&mut site, P, &[6], &[2]), Err(Refusal::Circle));
+    assert_eq!(wants(&mut site, "q", &[6], &[3]), Ok(()));
+    assert_eq!(wants(&mut site, P, &[6], &[2]), Ok(()));
+    // A pipeline that is paused may go on.
+    let paused = PipelineDefinition { paused: true, ..definition(&[3], &[4], 0) };
+    assert_eq!(site.one(set("u", paused, Start::Fresh)), Err(Refusal::Circle));
 }
