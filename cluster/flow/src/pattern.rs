@@ -158,15 +158,19 @@ fn times(repetition: &Repetition) -> usize {
     repetition.max.map_or(least, |most| most.max(least)) as usize
 }
 
+/// Ways that part count as well: all of them are gone at each sign.
 fn places(hir: &Hir) -> usize {
     match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Empty | HirKind::Look(_) | HirKind::Class(_) => 1,
         HirKind::Literal(literal) => literal.0.len(),
-        HirKind::Class(_) => 1,
-        HirKind::Repetition(of) => times(of).saturating_mul(places(&of.sub)),
-        HirKind::Capture(of) => places(&of.sub),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
-            parts.iter().fold(0, |sum: usize, part| sum.saturating_add(places(part)))
+        HirKind::Repetition(of) => {
+            let parts = usize::from(of.max != Some(of.min));
+            times(of).saturating_mul(places(&of.sub).saturating_add(parts))
+        }
+        HirKind::Capture(of) => places(&of.sub).saturating_add(1),
+        HirKind::Concat(parts) => parts.iter().map(places).fold(0, usize::saturating_add),
+        HirKind::Alternation(parts) => {
+            parts.iter().map(places).fold(parts.len(), usize::saturating_add)
         }
     }
 }
