@@ -118,6 +118,9 @@ fn a_file_that_does_not_write_a_topic_leaves_what_is_known_of_it() {
     assert_eq!(reads(&mut site, fence, (3, 5)), Ok(OperationResult::EpochCommitted));
     // One that was never put through is not forgotten either.
     let mut site = Site::with_pipeline();
+    let fence = site.claim(2);
+    site.epoch(fence, 1);
+    site.delta(fence, 0);
     site.fill(2, 0, 5);
     site.set(definition(&[1], &[3], 0), Start::Keep).expect("set");
     site.set(definition(&[1], &[2], 0), Start::Keep).expect("set");
