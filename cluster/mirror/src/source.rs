@@ -16,6 +16,7 @@ use crate::target::GAP_BYTES;
 use fulmar_broker::machine::gaps::Gap;
 use fulmar_broker::machine::partitions::chained;
 use fulmar_broker::machine::state::State;
+use fulmar_broker::proposer::{Answer, Ticket};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Tag, Unit};
@@ -184,20 +185,37 @@ fn is_pressed(state: &State, part: Part) -> bool {
 }
 
 /// Notes in the log what the other side does not take, if it is something else than what stands there:
-/// before it does, nothing goes that the other side lacks. Returns whether it was.
+/// before it does, nothing goes that the other side lacks. Returns whether it was, and is noted now; if not,
+/// it is tried again.
 async fn note_declined(parts: &Parts, declined: &Declines) -> bool {
     let Some(topics) = locked(declined).take() else { return false };
     let stands = parts.context.broker.site().read(|state| {
         let known = state.declined_over(&parts.link.name);
         known.collect::<BTreeMap<_, _>>() == topics.iter().copied().collect()
     });
-    if !stands {
-        let operation = LinkOperation::PeerDeclines { link: parts.link.number, topics };
-        let deadline = time::now() + NOTE_EVERY;
-        let unit = Unit::of(Operation::Link(operation));
-        parts.context.broker.proposer().submit_silently(unit, deadline).await;
+    if stands {
+        return false;
     }
-    !stands
+    let said = topics.clone();
+    let operation = LinkOperation::PeerDeclines { link: parts.link.number, topics };
+    let is_noted = is_settled(submit(parts, operation).await).await;
+    if !is_noted {
+        // What was said meanwhile is what counts.
+        locked(declined).get_or_insert(said);
+    }
+    is_noted
+}
+
+/// Has an operation proposed, unless there is no room for it in time.
+async fn submit(parts: &Parts, operation: LinkOperation) -> Ticket {
+    let unit = Unit::of(Operation::Link(operation));
+    parts.context.broker.proposer().submit(unit, time::now() + NOTE_EVERY).await
+}
+
+/// Whether the log has taken what was submitted, whatever it made of it. The other side says it only once,
+/// so whatever the log has not taken has to be submitted again.
+async fn is_settled(ticket: Ticket) -> bool {
+    matches!(time::timeout(NOTE_EVERY, ticket).await, Ok(Answer::Done { .. }))
 }
 
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.
@@ -229,11 +247,18 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
             let moved: BTreeMap<Part, Mark> = moved;
             moved
         };
-        for (Part { topic, partition }, Mark { offset, tag }) in moved {
+        let mut submitted = Vec::new();
+        for (part, mark) in moved {
+            let (Part { topic, partition }, Mark { offset, tag }) = (part, mark);
             let place = MirrorPlace { link: parts.link.number, topic, partition, offset, tag };
-            let unit = Unit::of(Operation::Link(LinkOperation::PeerHas { place }));
-            let deadline = time::now() + NOTE_EVERY;
-            parts.context.broker.proposer().submit_silently(unit, deadline).await;
+            let ticket = submit(&parts, LinkOperation::PeerHas { place }).await;
+            submitted.push((part, mark, ticket));
+        }
+        for (part, mark, ticket) in submitted {
+            if !is_settled(ticket).await {
+                // Unless the other side has come further meanwhile.
+                locked(&progress).entry(part).or_insert(mark);
+            }
         }
     }
 }
