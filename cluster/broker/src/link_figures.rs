@@ -27,6 +27,8 @@ pub struct LinkFigures {
     pub next_attempt: Option<Duration>,
     /// What went wrong last, and how long ago.
     pub trouble: Option<(String, Duration)>,
+    /// Its kind: one of a few names.
+    pub trouble_kind: &'static str,
     /// Bytes of records that went out since this node leads.
     pub sent_bytes: u64,
     /// Bytes of the frames that held them: less if they were compressed on the line.
@@ -157,6 +159,7 @@ impl Look<'_> {
             state,
             up_for: is.up_since.map(ago),
             next_attempt: is.next_attempt.map(|at| at.saturating_duration_since(now)),
+            trouble_kind: is.trouble_kind,
             trouble: is.trouble.as_ref().map(|(text, at)| (text.clone(), ago(*at))),
             sent_bytes: is.sent.bytes,
             line_bytes: is.line_bytes,

@@ -59,6 +59,8 @@ pub struct LinkState {
     pub next_attempt: Option<Instant>,
     /// What went wrong last, and when.
     pub trouble: Option<(String, Instant)>,
+    /// Its kind: one of a few names.
+    pub trouble_kind: &'static str,
     /// Bytes of records that went out since the node leads.
     pub sent: Passed,
     /// Bytes of the frames that held them.

@@ -43,6 +43,10 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Under which name it stands in the log that some places answered, and none leads.
 const NO_LEADER: &str = "no-leader";
 
+/// Under which names it stands among the metrics that nobody answered, and that a link leads to its own site.
+const SILENCE: &str = "no-answer";
+const OWN_SITE: &str = "own-site";
+
 /// A site that nobody could reach for so long is said to be unreachable.
 const SILENT: Duration = Duration::from_secs(5);
 
@@ -239,7 +243,7 @@ impl Context {
     }
 
     /// Notes what is wrong with a link, which carries nothing now.
-    fn trouble(&self, link: &str, what: String) {
+    fn trouble(&self, link: &str, kind: &'static str, what: String) {
         // Somebody may have dialled this side while it dials.
         let has_session = self.sessions().contains_key(link);
         self.broker.links().note(link, |link| {
@@ -247,10 +251,11 @@ impl Context {
                 link.up_since = None;
             }
             link.trouble = Some((what, time::now()));
+            link.trouble_kind = kind;
         });
     }
 
-    fn ended(&self, name: &str, number: u64, why: &str) {
+    fn ended(&self, name: &str, number: u64, why: &'static str) {
         let mut sessions = self.sessions();
         let is_it = |session: &&Session| session.number == number;
         let Some(since) = sessions.get(name).filter(is_it).map(|session| session.since) else {
@@ -258,7 +263,7 @@ impl Context {
         };
         sessions.remove(name);
         drop(sessions);
-        self.trouble(name, format!("the session ended: {why}"));
+        self.trouble(name, why, format!("the session ended: {why}"));
         if since.elapsed() < SHORT {
             // What ended it may end the next one as well.
             let rest = PAUSE_MIN + PAUSE_MIN * spread() / 500;
@@ -290,6 +295,12 @@ async fn keep(context: Arc<Context>) {
             let mut resting = locked(&context.resting);
             resting.retain(|_, until| *until > time::now());
             for link in links {
+                if link.definition.site == context.settings.site {
+                    // A build before refused none.
+                    let text = "it leads to this very site; delete it".to_owned();
+                    context.trouble(&link.name, OWN_SITE, text);
+                    continue;
+                }
                 let is_idle = !sessions.contains(&link.name) && !resting.contains_key(&link.name);
                 if is_idle && !dialling.contains_key(&link.name) {
                     let (name, number) = (link.name.clone(), link.number);
@@ -380,17 +391,19 @@ async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Vain> {
         if reason != Refusal::NotLeader {
             let (link, reason) = (link.name.clone(), reason.name());
             let who = if by_peer { "the other site refuses this one" } else { "refused" };
-            refusal = Some(format!("{place}: {who}: {reason}"));
+            refusal = Some((reason, format!("{place}: {who}: {reason}")));
             context.host.report(Event::LinkRefused { link, reason, by_peer });
         }
     }
-    let (vain, text) = match (refusal, silence) {
-        (Some(text), _) => (Vain::Refused, text),
-        (None, Some((kind, text))) if !answered => (Vain::Silent(kind), text),
-        (None, Some((_, text))) => (Vain::NoLeader, format!("no place that answers leads; {text}")),
-        (None, None) => (Vain::NoLeader, "no place leads the other site".to_owned()),
+    let (vain, what, text) = match (refusal, silence) {
+        (Some((reason, text)), _) => (Vain::Refused, reason, text),
+        (None, Some((kind, text))) if !answered => (Vain::Silent(kind), SILENCE, text),
+        (None, Some((_, text))) => {
+            (Vain::NoLeader, NO_LEADER, format!("no place that answers leads; {text}"))
+        }
+        (None, None) => (Vain::NoLeader, NO_LEADER, "no place leads the other site".to_owned()),
     };
-    context.trouble(&link.name, text);
+    context.trouble(&link.name, what, text);
     Err(vain)
 }
 

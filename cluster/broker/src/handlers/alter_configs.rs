@@ -148,6 +148,7 @@ async fn alter(
             let checked = operation.and_then(|operation| {
                 if let LinkOperation::SetLink { definition: Some(link), .. } = &operation {
                     broker.host.links.check_authority(&link.authority)?;
+                    link_config::check_site(&broker.settings.site_name, &link.site)?;
                 }
                 Ok(operation)
             });

@@ -44,6 +44,18 @@ pub(super) fn operation(
     Ok(LinkOperation::SetRule { topic: name, expected, who, definition, secret })
 }
 
+/// A site has links to others: over one to itself nothing would come, and what waits for the other side would
+/// wait for ever.
+///
+/// # Errors
+/// For people.
+pub(super) fn check_site(own: &str, other: &str) -> Result<(), String> {
+    if own != other {
+        return Ok(());
+    }
+    Err(format!("`{own}` is this very site: a link leads to another one, which its `site` names"))
+}
+
 /// The settings of a link or a rule, if there is one of the name.
 pub(super) fn settings(
     state: &State,

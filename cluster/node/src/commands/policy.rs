@@ -126,6 +126,12 @@ impl Explain {
             return explain_inherited(&cluster, (topic, to), (name, link), &rules).await;
         };
         let rule = rule.is;
+        if !is_there(&cluster, topic).await? {
+            say(format!(
+                "nothing of {topic} goes to {to}: there is no such topic, only a rule for it"
+            ));
+            return Ok(ExitCode::Ok);
+        }
         if !rule.lets_go_to(&link.region) {
             let (site, region) = (&link.site, &link.region);
             say(format!(
@@ -190,6 +196,14 @@ fn say_terms(rule: &RuleDefinition) {
 fn with_value(value: String) -> Record {
     let (key, value) = (Some("a-key".into()), Some(value.into()));
     Record { offset: 0, timestamp: 0, key, value, headers: Vec::new() }
+}
+
+/// Whether the site has a topic.
+async fn is_there(cluster: &Cluster, topic: &str) -> Result<bool, Stop> {
+    let known = cluster.refresh_all(TIMEOUT).await;
+    let known =
+        known.map_err(|error| Stop::failed(format!("the site does not answer: {error}.")))?;
+    Ok(known.topics.contains_key(topic))
 }
 
 /// The newest record of a topic, if there is one.

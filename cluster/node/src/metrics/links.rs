@@ -11,9 +11,6 @@ use std::collections::BTreeMap;
 const LINKS_MAX: usize = 256;
 const PARTITIONS_MAX: usize = 4_096;
 
-/// The longest text of an error, in characters.
-const ERROR_CHARS_MAX: usize = 160;
-
 const STATES: [&str; 3] = ["up", "down", "paused"];
 
 pub(super) fn tell(text: &mut Text, view: &NodeView) {
@@ -37,9 +34,9 @@ fn of_link(text: &mut Text, link: &LinkFigures) {
     if let Some(next) = link.next_attempt {
         text.seconds(m::LINK_NEXT, &labels, next);
     }
-    if let Some((trouble, ago)) = &link.trouble {
-        let error: String = trouble.chars().take(ERROR_CHARS_MAX).collect();
-        text.seconds(m::LINK_TROUBLE, &[("link", &*link.name), ("error", &*error)], *ago);
+    if let Some((_, ago)) = &link.trouble {
+        let labels = [("link", &*link.name), ("error", link.trouble_kind)];
+        text.seconds(m::LINK_TROUBLE, &labels, *ago);
     }
     text.put(m::LINK_SESSIONS, &labels, link.sessions);
     text.put(m::LINK_SENT, &labels, link.sent_bytes);

@@ -96,7 +96,7 @@ metrics! {
     LINK_STATE = "fulmar_link_state", Gauge, "1 for the state that a link is in, 0 for the others";
     LINK_UP = "fulmar_link_up_seconds", Gauge, "How long a link is up";
     LINK_NEXT = "fulmar_link_next_attempt_seconds", Gauge, "When the other site of a link is dialled again";
-    LINK_TROUBLE = "fulmar_link_last_error", Gauge, "Seconds since something went wrong with a link, with what it was";
+    LINK_TROUBLE = "fulmar_link_last_error", Gauge, "Seconds since something went wrong with a link, with the kind of it";
     LINK_SESSIONS = "fulmar_link_sessions_total", Counter, "Sessions of a link since this node leads";
     LINK_SENT = "fulmar_link_sent_bytes_total", Counter, "Bytes of records that went out over a link since this node leads";
     LINK_LINE = "fulmar_link_line_bytes_total", Counter, "Bytes of the frames that held them, less if they were compressed on the line";

@@ -120,6 +120,10 @@ fn a_link_is_set_told_and_removed() {
         let (code, text) = replace(&fixture, hub, &stale).await;
         assert_eq!(code, ErrorCode::InvalidRequest);
         assert!(text.is_some_and(|text| text.contains("changed meanwhile")));
+        let (code, text) =
+            replace(&fixture, (RESOURCE_LINK, "self"), &[("site", "site"), ("region", "eu")]).await;
+        assert_eq!(code, ErrorCode::InvalidConfig);
+        assert!(text.is_some_and(|text| text.contains("`site` is this very site")));
         let (code, _) = replace(&fixture, (RESOURCE_LINK, "again"), &wanted).await;
         assert_eq!(code, ErrorCode::InvalidRequest, "two links to one site");
         assert_eq!(replace(&fixture, hub, &[]).await, NONE);

@@ -28,6 +28,16 @@ fn check_text(what: &str, text: &str) -> Result<(), Stop> {
     Err(Stop::usage(format!("{what} {problem}; use 1 to {LINK_TEXT_BYTES_MAX} characters.")))
 }
 
+/// The same for what rules and links call a region: a rule names several with commas between, and one with
+/// a space in it is a slip that nobody sees.
+fn check_region(what: &str, region: &str) -> Result<(), Stop> {
+    check_text(what, region)?;
+    if region.chars().all(|c| c != ',' && !c.is_whitespace() && !c.is_control()) {
+        return Ok(());
+    }
+    Err(Stop::usage(format!("{what}, `{region}`, has a space or a comma in it; use a plain name.")))
+}
+
 /// Refuses a link that the site would refuse.
 pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
     check_name("the name of a link", name)?;
@@ -36,7 +46,7 @@ pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
         let text = "copies are called after their site, and a dot ends its name";
         return Err(Stop::usage(format!("`{}` cannot be the name of a site: {text}.", link.site)));
     }
-    check_text(&format!("the region of the link {name}"), &link.region)?;
+    check_region(&format!("the region of the link {name}"), &link.region)?;
     if link.is_within_limits() {
         return Ok(());
     }
@@ -48,7 +58,7 @@ pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
 pub fn check_rule(topic: &str, rule: &RuleDefinition) -> Result<(), Stop> {
     check_name("the name of a topic", topic)?;
     for region in &rule.regions {
-        check_text(&format!("a region of the rule of {topic}"), region)?;
+        check_region(&format!("a region of the rule of {topic}"), region)?;
     }
     if rule.is_within_limits() {
         return Ok(());
@@ -86,6 +96,8 @@ mod tests {
             (check_link("hub", &link("hub/1", "eu")), "`hub/1` cannot be the name of a site"),
             (check_link("hub", &link("hub.1", "eu")), "`hub.1` cannot be the name of a site"),
             (check_link("hub", &link("hub", "")), "the region of the link hub is empty"),
+            (check_link("hub", &link("hub", "e u")), "the region of the link hub, `e u`, has"),
+            (check_rule("a", &rule("eu,us")), "a region of the rule of a, `eu,us`, has"),
             (check_rule("a b", &rule("eu")), "`a b` cannot be the name of a topic"),
             (check_rule("a", &long), "a region of the rule of a is too long"),
             (check_topic("", 1), "`` cannot be the name of a topic"),
