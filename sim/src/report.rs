@@ -130,6 +130,37 @@ impl fmt::Display for LineUse {
     }
 }
 
+/// What was at stake where a rule withholds something, and what crossed that may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canaries {
+    /// Tokens in acknowledged records that a rule withholds, each searched for in every byte that crossed.
+    pub withheld: u64,
+    /// Tokens of fields that may go, found in what crossed.
+    pub markers: u64,
+}
+
+impl Canaries {
+    /// The least of two runs, each by itself.
+    pub fn least(self, other: Self) -> Self {
+        Self {
+            withheld: self.withheld.min(other.withheld),
+            markers: self.markers.min(other.markers),
+        }
+    }
+
+    /// Those of another run as well.
+    pub fn add(&mut self, other: Self) {
+        self.withheld += other.withheld;
+        self.markers += other.markers;
+    }
+}
+
+impl fmt::Display for Canaries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} withheld and searched for, {} markers crossed", self.withheld, self.markers)
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunReport {
@@ -172,6 +203,9 @@ pub struct RunReport {
     /// Lines between sites, and how much of them was used.
     #[serde(default)]
     pub lines: BTreeMap<String, LineUse>,
+    /// Canaries, if there were any.
+    #[serde(default)]
+    pub canaries: Option<Canaries>,
 }
 
 impl RunReport {
@@ -197,6 +231,7 @@ impl RunReport {
             probes: BTreeMap::new(),
             compared: BTreeMap::new(),
             lines: BTreeMap::new(),
+            canaries: None,
         }
     }
 
@@ -248,6 +283,9 @@ impl fmt::Display for RunReport {
         for (line, used) in &self.lines {
             writeln!(f, "  {:<15} {line}: {used}", "line")?;
         }
+        if let Some(canaries) = &self.canaries {
+            writeln!(f, "  {:<15} {canaries}", "canaries")?;
+        }
         writeln!(f, "  {:<15} {} ({} events)", "trace", self.trace_hash, self.trace_events)
     }
 }
@@ -284,6 +322,7 @@ pub(crate) fn example() -> RunReport {
         probes: BTreeMap::from([count("torn tail cut", 4)]),
         compared: BTreeMap::from([count("log_matching", 90_000)]),
         lines: BTreeMap::from([("north to south".to_owned(), used)]),
+        canaries: Some(Canaries { withheld: 1_520, markers: 870 }),
     }
 }
 
@@ -310,6 +349,16 @@ mod tests {
         assert_eq!(used.share_ppm(used.batch_bytes), 170_000);
         used.add(&LineUse { capacity_bytes: 10_250_000, ..LineUse::default() });
         assert_eq!(used.share_ppm(used.batch_bytes), 85_000);
+    }
+
+    #[test]
+    fn canaries_of_runs_add_up() {
+        let (one, other) =
+            (Canaries { withheld: 9, markers: 4 }, Canaries { withheld: 7, markers: 5 });
+        assert_eq!(one.least(other), Canaries { withheld: 7, markers: 4 });
+        let mut sum = one;
+        sum.add(other);
+        assert_eq!(sum, Canaries { withheld: 16, markers: 9 });
     }
 
     #[test]

@@ -94,7 +94,10 @@ impl History {
                     history.operations.push(operation);
                 }
                 Line::ReadBack { partition, start, at, records, told_end } => {
-                    history.read_back(partition, ReadBack { start, at, records, told_end });
+                    history.read_back(
+                        partition,
+                        ReadBack { start, at, records, told_end, ..ReadBack::default() },
+                    );
                 }
                 Line::Marked { partition, markers } => history.mark(partition, markers),
                 Line::Kept { partition, kept } => history.keep(partition, kept),

@@ -18,7 +18,7 @@ pub mod checks;
 
 pub use file::LoadError;
 pub use model::{
-    Action, Batch, Budget, ChangeOutcome, ClientId, Kept, Marker, Operation, OperationId,
+    Action, Batch, Besides, Budget, ChangeOutcome, ClientId, Kept, Marker, Operation, OperationId,
     PartitionName, Payload, ProduceOutcome, ProducerTag, ReadAnswer, ReadBack, ReadOutcome,
     SeenRecord, Time,
 };

@@ -2,6 +2,7 @@
 
 use fulmar_types::{Offset, PartitionIndex};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A virtual time, in nanoseconds since the start of the run.
@@ -154,6 +155,15 @@ pub struct ReadAnswer {
     pub log_start: Offset,
 }
 
+/// What a record has beside its key and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Besides {
+    /// Its time.
+    pub timestamp_ms: i64,
+    /// A hash over its headers; 0 if it has none.
+    pub headers: u64,
+}
+
 /// What was read of a whole log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadBack {
@@ -163,6 +173,8 @@ pub struct ReadBack {
     pub at: Time,
     /// Its records.
     pub records: Vec<SeenRecord>,
+    /// What they have beside keys and values, as far as somebody has looked.
+    pub besides: BTreeMap<Offset, Besides>,
     /// Where it was said to end, which may lie behind the last record.
     pub told_end: Offset,
 }

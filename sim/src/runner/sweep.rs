@@ -5,7 +5,7 @@
 use super::child::{Job, Pool};
 use super::{RunnerError, files};
 use crate::output::tell;
-use crate::report::{LineUse, RunReport, Verdict};
+use crate::report::{Canaries, LineUse, RunReport, Verdict};
 use fulmar_types::{ExitCode, Probe};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -59,6 +59,8 @@ pub struct Summary {
     hashes: BTreeSet<String>,
     /// By scenario and line: what all runs used, and the least share of a run, in millionths.
     lines: BTreeMap<String, (LineUse, u64)>,
+    /// By scenario: those of all runs, and the least of a run.
+    canaries: BTreeMap<String, (Canaries, Canaries)>,
 }
 
 impl Summary {
@@ -80,6 +82,12 @@ impl Summary {
             let (sum, least) = self.lines.entry(name).or_insert((LineUse::default(), u64::MAX));
             sum.add(used);
             *least = (*least).min(used.share_ppm(used.batch_bytes));
+        }
+        if let Some(canaries) = report.canaries {
+            let known = self.canaries.entry(report.scenario.clone());
+            let (sum, least) = known.or_insert((Canaries::default(), canaries));
+            sum.add(canaries);
+            *least = least.least(canaries);
         }
         if report.verdict != Verdict::Pass {
             self.failed.push(report);
@@ -127,6 +135,13 @@ impl fmt::Display for Summary {
         for (line, (used, least)) in &self.lines {
             let least = *least as f64 / 10_000.0;
             writeln!(f, "  {line}: {used}; at least {least:.1} % in each run")?;
+        }
+        for (scenario, (canaries, least)) in &self.canaries {
+            let Canaries { withheld, markers } = least;
+            writeln!(
+                f,
+                "  {scenario}, canaries: {canaries}; at least {withheld} and {markers} in each run"
+            )?;
         }
         writeln!(f, "probes")?;
         for probe in Probe::ALL {

@@ -87,5 +87,7 @@ kinds! {
         site = "site": SiteName;
         /// The share.
         share = "share": Span<Probability>;
+        /// The share of it that anything took that came out of connections.
+        delivered = "delivered": Span<Probability>, or Span::fixed(Probability::NEVER);
     }
 }

@@ -254,6 +254,9 @@ pub struct Probability {
 }
 
 impl Probability {
+    /// What never happens.
+    pub const NEVER: Self = Self { ppm: 0 };
+
     /// What always happens.
     pub const CERTAIN: Self = Self { ppm: 1_000_000 };
 

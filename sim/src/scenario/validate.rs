@@ -129,6 +129,8 @@ fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> 
         ("of", "a mirror is of another site")
     } else if mirror.in_the_way.is_some() && mirror.renew.is_none() {
         ("in_the_way", "only a copy that is renewed (`renew`) can find something in its way")
+    } else if mirror.drops_headers && through.is_none() {
+        ("drops_headers", "`drops_headers` is for what comes through another site")
     } else if mirror.keeps_all && mirror.renew.is_some() {
         ("keeps_all", "a copy that is renewed does not keep all")
     } else if through.is_some_and(|by| *by == mirror.of || *by == mirror.site) {

@@ -204,6 +204,8 @@ kinds! {
         retention_for = "retention_for": Option<Span<HumanDuration>>, or None;
         /// How many keys there are.
         keys = "keys": Span<Count>, or Span::fixed(Count::of(100));
+        /// Whether each record has a header.
+        headers = "headers": bool, or false;
         /// How urgent the topic is on links.
         priority = "priority": Priority, or Priority::Normal;
         /// What the rest of a value is.
@@ -287,6 +289,8 @@ kinds! {
         topic = "topic": TopicName;
         /// The site that it comes through, if not from its origin at once; it has a copy too.
         through = "through": Option<SiteName>, or None;
+        /// The site that it comes through lets it go without its headers.
+        drops_headers = "drops_headers": bool, or false;
         /// The site with the copy lets it go on to every site that it has a link to.
         onward = "onward": bool, or false;
         /// Which side dials.

@@ -9,11 +9,15 @@
 //! The layouts are taken from docs/design/mirror.md and not from the code that writes them: whoever
 //! listens at the line has nothing else.
 //!
+//! With the batches it is also known which records of which topic left when, whatever becomes of them at the
+//! other site.
+//!
 //! Invariants: a token that lies across two writes is found as well; of one that might cross for a while,
 //! it is known when it left last.
 
 use crate::net::Ear;
 use bytes::Bytes;
+use fulmar_types::{Offset, PartitionIndex, Uuid};
 use fulmar_wire::batch::{Batch, Compression};
 use fulmar_wire::compression::decompress;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,8 +40,12 @@ const PLAIN_BYTES_MAX: usize = 32 << 20;
 
 const MESSAGE_BATCH: u8 = 6;
 
+/// Bytes of a topic, and of a partition behind it.
+const TOPIC_BYTES: usize = 16;
+const PARTITION_BYTES: usize = 4;
+
 /// Bytes of a batch message between its kind and the batch: topic, partition, offset, tag.
-const BATCH_PLACE_BYTES: usize = 16 + 4 + 8 + 16;
+const BATCH_PLACE_BYTES: usize = TOPIC_BYTES + PARTITION_BYTES + 8 + 16;
 
 /// In the form of a frame: its messages are compressed.
 const PACKED_FORM: u8 = 16;
@@ -49,9 +57,30 @@ const GOT_FORM: u8 = 32;
 const PART_FORM: u8 = 34;
 const LAST_PART_FORM: u8 = 35;
 
+/// What is listened for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct For {
+    pub(super) tokens: bool,
+    pub(super) departures: bool,
+}
+
+/// Records that left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Departure {
+    /// The topic at the site that they left.
+    pub(super) topic: Uuid,
+    pub(super) partition: PartitionIndex,
+    /// The offset of the first, and the one behind the last.
+    pub(super) offsets: (Offset, Offset),
+    /// When the last byte of them left.
+    pub(super) left_ns: u64,
+}
+
 /// What was heard.
 #[derive(Default)]
 struct Heard {
+    what: For,
+    departures: Vec<Departure>,
     /// Canaries, with where they were found.
     canaries: BTreeMap<String, &'static str>,
     markers: BTreeSet<String>,
@@ -79,8 +108,35 @@ struct Line {
 pub(super) struct Eavesdropper(Arc<Mutex<Heard>>);
 
 impl Eavesdropper {
+    /// One who listens for something.
+    pub(super) fn new(what: For) -> Self {
+        Self(Arc::new(Mutex::new(Heard { what, ..Heard::default() })))
+    }
+
     fn locked(&self) -> MutexGuard<'_, Heard> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is anything to listen for.
+    pub(super) fn listens(&self) -> bool {
+        let what = self.locked().what;
+        what.tokens || what.departures
+    }
+
+    /// What left of a topic within some time, and could be read at the other side.
+    pub(super) fn departed(
+        &self,
+        topics: &BTreeSet<Uuid>,
+        within: impl Fn(u64) -> bool,
+    ) -> Option<Departure> {
+        let heard = self.locked();
+        let mut of_topics = heard.departures.iter().filter(|one| topics.contains(&one.topic));
+        of_topics.find(|one| within(one.left_ns)).copied()
+    }
+
+    /// How many batches were heard to leave.
+    pub(super) fn departures(&self) -> u64 {
+        self.locked().departures.len() as u64
     }
 
     /// A token that must not have crossed, and where it was found.
@@ -94,8 +150,8 @@ impl Eavesdropper {
     }
 
     /// How many tokens crossed that may.
-    pub(super) fn markers(&self) -> usize {
-        self.locked().markers.len()
+    pub(super) fn markers(&self) -> u64 {
+        self.locked().markers.len() as u64
     }
 }
 
@@ -162,13 +218,20 @@ impl Heard {
         let mut rest = messages.to_vec();
         while let Some(message) = split(&mut rest) {
             if message.first() == Some(&MESSAGE_BATCH) && message.len() > 1 + BATCH_PLACE_BYTES {
-                self.batch(message.slice(1 + BATCH_PLACE_BYTES..));
+                self.batch(&message);
             }
         }
     }
 
-    fn batch(&mut self, bytes: Bytes) {
+    fn batch(&mut self, message: &Bytes) {
+        let (place, bytes) = (message.slice(1..), message.slice(1 + BATCH_PLACE_BYTES..));
         let Ok(batch) = Batch::parse(bytes) else { return };
+        if self.what.departures {
+            self.departures.extend(departure(&place, &batch, self.now_ns));
+        }
+        if !self.what.tokens {
+            return;
+        }
         let plain = decompress(batch.compression(), &batch.record_bytes(), PLAIN_BYTES_MAX);
         if let Ok(plain) = plain {
             self.look(&plain, "in a batch");
@@ -176,6 +239,9 @@ impl Heard {
     }
 
     fn look(&mut self, bytes: &[u8], place: &'static str) {
+        if !self.what.tokens {
+            return;
+        }
         for token in tokens(bytes, CANARY) {
             self.canaries.entry(token).or_insert(place);
         }
@@ -185,6 +251,20 @@ impl Heard {
             *left_ns = self.now_ns.max(*left_ns);
         }
     }
+}
+
+/// What a batch says of records that leave.
+fn departure(place: &[u8], batch: &Batch, left_ns: u64) -> Option<Departure> {
+    let (topic, rest) = place.split_first_chunk::<TOPIC_BYTES>()?;
+    let (partition, rest) = rest.split_first_chunk::<PARTITION_BYTES>()?;
+    let first = u64::from_le_bytes(*rest.first_chunk()?);
+    let count = u64::try_from(batch.header().last_offset_delta).ok()? + 1;
+    Some(Departure {
+        topic: Uuid(*topic),
+        partition: PartitionIndex(u32::from_le_bytes(*partition)),
+        offsets: (Offset(first), Offset(first.checked_add(count)?)),
+        left_ns,
+    })
 }
 
 /// The whole tokens in some bytes.
@@ -221,7 +301,9 @@ mod tests {
                 let value = b"CANARY-0123456789ab MARKER-ba9876543210 LAPSES-000000000000";
                 batch.push(1, None, Some(value), &[]).expect("it fits");
                 let batch = batch.build().expect("it has a record");
-                let message = [&[6; 1][..], &[0; BATCH_PLACE_BYTES], &batch].concat();
+                let (topic, partition, offset) = ([9; 16], 2_u32, 40_u64);
+                let place = [&topic[..], &partition.to_le_bytes(), &offset.to_le_bytes(), &[0; 16]];
+                let message = [&[6; 1][..], &place.concat(), &batch].concat();
                 let messages = framed(&message);
                 let frame = match packed {
                     true => [&[16; 13][..], &compress(Compression::Lz4, &messages)].concat(),
@@ -238,12 +320,21 @@ mod tests {
                 let in_parts = [1, 7, 1_000].map(|step| (parts.concat(), step));
                 for (frames, step) in wholes.into_iter().chain(in_parts) {
                     let line = [framed(b"\x01hello"), frames].concat();
-                    let ear = Eavesdropper::default();
+                    let ear = Eavesdropper::new(For { tokens: true, departures: true });
                     line.chunks(step).for_each(|bytes| ear.hears(3, bytes, 7));
                     let (token, _) = ear.canary().expect("it crossed");
                     assert_eq!(token, "CANARY-0123456789ab");
                     assert_eq!(ear.markers(), 1, "{codec:?} {packed} {step}");
                     assert_eq!(ear.left_ns("LAPSES-000000000000"), Some(7));
+                    let departure = Departure {
+                        topic: Uuid(topic),
+                        partition: PartitionIndex(partition),
+                        offsets: (Offset(40), Offset(41)),
+                        left_ns: 7,
+                    };
+                    let topics = BTreeSet::from([Uuid(topic)]);
+                    assert_eq!(ear.departed(&topics, |at| at == 7), Some(departure));
+                    assert_eq!(ear.departed(&topics, |at| at > 7), None);
                 }
             }
         }

@@ -258,9 +258,14 @@ fn asked_for(stage: &Stage, history: &History, check: &Check<Drawn>) -> Option<V
 
 fn line_share(stage: &Stage, asked: &LineShareAtLeast<Drawn>) -> Option<Verdict> {
     let used = stage.sink.line_use((&asked.of, &asked.site));
-    (used.share_ppm(used.batch_bytes) < u64::from(asked.share.ppm())).then(|| {
+    let is_less = |bytes, share_ppm: u32| used.share_ppm(bytes) < u64::from(share_ppm);
+    let is_idle = is_less(used.batch_bytes, asked.share.ppm());
+    (is_idle || is_less(used.delivered_bytes, asked.delivered.ppm())).then(|| {
         let (of, site, share) = (&asked.of, &asked.site, asked.share);
-        let text = format!("of the line from {of} to {site} {used}; a share of {share} wanted");
+        let text = format!(
+            "of the line from {of} to {site} {used}; shares of {share} and {} wanted",
+            asked.delivered
+        );
         liveness("line_share_at_least", text)
     })
 }

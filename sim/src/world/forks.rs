@@ -83,7 +83,7 @@ mod tests {
             payload: Payload(*payload),
         };
         let records = (0..).zip(payloads).map(record).collect();
-        ReadBack { start: Offset(0), at: Time(0), records, told_end: Offset(0) }
+        ReadBack { records, ..ReadBack::default() }
     }
 
     #[test]

@@ -167,7 +167,7 @@ mod tests {
     fn copy() -> ReadBack {
         let record = |at| SeenRecord { offset: Offset(at), payload: Payload(at) };
         let records = (0..10).filter(|at| !(4..6).contains(at)).map(record).collect();
-        ReadBack { start: Offset(0), at: Time(0), records, told_end: Offset(10) }
+        ReadBack { records, told_end: Offset(10), ..ReadBack::default() }
     }
 
     fn wrong(here: &[Marker], there: &[Marker], bytes: u64, budget: Budget) -> Option<String> {

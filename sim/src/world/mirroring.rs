@@ -19,7 +19,9 @@ use super::rules::{Rules, Turning, Turns};
 use super::secrets::Secrecy;
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads, payload};
-use crate::history::{Action, ClientId, History, Kept, PartitionName, Payload, ReadBack, Time};
+use crate::history::{
+    Action, Besides, ClientId, History, Kept, PartitionName, Payload, ReadBack, Time,
+};
 use crate::net::Papers;
 use crate::prng::Prng;
 use crate::report::Verdict;
@@ -30,7 +32,7 @@ use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, Target, TopicPartition};
 use fulmar_host::time;
 use fulmar_types::link::{EVERY_TOPIC, LinkDefinition};
-use fulmar_types::rule::RuleDefinition;
+use fulmar_types::rule::{HEADERS, REGIONS, RuleDefinition};
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -178,12 +180,16 @@ impl Mirrors {
     /// Under which rule which topic of which site goes.
     fn passing(&self) -> BTreeMap<(SiteName, String), RuleDefinition> {
         let mut regions: BTreeMap<(SiteName, String), BTreeSet<String>> = BTreeMap::new();
+        let mut without_headers = BTreeSet::new();
         for mirror in &self.mirrors {
             let from = giver(mirror);
             let topic = match &mirror.through {
                 Some(_) => topic_of(mirror),
                 None => mirror.topic.as_str().to_owned(),
             };
+            if mirror.drops_headers {
+                without_headers.insert((from.clone(), topic.clone()));
+            }
             regions.entry((from.clone(), topic)).or_default().insert(region(&mirror.site));
             for topic in &mirror.untaken {
                 let topic = (from.clone(), topic.as_str().to_owned());
@@ -196,7 +202,17 @@ impl Mirrors {
             }
         }
         let rules = regions.into_iter();
-        rules.map(|(of, regions)| (of, RuleDefinition::verbatim(regions))).collect()
+        let rule = |(of, regions)| {
+            let mut rule = RuleDefinition::verbatim(regions);
+            if without_headers.contains(&of) {
+                rule.headers =
+                    RuleDefinition::from_settings([(REGIONS, "any"), (HEADERS, "*=drop")])
+                        .expect("a rule that can be read")
+                        .headers;
+            }
+            (of, rule)
+        };
+        rules.map(rule).collect()
     }
 
     /// The rule of the origin of a mirror.
@@ -244,7 +260,8 @@ impl Mirrors {
         let each = mirror.rule_for?.0;
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
         let (turns, rules) = (Turns::Rule(self.rule(mirror)), self.rules.clone());
-        Some(move |cluster, stage| Turning { site, topic, turns, each, cluster, stage, rules })
+        let ids = BTreeSet::new();
+        Some(move |cluster, stage| Turning { site, topic, turns, each, cluster, stage, rules, ids })
     }
 
     /// A client that has the site of a mirror take the topic no more, and again, if that is to be.
@@ -259,7 +276,8 @@ impl Mirrors {
         declines.take.retain(|topic| topic != mirror.topic.as_str());
         let turns = Turns::Take(mirror.of.as_str().to_owned(), Box::new([link, declines]));
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-        Some(Turning { site, topic, turns, each, cluster, stage, rules: self.rules.clone() })
+        let (rules, ids) = (self.rules.clone(), BTreeSet::new());
+        Some(Turning { site, topic, turns, each, cluster, stage, rules, ids })
     }
 
     /// A client that reads from a mirror, anywhere in it.
@@ -301,8 +319,12 @@ impl Mirrors {
         if let Some(text) = self.came_back(workloads).await {
             return Some(Verdict::Safety { check: "mirror_loop".to_owned(), text });
         }
-        if let Some(verdict) = self.rules.verdict(workloads.history()) {
+        if let Some(verdict) = self.rules.verdict(workloads.history(), workloads.ear()) {
             return Some(verdict);
+        }
+        let departures = workloads.ear().departures();
+        if departures > 0 {
+            workloads.stage().sink.compared("rule_in_force", departures);
         }
         if let Some(text) = self.cap_exceeded(workloads.stage()) {
             return Some(Verdict::Safety { check: "cap_kept".to_owned(), text });
@@ -321,10 +343,18 @@ impl Mirrors {
                     return Some(Verdict::Safety { check: "mirror_prefix".to_owned(), text });
                 }
                 let copy = (&mirror.of, &part);
-                let (copy, of) = match whole(workloads, copy, &origin, deadline_ns).await {
-                    Ok(read) => read,
-                    Err(verdict) => return Some(verdict),
-                };
+                let drops_headers = mirror.drops_headers;
+                let (copy, of) =
+                    match whole(workloads, copy, &origin, deadline_ns).await.and_then(|read| {
+                        let text = besides_differ(&read.0, &origin.read, drops_headers);
+                        let text =
+                            text.map(|text| format!("{}/{partition} at {} {text}", part.1, part.0));
+                        let check = "mirror_equal".to_owned();
+                        text.map_or(Ok(read), |text| Err(Verdict::Safety { check, text }))
+                    }) {
+                        Ok(read) => read,
+                        Err(verdict) => return Some(verdict),
+                    };
                 let pair = (mirror.of.clone(), mirror.site.clone());
                 sizes.entry(pair).or_default().insert((part.1, partition), of);
                 let found = (partition, &copy);
@@ -588,6 +618,19 @@ async fn marked(
     let text = Marked::new(&history, (mirror, partition), copy, (&here, &there)).wrong()?;
     let text = format!("{}/{partition} at {}: {text}", topic_of(mirror), mirror.site);
     Some(Verdict::Safety { check: "gap_markers".to_owned(), text })
+}
+
+/// Where a record of a mirror has another time than at its origin, or other headers than are to be there.
+fn besides_differ(mirror: &ReadBack, origin: &ReadBack, drops_headers: bool) -> Option<String> {
+    let there: BTreeMap<Offset, Payload> =
+        origin.records.iter().map(|record| (record.offset, record.payload)).collect();
+    let same = mirror.records.iter().filter(|of| there.get(&of.offset) == Some(&of.payload));
+    same.map(|record| record.offset).find_map(|offset| {
+        let (has, had) = (mirror.besides.get(&offset)?, *origin.besides.get(&offset)?);
+        let headers = if drops_headers { 0 } else { had.headers };
+        let wanted = Besides { headers, ..had };
+        (*has != wanted).then(|| format!("has {has:?} at offset {offset}, not {wanted:?}"))
+    })
 }
 
 /// How a mirror differs from its origin, apart from where it ends. It may lack what has had its time

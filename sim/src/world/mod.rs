@@ -254,7 +254,9 @@ async fn play(stage: &Arc<Stage>, shared: &Arc<Shared>, leak: Option<Leak>) -> V
     chaos.end();
     stage.sink.say(stage.machines.now_ns(), || "the chaos is over".to_owned());
     stage.heal().await;
-    ending::finish(stage, shared, &workloads).await
+    let verdict = ending::finish(stage, shared, &workloads).await;
+    stage.sink.canaries(workloads.canaries());
+    verdict
 }
 
 /// A planted leak: something that no seed decides takes simulated time.

@@ -10,20 +10,22 @@
 use super::stage::Stage;
 use super::workload::{Client, READ_TIMEOUT, payload};
 use crate::history::{
-    Action, ClientId, History, PartitionName, ReadAnswer, ReadBack, ReadOutcome, SeenRecord, Time,
+    Action, Besides, ClientId, History, PartitionName, ReadAnswer, ReadBack, ReadOutcome,
+    SeenRecord, Time,
 };
 use crate::scenario::workload::{Read, ReadFrom};
 use crate::scenario::{Drawn, SiteName};
 use fulmar_client::error::{CallError, LeaderError};
 use fulmar_client::fetch::{Fetch, Fetched};
 use fulmar_client::offsets::OffsetAt;
-use fulmar_client::{Cluster, FetchError, Target, TopicPartition};
+use fulmar_client::{Cluster, FetchError, ReadRecord, Target, TopicPartition};
 use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::ErrorCode;
 use fulmar_wire::batch::{Batch, RecordError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Attempts in a row that may come to nothing before a reader gives up.
 const ATTEMPTS: u32 = 100;
@@ -84,6 +86,23 @@ fn seen(fetched: &Fetched) -> Result<Vec<SeenRecord>, RecordError> {
         payload: payload(record.key.as_deref(), record.value.as_deref()),
     });
     Ok(seen.collect())
+}
+
+/// What records have beside keys and values.
+fn besides(records: &[ReadRecord]) -> Vec<(Offset, Besides)> {
+    let of = |record: &ReadRecord| {
+        let mut bytes = Vec::new();
+        for header in &record.headers {
+            let value = header.value.as_deref().unwrap_or_default();
+            for part in [&*header.key, value] {
+                bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(part);
+            }
+        }
+        let headers = if bytes.is_empty() { 0 } else { xxh3_64(&bytes) };
+        (record.offset, Besides { timestamp_ms: record.timestamp_ms, headers })
+    };
+    records.iter().map(of).collect()
 }
 
 /// Who reads whole logs of a site.
@@ -192,9 +211,9 @@ impl Reader<'_> {
             let answer = self.cluster.fetch(Target::Leader, &fetch, READ_TIMEOUT).await;
             match whole.take(answer)? {
                 Step::End => {
-                    let Whole { start, records, sizes, next: told_end, .. } = whole;
+                    let Whole { start, records, besides, sizes, next: told_end, .. } = whole;
                     let at = Time(self.stage.machines.now_ns());
-                    return Ok((ReadBack { start, at, records, told_end }, sizes));
+                    return Ok((ReadBack { start, at, records, besides, told_end }, sizes));
                 }
                 Step::On => {}
                 Step::Again => madsim::time::sleep(PAUSE).await,
@@ -226,6 +245,7 @@ fn base(batch: &Batch) -> Offset {
 struct Whole {
     start: Offset,
     records: Vec<SeenRecord>,
+    besides: BTreeMap<Offset, Besides>,
     sizes: Sizes,
     next: Offset,
     /// Attempts in a row that came to nothing.
@@ -247,9 +267,11 @@ impl Whole {
             Ok(fetched) => fetched,
             Err(error) => return self.again(cause(&error), error.to_string()),
         };
-        match seen(&fetched) {
-            Ok(seen) => {
+        let all = fetched.records().and_then(|records| Ok((seen(&fetched)?, besides(&records))));
+        match all {
+            Ok((seen, besides)) => {
                 self.records.extend(seen);
+                self.besides.extend(besides);
                 let sizes = fetched.batches.iter().map(|of| (base(of), of.bytes().len() as u64));
                 self.sizes.extend(sizes);
             }

@@ -1,15 +1,22 @@
 //! Rules that are taken back and made again while records flow, and links that do not take a topic any
 //! more and take it again.
 //!
-//! Invariants checked here (`rule_in_force`, `take_in_force`): what was produced after a rule was taken
-//! back, or after the other site did not take the topic any more, is not there before the
+//! Invariants checked here (`rule_in_force`, `take_in_force`): nothing of a topic leaves its site after its
+//! rule was taken back, whenever it was produced, and be it that it waited for long; and what was
+//! produced after that, or after the other site did not take the topic any more, is not there before the
 //! opposite was asked for. And (`change_noted`) each change that was acknowledged is told
 //! with who made it, and when.
 //!
 //! ```text
-//! taken back, answered ---- produced ---- seen at the other site ---- made again
+//! taken back, answered ---- leaves ---------------------------------------- made again
+//! taken back, answered ---- produced ---- seen at the other site ---------- made again
 //! ```
+//!
+//! What leaves is heard at the line between the sites ([`super::eavesdrop`]): what was written to a connection
+//! before and left before may arrive later; what had not left does not any more, since the connection is
+//! ended abruptly.
 
+use super::eavesdrop::Eavesdropper;
 use super::stage::Stage;
 use crate::history::{History, PartitionName, Payload, Time};
 use crate::report::Verdict;
@@ -17,8 +24,8 @@ use crate::scenario::SiteName;
 use fulmar_client::Cluster;
 use fulmar_types::link::LinkDefinition;
 use fulmar_types::rule::RuleDefinition;
-use fulmar_types::{Offset, PartitionIndex};
-use std::collections::BTreeMap;
+use fulmar_types::{Offset, PartitionIndex, Uuid};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +46,8 @@ const STEP: Duration = Duration::from_millis(100);
 struct Withheld {
     site: SiteName,
     topic: String,
+    /// What is known of its ids, if what leaves of it is judged.
+    ids: BTreeSet<Uuid>,
     /// By what, and which check that is.
     by: (&'static str, &'static str),
     /// The answer that it was withheld.
@@ -75,9 +84,32 @@ impl Rules {
         self.locked().seen.entry(place).or_insert(what);
     }
 
-    /// A record that was seen where it must not be.
-    pub(super) fn verdict(&self, history: &Mutex<History>) -> Option<Verdict> {
+    /// A record that left while no rule let it go.
+    fn left(noted: &Noted, ear: &Eavesdropper) -> Option<Verdict> {
+        noted.withheld.iter().find_map(|withheld| {
+            let is_within = |at_ns| {
+                let is_before = withheld.until.is_none_or(|until| at_ns < until.0);
+                withheld.from.0 <= at_ns && is_before
+            };
+            let left = ear.departed(&withheld.ids, is_within)?;
+            let (Withheld { site, topic, .. }, (first, end)) = (withheld, left.offsets);
+            let text = format!(
+                "offsets {first} to {end} of {topic}/{} left {site} {} ms after {} at {}",
+                left.partition,
+                (left.left_ns - withheld.from.0) / 1_000_000,
+                withheld.by.0,
+                withheld.from
+            );
+            Some(Verdict::Safety { check: withheld.by.1.to_owned(), text })
+        })
+    }
+
+    /// A record that was seen where it must not be, or left when it must not.
+    pub(super) fn verdict(&self, history: &Mutex<History>, ear: &Eavesdropper) -> Option<Verdict> {
         let noted = self.locked();
+        if let Some(verdict) = Self::left(&noted, ear) {
+            return Some(verdict);
+        }
         if let Some(text) = noted.wrong.clone() {
             return Some(Verdict::Safety { check: "change_noted".to_owned(), text });
         }
@@ -152,20 +184,24 @@ pub(super) struct Turning {
     pub(super) cluster: Cluster,
     pub(super) stage: Arc<Stage>,
     pub(super) rules: Rules,
+    /// What the topic has been known by.
+    pub(super) ids: BTreeSet<Uuid>,
 }
 
 impl Turning {
     /// Goes on until it is told to stop; then the topic may go.
-    pub(super) async fn run(self, stopped: impl Fn() -> bool) {
+    pub(super) async fn run(mut self, stopped: impl Fn() -> bool) {
         while !stopped() {
             self.pause(&stopped).await;
+            self.look_at_ids().await;
             let asked = self.now();
             let withheld = self.turns.turn(&self.cluster, &self.topic, false).await;
             let answered = self.now();
             // Without an answer nobody knows, and nothing is checked.
             let number = withheld.then(|| {
                 let (site, topic, by) = (self.site.clone(), self.topic.clone(), self.turns.by());
-                let withheld = Withheld { site, topic, by, from: answered, until: None };
+                let ids = self.ids.clone();
+                let withheld = Withheld { site, topic, ids, by, from: answered, until: None };
                 let mut noted = self.rules.locked();
                 noted.withheld.push(withheld);
                 noted.withheld.len() - 1
@@ -180,6 +216,16 @@ impl Turning {
             while !self.turns.turn(&self.cluster, &self.topic, true).await {
                 madsim::time::sleep(STEP).await;
             }
+        }
+    }
+
+    /// Learns by what id the topic leaves its site, if its rule is what turns.
+    async fn look_at_ids(&mut self) {
+        if matches!(self.turns, Turns::Rule(_))
+            && let Ok(known) = self.cluster.refresh_all(LIMIT).await
+        {
+            let id = known.topics.get(self.topic.as_str()).map(|topic| topic.id);
+            self.ids.extend(id.filter(|id| *id != Uuid::NIL));
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! produced   {"n":7,"open":MARKER,"secret":CANARY,"person":{"name":CANARY,"town":MARKER},
-//!             "ids":[CANARY,...],"note":"ok CANARY","late":LAPSES or CANARY}   key, headers: CANARY, MARKER
+//!             "ids":[CANARY,...],"note":"ok CANARY","lat":7.1234,"late":LAPSES or CANARY}   key, headers: CANARY, MARKER
 //!            or something that is no JSON, with a CANARY
-//! copied     {"n":7,"open":MARKER,"person":{"name":"***","town":MARKER},"ids":[hash,...],"note":"ok"}
+//! copied     {"n":7,"open":MARKER,"person":{"name":"***","town":MARKER},"ids":[hash,...],"note":"ok","lat":7.1}
 //! ```
 //!
 //! The batches are compressed with any codec or none. At some time the rule also withholds `late`; from
@@ -13,7 +13,7 @@
 //!
 //! Invariants checked here: no canary crosses between the sites, in no byte and whatever is compressed in
 //! it, nor anything of a field that leaves after it was known to be withheld (`canaries_stay`); the copy
-//! has every acknowledged record that may go, in the form of the rule, and no other (`secrets_withheld`); enough canaries were at stake, and markers did cross
+//! has every acknowledged record that may go, in the form of the rule and with its own time, and beside them only such as were sent and are in that form too (`secrets_withheld`); enough canaries were at stake, and markers did cross
 //! (`canaries_counted`); the copy comes to the end of its origin (`secrets_converge`).
 //!
 //! With `piped` a pipeline reads the topic as well: see `piped.rs`.
@@ -25,7 +25,7 @@ use super::piped::Piped;
 use super::whole::{end, whole};
 use super::workload::Workloads;
 use crate::prng::Prng;
-use crate::report::Verdict;
+use crate::report::{Canaries, Verdict};
 use crate::scenario::workload::Secrets;
 use crate::scenario::{Drawn, SiteName, Workload};
 use fulmar_client::{Cluster, ReadRecord, TopicPartition};
@@ -54,8 +54,11 @@ const OLD_MS: i64 = 10_000;
 /// Fewer canaries than this prove nothing.
 const CANARIES_MIN: u64 = 100;
 
+/// Fewer markers than this that crossed do not prove that the canaries could have.
+const MARKERS_MIN: u64 = 20;
+
 /// What the rule does to fields, but for the last one.
-const FIELDS: &str = "secret=drop,person.name=mask,ids=hash,note=truncate:2";
+const FIELDS: &str = "secret=drop,person.name=mask,ids=hash,note=truncate:2,lat=round:1";
 
 const CODECS: [Compression; 5] = [
     Compression::None,
@@ -68,8 +71,9 @@ const CODECS: [Compression; 5] = [
 /// What is to become of a record.
 #[derive(Clone, Debug)]
 enum Fate {
-    /// This is to be at the other site; its ids as hashes, and its `late` only before it is withheld.
-    Goes { n: u64, open: String, town: String, ids: usize },
+    /// This is to be at the other site; its ids as hashes, and its `late` only before it is withheld. Its time
+    /// and its `trace` are to be what they were.
+    Goes { n: u64, open: String, town: String, ids: usize, trace: String, at_ms: i64 },
     /// It stays.
     Withheld,
 }
@@ -87,6 +91,8 @@ impl Fate {
 struct Tally {
     /// Of every acknowledged record.
     fates: BTreeMap<Offset, Fate>,
+    /// Of every record that goes and was sent, by its number, whatever was answered.
+    sent: BTreeMap<u64, Fate>,
     /// Canaries in them.
     canaries: u64,
     /// The rule withholds `late`, and since when that is known.
@@ -110,14 +116,14 @@ pub(super) struct Secrecy {
 }
 
 impl Secrecy {
-    pub(super) fn new(workloads: &[Workload<Drawn>]) -> Self {
+    pub(super) fn new(workloads: &[Workload<Drawn>], ear: Eavesdropper) -> Self {
         let all = workloads.iter().filter_map(|workload| match workload {
             Workload::Secrets(secrets) => {
                 Some(Keeping { secrets: secrets.clone(), tally: Arc::default() })
             }
             _ => None,
         });
-        Self { all: all.collect(), ear: Eavesdropper::default() }
+        Self { all: all.collect(), ear }
     }
 
     /// The copies that there may be of what has secrets in it, or is made of that: the site and the topic.
@@ -142,11 +148,8 @@ impl Secrecy {
         self.all.iter().find(is_it).expect("made from the same scenario").clone()
     }
 
-    /// Creates the topics and their rules, and begins to listen.
+    /// Creates the topics and their rules.
     pub(super) async fn lay_down(&self, workloads: &Workloads) {
-        if !self.all.is_empty() {
-            workloads.stage().machines.overhear(Arc::new(self.ear.clone()));
-        }
         for keeping in &self.all {
             let (cluster, topic) =
                 (workloads.cluster(&keeping.secrets.site), keeping.secrets.topic.as_str());
@@ -171,6 +174,13 @@ impl Secrecy {
         Some(Verdict::Safety { check: "canaries_stay".to_owned(), text })
     }
 
+    /// What was at stake and what crossed, if there are such workloads.
+    pub(super) fn counted(&self) -> Option<Canaries> {
+        let withheld = self.all.iter().map(|keeping| keeping.locked().canaries);
+        (!self.all.is_empty())
+            .then(|| Canaries { withheld: withheld.sum(), markers: self.ear.markers() })
+    }
+
     /// What is wrong, once everything has healed.
     pub(super) async fn verdict(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
         let safety = |check: &str, text| Some(Verdict::Safety { check: check.to_owned(), text });
@@ -186,7 +196,7 @@ impl Secrecy {
                 return verdict;
             }
             let (canaries, markers) = (keeping.locked().canaries, self.ear.markers());
-            if canaries < CANARIES_MIN || markers == 0 {
+            if canaries < CANARIES_MIN || markers < MARKERS_MIN {
                 let text = format!("{canaries} canaries were withheld, {markers} markers crossed");
                 return safety("canaries_counted", text);
             }
@@ -254,7 +264,7 @@ impl Keeping {
         for _ in 0..self.secrets.batch_records.get() {
             *n += 1;
             let is_stricter = self.locked().stricter_ns.is_some();
-            let record = record(prng, *n, is_stricter);
+            let mut record = record(prng, *n, is_stricter);
             if !is_stricter {
                 self.locked().lapsed.insert(record.late.clone());
             }
@@ -266,6 +276,10 @@ impl Keeping {
             let is_old = prng.below(OLD_ONE_IN) == 0;
             let at_ms = if is_old { at_ms - OLD_MS } else { at_ms };
             batch.push(at_ms, Some(key), Some(value), &headers).expect("it is small");
+            if let Fate::Goes { at_ms: at, .. } = &mut record.fate {
+                *at = at_ms;
+                self.locked().sent.insert(*n, record.fate.clone());
+            }
             let all = [&record.key, &record.value, &record.user];
             canaries += all.map(|text| text.matches(CANARY).count() as u64).iter().sum::<u64>();
             fates.push(record.fate);
@@ -352,16 +366,33 @@ impl Keeping {
                 (fate, Some(record)) => {
                     let value = record.value.clone().unwrap_or_default();
                     let value = String::from_utf8_lossy(&value).into_owned();
-                    return Some(format!("has {value} at offset {offset}, made of {fate:?}"));
+                    let at = record.timestamp_ms;
+                    return Some(format!(
+                        "has {value} of {at} ms at offset {offset}, made of {fate:?}"
+                    ));
                 }
             }
         }
-        None
+        // What was not acknowledged may be there, and then as it is to be.
+        let others = read.iter().filter(|(offset, _)| !tally.fates.contains_key(offset));
+        others.map(|(offset, record)| (offset, number(record), record)).find_map(
+            |(offset, n, record)| {
+                let fate = n.and_then(|n| tally.sent.get(&n));
+                let is_right = fate.is_some_and(|fate| is_as_ruled(fate, record));
+                (!is_right).then(|| format!("has offset {offset}, made of {n:?}: {fate:?}"))
+            },
+        )
     }
 }
 
+/// The number of a record at the other site.
+fn number(record: &ReadRecord) -> Option<u64> {
+    let value = serde_json::from_slice::<Value>(record.value.as_deref()?).ok()?;
+    value["n"].as_u64()
+}
+
 fn is_as_ruled(fate: &Fate, record: &ReadRecord) -> bool {
-    let Fate::Goes { n, open, town, ids } = fate else { return false };
+    let Fate::Goes { n, open, town, ids, trace, at_ms } = fate else { return false };
     let value = record.value.as_deref().unwrap_or_default();
     let Ok(mut value) = serde_json::from_slice::<Value>(value) else { return false };
     let is_hash = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -369,15 +400,21 @@ fn is_as_ruled(fate: &Fate, record: &ReadRecord) -> bool {
     let are_hashes =
         hashes.len() == *ids && hashes.iter().all(|id| id.as_str().is_some_and(is_hash));
     let key = record.key.as_deref().map(String::from_utf8_lossy);
-    let headers: Vec<&[u8]> = record.headers.iter().map(|header| &*header.key).collect();
+    let headers: Vec<(&[u8], Option<&[u8]>)> =
+        record.headers.iter().map(|header| (&*header.key, header.value.as_deref())).collect();
+    let is_traced = headers == [(&b"trace"[..], Some(trace.as_bytes()))];
+    let Ok(lat) = serde_json::from_str::<Value>(&format!("{n}.1")) else { return false };
     let Some(members) = value.as_object_mut() else { return false };
     // Before it is withheld it may be there.
     members.remove("late");
     members.remove("ids");
     let expected = serde_json::json!({
-        "n": n, "open": open, "person": { "name": "***", "town": town }, "note": "ok"
+        "n": n, "open": open, "person": { "name": "***", "town": town }, "note": "ok",
+        "lat": lat
     });
-    value == expected && are_hashes && key.is_some_and(|key| is_hash(&key)) && headers == [b"trace"]
+    let is_its_time = record.timestamp_ms == *at_ms;
+    let is_key = key.is_some_and(|key| is_hash(&key));
+    value == expected && are_hashes && is_key && is_traced && is_its_time
 }
 
 /// A record as it is produced.
@@ -412,14 +449,14 @@ fn record(prng: &mut Prng, n: u64, is_stricter: bool) -> Made {
     let named = named[prng.below(3) as usize];
     let json = format!(
         "{{\"n\":{n}, \"open\":\"{open}\",{named}:[{{\"x\":\"{secret}\"}}],\"person\":{{\"name\":\
-         \"{name}\",\"town\":\"{town}\"}},\"ids\":[{}],\"note\":\"ok {note}\",\"late\":\"{late}\"}}",
+         \"{name}\",\"town\":\"{town}\"}},\"ids\":[{}],\"note\":\"ok {note}\",\"lat\":{n}.1234,\"late\":\"{late}\"}}",
         listed.join(",")
     );
     let (value, fate) = match prng.below(10) {
         0 => (format!("{secret} is no JSON"), Fate::Withheld),
         1 => (json[..json.len() - 1].to_owned(), Fate::Withheld),
         2 => (format!("\"{secret}\""), Fate::Withheld),
-        _ => (json, Fate::Goes { n, open, town, ids }),
+        _ => (json, Fate::Goes { n, open, town, ids, trace: trace.clone(), at_ms: 0 }),
     };
     Made { key, trace, user, value, late, fate }
 }

@@ -11,7 +11,7 @@ use crate::check::{Checks, Harm, Observation, SiteNode, Violation};
 use crate::disk::Trouble;
 use crate::epochs::EpochLog;
 use crate::machine::MachineSink;
-use crate::report::LineUse;
+use crate::report::{Canaries, LineUse};
 use crate::scenario::{EventKind, SiteName};
 use crate::trace::{Kind, Record, TraceHash, TraceSink};
 use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Probe, Role, Term};
@@ -63,6 +63,7 @@ struct State {
     elected: BTreeMap<u16, Term>,
     leader_changes: BTreeMap<u16, u64>,
     lines: BTreeMap<String, LineUse>,
+    canaries: Option<Canaries>,
     /// Who owns which pipeline, with his number.
     owners: BTreeMap<(u16, String), (u64, Option<NodeId>)>,
     /// What the harness compared, by the name of the check.
@@ -225,6 +226,11 @@ impl Sink {
         self.state().lines.insert(format!("{from} to {to}"), used);
     }
 
+    /// Notes what was at stake where a rule withholds something.
+    pub fn canaries(&self, canaries: Option<Canaries>) {
+        self.state().canaries = canaries;
+    }
+
     /// How much of the line from one site to another was used.
     pub fn line_use(&self, (from, to): (&SiteName, &SiteName)) -> LineUse {
         self.state().lines.get(&format!("{from} to {to}")).copied().unwrap_or_default()
@@ -275,6 +281,7 @@ impl Sink {
         report.probes = owned(&state.probes);
         report.exits = std::mem::take(&mut state.stops);
         report.lines = std::mem::take(&mut state.lines);
+        report.canaries = state.canaries;
         report.leader_changes = state.leader_changes.values().sum();
         report.compared = state
             .checks

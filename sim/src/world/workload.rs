@@ -7,6 +7,7 @@
 //! Invariants: every record is unique, because its value names its producer and its number; an
 //! outcome that the client does not know is written down as unknown.
 
+use super::eavesdrop::{Eavesdropper, For};
 use super::line::Line;
 use super::mirroring::{Mirrors, later};
 use super::pipelines::Pipelines;
@@ -19,7 +20,7 @@ use crate::history::{
     Action, Batch, ClientId, History, PartitionName, Payload, ProduceOutcome, ProducerTag, Time,
 };
 use crate::prng::Prng;
-use crate::report::Verdict;
+use crate::report::{Canaries, Verdict};
 use crate::scenario::workload::{
     Acks, Filling, Impostor, ListOffsets, ListTopics, Mirror, Produce, Stranger, TopicChurn,
 };
@@ -32,6 +33,7 @@ use fulmar_client::{
 };
 use fulmar_host::Host;
 use fulmar_types::PartitionIndex;
+use fulmar_wire::batch::Header;
 use madsim::runtime::Handle;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -53,9 +55,19 @@ const BATCH_BYTES_MAX: u64 = 64;
 /// Bytes of a record beside its key and value, at most.
 const RECORD_BYTES_MAX: u64 = 32;
 
+/// The header of a record that has one, and its bytes at most, with a number of a record as its value.
+const HEADER: &str = "number";
+const HEADER_BYTES_MAX: u64 = 32;
+
 fn bytes_max(record: &WriteRecord) -> u64 {
     let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len) as u64;
-    RECORD_BYTES_MAX + len(&record.key) + len(&record.value)
+    let headers = if record.headers.is_empty() { 0 } else { HEADER_BYTES_MAX };
+    RECORD_BYTES_MAX + len(&record.key) + len(&record.value) + headers
+}
+
+/// A header with the number of its record.
+fn header(number: u64) -> Header {
+    Header { key: Bytes::from_static(HEADER.as_bytes()), value: Some(number.to_string().into()) }
 }
 
 /// A topic of a site.
@@ -74,6 +86,7 @@ pub struct Workloads {
     mirrors: Mirrors,
     welcomed: Welcomed,
     secrecy: Secrecy,
+    ear: Eavesdropper,
     pipelines: Pipelines,
 }
 
@@ -91,10 +104,19 @@ impl Workloads {
             }
         }
         let mirrors = Mirrors::new(&stage.drawn.workloads);
+        let is_turned = |workload: &Workload<Drawn>| match workload {
+            Workload::Mirror(mirror) => mirror.rule_for.is_some(),
+            _ => false,
+        };
+        let ear = Eavesdropper::new(For {
+            tokens: stage.drawn.workloads.iter().any(|of| matches!(of, Workload::Secrets(_))),
+            departures: stage.drawn.workloads.iter().any(is_turned),
+        });
         Self {
             mirrors,
             welcomed: Welcomed::default(),
-            secrecy: Secrecy::new(&stage.drawn.workloads),
+            secrecy: Secrecy::new(&stage.drawn.workloads, ear.clone()),
+            ear,
             pipelines: Pipelines::new(&stage.drawn.workloads, stage.drawn.stream_seed),
             stage,
             history,
@@ -128,6 +150,9 @@ impl Workloads {
         // Whoever else knocks at such a port is no part of a link.
         let nodes = self.stage.nodes().map(|node| self.stage.machine(node)).collect();
         self.stage.machines.network().meter(LINK_PORT, nodes);
+        if self.ear.listens() {
+            self.stage.machines.overhear(Arc::new(self.ear.clone()));
+        }
         self.mirrors.lay_down(self).await;
         self.secrecy.lay_down(self).await;
         self.pipelines.lay_down(self).await;
@@ -142,6 +167,16 @@ impl Workloads {
     /// What the run takes place on.
     pub(super) fn stage(&self) -> &Stage {
         &self.stage
+    }
+
+    /// What was at stake where a rule withholds something.
+    pub(super) fn canaries(&self) -> Option<Canaries> {
+        self.secrecy.counted()
+    }
+
+    /// What was heard at the lines between sites.
+    pub(super) fn ear(&self) -> &Eavesdropper {
+        &self.ear
     }
 
     /// What was seen of the line between sites.
@@ -574,7 +609,10 @@ impl Client {
                         .unwrap_or(i64::MAX),
                     key: Some(key.clone()),
                     value: Some(Bytes::from(value)),
-                    headers: Vec::new(),
+                    headers: match produce.headers {
+                        true => vec![header(sequence + at)],
+                        false => Vec::new(),
+                    },
                 }
             })
             .collect();
