@@ -432,6 +432,7 @@ fn any_history(seed: u64) -> History {
             at: Time(7),
             records: records(2, &[1, 2, 3]),
             told_end: Offset(9),
+            ..ReadBack::default()
         };
         history.read_back(partition(), whole);
         history.keep(partition(), Kept { for_ns: Some(prng.below(9)), ..Kept::default() });

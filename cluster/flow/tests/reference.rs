@@ -23,10 +23,18 @@ fn came(written: &Written) -> Came {
     let text = |bytes: &Option<bytes::Bytes>| {
         bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     };
+    let told = |name: &str| {
+        let found = written.headers.iter().find(|(known, _)| &**known == name);
+        found.and_then(|(_, value)| text(value))
+    };
+    let place = told("fulmar.partition").zip(told("fulmar.offset"));
+    let number = |text: String| text.parse::<u32>().expect("a number");
     Came {
         topic: written.topic.to_string(),
         key: text(&written.key),
         value: text(&written.value).unwrap_or_else(|| "NULL".to_owned()),
+        from: place.map(|(partition, offset)| (number(partition), number(offset).into())),
+        is_by_zero: told("fulmar.reason").as_deref() == Some("division by zero"),
     }
 }
 

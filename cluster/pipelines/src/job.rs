@@ -315,6 +315,7 @@ impl Job {
                 format!("it diverged: epoch {number} puts out something else when it is run again");
             return Err(End::Halted(why));
         }
+        self.context.host.probe(Probe::EpochMadeAgain);
         (self.epoch, self.age_ms) = (epoch.epoch, epoch.age_ms);
         Ok(produced)
     }

@@ -209,12 +209,19 @@ plants! {
     /// Let a node speak of what its leader has applied before the segments with it are in their place, and take for
     /// offsets without records what cannot be read.
     StateBeforeSegments = "state-before-segments",
+    /// Give the records of a copy other times than those of their origin.
+    CopyStampsTime = "copy-stamps-time",
     /// Never look again at what another site offers and what could not be taken.
     HeldForGood = "held-for-good",
     /// Let a pipeline begin elsewhere while an epoch is not all there.
     EpochLeftUnfinished = "epoch-left-unfinished",
     /// Leave where it is how far dead letters were put through again.
     RetryNotCommitted = "retry-not-committed",
+    /// Forget how far dead letters were put through when a pipeline begins another time with a file that does
+    /// not write their topic.
+    LettersForgotten = "letters-forgotten",
+    /// Write the offset behind it to the headers of a dead letter.
+    LetterNamesNextOffset = "letter-names-next-offset",
 }
 
 impl Plant {

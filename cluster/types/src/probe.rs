@@ -97,6 +97,8 @@ probes! {
     HeldBack = "held back for the budget",
     /// A node took a pipeline over while windows were open.
     TakeoverWithOpenWindows = "takeover with open windows",
+    /// Whoever took a pipeline over came to the outputs of a logged epoch.
+    EpochMadeAgain = "epoch made again",
     /// An owner of a pipeline that is none any more was refused a commit.
     StaleCommitRefused = "stale commit refused",
     /// The outputs of an epoch that one owner had logged were appended by the next.

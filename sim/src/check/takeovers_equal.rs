@@ -4,7 +4,7 @@
 use super::{Check, Observation};
 use fulmar_types::{Event, Probe};
 
-/// Counts those who came to the same.
+/// Counts the epochs whose outputs were made again, with the hash that the log has.
 #[derive(Default)]
 pub struct TakeoversEqual {
     compared: u64,
@@ -17,7 +17,7 @@ impl Check for TakeoversEqual {
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         match seen.event {
-            Event::Probe(Probe::TakeoverWithOpenWindows) => self.compared += 1,
+            Event::Probe(Probe::EpochMadeAgain) => self.compared += 1,
             Event::Probe(Probe::Diverged) => {
                 return Err(format!(
                     "{} took a pipeline over and came to other outputs than the log says",
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn other_outputs_are_reported() {
         let mut check = TakeoversEqual::default();
-        let events = [Probe::TakeoverWithOpenWindows, Probe::Diverged].map(Event::Probe);
+        let events = [Probe::EpochMadeAgain, Probe::Diverged].map(Event::Probe);
         let events = events.map(|event| (2, event));
         let text = run(&mut check, &events).expect("they differ");
         assert!(text.contains("node 2 of site 0"), "{text}");

@@ -11,7 +11,7 @@ use super::param::Written;
 use super::quantity::{ClockShift, Count, Span};
 use super::source::Problem;
 use super::target::SiteName;
-use super::workload::{Mirror, Pipeline, Policy, TopicName, Workload};
+use super::workload::{Mirror, Pipeline, Policy, Tend, TopicName, Workload};
 use fulmar_types::units::HumanDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -106,13 +106,13 @@ pub(super) fn workload(workload: &Workload<Written>, fields: &Fields<'_>) -> Res
     }
 }
 
-/// What a pipeline cannot be. A copy lacks what has gone at its origin, and nobody remembers that; dead letters
-/// that lie there when a pipeline goes back are never put through.
+/// What a pipeline cannot be. A copy lacks what has gone at its origin, and nobody remembers that; a pipeline that
+/// stops at bad records would stop at dead letters, too.
 fn pipeline_of(pipeline: &Pipeline<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
     let (key, message) = if pipeline.fed_from.is_some() && pipeline.retention.is_some() {
         ("retention", "`retention` is for a pipeline that is fed at its own site")
-    } else if pipeline.retries.is_some() && pipeline.tend.is_some() {
-        ("retries", "`retries` is for a pipeline that nobody tends")
+    } else if pipeline.retries.is_some() && pipeline.tend == Some(Tend::Fail) {
+        ("retries", "`retries` is for a pipeline that does not stop at bad records")
     } else {
         return Ok(());
     };

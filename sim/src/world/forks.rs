@@ -75,7 +75,7 @@ pub(super) async fn is_told(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{SeenRecord, Time};
+    use crate::history::SeenRecord;
 
     fn log(payloads: &[u64]) -> ReadBack {
         let record = |(at, payload): (u64, &u64)| SeenRecord {

@@ -156,7 +156,6 @@ impl<'a> Marked<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Time;
 
     fn marker(first: u64, end: u64, count: u64, reason: &str) -> Marker {
         let (first, end) = (Offset(first), Offset(end));

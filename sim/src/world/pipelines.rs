@@ -19,7 +19,7 @@
 use super::due;
 use super::fates;
 use super::mirroring::region;
-use super::retrying::Asked;
+use super::retrying::{Asked, misread, mistold};
 use super::stage::Stage;
 use super::tending::{OnError, Tended, Tending};
 use super::whole::{end, since, whole};
@@ -467,36 +467,31 @@ impl Piping {
         };
         let (input, devices, dead) = (id("in")?, id("devices")?, id("dead")?);
         let mut rows = self.rows(places, log, (input, devices)).await?;
-        if let Some(text) = self.asked.lacks(log, dead) {
-            return Err(text);
-        }
         let letters = TopicPartition::new(&self.case.topic("dead"), PartitionIndex(0));
         rows.insert((dead, letters.partition), self.read(cluster, &letters).await?.1);
         let of = ([input, dead], &rows);
-        if let Some(text) = self.passed_over(log) {
+        if let Some(text) = self.passed_over(log, dead) {
             return Ok(Differs::Tended("pipeline_exact", text));
         }
         let bad = self.bad_records((input, &rows))?;
         if let Some((check, text)) = self.tended().wrong(log, &bad) {
             return Ok(Differs::Tended(check, text));
         }
-        let mut expected = self.expected();
-        let mut from = 0;
-        for left in log.left() {
-            let given = model::run(&self.case_of(left.epochs.iter(), of)?);
-            self.expect(&mut expected, (&given, from), &left.epochs);
-            from = left.kept;
-        }
-        let case = self.case_of(log.epochs(), of)?;
-        let given = model::run(&case);
-        self.expect(&mut expected, (&given, from), log.epochs());
+        let History { expected, case, given } = match self.history(log, of)? {
+            Ok(history) => history,
+            Err(differs) => return Ok(differs),
+        };
+        let places_of = letter_places((input, dead), &rows);
+        let told = (self.case.topic("in"), &places_of);
         let mut count = 0;
         for (cluster, prefix) in &places.outputs {
             for ((topic, partition), expected) in &expected {
                 let topic = format!("{prefix}{topic}");
                 let of = TopicPartition::new(&topic, PartitionIndex(*partition));
                 let (_, records) = self.read(cluster, &of).await?;
-                if let Some(differs) = differs(&of, expected, &records) {
+                let differs = differs(&of, expected, &records);
+                if let Some(differs) = differs.or_else(|| untrue(&told, (&of, expected), &records))
+                {
                     return Ok(differs);
                 }
                 count += expected.len() as u64;
@@ -515,6 +510,38 @@ impl Piping {
             return Ok(Differs::Fates(text));
         }
         due::idle(&case, &given).map_or(Ok(Differs::Equal(count)), Err)
+    }
+
+    /// What all epochs have to have given, those that were left behind too.
+    fn history(
+        &self,
+        log: &EpochLog,
+        of: ([TopicId; 2], &Rows),
+    ) -> Result<Result<History, Differs>, String> {
+        let ([_, dead], _) = of;
+        let letters = (self.case.topic("dead"), 0);
+        let end =
+            |expected: &BTreeMap<(String, u32), Vec<Came>>| Offset(expected[&letters].len() as u64);
+        let (mut expected, mut from) = (self.expected(), 0);
+        for left in log.left() {
+            if let Some(text) = misread(dead, (&left.epochs, from), end(&expected)) {
+                return Ok(Err(Differs::Wrong(text)));
+            }
+            let given = model::run(&self.case_of(left.epochs.iter(), of)?);
+            self.expect(&mut expected, (&given, from), &left.epochs);
+            from = left.kept;
+        }
+        let begun = end(&expected);
+        if let Some(text) = misread(dead, (log.epochs(), from), begun) {
+            return Ok(Err(Differs::Wrong(text)));
+        }
+        if let Some(text) = self.asked.lacks(log, dead, begun) {
+            return Err(text);
+        }
+        let case = self.case_of(log.epochs(), of)?;
+        let given = model::run(&case);
+        self.expect(&mut expected, (&given, from), log.epochs());
+        Ok(Ok(History { expected, case, given }))
     }
 
     /// What was in the inputs, if all of it has been read.
@@ -596,7 +623,7 @@ impl Piping {
     }
 
     /// What was left unread, in an input that keeps everything.
-    fn passed_over(&self, log: &EpochLog) -> Option<String> {
+    fn passed_over(&self, log: &EpochLog, dead: TopicId) -> Option<String> {
         let histories = log.left().iter().map(|left| left.epochs.iter().collect());
         let histories = histories.chain([log.epochs().collect::<Vec<_>>()]);
         for epochs in histories.filter(|_| self.of.retention.is_none()) {
@@ -604,6 +631,10 @@ impl Piping {
             for (epoch, range) in
                 epochs.iter().flat_map(|of| of.ranges.iter().map(|r| (of.epoch, r)))
             {
+                // Some dead letters are left on purpose, see `misread`.
+                if range.topic == dead {
+                    continue;
+                }
                 let before = read.insert((range.topic, range.partition), range.to);
                 let before = before.unwrap_or(Offset(0));
                 if range.from != before {
@@ -672,6 +703,16 @@ impl Piping {
     }
 }
 
+/// What a pipeline has to have given.
+struct History {
+    /// In each partition of each output.
+    expected: BTreeMap<(String, u32), Vec<Came>>,
+    /// What it has read since it began the last time, and before that as far as its state has it.
+    case: Case,
+    /// What came of that.
+    given: model::Expected,
+}
+
 /// How the outputs differ from the reference.
 enum Differs {
     /// Not at all; so many records were compared.
@@ -709,6 +750,38 @@ fn differs(
     }
     let lacks = expected.count();
     (lacks > 0).then(|| Differs::Lacks(format!("{of:?} lacks the last {lacks} records")))
+}
+
+/// Where the record of each dead letter was read, by the offset of the letter.
+fn letter_places((input, dead): (TopicId, TopicId), rows: &Rows) -> BTreeMap<i64, (u32, i64)> {
+    let mut places = BTreeMap::new();
+    for ((_, partition), records) in rows.iter().filter(|((topic, _), _)| *topic == input) {
+        for (offset, record) in records {
+            places.insert(&record.value, (partition.get(), offset.get().cast_signed()));
+        }
+    }
+    let letters = rows.iter().filter(|((topic, _), _)| *topic == dead);
+    let letters = letters.flat_map(|(_, records)| records);
+    let place = |(offset, record): (&Offset, &ReadRecord)| {
+        Some((offset.get().cast_signed(), *places.get(&record.value)?))
+    };
+    letters.filter_map(place).collect()
+}
+
+/// What records that are there as they came do not say as it is, of where they were read.
+fn untrue(
+    (input, places): &(String, &BTreeMap<i64, (u32, i64)>),
+    (of, expected): (&TopicPartition, &[Came]),
+    records: &BTreeMap<Offset, ReadRecord>,
+) -> Option<Differs> {
+    for (came, (offset, record)) in expected.iter().zip(records) {
+        let Some(from) = came.from else { continue };
+        let from = if from.0 == RETRIED { places.get(&from.1).copied() } else { Some(from) };
+        if let Some(text) = from.and_then(|from| mistold((came, input), from, record)) {
+            return Some(Differs::Wrong(format!("{of:?} has a record at {offset}: {text}")));
+        }
+    }
+    None
 }
 
 /// A record with nothing but its numbers.

@@ -149,6 +149,7 @@ impl Tending {
         mut prng: Prng,
         stopped: impl Fn() -> bool,
     ) {
+        let mut history = 0;
         while !stopped() {
             pause(every, &stopped).await;
             match tend {
@@ -164,7 +165,7 @@ impl Tending {
                     self.change(next).await;
                 }
                 Tend::Fail => self.fail(&stopped).await,
-                Tend::Restore => self.restore(&mut prng).await,
+                Tend::Restore => self.restore(&mut history, &mut prng).await,
             }
         }
         self.change(OnError::DeadLetter).await;
@@ -244,30 +245,46 @@ impl Tending {
         self.change(OnError::DeadLetter).await;
     }
 
-    /// Takes a savepoint, or has the pipeline go on from it, or begin anew.
-    async fn restore(&self, prng: &mut Prng) {
-        let savepoint = format!("{}.saved", self.name);
+    /// Takes a savepoint, or has the pipeline go on from it, or begin anew, with the file that it has or with
+    /// another one for a while.
+    async fn restore(&self, history: &mut u64, prng: &mut Prng) {
+        // What was saved before it began anew is of another history than what comes then. Whoever is asked
+        // for that may do it later, so each history has a name of its own.
+        let savepoint = format!("{}.saved.{history}", self.name);
+        let is = *prng.pick(&[OnError::DeadLetter, OnError::Drop]).expect("two");
         match prng.below(5) {
             0 | 1 => {
                 let name = Some(self.name.as_str());
                 let _again = self.cluster.set_savepoint(&savepoint, name, LIMIT).await;
             }
-            2 | 3 => self.go_back(&savepoint).await,
-            // What was saved is of another history than what comes now.
-            _ if self.cluster.set_savepoint(&savepoint, None, LIMIT).await.is_ok() => {
+            2 | 3 => self.go_back(is, &savepoint).await,
+            _ => {
+                *history += 1;
                 self.note(|tended| tended.put_back.push(0));
-                self.set(OnError::DeadLetter, false, Start::Fresh).await;
+                self.begin(is, Start::Fresh).await;
+                let _again = self.cluster.set_savepoint(&savepoint, None, LIMIT).await;
             }
-            _ => {}
         }
+        self.change(OnError::DeadLetter).await;
     }
 
     /// Has the pipeline go on from a savepoint, if there is one.
-    async fn go_back(&self, savepoint: &str) {
+    async fn go_back(&self, is: OnError, savepoint: &str) {
         // Two looks: what was asked before and not answered may be done in between.
         if self.note_saved(savepoint).await {
-            self.set(OnError::DeadLetter, false, Start::Savepoint(savepoint.to_owned())).await;
+            self.begin(is, Start::Savepoint(savepoint.to_owned())).await;
             self.note_saved(savepoint).await;
+        }
+    }
+
+    /// Has the pipeline begin with this, and does not leave before that is done or cannot be any more.
+    async fn begin(&self, is: OnError, start: Start) {
+        let Known { number, is: before, .. } = self.known().await;
+        self.set(is, false, start).await;
+        while self.known().await.number == number {
+            // What was asked and not answered cannot be done once anything else is.
+            madsim::time::sleep(STEP).await;
+            self.set(before, false, Start::Keep).await;
         }
     }
 

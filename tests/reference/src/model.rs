@@ -35,6 +35,10 @@ pub struct Came {
     pub key: Option<String>,
     /// The payload.
     pub value: String,
+    /// Partition and offset of the record that it is, as that was given, if it is one as it came.
+    pub from: Option<(u32, i64)>,
+    /// Whether it could not be computed, which is for a division by zero here.
+    pub is_by_zero: bool,
 }
 
 /// What a case has to give.
@@ -146,6 +150,8 @@ pub fn run(case: &Case) -> Expected {
                 topic: case.topic(topic),
                 key: Some(input.key()),
                 value: input.payload().unwrap_or_default(),
+                from: Some((input.partition, input.offset)),
+                is_by_zero: false,
             };
             if is_bad(input) {
                 if case.drops {
@@ -196,7 +202,7 @@ fn fate<'a>(fates: &'a mut BTreeMap<(String, u32), Fates>, input: &Input) -> &'a
 }
 
 fn out(case: &Case, key: Option<String>, value: String) -> Came {
-    Came { topic: case.topic("out"), key, value }
+    Came { topic: case.topic("out"), key, value, from: None, is_by_zero: false }
 }
 
 /// A row that cannot be computed.
@@ -211,7 +217,9 @@ fn bad(
     }
     fate(fates, input).dead_lettered += 1;
     let value = input.payload().unwrap_or_default();
-    epoch.push(Came { topic: case.topic("dead"), key: Some(input.key()), value });
+    let (topic, key) = (case.topic("dead"), Some(input.key()));
+    let from = Some((input.partition, input.offset));
+    epoch.push(Came { topic, key, value, from, is_by_zero: true });
 }
 
 fn plain(

@@ -203,6 +203,9 @@ impl State {
     /// A pipeline that is there gets other outputs. What it stops writing may come back; what it begins to
     /// write has no dead letters of it so far.
     pub(super) fn change_letters(&mut self, known: &Pipeline, outputs: &[String]) {
+        if planted(Plant::LettersForgotten) {
+            return;
+        }
         let is_in = |topics: &[String], topic: &String| topics.contains(topic);
         let written = known.definition.outputs.iter();
         let left: Vec<_> = written.filter(|topic| !is_in(outputs, topic)).cloned().collect();
@@ -227,6 +230,9 @@ impl State {
     /// A pipeline begins anew or goes back: what lies in its outputs, and in those that it once had, is of records
     /// that it reads once more, or that it had before.
     pub(super) fn begin_letters(&mut self, pipeline: &str) {
+        if planted(Plant::LettersForgotten) {
+            self.letters.drop_pipeline(pipeline);
+        }
         for stream in self.lettered_streams(pipeline, &[]) {
             let next = self.known(stream).next;
             let pipeline = pipeline.to_owned();

@@ -79,7 +79,8 @@ pub fn beside(
     headers.extend(before);
     headers.push(header(TOPIC, &source.topic));
     headers.push(header(PARTITION, record.partition));
-    headers.push(header(OFFSET, record.offset));
+    let is_off = fulmar_host::planted(fulmar_types::Plant::LetterNamesNextOffset);
+    headers.push(header(OFFSET, record.offset + i64::from(is_off)));
     headers.extend(reasons(failure));
     Written {
         topic: topic.into(),

@@ -100,7 +100,7 @@ impl Policy {
 
     /// Whether batches go as they are stored.
     pub(crate) fn is_verbatim(&self) -> bool {
-        self.rule.is_verbatim()
+        self.rule.is_verbatim() && !fulmar_host::planted(Plant::CopyStampsTime)
     }
 
     /// What of a stored batch may go.
@@ -170,7 +170,8 @@ impl Policy {
                 passed.push(header);
             }
         }
-        Some(Record { offset, timestamp, key, value, headers: passed })
+        let wrong = i64::from(fulmar_host::planted(Plant::CopyStampsTime));
+        Some(Record { offset, timestamp: timestamp + wrong, key, value, headers: passed })
     }
 
     fn passed(&self, passage: Passage, bytes: Bytes) -> Option<Bytes> {
