@@ -181,6 +181,12 @@ pub struct Produced {
     pub hash: [u8; 16],
 }
 
+/// Ranges in the canonical order, as they are logged.
+fn in_order(mut ranges: Vec<(Place, InputRange)>) -> Vec<InputRange> {
+    ranges.sort_by(|(one, _), (other, _)| one.cmp(other));
+    ranges.into_iter().map(|(_, range)| range).collect()
+}
+
 /// A pipeline in memory.
 pub struct Job {
     pub context: Arc<Context>,
@@ -205,10 +211,8 @@ pub struct Job {
     rounds: Rounds,
     /// Records that were given to the engine, and their bytes.
     pub taken: (u64, usize),
-    /// What the state may come to with the epoch that is being read.
-    weight_max: usize,
-    /// And what it may put out, without what the end of the epoch lets come.
-    put_out_max: usize,
+    /// What the state may come to with the epoch that is being read; one that is run again is what it was.
+    weight_max: Option<usize>,
     /// Where among the inputs the next epoch begins, if the last one could not take something of all.
     turn: Place,
 }
@@ -250,8 +254,7 @@ impl Job {
             age_ms: found.run.delta_age_ms,
             rounds: Rounds::of(found.deltas.iter().map(|(epoch, _, _)| *epoch)),
             taken: (0, 0),
-            weight_max: usize::MAX,
-            put_out_max: usize::MAX,
+            weight_max: None,
             turn: Place::default(),
             context,
         })
@@ -399,10 +402,9 @@ impl Job {
         let bytes = match room {
             Room::Free(bytes) => bytes,
             Room::Beyond(bytes) => return self.take_awaited(bytes).await,
-            Room::None => 0,
+            Room::None => return Ok(Vec::new()),
         };
-        self.weight_max = self.engine.weight().saturating_add(bytes);
-        self.put_out_max = PUT_OUT_BYTES_MAX;
+        self.weight_max = Some(self.engine.weight().saturating_add(bytes));
         let (mut ready, letters) = (self.ready(), self.ready_letters());
         self.had_letters = !letters.is_empty() && (ready.is_empty() || !self.had_letters);
         let begin = ready.partition_point(|(input, ..)| input.place() < self.turn);
@@ -429,16 +431,14 @@ impl Job {
         if !self.had_letters {
             self.turn = turn;
         }
-        ranges.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(ranges.into_iter().map(|(_, range)| range).collect())
+        Ok(in_order(ranges))
     }
 
     /// Takes a little of the partitions that event time waits for, until the state has grown by so many bytes.
     async fn take_awaited(&mut self, bytes: usize) -> Result<Vec<InputRange>, End> {
         self.context.host.probe(Probe::ReadBeyondMemory);
         self.had_letters = false;
-        self.weight_max = self.engine.weight().saturating_add(bytes);
-        self.put_out_max = PUT_OUT_BYTES_MAX;
+        self.weight_max = Some(self.engine.weight().saturating_add(bytes));
         let mut ready = self.awaited();
         let share = (bytes / ROOM_PARTS / ready.len().max(1)).clamp(1, BEYOND_BYTES_MAX);
         self.in_planted_order(&mut ready);
@@ -449,13 +449,14 @@ impl Job {
             }
             self.take_range(&input, (from, end, share), &mut ranges).await?;
         }
-        ranges.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(ranges.into_iter().map(|(_, range)| range).collect())
+        Ok(in_order(ranges))
     }
 
-    /// Whether the state must not grow any more with this epoch.
+    /// Whether the state must not grow any more with this epoch, or enough has come out.
     fn is_full(&self) -> bool {
-        self.engine.weight() >= self.weight_max || self.engine.put_out() >= self.put_out_max
+        let has_room =
+            |most: usize| self.engine.weight() < most && self.engine.put_out() < PUT_OUT_BYTES_MAX;
+        !self.weight_max.is_none_or(has_room)
     }
 
     async fn take_range(
@@ -559,8 +560,7 @@ impl Job {
             return Some(Offset(u64::MAX));
         }
         let site = self.context.broker.site();
-        let gap = site.read(|state| state.gap_at(stream, from).copied());
-        gap.filter(|gap| gap.first <= from && from < gap.end).map(|gap| gap.end)
+        site.read(|state| state.gap_at(stream, from).map(|gap| gap.end))
     }
 
     fn is_gone(&self, stream: StreamId, from: Offset) -> bool {
