@@ -60,14 +60,6 @@ const MARKERS_MIN: u64 = 20;
 /// What the rule does to fields, but for the last one.
 const FIELDS: &str = "secret=drop,person.name=mask,ids=hash,note=truncate:2,lat=round:1";
 
-const CODECS: [Compression; 5] = [
-    Compression::None,
-    Compression::Gzip,
-    Compression::Snappy,
-    Compression::Lz4,
-    Compression::Zstd,
-];
-
 /// What is to become of a record.
 #[derive(Clone, Debug)]
 enum Fate {
@@ -258,7 +250,7 @@ impl Keeping {
     }
 
     async fn produce(&self, cluster: &Cluster, prng: &mut Prng, (n, at_ms): (&mut u64, i64)) {
-        let codec = CODECS[prng.below(CODECS.len() as u64) as usize];
+        let codec = Compression::ALL[prng.below(Compression::ALL.len() as u64) as usize];
         let mut batch = BatchBuilder::new().compressed(codec);
         let (mut fates, mut canaries) = (Vec::new(), 0);
         for _ in 0..self.secrets.batch_records.get() {

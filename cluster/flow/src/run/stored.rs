@@ -84,14 +84,6 @@ mod tests {
     use fulmar_wire::batch::BatchBuilder;
     use proptest::prelude::*;
 
-    const CODECS: [Compression; 5] = [
-        Compression::None,
-        Compression::Gzip,
-        Compression::Snappy,
-        Compression::Lz4,
-        Compression::Zstd,
-    ];
-
     fn stored(codec: Compression, count: usize) -> Bytes {
         let mut batch = BatchBuilder::new().compressed(codec);
         for number in 0..count {
@@ -106,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_codec_is_read() {
-        for codec in CODECS {
+        for codec in Compression::ALL {
             let records = records(3, 70, &stored(codec, 20));
             assert_eq!(records.len(), 20, "{codec:?}");
             for (number, record) in records.iter().enumerate() {
@@ -144,7 +136,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_records_in_order(
-            codec in prop::sample::select(CODECS.to_vec()),
+            codec in prop::sample::select(Compression::ALL.to_vec()),
             at in any::<prop::sample::Index>(),
             with in any::<u8>(),
         ) {

@@ -137,6 +137,11 @@ pub enum Compression {
     Zstd = 4,
 }
 
+impl Compression {
+    /// All that there are.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+}
+
 /// The attributes of a batch.
 ///
 /// ```text

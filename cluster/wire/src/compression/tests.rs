@@ -5,16 +5,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use std::io::{Read, Write};
 
-const CODECS: [Compression; 5] = [
-    Compression::None,
-    Compression::Gzip,
-    Compression::Snappy,
-    Compression::Lz4,
-    Compression::Zstd,
-];
-
 fn any_codec() -> impl Strategy<Value = Compression> {
-    prop::sample::select(CODECS.to_vec())
+    prop::sample::select(Compression::ALL.to_vec())
 }
 
 /// What telemetry looks like.
@@ -28,7 +20,7 @@ fn telemetry(rows: usize) -> Vec<u8> {
 #[test]
 fn what_would_become_too_much_is_refused() {
     let plain = vec![b'x'; 1 << 20];
-    for codec in CODECS {
+    for codec in Compression::ALL {
         let bytes = Bytes::from(compress(codec, &plain));
         let error = decompress(codec, &bytes, plain.len() - 1).expect_err("it is too much");
         assert_eq!(error, CompressionError::TooLarge { bytes_max: plain.len() - 1 }, "{codec:?}");
@@ -39,7 +31,7 @@ fn what_would_become_too_much_is_refused() {
 #[test]
 fn telemetry_becomes_a_fraction() {
     let plain = telemetry(1_000);
-    for codec in &CODECS[1..] {
+    for codec in &Compression::ALL[1..] {
         let bytes = compress(*codec, &plain);
         assert!(bytes.len() * 3 < plain.len(), "{codec:?}: {} bytes", bytes.len());
     }
@@ -105,7 +97,7 @@ fn at_once(codec: Compression, plain: &[u8]) -> Vec<u8> {
 fn steps_change_nothing_of_what_comes_out() {
     for rows in [0, 1, 1_000, 2_000, 6_000, 150_000] {
         let plain = telemetry(rows);
-        for codec in CODECS {
+        for codec in Compression::ALL {
             let mut compressing = Compressing::new(codec, plain.clone().into());
             let stepped = loop {
                 if let Some(stepped) = compressing.step() {
