@@ -33,6 +33,7 @@ mod flow;
 mod line;
 mod link;
 mod meter;
+mod opening;
 mod packets;
 mod papers;
 mod socket;

@@ -25,11 +25,9 @@
 use super::flow::{Ack, RECEIVE_BYTES};
 use super::state::{Segment, State, Way};
 use bytes::Bytes;
-use fulmar_host::net::BACKLOG;
-use madsim::task::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
 /// The bytes that one call sends at most.
@@ -122,7 +120,9 @@ pub struct End {
     pub(super) remote: SocketAddr,
     pub(super) stage: Stage,
     /// The listener's address, for an accepting end.
-    listener: Option<SocketAddr>,
+    pub(super) listener: Option<SocketAddr>,
+    /// When the wish to connect came, for an accepting end.
+    pub(super) opened_ns: u64,
 
     pub(super) inbox: VecDeque<Bytes>,
     finished: bool,
@@ -150,12 +150,13 @@ pub struct End {
 }
 
 impl End {
-    fn new(way: Way, remote: SocketAddr) -> Self {
+    pub(super) fn new(way: Way, remote: SocketAddr) -> Self {
         Self {
             way,
             remote,
             stage: Stage::Opening,
             listener: None,
+            opened_ns: 0,
             inbox: VecDeque::new(),
             finished: false,
             next_in: 0,
@@ -203,7 +204,7 @@ impl State {
     }
 
     /// Sends the next numbered segment of an end.
-    fn send_next(&mut self, now_ns: u64, id: EndId, body: Body) {
+    pub(super) fn send_next(&mut self, now_ns: u64, id: EndId, body: Body) {
         if self.is_flow(id) {
             self.send_over_line(now_ns, id, body);
             return;
@@ -235,50 +236,6 @@ impl State {
             self.counts.resets += u64::from(how == ErrorKind::ConnectionReset);
         }
         self.wake_end(id);
-    }
-
-    /// Begins a connection.
-    pub(super) fn connect(
-        &mut self,
-        now_ns: u64,
-        from: NodeId,
-        to: SocketAddr,
-    ) -> io::Result<Option<EndId>> {
-        let local_ip = if to.ip().is_loopback() {
-            match to.ip() {
-                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            }
-        } else {
-            let same_family = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
-            let own = self.machine(from).addresses.iter().find(same_family).copied();
-            own.ok_or_else(|| io::Error::from(ErrorKind::AddrNotAvailable))?
-        };
-        let local = SocketAddr::new(local_ip, self.free_port(from)?);
-        let Some(owner) = self.owner(from, to.ip()) else {
-            // No machine has this address, so nobody ever answers.
-            return Ok(None);
-        };
-        let id = EndId { connection: self.next_connection, side: Side::Connecting };
-        self.next_connection += 1;
-        self.ends.insert(id, End::new((from, owner), to));
-        self.send_next(now_ns, id, Body::Open { to, from: local });
-        Ok(Some(id))
-    }
-
-    /// Whether a connection is established.
-    pub(super) fn poll_connect(&mut self, id: EndId, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        let Some(end) = self.ends.get_mut(&id) else {
-            return Poll::Ready(Err(stale()));
-        };
-        if let Some(how) = end.broken {
-            return Poll::Ready(Err(io::Error::from(how)));
-        }
-        if end.stage == Stage::Open {
-            return Poll::Ready(Ok(()));
-        }
-        end.writer = Some(cx.waker().clone());
-        Poll::Pending
     }
 
     /// A segment reaches a machine that has power.
@@ -321,39 +278,6 @@ impl State {
                 self.arrive_numbered(now_ns, ((way.1, way.0), to), numbered, transmission);
             }
         }
-    }
-
-    fn arrive_open(
-        &mut self,
-        now_ns: u64,
-        way: Way,
-        id: EndId,
-        (to, from): (SocketAddr, SocketAddr),
-    ) {
-        let back = (way.1, way.0);
-        let any: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let bound = [to, SocketAddr::new(any, to.port())]
-            .into_iter()
-            .find(|address| self.listeners.contains_key(&(way.1, *address)));
-        let open = bound.and_then(|bound| {
-            let listener = self.listeners.get(&(way.1, bound))?;
-            let waiting = self.ends.values().filter(|end| {
-                end.listener == Some(bound) && end.way.0 == way.1 && end.stage == Stage::Opening
-            });
-            (listener.backlog.len() + waiting.count() < BACKLOG as usize).then_some(bound)
-        });
-        let Some(bound) = open.filter(|_| !self.turns_away(way)) else {
-            self.send_reset(now_ns, back, id.other());
-            return;
-        };
-        let mut end = End::new(back, from);
-        end.listener = Some(bound);
-        end.next_in = 1;
-        self.ends.insert(id, end);
-        self.send_next(now_ns, id, Body::Opened);
     }
 
     fn arrive_numbered(
@@ -583,19 +507,6 @@ impl State {
         self.flows.retain(|of, flow| *of != id || !flow.is_done());
         if unread {
             // RFC 2525, section 2.17: whoever sent it learns that it was not read.
-            self.send_reset(now_ns, way, id.other());
-        }
-    }
-
-    /// Gives up a connection that was not established or not accepted.
-    pub(super) fn abandon(&mut self, now_ns: u64, id: EndId) {
-        let Some(end) = self.ends.get(&id) else {
-            return;
-        };
-        let (way, tell) = (end.way, end.stage == Stage::Open && end.broken.is_none());
-        self.remove_end(id);
-        self.flows.remove(&id);
-        if tell {
             self.send_reset(now_ns, way, id.other());
         }
     }

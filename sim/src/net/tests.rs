@@ -3,7 +3,7 @@
 use super::{Line, Link};
 use crate::spread::Spread;
 use crate::testing::{World, at, simulate};
-use fulmar_host::net::{Connection, Listener};
+use fulmar_host::net::{BACKLOG, Connection, Listener};
 use fulmar_host::time::{Duration, Instant, now, sleep, timeout};
 use fulmar_host::{Host, conformance};
 use madsim::task::NodeId;
@@ -204,6 +204,26 @@ fn a_cut_one_way_leaves_the_other_way_open() {
             let _ = timeout(10 * MS, pair.far.reader.read_exact(&mut vec![0; count])).await;
         }
         assert_eq!(sent, (256 << 10) - "lost".len());
+    });
+}
+
+#[test]
+fn wishes_that_nobody_confirms_are_forgotten() {
+    simulate(1, |world| async move {
+        let pair = Pair::new(world).await;
+        pair.world.machines.network().cut(pair.other, pair.one);
+        for _ in 0..BACKLOG {
+            let wish = pair.near_host.network.connect(at(2, 9092));
+            assert!(timeout(6 * MS, wish).await.is_err(), "the answer does not come back");
+        }
+        pair.world.machines.network().heal(pair.other, pair.one);
+        assert_eq!(
+            pair.connect_again().await,
+            Err(ErrorKind::ConnectionRefused),
+            "the backlog is full"
+        );
+        sleep(63_000 * MS).await;
+        assert_eq!(pair.connect_again().await, Ok(()));
     });
 }
 
