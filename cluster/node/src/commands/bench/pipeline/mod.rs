@@ -53,11 +53,12 @@ FROM TUMBLE(s, INTERVAL '86400' SECOND)
 GROUP BY k, window_start, window_end;
 "#;
 
-/// What a key has in the state, about.
-const PAD_BYTES: usize = 1 << 10;
+/// What a key takes in the state besides its text, about.
+const KEY_BYTES: u64 = 352;
 
-/// Records of the state that are written at a time.
+/// Records of the state that are written at a time: so many, or so many bytes.
 const FILL_BATCH: u64 = 200;
+const FILL_BATCH_BYTES: u64 = 64 << 10;
 
 /// Records a second while the owner is killed.
 const PER_SECOND_WITH_KILLS: u64 = 100;
@@ -85,6 +86,9 @@ pub struct Options {
     /// The state of the pipeline whose owner is killed, about, as `100MiB`.
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = size)]
     state: u64,
+    /// How much text each key keeps there: with less, there are more keys.
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = size)]
+    text: u64,
     /// How often its owner is killed.
     #[arg(long, value_name = "N", default_value_t = 50)]
     kills: u32,
@@ -162,7 +166,7 @@ async fn measure(options: &Options, site: &mut Site) -> Result<Report, Stop> {
     let latency = latency(options, site, &cluster).await?;
     let takeover = match options.kills {
         0 => None,
-        kills => Some(takeover((options.state, kills), site, &cluster).await?),
+        _ => Some(takeover(options, site, &cluster).await?),
     };
     Ok(Report { latency, takeover })
 }
@@ -245,14 +249,15 @@ async fn owner(cluster: &Cluster, fence: Option<u64>) -> Result<(u64, u64), Stop
 }
 
 /// Makes the state so large, and waits until it is in the log. How large it is.
-async fn fill(cluster: &Cluster, keys: u64) -> Result<u64, Stop> {
+async fn fill(cluster: &Cluster, keys: u64, text: u64) -> Result<u64, Stop> {
     let producer = Producer::new(cluster.separate(), ProducerSettings::default());
-    let pad = "x".repeat(PAD_BYTES);
-    for first in (0..keys).step_by(FILL_BATCH as usize) {
+    let batch = FILL_BATCH.max(FILL_BATCH_BYTES / (text + 1)).min(10 * FILL_BATCH);
+    let pad = "x".repeat(text as usize);
+    for first in (0..keys).step_by(batch as usize) {
         // From other keys than those of the traffic before.
-        let numbers = first..keys.min(first + FILL_BATCH);
+        let numbers = first..keys.min(first + batch);
         let records = numbers.map(|number| traffic::record(0, number, &pad)).collect();
-        let outcome = producer.send(&traffic::place(first / FILL_BATCH), records).await;
+        let outcome = producer.send(&traffic::place(first / batch), records).await;
         if let Outcome::NotDone(error) | Outcome::Unknown(error) = outcome {
             return Err(Stop::failed(format!("the state cannot be written: {error}.")));
         }
@@ -262,7 +267,9 @@ async fn fill(cluster: &Cluster, keys: u64) -> Result<u64, Stop> {
         if let Some(status) = status(cluster).await? {
             let is_read = status.inputs.values().all(|of| of.next >= of.end);
             let bytes = Facts::decode(&status.facts).unwrap_or_default().state_bytes;
-            if is_read && status.delta_epoch == status.epoch && bytes > keys * PAD_BYTES as u64 / 2
+            if is_read
+                && status.delta_epoch == status.epoch
+                && bytes > keys * (text + KEY_BYTES) / 2
             {
                 return Ok(bytes);
             }
@@ -288,17 +295,13 @@ async fn make_owner_lead(site: &mut Site, cluster: &Cluster) -> Result<(), Stop>
     Ok(())
 }
 
-async fn takeover(
-    (state, kills): (u64, u32),
-    site: &mut Site,
-    cluster: &Cluster,
-) -> Result<Takeover, Stop> {
-    let keys = state / PAD_BYTES as u64 + 1;
-    let state_bytes = fill(cluster, keys).await?;
+async fn takeover(options: &Options, site: &mut Site, cluster: &Cluster) -> Result<Takeover, Stop> {
+    let keys = options.state / (options.text + KEY_BYTES) + 1;
+    let state_bytes = fill(cluster, keys, options.text).await?;
     note(format!("{} bytes of state are in the log", grouped(state_bytes)));
     let traffic = Traffic::start(cluster, PER_SECOND_WITH_KILLS, keys);
     let (mut until_next_ms, mut of_leaders_ms) = (Vec::new(), Vec::new());
-    for kill in 1..=kills {
+    for kill in 1..=options.kills {
         if traffic.read_from(traffic.sent()).await.is_none() {
             failed(&traffic)?;
             return Err(Stop::failed("nothing comes out of the pipeline."));
