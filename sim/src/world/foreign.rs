@@ -7,7 +7,7 @@
 //! Invariant: every batch is sent once; an outcome that the client does not know is written down as
 //! unknown.
 
-use super::workload::{Client, payload};
+use super::client::{Client, payload};
 use crate::history::{Action, Batch, ProduceOutcome, ProducerTag};
 use crate::scenario::Drawn;
 use crate::scenario::workload::ForeignIds;

@@ -11,8 +11,8 @@
 //! that sends it again by itself would not know of the first that it may still take effect, after
 //! what came later. One without an answer is unknown, and is followed by another of the same kind.
 
+use super::client::Client;
 use super::series::{Series, settings};
-use super::workload::Client;
 use crate::history::{Action, ChangeOutcome, Kept, OperationId};
 use fulmar_client::TopicPartition;
 use fulmar_host::time::{self, Duration};

@@ -9,19 +9,18 @@
 //!
 //! What was read from a mirror does not go into the history: nobody produced it there.
 
-use super::forks;
+use super::client::payload;
 use super::line::{self, Line};
 use super::lines::{Copy, Lines, Pair, Watching};
-use super::marking::{self, Marked};
+use super::marking;
+use super::origins::{Origin, besides_differ, marked, origins, whole};
 use super::pipelines::Pipelines;
-use super::reading::{Reader, Sizes};
+use super::reading::Sizes;
 use super::rules::{Rules, Turning, Turns};
 use super::secrets::Secrecy;
 use super::stage::Stage;
-use super::workload::{READ_TIMEOUT, Workloads, payload};
-use crate::history::{
-    Action, Besides, ClientId, History, Kept, PartitionName, Payload, ReadBack, Time,
-};
+use super::workload::{READ_TIMEOUT, Workloads};
+use crate::history::{Payload, Time};
 use crate::net::Papers;
 use crate::prng::Prng;
 use crate::report::Verdict;
@@ -42,10 +41,10 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// How often the harness looks whether a mirror has come to its end.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A partition of a mirror: the site that has it, and the topic there.
-type Part = (SiteName, String, PartitionIndex);
+pub(super) type Part = (SiteName, String, PartitionIndex);
 
 /// What clients saw in mirrors.
 type Seen = Arc<Mutex<BTreeMap<Part, BTreeMap<Offset, BTreeSet<Payload>>>>>;
@@ -467,192 +466,6 @@ impl Mirrors {
         }
         None
     }
-}
-
-/// What an origin has, and what it had.
-struct Origin {
-    read: ReadBack,
-    /// What is known of every offset, that of records included whose time is over.
-    ever: BTreeMap<Offset, Payload>,
-    /// When the producer was told of it.
-    acked: BTreeMap<Offset, Time>,
-    /// How long records are kept, if not for good.
-    kept: Option<Kept>,
-    /// All that anybody ever sent to it, if its site was put back to an older copy of itself: what it had
-    /// before is not known otherwise.
-    sent: Option<BTreeSet<Payload>>,
-}
-
-impl Origin {
-    /// What is wrong with a record at an offset. Of one that has expired since, and whose producer
-    /// was never told where it is, nothing is known.
-    fn contradicts(&self, offset: Offset, payload: Payload) -> Option<String> {
-        if self.sent.as_ref().is_some_and(|sent| sent.contains(&payload)) {
-            return None;
-        }
-        let known = self.ever.get(&offset);
-        let has = match known {
-            Some(known) if *known == payload => return None,
-            None if offset < self.read.start => return None,
-            Some(known) => known.to_string(),
-            None => "nothing".to_owned(),
-        };
-        Some(format!("{payload} at offset {offset}, where its origin has {has}"))
-    }
-}
-
-/// The partitions of the origin of a mirror.
-fn origins(history: &Mutex<History>, mirror: &Mirror<Drawn>) -> Vec<(PartitionIndex, Origin)> {
-    let history = history.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_of = |name: &PartitionName| {
-        name.site == mirror.of.as_str() && name.topic == mirror.topic.as_str()
-    };
-    let mut found = Vec::new();
-    for (name, read) in history.read_backs().iter().filter(|(name, _)| is_of(name)) {
-        let acked = history.operations().iter().filter(|of| of.partition == *name);
-        let sent = history.was_put_back(&name.site).then(|| sent_to(&history, name));
-        let (mut ever, mut told) = (BTreeMap::new(), BTreeMap::new());
-        for operation in acked {
-            let Some((batch, base)) = operation.acked() else { continue };
-            for (offset, payload) in (base.get()..).map(Offset).zip(&batch.payloads) {
-                ever.insert(offset, *payload);
-                told.insert(offset, operation.returned.unwrap_or(Time::END));
-            }
-        }
-        ever.extend(read.records.iter().map(|record| (record.offset, record.payload)));
-        let kept = history.kept().get(name).copied();
-        found.push((name.partition, Origin { read: read.clone(), ever, acked: told, kept, sent }));
-    }
-    found
-}
-
-/// All that anybody ever sent to a partition.
-fn sent_to(history: &History, name: &PartitionName) -> BTreeSet<Payload> {
-    let of_partition = history.operations().iter().filter(|of| of.partition == *name);
-    let batches = of_partition.filter_map(|operation| match &operation.action {
-        Action::Produce { batch, .. } => Some(&batch.payloads),
-        _ => None,
-    });
-    batches.flatten().copied().collect()
-}
-
-/// Reads a mirror until it has come to the end of its origin, and compares the two. Returns the sizes of
-/// its batches.
-async fn whole(
-    workloads: &Workloads,
-    (of, (site, topic, partition)): (&SiteName, &Part),
-    origin: &Origin,
-    deadline_ns: u64,
-) -> Result<(ReadBack, Sizes), Verdict> {
-    let (site_name, partition) = (site.as_str().to_owned(), *partition);
-    let name = PartitionName { site: site_name, topic: topic.clone(), partition };
-    let cluster = workloads.cluster(site);
-    let reader = Reader {
-        id: ClientId::LAST_READER,
-        site,
-        cluster: &cluster,
-        stage: workloads.stage(),
-        history: workloads.history(),
-    };
-    loop {
-        let read = reader.whole(&name).await;
-        let mut is_fork = false;
-        if let Ok((mirror, sizes)) = &read {
-            if origin.sent.is_some() {
-                is_fork = match forks::parted(mirror, &origin.read) {
-                    Ok(parted) => parted.is_some(),
-                    Err(text) => {
-                        let (check, text) = ("mirror_merged".to_owned(), format!("{name} {text}"));
-                        return Err(Verdict::Safety { check, text });
-                    }
-                };
-            }
-            if is_fork {
-                if forks::is_told(workloads, (site, of), (topic, partition)).await {
-                    return Ok((mirror.clone(), sizes.clone()));
-                }
-            } else if let Some(text) = differs(mirror, origin) {
-                let text = format!("{name} {text}");
-                return Err(Verdict::Safety { check: "mirror_equal".to_owned(), text });
-            }
-            if !is_fork && mirror.end() >= origin.read.end() {
-                return Ok((mirror.clone(), sizes.clone()));
-            }
-        }
-        if workloads.stage().machines.now_ns() > deadline_ns {
-            if is_fork {
-                let text = format!("{name} has parted from its origin, and nobody says so");
-                return Err(Verdict::Liveness { check: "fork_told".to_owned(), text });
-            }
-            let at =
-                read.map_or_else(|text| text, |(mirror, _)| format!("it ends at {}", mirror.end()));
-            let text = format!("{name} has not come to offset {}: {at}", origin.read.end());
-            return Err(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
-        }
-        madsim::time::sleep(LOOK).await;
-    }
-}
-
-/// What is wrong with the markers of a copy that keeps all.
-async fn marked(
-    workloads: &Workloads,
-    mirror: &Mirror<Drawn>,
-    (partition, copy): (PartitionIndex, &ReadBack),
-    deadline_ns: u64,
-) -> Option<Verdict> {
-    if !mirror.keeps_all {
-        return None;
-    }
-    let told = async {
-        let here = marking::status(workloads, (&mirror.site, &mirror.of), deadline_ns).await?;
-        let there = marking::status(workloads, (&mirror.of, &mirror.site), deadline_ns).await?;
-        Ok((here, there))
-    };
-    let (here, there) = match told.await {
-        Ok(told) => told,
-        Err(text) => {
-            return Some(Verdict::Liveness { check: "mirror_converges".to_owned(), text });
-        }
-    };
-    let history = workloads.history().lock().unwrap_or_else(PoisonError::into_inner);
-    let text = Marked::new(&history, (mirror, partition), copy, (&here, &there)).wrong()?;
-    let text = format!("{}/{partition} at {}: {text}", topic_of(mirror), mirror.site);
-    Some(Verdict::Safety { check: "gap_markers".to_owned(), text })
-}
-
-/// Where a record of a mirror has another time than at its origin, or other headers than are to be there.
-fn besides_differ(mirror: &ReadBack, origin: &ReadBack, drops_headers: bool) -> Option<String> {
-    let there: BTreeMap<Offset, Payload> =
-        origin.records.iter().map(|record| (record.offset, record.payload)).collect();
-    let same = mirror.records.iter().filter(|of| there.get(&of.offset) == Some(&of.payload));
-    same.map(|record| record.offset).find_map(|offset| {
-        let (has, had) = (mirror.besides.get(&offset)?, *origin.besides.get(&offset)?);
-        let headers = if drops_headers { 0 } else { had.headers };
-        let wanted = Besides { headers, ..had };
-        (*has != wanted).then(|| format!("has {has:?} at offset {offset}, not {wanted:?}"))
-    })
-}
-
-/// How a mirror differs from its origin, apart from where it ends. It may lack what has had its time
-/// since somebody was told of it: the mirror has it later, and so keeps it longer.
-fn differs(mirror: &ReadBack, origin: &Origin) -> Option<String> {
-    for record in &mirror.records {
-        if let Some(text) = origin.contradicts(record.offset, record.payload) {
-            return Some(format!("has {text}"));
-        }
-    }
-    let has: BTreeSet<Offset> = mirror.records.iter().map(|record| record.offset).collect();
-    let has_its_time = |offset: &Offset| match origin.kept {
-        None => true,
-        Some(Kept { for_ns: Some(ns), bytes: None, .. }) => {
-            origin.acked.get(offset).is_some_and(|told| told.0.saturating_add(ns) > mirror.at.0)
-        }
-        Some(_) => false,
-    };
-    let there = origin.read.records.iter().filter(|record| record.offset < mirror.end());
-    let mut there = there.filter(|record| has_its_time(&record.offset));
-    let missing = there.find(|record| !has.contains(&record.offset))?;
-    Some(format!("lacks offset {}, which its origin still has", missing.offset))
 }
 
 /// A client of a mirror.

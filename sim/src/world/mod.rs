@@ -30,6 +30,8 @@
 //! nothing else, so a drawn scenario gives the same run whatever seed it was drawn with.
 
 pub mod chaos;
+mod client;
+mod comparing;
 mod due;
 mod eavesdrop;
 pub mod ending;
@@ -41,6 +43,7 @@ mod line;
 mod lines;
 mod marking;
 mod mirroring;
+mod origins;
 mod piped;
 mod pipelines;
 mod reading;

@@ -7,8 +7,9 @@
 //! everything has healed nothing excuses that, so the reader at the end of the run takes it for what
 //! it is: a log that cannot be read, or one that is gone.
 
+use super::client::{Client, payload};
 use super::stage::Stage;
-use super::workload::{Client, READ_TIMEOUT, payload};
+use super::workload::READ_TIMEOUT;
 use crate::history::{
     Action, Besides, ClientId, History, PartitionName, ReadAnswer, ReadBack, ReadOutcome,
     SeenRecord, Time,
