@@ -202,6 +202,11 @@ impl Flow {
         urgent.drain(..written).map(|one| (one.number, one.message))
     }
 
+    /// What was given to it and is not confirmed.
+    pub(crate) fn underway(&self) -> impl Iterator<Item = &Message> {
+        self.underway.iter().flatten().map(|one| &one.message)
+    }
+
     /// Gives away all that is not confirmed.
     pub(crate) fn give_all(self) -> impl Iterator<Item = (Priority, u64, Message)> {
         Priority::ALL.into_iter().zip(self.underway).flat_map(|(lane, underway)| {

@@ -26,9 +26,9 @@ use crate::locked;
 use crate::message::{MESSAGES_MAX, Message};
 use crate::shares::{Shares, Waits};
 use fulmar_host::time::{self, Instant};
-use fulmar_types::Plant;
 use fulmar_types::link::Priority;
-use std::collections::BTreeMap;
+use fulmar_types::{Plant, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use tokio::sync::Notify;
 
@@ -230,6 +230,18 @@ impl Outbox {
     pub(crate) fn leave(&self) {
         locked(&self.state).is_leaving = true;
         self.changed.notify_waiters();
+    }
+
+    /// The topics of records that wait, or were written and are not confirmed.
+    pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
+        let state = locked(&self.state);
+        let waiting = state.lanes.iter().flat_map(|lane| lane.waiting.values());
+        let underway = state.flows.values().flat_map(Flow::underway);
+        let topic = |message: &Message| match message {
+            Message::Batch(part, ..) => Some(part.topic),
+            _ => None,
+        };
+        waiting.chain(underway).filter_map(topic).collect()
     }
 
     /// A connection is up.

@@ -446,6 +446,9 @@ async fn stands(parts: &Parts) -> Ended {
         // Who dialled under an earlier definition may have set another one.
         parts.cap.set(parts.link.definition.cap);
         if !stands && !fulmar_host::planted(Plant::RuleAtOfferOnly) {
+            if parts.outbox.topics().into_iter().any(|topic| !parts.may_go(topic)) {
+                parts.context.host.probe(Probe::RuleChangedInFlight);
+            }
             return Ended::Withheld;
         }
     }
