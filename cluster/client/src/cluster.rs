@@ -98,6 +98,17 @@ pub enum ControllerReason {
     Call(CallError),
 }
 
+impl ControllerReason {
+    /// Whether all that is known is that nothing came in time.
+    const fn is_silence(&self) -> bool {
+        let Self::Call(error) = self else { return false };
+        matches!(
+            error,
+            CallError::TimedOut | CallError::NotSent | CallError::Connect(ConnectError::TimedOut)
+        )
+    }
+}
+
 impl Cluster {
     /// A site with these places to begin with. Nothing is connected yet.
     pub fn new<P: Into<Place>>(
@@ -444,6 +455,8 @@ impl Cluster {
     ) -> Result<R::Response, ControllerError> {
         let mut failures = 0;
         let mut may_have_happened = false;
+        // The last attempt is cut short by the deadline, which says less than what failed before it.
+        let mut telling = None;
         loop {
             let until = deadline.min(time::now() + CONTROLLER_TIMEOUT);
             let reason = match self.ask_controller_once(request, until).await {
@@ -461,7 +474,11 @@ impl Cluster {
             };
             let hopeless =
                 matches!(&reason, ControllerReason::Call(error) if !error.is_retriable());
+            if !reason.is_silence() {
+                telling = Some(reason.clone());
+            }
             if hopeless || time::now() >= deadline {
+                let reason = telling.unwrap_or(reason);
                 return Err(ControllerError { may_have_happened, reason });
             }
             self.state().metadata.controller = None;

@@ -86,6 +86,11 @@ pub struct Site {
     pub topics: BTreeMap<String, Uuid>,
     pub connections: usize,
     pub api_versions_max: i16,
+    /// Whether nobody listens any more.
+    pub is_down: bool,
+    /// What it says to whoever lays something down, and how often it did.
+    pub refusal: ErrorCode,
+    pub refused: u32,
 }
 
 /// The site, and the network that leads to it.
@@ -108,6 +113,9 @@ impl Fake {
             topics: BTreeMap::new(),
             connections: 0,
             api_versions_max: 3,
+            is_down: false,
+            refusal: ErrorCode::None,
+            refused: 0,
         })))
     }
 
@@ -147,6 +155,9 @@ impl Network for Fake {
         Box::pin(async move {
             let node = u64::from(to.port()) - 9000;
             self.site().connections += 1;
+            if self.site().is_down {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             let fake = self.clone();
             task::spawn(async move { fake.serve(node, theirs).await });
@@ -233,14 +244,25 @@ impl Fake {
             Request::ListOffsets(request) => Act::Answer(site.list_offsets(request).into()),
             Request::CreateTopics(request) => Act::Answer(site.create(request).into()),
             Request::DeleteTopics(request) => Act::Answer(site.delete(request).into()),
-            Request::DescribeConfigs(_)
-            | Request::AlterConfigs(_)
-            | Request::IncrementalAlterConfigs(_) => panic!("no client of ours asks for settings"),
+            Request::AlterConfigs(_) => Act::Answer(site.refuse_settings().into()),
+            Request::DescribeConfigs(_) | Request::IncrementalAlterConfigs(_) => {
+                panic!("no test asks for settings")
+            }
         }
     }
 }
 
 impl Site {
+    fn refuse_settings(&mut self) -> AlterConfigsResponse {
+        self.refused += 1;
+        let refused = AlterConfigsResourceResponse {
+            error_code: self.refusal,
+            error_message: Some("there is no topic in".to_owned()),
+            ..Default::default()
+        };
+        AlterConfigsResponse { responses: vec![refused], ..Default::default() }
+    }
+
     fn metadata(&self) -> MetadataResponse {
         let broker = |node: u64| MetadataResponseBroker {
             node_id: node as i32,

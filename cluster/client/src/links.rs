@@ -241,7 +241,13 @@ fn describe_code(answer: &DescribeConfigsResponse) -> ErrorCode {
 }
 
 fn alter_code(answer: &AlterConfigsResponse) -> ErrorCode {
-    answer.responses.first().map_or(ErrorCode::UnknownServerError, |of| of.error_code)
+    match answer.responses.first().map(|of| of.error_code) {
+        // Retriable for who reads, and final for who lays something down that needs the topic: whoever
+        // wants to wait for the topic knows that, and the others want to hear of it.
+        Some(ErrorCode::UnknownTopicOrPartition) => ErrorCode::ResourceNotFound,
+        Some(code) => code,
+        None => ErrorCode::UnknownServerError,
+    }
 }
 
 impl Cluster {

@@ -1,6 +1,6 @@
 //! The client against the fake site: what it does when the site misbehaves.
 
-use crate::admin::{CreateTopicError, DeleteTopicError};
+use crate::admin::{AlterTopicError, CreateTopicError, DeleteTopicError};
 use crate::consumer::PollError;
 use crate::fake::{Fake, Mischief, node, record};
 use crate::fetch::Fetch;
@@ -398,5 +398,31 @@ fn pipelined_answers_reach_who_asked_and_a_late_one_breaks_the_connection() {
         assert!(!connection.is_usable());
         let refused = connection.call(&MetadataRequest::default(), SECOND).await;
         assert_eq!(refused.err(), Some(CallError::NotSent));
+    });
+}
+
+#[test]
+fn what_lacks_a_topic_is_refused_at_once_and_with_the_words_of_the_site() {
+    let fake = Fake::new(1);
+    fake.site().refusal = ErrorCode::UnknownTopicOrPartition;
+    let wanted = PipelineSettings::of("reads in");
+    let set = block_on(fake.cluster().set_pipeline("p", None, &wanted, SECOND));
+    let message = Some("there is no topic in".to_owned());
+    let code = ErrorCode::ResourceNotFound;
+    assert_eq!(set, Err(AlterTopicError::Refused { code, message }));
+    assert_eq!(fake.site().refused, 1);
+}
+
+#[test]
+fn a_deadline_does_not_hide_what_kept_failing() {
+    let fake = Fake::new(1);
+    let cluster = fake.cluster();
+    block_on(async {
+        cluster.refresh_all(SECOND).await.expect("it is up");
+        let afresh = cluster.afresh();
+        fake.site().is_down = true;
+        let found = afresh.pipelines(Duration::from_millis(200)).await;
+        let error = found.expect_err("nobody listens").to_string();
+        assert!(error.contains("refused"), "{error}");
     });
 }

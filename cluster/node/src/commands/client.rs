@@ -2,7 +2,7 @@
 
 use super::Stop;
 use clap::Args;
-use fulmar_client::{Cluster, Metadata, OffsetAt, Place, Settings, TopicPartition};
+use fulmar_client::{CallError, Cluster, Metadata, OffsetAt, Place, Settings, TopicPartition};
 use fulmar_host::Observer;
 use fulmar_host::net::Network;
 use fulmar_host::real::tls::keys::AUTHORITY_FILE;
@@ -14,6 +14,9 @@ use fulmar_types::{NodeId, Offset, PartitionIndex};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How long a node may take to answer at all.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How to reach a site.
 #[derive(Clone, Debug, Args)]
@@ -40,6 +43,14 @@ impl Reaching {
         };
         Ok(cluster(network, self.bootstrap.0, client))
     }
+
+    /// The same, once a node has answered: what asks the leader of a site tries for long, and a mistyped
+    /// address is to be told at once.
+    pub async fn reached(self, client: &str) -> Result<Cluster, Stop> {
+        let cluster = self.cluster(client)?;
+        cluster.refresh(time::now() + TIMEOUT).await.map_err(|error| silent(&error))?;
+        Ok(cluster)
+    }
 }
 
 /// How to reach a site, for a command that can do without.
@@ -59,11 +70,14 @@ pub struct OptionalReaching {
 }
 
 impl OptionalReaching {
-    /// A client of the site, if one was named.
-    pub fn cluster(self, client: &str) -> Result<Option<Cluster>, Stop> {
+    /// A client of the site, if one was named, once a node has answered.
+    pub async fn reached(self, client: &str) -> Result<Option<Cluster>, Stop> {
         let Self { bootstrap, keys, identity } = self;
         let reaching = bootstrap.map(|bootstrap| Reaching { bootstrap, keys, identity });
-        reaching.map(|reaching| reaching.cluster(client)).transpose()
+        match reaching {
+            Some(reaching) => reaching.reached(client).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
@@ -154,12 +168,14 @@ pub struct Bootstrap(pub Vec<Place>);
 
 /// What nodes and topics there are.
 pub async fn metadata(cluster: &Cluster, timeout: Duration) -> Result<Metadata, Stop> {
-    cluster.refresh_all(timeout).await.map_err(|error| {
-        Stop::failed(format!(
-            "no node of the site answers: {error}. Check --bootstrap, and that the nodes run; at the \
-             first start of a site all of them must, or none serves clients."
-        ))
-    })
+    cluster.refresh_all(timeout).await.map_err(|error| silent(&error))
+}
+
+fn silent(error: &CallError) -> Stop {
+    Stop::failed(format!(
+        "no node of the site answers: {error}. Check --bootstrap, that the nodes run, and --keys if they \
+         speak TLS; at the first start of a site all of them must run, or none serves clients."
+    ))
 }
 
 /// The topics that are copies: the link of each, and its name at the other site. None if the site does

@@ -125,7 +125,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 client::parse_bootstrap(place).map_err(Stop::usage)?;
             }
             plain_list("a topic", &create.take)?;
-            let cluster = create.reaching.cluster(CLIENT)?;
+            let cluster = create.reaching.reached(CLIENT).await?;
             let after = LinkDefinition {
                 site: create.site.unwrap_or_else(|| create.name.clone()),
                 region: create.region,
@@ -154,10 +154,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             change(&cluster, Change::Link { name: create.name, before: None, after: Some(after) })
                 .await
         }
-        Command::List(of) => list(&of.reaching.cluster(CLIENT)?).await,
-        Command::Status(of) => status(&of.reaching.cluster(CLIENT)?).await,
+        Command::List(of) => list(&of.reaching.reached(CLIENT).await?).await,
+        Command::Status(of) => status(&of.reaching.reached(CLIENT).await?).await,
         Command::Gaps(of) => {
-            let cluster = of.reaching.cluster(CLIENT)?;
+            let cluster = of.reaching.reached(CLIENT).await?;
             link(&cluster, &of.name).await?;
             match link_status::gaps(&status_of(&cluster, &of.name).await?) {
                 none if none.is_empty() => say("no gaps"),
@@ -166,7 +166,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             Ok(ExitCode::Ok)
         }
         Command::Describe(of) => {
-            let link = link(&of.reaching.cluster(CLIENT)?, &of.name).await?;
+            let link = link(&of.reaching.reached(CLIENT).await?, &of.name).await?;
             say(format!("link {}", of.name));
             for (key, value) in settings_of(&link.is) {
                 say(format!("    {key:<11}  {value}"));
@@ -178,7 +178,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Pause(of) => set_paused(of, true).await,
         Command::Resume(of) => set_paused(of, false).await,
         Command::Delete(of) => {
-            let cluster = of.reaching.cluster(CLIENT)?;
+            let cluster = of.reaching.reached(CLIENT).await?;
             let before = Some(Box::new(link(&cluster, &of.name).await?));
             change(&cluster, Change::Link { name: of.name, before, after: None }).await
         }
@@ -204,7 +204,7 @@ pub fn changed((who, wall_ms): &(String, u64)) -> String {
 
 /// Shows the last changes of links, or of rules. A site remembers some hundred of both together.
 pub async fn history(kind: &str, asked: History) -> Result<ExitCode, Stop> {
-    let changes = asked.reaching.cluster(CLIENT)?.changes(TIMEOUT).await;
+    let changes = asked.reaching.reached(CLIENT).await?.changes(TIMEOUT).await;
     let mut changes = changes.map_err(|error| {
         Stop::failed(format!("the changes of the site are not known: {error}."))
     })?;
@@ -247,7 +247,7 @@ async fn status_of(cluster: &Cluster, name: &str) -> Result<LinkStatus, Stop> {
 }
 
 async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
-    let cluster = of.reaching.cluster(CLIENT)?;
+    let cluster = of.reaching.reached(CLIENT).await?;
     let before = link(&cluster, &of.name).await?;
     if before.is.paused == paused {
         let is = if paused { "is paused already" } else { "is not paused" };

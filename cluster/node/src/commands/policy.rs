@@ -82,7 +82,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
 impl Check {
     async fn run(self) -> Result<ExitCode, Stop> {
         let wanted = file::read(&self.file)?;
-        let cluster = self.reaching.cluster("fulmar-policy")?;
+        let cluster = self.reaching.reached("fulmar-policy").await?;
         if wanted.rules.is_empty() {
             say("no rules: no topic leaves the site");
         }
@@ -112,7 +112,7 @@ impl Check {
 impl Explain {
     async fn run(self) -> Result<ExitCode, Stop> {
         let (topic, to) = (&self.topic, &self.to);
-        let cluster = self.reaching.cluster("fulmar-policy")?;
+        let cluster = self.reaching.reached("fulmar-policy").await?;
         let links = links(&cluster).await?;
         let is_meant = |(name, link): &(&String, &LaidDown<LinkDefinition>)| {
             link.is.site == *to || *name == to

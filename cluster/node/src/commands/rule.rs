@@ -100,7 +100,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::History(asked) => return history("rule", asked).await,
         Command::Delete(delete) => (delete.topic, delete.reaching, RuleDefinition::default(), true),
         Command::List(of) => {
-            let cluster = of.reaching.cluster("fulmar-rule")?;
+            let cluster = of.reaching.reached("fulmar-rule").await?;
             let rules = rules(&cluster).await?;
             if rules.is_empty() {
                 say("no rules: no topic leaves the site");
@@ -117,7 +117,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             return Ok(ExitCode::Ok);
         }
     };
-    let cluster = reaching.cluster("fulmar-rule")?;
+    let cluster = reaching.reached("fulmar-rule").await?;
     let before = rules(&cluster).await?.remove(&topic);
     if before.is_none() && after.regions.is_empty() {
         return Err(Stop::usage(format!("there is no rule for the topic {topic}.")));

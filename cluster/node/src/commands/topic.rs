@@ -74,10 +74,10 @@ fn setting(text: &str) -> Result<(String, String), String> {
 /// Does what it is asked.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     match options.command {
-        Command::List(of) => list(&of.reaching.cluster(CLIENT)?).await?,
+        Command::List(of) => list(&of.reaching.reached(CLIENT).await?).await?,
         Command::Create(create) => {
             check_topic(&create.name, create.partitions)?;
-            let cluster = create.reaching.cluster(CLIENT)?;
+            let cluster = create.reaching.reached(CLIENT).await?;
             let (name, partitions) = (&create.name, create.partitions);
             let created = cluster.create_topic_with(name, partitions, &create.settings, TIMEOUT);
             created.await.map_err(|error| match error {
@@ -92,14 +92,14 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             say(format!("+ topic {name}: {}", count(u64::from(partitions), "partition")));
         }
         Command::Delete(of) => {
-            let cluster = of.reaching.cluster(CLIENT)?;
+            let cluster = of.reaching.reached(CLIENT).await?;
             cluster.delete_topic(&of.name, TIMEOUT).await.map_err(|error| match error {
                 DeleteTopicError::NoTopic => none(&of.name),
                 error => Stop::failed(format!("topic {}: {error}.", of.name)),
             })?;
             say(format!("- topic {}", of.name));
         }
-        Command::Describe(of) => describe(&of.reaching.cluster(CLIENT)?, &of.name).await?,
+        Command::Describe(of) => describe(&of.reaching.reached(CLIENT).await?, &of.name).await?,
     }
     Ok(ExitCode::Ok)
 }

@@ -54,7 +54,7 @@ pub struct Options {
 /// Shows the difference, asks, and makes it go away.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let wanted = file::read(&options.file)?;
-    let cluster = options.reaching.cluster("fulmar-apply")?;
+    let cluster = options.reaching.reached("fulmar-apply").await?;
     let mut known = carry::known(&cluster, &wanted.topics).await?;
     if !wanted.pipelines.is_empty() {
         known.pipelines = super::pipeline::pipelines(&cluster).await?;

@@ -227,7 +227,7 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     };
     let stem = asked.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = asked.name.or(stem).unwrap_or_default();
-    let cluster = asked.reaching.cluster(CLIENT)?;
+    let cluster = asked.reaching.reached(CLIENT).await?;
     let before = pipelines(&cluster).await?.remove(&name);
     let lines = wish.lines(before.as_ref().map(|before| &before.is));
     if lines.is_empty() {
@@ -286,7 +286,7 @@ async fn wait_until_settled(cluster: &Cluster, name: &str) -> Result<(), Stop> {
 
 /// Lets a pipeline rest, or go on.
 pub async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
-    let (cluster, name) = (of.reaching.cluster(CLIENT)?, &of.name);
+    let (cluster, name) = (of.reaching.reached(CLIENT).await?, &of.name);
     let before = pipeline(&cluster, name).await?;
     let has_failed = status::of(&cluster, name).await?.failed.is_some();
     if before.is.paused == paused && (paused || !has_failed) {
@@ -308,7 +308,7 @@ pub async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
 /// Keeps state under a name.
 pub async fn savepoint(asked: Savepoint) -> Result<ExitCode, Stop> {
     let Savepoint { name, savepoint, reaching } = asked;
-    let cluster = reaching.cluster(CLIENT)?;
+    let cluster = reaching.reached(CLIENT).await?;
     pipeline(&cluster, &name).await?;
     let set = cluster.set_savepoint(&savepoint, Some(&name), SETTLE_TIMEOUT).await;
     set.map_err(|error| refused(&format!("savepoint {savepoint}"), &error))?;
@@ -318,7 +318,7 @@ pub async fn savepoint(asked: Savepoint) -> Result<ExitCode, Stop> {
 
 /// Removes a savepoint.
 pub async fn forget(of: Named) -> Result<ExitCode, Stop> {
-    let cluster = of.reaching.cluster(CLIENT)?;
+    let cluster = of.reaching.reached(CLIENT).await?;
     let set = cluster.set_savepoint(&of.name, None, TIMEOUT).await;
     set.map_err(|error| refused(&format!("savepoint {}", of.name), &error))?;
     say(format!("savepoint {}: removed", of.name));
@@ -328,7 +328,7 @@ pub async fn forget(of: Named) -> Result<ExitCode, Stop> {
 /// Puts a pipeline back.
 pub async fn restore(asked: Restore) -> Result<ExitCode, Stop> {
     let Restore { name, from, reaching } = asked;
-    let cluster = reaching.cluster(CLIENT)?;
+    let cluster = reaching.reached(CLIENT).await?;
     let before = pipeline(&cluster, &name).await?;
     let start = Start::Savepoint(from.clone());
     let wanted = PipelineSettings { start, ..settings(&before.is) };
@@ -340,7 +340,7 @@ pub async fn restore(asked: Restore) -> Result<ExitCode, Stop> {
 /// Removes a pipeline.
 pub async fn delete(asked: Delete) -> Result<ExitCode, Stop> {
     let Delete { name, savepoints, reaching } = asked;
-    let cluster = reaching.cluster(CLIENT)?;
+    let cluster = reaching.reached(CLIENT).await?;
     pipeline(&cluster, &name).await?;
     let removed = cluster.remove_pipeline(&name, savepoints, TIMEOUT).await;
     removed.map_err(|error| refused(&format!("pipeline {name}"), &error))?;

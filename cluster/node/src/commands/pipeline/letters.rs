@@ -69,7 +69,7 @@ pub fn to_go(status: &PipelineStatus) -> u64 {
 /// Puts dead letters through again, and says what became of them.
 pub async fn retry(asked: Retry) -> Result<ExitCode, Stop> {
     let Retry { name, mut topic, reaching } = asked;
-    let cluster = reaching.cluster(CLIENT)?;
+    let cluster = reaching.reached(CLIENT).await?;
     let known = pipeline(&cluster, &name).await?;
     if topic.is_empty() {
         let plan = fulmar_flow::plan(&known.is.file);

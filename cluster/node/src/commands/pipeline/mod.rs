@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Test(files) => file::test(&files),
         Command::Plan(of) => file::picture(&of),
         Command::Deploy(asked) => deploy::deploy(asked).await,
-        Command::List(of) => status::list(&of.reaching.cluster(CLIENT)?).await,
+        Command::List(of) => status::list(&of.reaching.reached(CLIENT).await?).await,
         Command::Status(asked) => status::status(asked).await,
         Command::Pause(of) => deploy::set_paused(of, true).await,
         Command::Resume(of) => deploy::set_paused(of, false).await,

@@ -55,7 +55,7 @@ pub async fn of(cluster: &Cluster, name: &str) -> Result<PipelineStatus, Stop> {
 
 /// Ends with 1 if one has failed.
 pub async fn status(asked: Asked) -> Result<ExitCode, Stop> {
-    let cluster = asked.reaching.cluster(CLIENT)?;
+    let cluster = asked.reaching.reached(CLIENT).await?;
     let mut pipelines = pipelines(&cluster).await?;
     if let Some(name) = &asked.name {
         pipelines.retain(|known, _| known == name);
