@@ -1,7 +1,7 @@
 //! Which changes of a file leave the shape of its plan, so that it can go on from the state of the one
 //! before.
 
-use fulmar_flow::plan;
+use fulmar_flow::{Plan, plan};
 
 const FILE: &str = "
 CREATE STREAM s (
@@ -16,8 +16,16 @@ GROUP BY k, window_start, window_end
 HAVING AVG(v) > 90;
 ";
 
+fn planned(text: &str) -> Plan {
+    plan(text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}"))
+}
+
 fn shape(text: &str) -> [u8; 16] {
-    plan(text).unwrap_or_else(|problems| panic!("{text}\n{problems:#?}")).shape()
+    planned(text).shape()
+}
+
+fn misfits(text: &str) -> Vec<String> {
+    planned(text).misfits(&planned(FILE))
 }
 
 /// The shape with something else in a place.
@@ -35,10 +43,12 @@ fn what_state_does_not_depend_on_leaves_it() {
         ("ON ERROR DROP", "ON ERROR DEAD LETTER bad"),
         ("LATE DROP", "LATE TO late"),
         ("HAVING AVG(v) > 90", "HAVING AVG(v) > 95"),
+        ("DECIMAL(6, 2)", "DECIMAL(6, 2) CHECK (v < 7.0)"),
         ("KEY who\nSELECT k AS who", "KEY id\nSELECT UPPER(k) AS id"),
     ];
     for (what, by) in same {
         assert_eq!(with(what, by), shape(FILE), "{by} for {what}");
+        assert_eq!(misfits(&FILE.replace(what, by)), Vec::<String>::new(), "{by} for {what}");
     }
 }
 
@@ -49,7 +59,6 @@ fn what_state_depends_on_changes_it() {
         ("k VARCHAR NOT NULL", "k VARCHAR"),
         ("DECIMAL(6, 2)", "DECIMAL(6, 3)"),
         ("NULL, v", "NULL, w BIGINT, v"),
-        ("DECIMAL(6, 2)", "DECIMAL(6, 2) CHECK (v < 7.0)"),
         ("DECIMAL(6, 2)", "DECIMAL(6, 2) PATH '$.other'"),
         ("INTERVAL '2' SECOND", "INTERVAL '3' SECOND"),
         ("'2' SECOND", "'2' SECOND IDLE INTERVAL '1' MINUTE"),
@@ -61,5 +70,23 @@ fn what_state_depends_on_changes_it() {
     ];
     for (what, by) in different {
         assert_ne!(with(what, by), shape(FILE), "{by} for {what}");
+        assert_ne!(misfits(&FILE.replace(what, by)), Vec::<String>::new(), "{by} for {what}");
     }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let of = |what: &str, by: &str| misfits(&FILE.replace(what, by)).join("; ");
+    assert_eq!(of("TOPIC readings", "TOPIC other"), "s reads the topic other and not readings");
+    assert_eq!(
+        of("DECIMAL(6, 2)", "DECIMAL(6, 3)"),
+        "the type, the place or NOT NULL of the column v of s; the WHERE near line 8; \
+         the GROUP BY or an aggregate near line 7"
+    );
+    assert_eq!(of("'2' SECOND", "'3' SECOND"), "the WATERMARK of s");
+    assert_eq!(of("'10' SECOND", "'20' SECOND"), "the window near line 8");
+    assert_eq!(
+        of("NULL, v", "NULL, w BIGINT, v").split(';').next(),
+        Some("s has 4 columns and not 3")
+    );
 }

@@ -2,8 +2,9 @@
 //!
 //! State is kept by the places of nodes, sources and readers, and by the columns of rows. Two files with
 //! one shape can go on from one another's state; what differs between them are names, topics that are
-//! written, what becomes of bad and late records, and what is computed behind the last operator that keeps
-//! something.
+//! written, what has to hold for a record (`CHECK`), what becomes of bad and late ones, and what is computed
+//! behind the last operator that keeps something. A `CHECK` says which rows come to the state, and never what
+//! the state of a row is: what is in there stays as it was judged.
 //!
 //! Invariant: if two plans differ in something that state depends on, their shapes differ. The other way
 //! round a difference that would not matter may be seen as one that does.
@@ -35,6 +36,41 @@ impl Plan {
         *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
     }
 
+    /// What about a file does not fit the state of the one before, for people. Nothing if the shapes are
+    /// the same.
+    pub fn misfits(&self, before: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let (new, old) = (self.sources.len(), before.sources.len());
+        if new != old {
+            found.push(format!("it has {new} streams and tables made of topics, and not {old}"));
+            return found;
+        }
+        for (source, before) in self.sources.iter().zip(&before.sources) {
+            source_misfits(source, before, &mut found);
+        }
+        let nodes = |plan: &Self| -> Vec<(usize, String)> {
+            let numbered = plan.nodes.iter().zip(plan.feeding_state()).enumerate();
+            let text = |(at, (node, feeds_state)): (usize, (&Node, bool))| {
+                let mut text = format!("{:?} ", node.inputs);
+                write_node(node, feeds_state, &mut text);
+                (at, text)
+            };
+            numbered.map(text).collect()
+        };
+        let (new, old) = (nodes(self), nodes(before));
+        if new.len() != old.len() || self.readers != before.readers {
+            found.push("its queries have other steps".to_owned());
+        } else {
+            let differ = new.iter().zip(&old).filter(|(new, old)| new != old);
+            found.extend(differ.map(|((at, _), _)| {
+                let node = &self.nodes[*at];
+                format!("{} near line {}", what(&node.operator), node.at.line)
+            }));
+        }
+        found.dedup();
+        found
+    }
+
     /// For each node, whether its rows come to a node that keeps something.
     fn feeding_state(&self) -> Vec<bool> {
         let consumers = self.consumers();
@@ -52,9 +88,48 @@ fn write_source(source: &Source, out: &mut String) {
         let Column { of, role, .. } = column;
         let _ = write!(out, "{of:?} {role:?} {origin:?} {not_null},");
     }
-    out.push_str(") checks");
-    write_all(&source.checks, out);
-    let _ = writeln!(out, " {:?}", source.watermark);
+    let _ = writeln!(out, ") {:?}", source.watermark);
+}
+
+fn source_misfits(source: &Source, before: &Source, out: &mut Vec<String>) {
+    let name = &source.name;
+    if source.topic != before.topic {
+        out.push(format!("{name} reads the topic {} and not {}", source.topic, before.topic));
+    }
+    if source.columns.len() != before.columns.len() {
+        let (new, old) = (source.columns.len(), before.columns.len());
+        out.push(format!("{name} has {new} columns and not {old}"));
+    } else {
+        let depends = |of: &SourceColumn| {
+            let SourceColumn { column, origin, not_null, .. } = of;
+            format!("{:?} {:?} {origin:?} {not_null}", column.of, column.role)
+        };
+        let both = source.columns.iter().zip(&before.columns);
+        let differ = both.filter(|(column, before)| depends(column) != depends(before));
+        out.extend(differ.map(|(of, _)| {
+            let column = &of.column.name;
+            format!("the type, the place or NOT NULL of the column {column} of {name}")
+        }));
+    }
+    if source.primary != before.primary {
+        out.push(format!("the PRIMARY KEY of {name}"));
+    }
+    if source.watermark != before.watermark {
+        out.push(format!("the WATERMARK of {name}"));
+    }
+}
+
+/// What an operator is called in a file.
+fn what(operator: &Operator) -> &'static str {
+    match operator {
+        Operator::Read { .. } => "the FROM",
+        Operator::Filter(_) => "the WHERE",
+        Operator::Project(_) => "the SELECT in front of a window",
+        Operator::Assign(_) => "the window",
+        Operator::Group(_) => "the GROUP BY or an aggregate",
+        Operator::TableJoin { .. } | Operator::WindowJoin { .. } => "the JOIN",
+        Operator::Sink { .. } => "the output",
+    }
 }
 
 fn write_node(node: &Node, feeds_state: bool, out: &mut String) {

@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// How long a pipeline may take to put its state into the log.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What does not fit the state that there is: how much of that is told.
+const MISFITS_MAX: usize = 4;
+
 /// How often is looked whether it has.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -139,9 +142,19 @@ impl Wish {
         if !goes_on || is.shape == self.plan.shape() {
             return Ok(());
         }
+        let before = fulmar_flow::plan(&is.file).ok();
+        let misfits = before.map(|before| self.plan.misfits(&before)).unwrap_or_default();
+        let which = match misfits.as_slice() {
+            [] => String::new(),
+            [.., _] if misfits.len() > MISFITS_MAX => {
+                let more = misfits.len() - MISFITS_MAX;
+                format!(": {}, and {more} more", misfits[..MISFITS_MAX].join(", "))
+            }
+            few => format!(": {}", few.join(", ")),
+        };
         Err(format!(
             "pipeline {name}: its state belongs to other windows, groups, joins, columns or inputs than \
-             this file has. Deploy it with --fresh, or with --savepoint and a savepoint that it fits."
+             this file has{which}. Deploy it with --fresh, or with --savepoint and a savepoint that it fits."
         ))
     }
 
