@@ -191,7 +191,9 @@ impl Look<'_> {
     fn topic(&self, topic: &Topic, figures: &mut LinkFigures) {
         let mirror = self.state.mirror(topic.id);
         let goes = self.state.rule_over(self.link, topic).is_some();
-        let comes = mirror.is_some_and(|mirror| mirror.link == self.link.name);
+        let comes = mirror.is_some_and(|mirror| {
+            mirror.link == self.link.name && mirror.via.last() == Some(&self.link.definition.site)
+        });
         if !goes && !comes {
             if mirror.is_none() {
                 figures.withheld.push(topic.name.clone());

@@ -1,8 +1,8 @@
 //! What becomes of the topics that the other site offers: which are taken, under which name, and why not.
 //!
 //! Invariants: a topic comes over one link at a time; what is not taken for a reason that may pass is looked at
-//! again while the session lives; a copy whose link is gone goes on over another one to the same site, and over
-//! no other.
+//! again while the session lives; a copy whose link is gone, or brings it no more, goes on over another one to the
+//! same site, and over no other.
 //!
 //! Never: say that a topic comes over another link if no link brings it: the other side would not wait for this
 //! one any more.
@@ -38,9 +38,9 @@ const OFFERS_PAUSE: Duration = Duration::from_secs(1);
 /// How often a mirror that cannot be made is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// Why nothing more of a copy comes whose link is gone, and what to do.
-const LEFT: &str = "its copy is of a link that is gone; lay that link down again, or delete this copy, and it is \
-                    made anew";
+/// Why nothing more of a copy comes that its link does not bring, and what to do.
+const LEFT: &str = "its copy came over a link that is gone or does not take it any more; have that link take it \
+                    again, or delete this copy, and it is made anew";
 
 /// Takes up what is offered.
 pub(crate) struct Taker {
@@ -52,8 +52,19 @@ pub(crate) struct Taker {
     pub(crate) proposing: Arc<Semaphore>,
     /// The mirrors of this session, those included of which nothing more comes.
     pub(crate) copies: BTreeSet<TopicId>,
-    /// By name: what is not taken for now, and when the site has refused it, if it did.
-    pub(crate) held: BTreeMap<String, Option<Instant>>,
+    /// By name: what is not taken for now.
+    pub(crate) held: BTreeMap<String, Held>,
+}
+
+/// Why a topic is not taken for now.
+#[derive(Clone, Copy)]
+pub(crate) enum Held {
+    /// The site has refused it, then.
+    Refused(Instant),
+    /// The other side was told that it comes over another link, and does not wait for this one.
+    Declined,
+    /// Something is in the way, and the other side waits.
+    Stopped,
 }
 
 /// What there is for an offered topic on this site.
@@ -62,7 +73,7 @@ enum Here {
     Mirror { topic: TopicId, marks: Vec<Mark>, is_aligned: bool },
     /// Its mirror, which another link brings.
     OtherLink(TopicId),
-    /// Its mirror, whose link is not there any more, and whether this one leads to the same site.
+    /// Its mirror, which its link does not bring any more, and whether this one leads to the same site.
     Left { topic: TopicId, is_heir: bool },
     /// Nothing yet.
     Nothing,
@@ -126,17 +137,17 @@ impl Taker {
         }
         for (topic, why) in declined {
             if matches!(why, Decline::OtherLink | Decline::FromOrigin) {
-                self.hold(topic, None);
+                self.hold(topic, Held::Declined);
             }
         }
     }
 
     /// Notes that a topic is to be looked at again.
-    fn hold(&mut self, topic: &Offered, refused: Option<Instant>) {
+    fn hold(&mut self, topic: &Offered, why: Held) {
         if let Some(name) = self.name_of(topic)
             && !fulmar_host::planted(Plant::HeldForGood)
         {
-            self.held.insert(name, refused);
+            self.held.insert(name, why);
         }
     }
 
@@ -154,15 +165,13 @@ impl Taker {
             let held = self.name_of(topic).and_then(|name| self.held.get(&name).copied());
             match held {
                 None => false,
-                Some(Some(refused)) => refused.elapsed() >= REFUSED_AGAIN_AFTER,
-                Some(None) => {
-                    let is_free = match self.here(topic) {
-                        Here::Nothing | Here::Mirror { .. } => true,
-                        Here::Left { is_heir, .. } => is_heir,
-                        Here::OtherLink(_) | Here::InTheWay => false,
-                    };
-                    is_free && self.decline(topic).is_none()
-                }
+                Some(Held::Refused(then)) => then.elapsed() >= REFUSED_AGAIN_AFTER,
+                Some(Held::Declined) => self.decline(topic).is_none(),
+                Some(Held::Stopped) => match self.here(topic) {
+                    Here::Nothing | Here::Mirror { .. } | Here::OtherLink(_) => true,
+                    Here::Left { is_heir, .. } => is_heir,
+                    Here::InTheWay => false,
+                },
             }
         })
     }
@@ -186,8 +195,9 @@ impl Taker {
             let is_own = own.is_some_and(|own| state.mirror(own.id).is_none());
             let here = state.topics().by_name(&name).and_then(|here| state.mirror(here.id));
             let other = here.filter(|mirror| {
-                let is_there = state.link(&mirror.link).is_some();
-                mirror.origin == topic.origin && mirror.link != link.name && is_there
+                mirror.origin == topic.origin
+                    && mirror.link != link.name
+                    && state.is_brought(mirror)
             });
             let claims = state.is_taken_from_origin(&link.name, (&topic.via, &topic.name));
             (is_own, other.map(|mirror| mirror.topic), claims && here.is_none())
@@ -248,18 +258,18 @@ impl Taker {
                 Here::Left { topic: mirror, .. } => {
                     self.copies.insert(mirror);
                     self.stopped(topic, LEFT);
-                    self.hold(topic, None);
+                    self.hold(topic, Held::Stopped);
                     return true;
                 }
                 Here::InTheWay => {
                     tracing::warn!(topic = %topic.name, "another topic has the name of its mirror");
                     self.stopped(topic, "another topic has the name of its copy");
-                    self.hold(topic, None);
+                    self.hold(topic, Held::Stopped);
                     return true;
                 }
                 Here::Nothing => {
                     if !self.create(topic).await {
-                        self.hold(topic, Some(time::now()));
+                        self.hold(topic, Held::Refused(time::now()));
                         return true;
                     }
                 }
@@ -294,12 +304,12 @@ impl Taker {
             let Some(here) = here else { return Here::Nothing };
             let mirror = state.mirror(here.id).filter(|mirror| mirror.origin == topic.origin);
             let Some(mirror) = mirror else { return Here::InTheWay };
-            if mirror.link != link.name {
-                if state.link(&mirror.link).is_some() {
-                    return Here::OtherLink(here.id);
-                }
+            if !state.is_brought(mirror) {
                 let is_heir = mirror.via.last() == Some(&link.definition.site);
                 return Here::Left { topic: here.id, is_heir };
+            }
+            if mirror.link != link.name {
+                return Here::OtherLink(here.id);
             }
             let is_aligned = mirror.via == via && mirror.configs == configs;
             let mark = |stream| {

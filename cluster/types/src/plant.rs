@@ -211,6 +211,8 @@ plants! {
     StateBeforeSegments = "state-before-segments",
     /// Give the records of a copy other times than those of their origin.
     CopyStampsTime = "copy-stamps-time",
+    /// Take it that a copy comes over its link as long as there is a link of that name.
+    NameIsEnough = "name-is-enough",
     /// Never look again at what another site offers and what could not be taken.
     HeldForGood = "held-for-good",
     /// Let a pipeline begin elsewhere while an epoch is not all there.

@@ -13,6 +13,7 @@ use super::client::payload;
 use super::line::{self, Line};
 use super::lines::{Copy, Lines, Pair, Watching};
 use super::marking;
+use super::naming::Naming;
 use super::origins::{Origin, besides_differ, marked, origins, whole};
 use super::pipelines::Pipelines;
 use super::reading::Sizes;
@@ -277,6 +278,24 @@ impl Mirrors {
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
         let (rules, ids) = (self.rules.clone(), BTreeSet::new());
         Some(Turning { site, topic, turns, each, cluster, stage, rules, ids })
+    }
+
+    /// A client that gives the link of a mirror the name of another one of its site, and back, if that is to be.
+    pub(super) fn naming(
+        &self,
+        mirror: &Mirror<Drawn>,
+        cluster: Cluster,
+        stage: &Stage,
+    ) -> Option<Naming> {
+        let each = mirror.named_for?.0;
+        let links = self.links(stage).into_iter();
+        let mut links = links.filter(|((here, _), _)| *here == mirror.site);
+        let (mut own, mut other) = (None, None);
+        for ((_, there), definition) in &mut links {
+            let named = Some((there.as_str().to_owned(), definition));
+            if there == *giver(mirror) { own = named } else { other = other.or(named) }
+        }
+        Some(Naming { cluster, links: [own?, other?], each })
     }
 
     /// A client that reads from a mirror, anywhere in it.

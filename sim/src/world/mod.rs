@@ -43,6 +43,7 @@ mod line;
 mod lines;
 mod marking;
 mod mirroring;
+mod naming;
 mod origins;
 mod piped;
 mod pipelines;

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long one attempt to change a rule may take.
-const LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a node that is asked may be behind: it notices before that it does not lead.
 const BEHIND_MAX_NS: u64 = 10_000_000_000;

@@ -353,6 +353,11 @@ impl Workloads {
             let stopped = move || stop.load(Ordering::Relaxed);
             self.on_client_machine(&mirror.of, turning.run(stopped));
         }
+        if let Some(naming) = self.mirrors.naming(mirror, self.cluster(&mirror.site), &self.stage) {
+            let stop = client.stop.clone();
+            let stopped = move || stop.load(Ordering::Relaxed);
+            self.on_client_machine(&mirror.site, naming.run(stopped));
+        }
         let there = (self.cluster(&mirror.site), self.stage.clone());
         if let Some(declining) = self.mirrors.declining(mirror, there) {
             let stop = client.stop;

@@ -129,9 +129,7 @@ impl State {
     /// to a site that it has come through.
     pub fn rule_over(&self, link: &Link, topic: &Topic) -> Option<&Rule> {
         let mirror = self.mirrors.get(&topic.id);
-        let is_loop = mirror.is_some_and(|mirror| {
-            mirror.link == link.name || mirror.via.contains(&link.definition.site)
-        });
+        let is_loop = mirror.is_some_and(|mirror| mirror.via.contains(&link.definition.site));
         if is_loop && !planted(Plant::LoopNotCut) {
             return None;
         }
@@ -342,10 +340,21 @@ impl State {
         self.links.iter().any(takes)
     }
 
+    /// Whether the link of a mirror brings it still: it is there, leads where it led, and takes the topic. One that
+    /// has only its name does not.
+    pub fn is_brought(&self, mirror: &Mirror) -> bool {
+        let brings = |link: &Link| {
+            mirror.via.last() == Some(&link.definition.site)
+                && link.definition.takes(&mirror.origin_name)
+        };
+        let link = self.links.get(&mirror.link);
+        link.is_some_and(|link| brings(link) || planted(Plant::NameIsEnough))
+    }
+
     /// The link that is to bring a mirror from now on, by the number that its sender knows: its own, or, if that
-    /// is gone, one to the same site.
+    /// does not, one to the same site.
     fn bringer(&self, mirror: &Mirror, number: u64) -> Result<String, Refusal> {
-        if self.links.get(&mirror.link).is_some() {
+        if self.is_brought(mirror) {
             self.check_number(&mirror.link, number)?;
             return Ok(mirror.link.clone());
         }

@@ -253,6 +253,36 @@ fn a_copy_whose_link_is_gone_goes_on_over_another_one_to_the_same_site() {
 }
 
 #[test]
+fn a_link_brings_a_copy_that_leads_to_its_site_and_takes_it() {
+    let mut site = Site::new();
+    let before = number(&mut site, set_link(Some(false)));
+    site.one(create_mirror(1)).expect("created");
+    assert_eq!(site.one(mirror_append(place(before, 1, 0, 2), records(2))), appended(0));
+    let name = {
+        let mirror = site.state.mirror(topic_id(1)).expect("it was created");
+        assert!(site.state.is_brought(mirror));
+        mirror.link.clone()
+    };
+    let is_brought =
+        |site: &Site| site.state.is_brought(site.state.mirror(topic_id(1)).expect("it stays"));
+    let declines = LinkDefinition { take: vec!["other".to_owned()], ..link("north", false) };
+    site.one(set(&name, Some(declines))).expect("changed");
+    assert!(!is_brought(&site), "its link does not take it");
+    site.one(set(&name, None)).expect("removed");
+    let other = number(&mut site, set(&name, Some(link("west", false))));
+    assert!(!is_brought(&site), "a link of that name leads elsewhere");
+    let align = |link: u64| {
+        let (via, configs) = (vec!["north".to_owned()], Vec::new());
+        Operation::Link(LinkOperation::AlignMirror { link, topic: topic_id(1), via, configs })
+    };
+    assert_eq!(site.one(align(other)), Err(Refusal::InvalidLink), "another site");
+    let heir = number(&mut site, set("plant", Some(link("north", false))));
+    site.one(align(heir)).expect("taken over");
+    assert!(is_brought(&site));
+    assert_eq!(site.one(mirror_append(place(heir, 1, 2, 3), records(1))), appended(2));
+}
+
+#[test]
 fn what_a_link_takes_from_its_origin_is_taken_from_nobody_else() {
     let mut site = Site::new();
     let passed_on = |n: u8| {
