@@ -217,6 +217,30 @@ impl State {
         }
     }
 
+    /// A topic was created. Whatever pipeline writes to a topic of that name may write to this one.
+    pub(super) fn note_new_topic(&mut self, name: &String) {
+        let writes = |pipeline: &&Pipeline| pipeline.definition.outputs.contains(name);
+        let inputs = self.pipelines.iter().filter(writes).map(|of| of.definition.inputs.clone());
+        for inputs in inputs.collect::<Vec<_>>() {
+            self.note_makings(std::slice::from_ref(name), &inputs);
+        }
+    }
+
+    /// A topic is gone: what was made of it is from now on made of something that nobody can ask any more,
+    /// whatever has its name next.
+    pub(super) fn note_gone_topic(&mut self, name: &String) {
+        let made = self.makings.iter().filter(|making| {
+            let topic = self.topics.get(making.topic);
+            let mut streams = topic.into_iter().flat_map(Topic::streams);
+            !making.has_more
+                && making.of.binary_search(name).is_ok()
+                && streams.any(|stream| self.known(stream).next > Offset(0))
+        });
+        for topic in made.map(|making| making.topic).collect::<Vec<_>>() {
+            self.makings.modify(&topic, |making| making.has_more = true);
+        }
+    }
+
     /// A client has written to a topic. If pipelines write it too, it is made of more than they read.
     pub(super) fn note_foreign(&mut self, topic: TopicId) {
         if self.makings.get(&topic).is_some_and(|making| !making.has_more) {

@@ -338,7 +338,9 @@ impl State {
             let before = self.partitions.put(Partition::new(stream, strict_from));
             assert!(before.is_none(), "a stream is handed out once");
         }
+        let name = topic.name.clone();
         self.topics.insert(topic);
+        self.note_new_topic(&name);
         Ok(OperationResult::TopicCreated)
     }
 
@@ -397,6 +399,7 @@ impl State {
         self.mirrors.remove(&id);
         self.declined.drop_topic(id);
         self.makings.remove(&id);
+        self.note_gone_topic(&topic.name);
         self.pipeline_turns += 1;
         self.deleted.deleted(topic.name, &mut self.meta);
     }

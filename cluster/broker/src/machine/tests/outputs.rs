@@ -1,6 +1,6 @@
 //! Pipelines and borders: where what they write may go, and copies that they read.
 
-use super::pipelines::{COMMITTED, P, at, change, commit, definition, range, set};
+use super::pipelines::{COMMITTED, P, at, change, commit, definition, output, range, set};
 use super::*;
 use fulmar_store::entry::{InputRange, PipelineChange};
 use fulmar_types::pipeline::{PipelineDefinition, Start, internal_topic};
@@ -41,8 +41,43 @@ fn outputs_go_where_all_that_they_are_made_of_may_go_as_it_is() {
     assert_eq!(goes(&site, 4), (false, true), "a rule of its own");
     site.one(Operation::DeleteTopic { topic: topic_id(2) }).expect("deleted");
     site.one(create(2, 1)).expect("created");
-    assert_eq!(goes(&site, 2), (false, false), "it is made of nothing");
+    assert_eq!(goes(&site, 2), (true, true), "it is made of what its pipeline reads");
     assert!(site.state.rule_to(&internal_topic(P), "eu").is_none());
+}
+
+#[test]
+fn what_was_made_of_a_topic_that_is_gone_does_not_go_by_its_name() {
+    // 4 -> 1 -> 2, and what is in 2 came of 4.
+    let mut site = Site::with_pipeline();
+    for n in [4, 5] {
+        site.one(create(n, 1)).expect("created");
+    }
+    site.one(mirrors::rule(5, &["eu"])).expect("set");
+    site.one(set("q", definition(&[4], &[1], 0), Start::Keep)).expect("set");
+    let fence = site.claim(1);
+    assert_eq!(site.one(commit(at(fence, 1), 1, Vec::new())), COMMITTED);
+    site.one(output(at(fence, 1), 0, 2)).expect("appended");
+    assert!(site.state.rule_to("topic-2", "eu").is_none(), "4 has no rule");
+    // Something else gets the name of 1, of what may go anywhere.
+    site.one(change("q", None, PipelineChange::Remove { savepoints: true })).expect("removed");
+    site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
+    site.one(create(1, 1)).expect("created");
+    site.one(set("q", definition(&[5], &[1], 0), Start::Keep)).expect("set");
+    assert!(site.state.rule_to("topic-1", "eu").is_some(), "all that it is made of may go");
+    assert!(site.state.rule_to("topic-2", "eu").is_none(), "that is not what it was made of");
+    State::restore(&site.state.snapshot()).expect("restores");
+}
+
+#[test]
+fn an_output_that_is_made_anew_is_made_of_what_its_pipelines_read() {
+    let mut site = Site::with_pipeline();
+    site.one(create(4, 1)).expect("created");
+    site.one(mirrors::rule(4, &["eu"])).expect("set");
+    site.one(Operation::DeleteTopic { topic: topic_id(2) }).expect("deleted");
+    site.one(create(2, 1)).expect("created");
+    // The pipeline of before may write to it still.
+    site.one(set("q", definition(&[4], &[2], 0), Start::Keep)).expect("set");
+    assert!(site.state.rule_to("topic-2", "eu").is_none(), "of 1 as well");
 }
 
 #[test]
