@@ -21,11 +21,13 @@ use fulmar_wire::batch::{Batch, BatchBuilder};
 /// What a part has besides its bytes: the header of the batch, that of the record, and its key.
 const PART_OVERHEAD_BYTES: usize = 128;
 
-/// Of so many equal parts, a slice has one at least: so state has been written anew after as many deltas.
-const SLICES_OF_A_ROUND: usize = 32;
+/// Of so many equal parts, a slice has one at least: so state has been written anew after as many deltas. Of a
+/// state that hardly changes that is most of what is written: 50 MB each quarter of an hour. Deltas of two rounds,
+/// and of owners that have gone, are fewer than half of [`DELTAS_MAX`].
+const SLICES_OF_A_ROUND: usize = DELTAS_MAX / 8;
 
 /// A slice has so many bytes at least.
-const SLICE_BYTES_MIN: usize = 64 << 10;
+const SLICE_BYTES_MIN: usize = 4 << 10;
 
 /// The bytes of a delta are no delta.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

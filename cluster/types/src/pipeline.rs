@@ -42,7 +42,7 @@ pub const RANGES_LOGGED_PER_SITE_MAX: u32 = 262_144;
 pub const APPENDS_PER_EPOCH_MAX: u32 = 1 << 20;
 
 /// Deltas from which the state of a pipeline is put together, at most.
-pub const DELTAS_MAX: usize = 256;
+pub const DELTAS_MAX: usize = 2_048;
 
 /// Savepoints of a site, at most.
 pub const SAVEPOINTS_PER_SITE_MAX: usize = 256;

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How much of a slice there is at least, by the bytes of the delta before it.
-const SLICE_BYTES_MIN: usize = 64 << 10;
+const SLICE_BYTES_MIN: usize = 4 << 10;
 
 /// A slice is this part of the state at least.
-const SLICE_PART: usize = 32;
+const SLICE_PART: usize = 256;
 
 /// The bytes of a batch that is written.
 const BATCH_BYTES_MAX: usize = 256 << 10;
