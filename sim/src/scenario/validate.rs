@@ -129,7 +129,11 @@ fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> 
         ("of", "a mirror is of another site")
     } else if mirror.in_the_way.is_some() && mirror.renew.is_none() {
         ("in_the_way", "only a copy that is renewed (`renew`) can find something in its way")
-    } else if mirror.named_for.is_some() && (takes || mirror.renew.is_some()) {
+    } else if mirror.runs_for.is_some() && takes {
+        ("runs_for", "a link that is paused has no `take_for`, `untaken`")
+    } else if mirror.named_for.is_some()
+        && (takes || mirror.runs_for.is_some() || mirror.renew.is_some())
+    {
         ("named_for", "a link that changes its name has no `take_for`, `untaken`, `renew`")
     } else if mirror.drops_headers && through.is_none() {
         ("drops_headers", "`drops_headers` is for what comes through another site")

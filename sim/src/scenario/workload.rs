@@ -309,6 +309,9 @@ kinds! {
         /// How long the link of the site with the copy takes the topic; then it does not for as long,
         /// and so on by turns. For good if left out.
         take_for = "take_for": Option<Span<HumanDuration>>, or None;
+        /// How long the link of the site with the copy runs; then it is paused for as long, and so on by turns.
+        /// For good if left out.
+        runs_for = "runs_for": Option<Span<HumanDuration>>, or None;
         /// How long the link of the site with the copy has its name; then it has that of another link of the
         /// site, which has this one's, for as long, and so on by turns. For good if left out.
         named_for = "named_for": Option<Span<HumanDuration>>, or None;

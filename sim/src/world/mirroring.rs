@@ -264,16 +264,20 @@ impl Mirrors {
         Some(move |cluster, stage| Turning { site, topic, turns, each, cluster, stage, rules, ids })
     }
 
-    /// A client that has the site of a mirror take the topic no more, and again, if that is to be.
+    /// A client that has the site of a mirror take the topic no more, and again, or pauses the link to its origin
+    /// and resumes it, if that is to be.
     pub(super) fn declining(
         &self,
         mirror: &Mirror<Drawn>,
         (cluster, stage): (Cluster, Arc<Stage>),
     ) -> Option<Turning> {
-        let each = mirror.take_for?.0;
+        let each = mirror.take_for.or(mirror.runs_for)?.0;
         let link = self.links(&stage).remove(&(mirror.site.clone(), mirror.of.clone()))?;
         let mut declines = link.clone();
-        declines.take.retain(|topic| topic != mirror.topic.as_str());
+        match mirror.runs_for {
+            Some(_) => declines.paused = true,
+            None => declines.take.retain(|topic| topic != mirror.topic.as_str()),
+        }
         let turns = Turns::Take(mirror.of.as_str().to_owned(), Box::new([link, declines]));
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
         let (rules, ids) = (self.rules.clone(), BTreeSet::new());

@@ -153,7 +153,9 @@ impl Turns {
     fn by(&self) -> (&'static str, &'static str) {
         match self {
             Self::Rule(_) => ("its rule was taken back", "rule_in_force"),
-            Self::Take(..) => ("the other site did not take it any more", "take_in_force"),
+            Self::Take(..) => {
+                ("the other site did not take it, or paused the link,", "take_in_force")
+            }
         }
     }
 
