@@ -49,7 +49,7 @@ fn a_join_of_one_key_goes_on_in_pieces() {
             steps += 1;
             match engine.end_some(200) {
                 Ok(None) => {}
-                Ok(Some(written)) => return (steps, Ok(written.len())),
+                Ok(Some(written)) => return (steps, Ok(written.count())),
                 Err(halt) => return (steps, Err(halt.failure.reason)),
             }
         }

@@ -6,7 +6,7 @@
 //! The reference is `tests/reference`, which shares no code with the operators, not even the parser.
 
 use fulmar_flow::{
-    Change, Cursor, Cutting, Engine, Fates, Layout, OutputBatch, Plan, Record, Written, output,
+    Change, Cursor, Cutter, Cutting, Engine, Fates, Layout, OutputBatch, Plan, Record, Written,
     plan,
 };
 use fulmar_reference::model::{self, Came};
@@ -77,7 +77,9 @@ fn by_topic(came: Vec<Came>) -> BTreeMap<String, Vec<Came>> {
 fn in_batches(written: &[Written]) -> Vec<OutputBatch> {
     let partitions = [("out".to_owned(), 3)].into();
     let cutting = Cutting { partitions: &partitions, epoch: 7, batch_bytes_max: 600 };
-    output::batches(written, cutting)
+    let mut cutter = Cutter::new(cutting);
+    written.iter().for_each(|one| cutter.push(one));
+    cutter.batches().collect()
 }
 
 /// How an engine is driven.
@@ -231,7 +233,8 @@ impl Drawn {
 /// Records are given while up to three epochs are under way, and the engine works a little in between.
 fn overlap(case: &Case, layout: Layout, seed: u64) -> Driven {
     fn collect(engine: &mut Engine, rows: usize, all: &mut Vec<Vec<Written>>) {
-        all.extend(engine.end_some(rows).expect("no result stops it"));
+        let ended = engine.end_some(rows).expect("no result stops it");
+        all.extend(ended.map(Iterator::collect));
     }
     let plan = plan_of(case);
     let (mut engine, mut drawn) = (engine(&plan, layout), Drawn(seed));
@@ -272,7 +275,7 @@ fn drive(case: &Case, driving: Driving) -> Driven {
         all.push(loop {
             // As many rows at a time as records.
             if let Some(written) = engine.end_some(driving.batch).expect("no result stops it") {
-                break written;
+                break written.collect();
             }
         });
         if let Some(storing) = driving.taken_over {

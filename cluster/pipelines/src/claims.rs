@@ -1,5 +1,9 @@
 //! Who is to run which pipeline: what the leader of the site decides, from what it sees.
 //!
+//! What moves again and again without coming any further moves for no good: whoever has it is kept from answering
+//! by the pipeline itself, or by whatever is there with it, and each owner begins anew. So with each move the next one
+//! takes longer, until an epoch has ended.
+//!
 //! Invariant: a decision names the fence that it has seen, so it takes effect only if nobody has decided
 //! otherwise meanwhile.
 
@@ -26,6 +30,51 @@ const SLOW: Duration = Duration::from_secs(3);
 /// A pipeline moves if nodes have differed by two or more for so long.
 const UNEVEN: Duration = Duration::from_secs(10);
 
+/// So often the time doubles for which an owner may be silent or far behind.
+const DOUBLED_MAX: u32 = 4;
+
+/// Who has had a pipeline for so long is no stage on the way from one node to the next.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// How often pipelines have moved without an epoch in between. Every node takes note of it, so that whoever leads next
+/// knows it too.
+#[derive(Clone, Debug, Default)]
+pub struct Moves(BTreeMap<String, Moved>);
+
+/// What is known of a pipeline.
+#[derive(Clone, Debug)]
+struct Moved {
+    fence: u64,
+    epoch: u64,
+    /// When the fence was first seen.
+    at: Instant,
+    moves: u32,
+}
+
+impl Moves {
+    /// What the state says now: name, fence and last epoch of each.
+    pub fn look<'a>(&mut self, now: Instant, all: impl Iterator<Item = (&'a str, u64, u64)>) {
+        let mut before = std::mem::take(&mut self.0);
+        for (name, fence, epoch) in all {
+            let first = Moved { fence, epoch, at: now, moves: 0 };
+            let mut known = before.remove(name).unwrap_or_else(|| first.clone());
+            if known.epoch != epoch {
+                known = first;
+            } else if known.fence != fence {
+                let is_settled = now.duration_since(known.at) >= SETTLED;
+                let moves = if is_settled { 0 } else { known.moves.saturating_add(1) };
+                known = Moved { moves, ..first };
+            }
+            self.0.insert(name.to_owned(), known);
+        }
+    }
+
+    /// How often it has.
+    pub fn of(&self, name: &str) -> u32 {
+        self.0.get(name).map_or(0, |known| known.moves)
+    }
+}
+
 /// A node as the leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -46,6 +95,8 @@ pub struct Wanted {
     pub fence: u64,
     /// Who runs it.
     pub owner: Option<NodeId>,
+    /// How often it has moved without coming any further.
+    pub moves: u32,
 }
 
 /// Somebody is to run a pipeline.
@@ -76,10 +127,11 @@ impl Claims {
         Self { since: now, slow: BTreeMap::new(), uneven: None }
     }
 
-    fn is_alive(&self, seen: &Seen, now: Instant) -> bool {
+    /// Whether it is there, as far as a pipeline is concerned that has moved so often.
+    fn is_alive(&self, seen: &Seen, now: Instant, moves: u32) -> bool {
         match seen.silent_for {
-            Some(silent_for) => silent_for < SILENT,
-            None => now.duration_since(self.since) < UNHEARD,
+            Some(silent_for) => silent_for < patient(SILENT, moves),
+            None => now.duration_since(self.since) < patient(UNHEARD, moves),
         }
     }
 
@@ -95,15 +147,16 @@ impl Claims {
     /// What is to be proposed.
     pub fn decide(&mut self, now: Instant, seen: &[Seen], wanted: &[Wanted]) -> Vec<Claim> {
         self.note_slow(seen, now);
-        let is_slow = |node: NodeId| {
-            self.slow.get(&node).is_some_and(|since| now.duration_since(*since) >= SLOW)
+        let is_slow = |node: NodeId, moves: u32| {
+            let since = self.slow.get(&node);
+            since.is_some_and(|since| now.duration_since(*since) >= patient(SLOW, moves))
         };
-        let stays = |node: NodeId| {
+        let stays = |node: NodeId, moves: u32| {
             let seen = seen.iter().find(|seen| seen.node == node);
-            seen.is_some_and(|seen| self.is_alive(seen, now)) && !is_slow(node)
+            seen.is_some_and(|seen| self.is_alive(seen, now, moves)) && !is_slow(node, moves)
         };
         let can_take = |seen: &&Seen| {
-            stays(seen.node) && seen.behind.is_some_and(|behind| behind <= BEHIND_MAX)
+            stays(seen.node, 0) && seen.behind.is_some_and(|behind| behind <= BEHIND_MAX)
         };
         let mut counts: BTreeMap<NodeId, usize> =
             seen.iter().filter(can_take).map(|seen| (seen.node, 0)).collect();
@@ -112,7 +165,7 @@ impl Claims {
         }
         let mut claims = Vec::new();
         for wanted in wanted {
-            if wanted.owner.is_some_and(stays) {
+            if wanted.owner.is_some_and(|owner| stays(owner, wanted.moves)) {
                 continue;
             }
             let fewest = counts.iter().min_by_key(|(node, count)| (**count, **node));
@@ -151,6 +204,11 @@ impl Claims {
     }
 }
 
+/// A time that is longer for a pipeline that has moved so often. The first move says nothing: nodes do end.
+fn patient(time: Duration, moves: u32) -> Duration {
+    time * (1 << moves.saturating_sub(1).min(DOUBLED_MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +220,7 @@ mod tests {
 
     fn wanted(name: &str, owner: u64) -> Wanted {
         let owner = Some(NodeId(owner)).filter(|node| node.get() > 0);
-        Wanted { name: name.to_owned(), fence: 5, owner }
+        Wanted { name: name.to_owned(), fence: 5, owner, moves: 0 }
     }
 
     fn told(claims: Vec<Claim>) -> Vec<(String, u64)> {
@@ -229,5 +287,31 @@ mod tests {
         assert_eq!(told(claims.decide(now, &all, &pipelines)), [of("b", 1)]);
         let decided = claims.decide(now + SLOW, &all, &pipelines);
         assert_eq!(told(decided), [of("a", 1), of("b", 1)]);
+    }
+
+    #[test]
+    fn what_moves_without_coming_further_moves_more_and_more_slowly() {
+        let (begin, mut moves) = (Instant::now(), Moves::default());
+        let claims = Claims::new(begin);
+        let mut waits = Vec::new();
+        for fence in 0..8 {
+            moves.look(begin, [("a", fence, 7)].into_iter());
+            let of = moves.of("a");
+            let is_alive = |ms: &u64| claims.is_alive(&seen(3, *ms), begin, of);
+            waits.push((0..20_000).take_while(is_alive).count());
+        }
+        assert_eq!(waits, [700, 700, 1_400, 2_800, 5_600, 11_200, 11_200, 11_200]);
+        let taken = Wanted { moves: moves.of("a"), ..wanted("a", 3) };
+        let nodes = [seen(1, 0), seen(3, 2_000)];
+        assert_eq!(claims.clone().decide(begin, &nodes, &[taken]), []);
+        // It has come further.
+        moves.look(begin, [("a", 7, 8)].into_iter());
+        assert_eq!(moves.of("a"), 0);
+        // It moved, and moved again long after that.
+        moves.look(begin, [("a", 8, 8)].into_iter());
+        moves.look(begin + SETTLED, [("a", 9, 8)].into_iter());
+        assert_eq!(moves.of("a"), 0);
+        moves.look(begin, [].into_iter());
+        assert_eq!(moves.of("a"), 0);
     }
 }

@@ -14,7 +14,7 @@ use crate::{Context, plans};
 use bytes::Bytes;
 use fulmar_broker::machine::pipelines::{LoggedEpoch, Run};
 use fulmar_broker::machine::state::State;
-use fulmar_flow::{Cutting, Engine, Halt, Layout, Plan, output};
+use fulmar_flow::{Cutter, Cutting, Engine, Halt, Layout, Plan, bytes_of};
 use fulmar_host::{planted, task};
 use fulmar_store::entry::InputRange;
 use fulmar_store::{StoredBatch, StreamId};
@@ -48,7 +48,10 @@ const STEP_RECORDS: usize = 200;
 /// Rows on which operators have worked when others may run.
 const STEP_ROWS: usize = 400;
 
-/// Bytes of state that are taken out or taken in at a time.
+/// Batches that are closed at a time: each of an output that gets little.
+const STEP_BATCHES: usize = 16;
+
+/// Bytes of state that are taken out or taken in at a time, and of outputs.
 const STEP_BYTES: usize = 64 << 10;
 
 /// A batch of an output has at most so many bytes, if it has more than one record.
@@ -587,15 +590,28 @@ impl Job {
         }
         let batch_bytes_max = OUTPUT_BYTES_MAX.min(self.context.broker.batch_bytes_max());
         let cutting = Cutting { partitions: &self.partitions, epoch, batch_bytes_max };
-        let batches = output::batches(&written, cutting);
-        let hash = output::digest(&written);
-        let outputs = batches.into_iter().map(|batch| Output {
-            // Without the topic nothing is delivered.
-            topic: self.outputs.get(&*batch.topic).map_or(NO_TOPIC, |(topic, _)| *topic),
-            partition: PartitionIndex(batch.partition),
-            batch: batch.batch,
-        });
-        Ok(Produced { outputs: outputs.collect(), hash })
+        let (mut cutter, mut since) = (Cutter::new(cutting), 0);
+        for one in written {
+            cutter.push(&one);
+            since += bytes_of(&one);
+            if since >= STEP_BYTES {
+                since = 0;
+                task::yield_now().await;
+            }
+        }
+        let (hash, mut outputs) = (cutter.digest(), Vec::new());
+        for batch in cutter.batches() {
+            outputs.push(Output {
+                // Without the topic nothing is delivered.
+                topic: self.outputs.get(&*batch.topic).map_or(NO_TOPIC, |(topic, _)| *topic),
+                partition: PartitionIndex(batch.partition),
+                batch: batch.batch,
+            });
+            if outputs.len().is_multiple_of(STEP_BATCHES) {
+                task::yield_now().await;
+            }
+        }
+        Ok(Produced { outputs, hash })
     }
 
     /// What decides the epoch that has just ended in memory.

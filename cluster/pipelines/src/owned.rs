@@ -5,7 +5,7 @@
 //! earlier life of it has on its way is refused, since it claims anew what it finds that it owned.
 
 use crate::Context;
-use crate::claims::{Claim, Claims, Seen, Wanted};
+use crate::claims::{Claim, Claims, Moves, Seen, Wanted};
 use crate::job::End;
 use crate::run::{self, AGAIN_AFTER};
 use fulmar_broker::machine::outcome::{Refusal, UnitResult};
@@ -117,9 +117,14 @@ fn shorten(reason: &mut String) {
 
 /// While this node leads, it says who runs which pipeline.
 pub async fn claim(context: Arc<Context>) {
-    let mut leading = None;
+    let (mut leading, mut moves) = (None, Moves::default());
     loop {
         time::sleep(CLAIM_EVERY).await;
+        context.broker.site().read(|state| {
+            let runs = state.pipelines().filter_map(|pipeline| state.run(&pipeline.name));
+            let runs = runs.map(|run| (run.pipeline.as_str(), run.fence, run.epoch));
+            moves.look(time::now(), runs);
+        });
         let seen = context.broker.group().leadership();
         if !seen.is_me {
             leading = None;
@@ -136,6 +141,7 @@ pub async fn claim(context: Arc<Context>) {
                 name: pipeline.name.clone(),
                 fence: run.fence,
                 owner: run.owner,
+                moves: moves.of(&pipeline.name),
             });
             wanted.collect()
         });

@@ -6,7 +6,7 @@
 
 use crate::events::{SIDE_INPUT, Stored, TOPIC};
 use bytes::Bytes;
-use fulmar_flow::{Cursor, Cutting, Engine, Plan, output, records};
+use fulmar_flow::{Cursor, Cutter, Cutting, Engine, Plan, records};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,9 +100,11 @@ impl Owner {
             epoch: self.epoch,
             batch_bytes_max: BATCH_BYTES_MAX,
         };
-        let batches = output::batches(&written, cutting);
+        let mut cutter = Cutter::new(cutting);
+        written.iter().for_each(|one| cutter.push(one));
         self.epoch += 1;
-        self.outcome.digests.push(output::digest(&written));
+        self.outcome.digests.push(cutter.digest());
+        let batches: Vec<_> = cutter.batches().collect();
         self.outcome.commit_time += began.elapsed();
         for batch in &batches {
             self.outcome.records += u64::from(batch.records);

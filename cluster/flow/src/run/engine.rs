@@ -14,7 +14,7 @@
 
 use super::Halt;
 use super::channel::{Barrier, Item};
-use super::epoch::Epoch;
+use super::epoch::{CameOut, Epoch};
 use super::fates::{Fates, Ledger};
 use super::kept::Kept;
 use super::operator::State;
@@ -32,6 +32,15 @@ use std::sync::Arc;
 
 /// What looking for patterns has to take, in bytes times places, to count as another row.
 const EFFORT_OF_A_ROW: usize = 2_048;
+
+/// Bytes that a sink has to write to count as another row.
+const BYTES_OF_A_ROW: usize = 256;
+
+/// What sinks wrote in one step, in bytes, if the next one is to have fewer rows.
+const PACE_BYTES: usize = 256 << 10;
+
+/// The rows of a step, at most.
+const PACE_MAX: usize = 1 << 16;
 
 /// What the intake has before it.
 #[derive(Debug)]
@@ -90,6 +99,10 @@ pub struct Engine {
     last: Option<(Arc<str>, u32, i64)>,
     /// How long a record may be that is written.
     pub(super) record_bytes_max: usize,
+    /// What sinks have written since it is there, in bytes.
+    pub(super) bytes_written: usize,
+    /// How many rows the next step may take: fewer, if what came of the last one was large.
+    pace: usize,
 }
 
 impl Engine {
@@ -117,6 +130,8 @@ impl Engine {
             held_back: 0,
             last: None,
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
+            bytes_written: 0,
+            pace: PACE_MAX,
             behind: Behind {
                 consumers: plan.consumers(),
                 joins: plan.behind_joins(),
@@ -231,7 +246,7 @@ impl Engine {
         self.begin_end(age_ms, last);
         loop {
             if let Some(written) = self.end_some(usize::MAX)? {
-                return Ok(written);
+                return Ok(written.collect());
             }
         }
     }
@@ -252,7 +267,7 @@ impl Engine {
     ///
     /// # Panics
     /// If no epoch is being ended.
-    pub fn end_some(&mut self, rows_max: usize) -> Result<Option<Vec<Written>>, Halt> {
+    pub fn end_some(&mut self, rows_max: usize) -> Result<Option<CameOut>, Halt> {
         assert!(self.epochs.len() > 1, "an epoch is being ended");
         let has_more = self.work(rows_max);
         if let Some(halt) = &self.epochs[0].halt {
@@ -285,13 +300,20 @@ impl Engine {
                 return true;
             }
             // One row may take as long as many thousand.
-            let most = if self.plan.has_patterns { 1 } else { rows_max - done };
+            let most = if self.plan.has_patterns { 1 } else { (rows_max - done).min(self.pace) };
+            let before = self.bytes_written;
             pattern::take_spent();
             match self.step(subtask, most) {
                 Some(rows) => done = done.saturating_add(rows.max(1)),
                 None => self.tasks.sleep(subtask),
             }
             done = done.saturating_add(pattern::take_spent() / EFFORT_OF_A_ROW);
+            let bytes = self.bytes_written.wrapping_sub(before);
+            done = done.saturating_add(bytes / BYTES_OF_A_ROW);
+            self.pace = match bytes > PACE_BYTES {
+                true => (self.pace / 4).max(1),
+                false => (self.pace * 2).min(PACE_MAX),
+            };
         }
         false
     }

@@ -10,6 +10,8 @@ use super::fates::Tally;
 use super::output;
 use super::record::Written;
 use std::collections::BTreeMap;
+use std::collections::btree_map::IntoValues;
+use std::iter::{Chain, FlatMap, Flatten};
 
 /// A bad row on its way to its topic.
 #[derive(Debug)]
@@ -58,14 +60,45 @@ pub struct Epoch {
     pub sinks_passed: usize,
 }
 
+/// Records, list by list.
+type Lists = Flatten<IntoValues<usize, Vec<Written>>>;
+
+/// Bad rows, place by place; those of one are put in order when it is their turn.
+type Failed = FlatMap<IntoValues<Where, Vec<Beside>>, Vec<Written>, InOrder>;
+
+/// See [`in_order`].
+type InOrder = fn(Vec<Beside>) -> Vec<Written>;
+
+/// What came out of an epoch, in an order that depends on nothing but what went in: one record after the other,
+/// since to put hundreds of thousands into one list takes long.
+#[derive(Debug)]
+pub struct CameOut {
+    sinks: Lists,
+    beside: Chain<Lists, Lists>,
+    failed: Failed,
+    record_bytes_max: usize,
+}
+
+impl Iterator for CameOut {
+    type Item = Written;
+
+    fn next(&mut self) -> Option<Written> {
+        self.sinks.next().or_else(|| {
+            let beside = self.beside.next().or_else(|| self.failed.next())?;
+            Some(output::fitting(beside, self.record_bytes_max))
+        })
+    }
+}
+
 impl Epoch {
-    /// All that came out, in an order that depends on nothing but what went in.
-    pub fn written(self, record_bytes_max: usize) -> Vec<Written> {
-        let mut out: Vec<Written> = self.sinks.into_values().flatten().collect();
-        let failed = self.failed.into_values().flat_map(in_order);
-        let beside = self.dead.into_values().chain(self.late.into_values()).flatten().chain(failed);
-        out.extend(beside.map(|written| output::fitting(written, record_bytes_max)));
-        out
+    /// All that came out.
+    pub fn written(self, record_bytes_max: usize) -> CameOut {
+        CameOut {
+            sinks: self.sinks.into_values().flatten(),
+            beside: self.dead.into_values().flatten().chain(self.late.into_values().flatten()),
+            failed: self.failed.into_values().flat_map(in_order),
+            record_bytes_max,
+        }
     }
 }
 

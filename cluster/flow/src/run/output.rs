@@ -41,37 +41,70 @@ pub struct Cutting<'a> {
     pub batch_bytes_max: usize,
 }
 
-/// The records of an epoch as batches: by topic and partition, each in the order in which they came out.
-pub fn batches(written: &[Written], cutting: Cutting<'_>) -> Vec<OutputBatch> {
-    let mut places: BTreeMap<(&Arc<str>, u32), Vec<&Written>> = BTreeMap::new();
-    for one in written {
-        let count = cutting.partitions.get(&*one.topic).copied().unwrap_or(1).max(1);
-        let partition = match &one.key {
+/// Makes batches of the records of an epoch, one after the other: an epoch may have hundreds of thousands, so
+/// others can be let in between.
+#[derive(Debug)]
+pub struct Cutter<'a> {
+    cutting: Cutting<'a>,
+    places: BTreeMap<(Arc<str>, u32), Place>,
+    hasher: blake3::Hasher,
+}
+
+/// A partition of a topic.
+#[derive(Debug, Default)]
+struct Place {
+    full: Vec<(Bytes, u32)>,
+    open: BatchBuilder,
+}
+
+impl Place {
+    fn close(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        let records = open.record_count();
+        self.full.extend(open.build().map(|batch| (batch, records)));
+    }
+}
+
+impl<'a> Cutter<'a> {
+    /// Without a record.
+    pub fn new(cutting: Cutting<'a>) -> Self {
+        Self { cutting, places: BTreeMap::new(), hasher: blake3::Hasher::new() }
+    }
+
+    /// The next record.
+    pub fn push(&mut self, record: &Written) {
+        hash(&mut self.hasher, record);
+        let count = self.cutting.partitions.get(&*record.topic).copied().unwrap_or(1).max(1);
+        let partition = match &record.key {
             Some(key) => (murmur2(key) & 0x7fff_ffff) % count,
-            None => (cutting.epoch % u64::from(count)) as u32,
+            None => (self.cutting.epoch % u64::from(count)) as u32,
         };
-        places.entry((&one.topic, partition)).or_default().push(one);
-    }
-    let mut out = Vec::new();
-    for ((topic, partition), records) in places {
-        let mut open = BatchBuilder::new();
-        let mut close = |open: BatchBuilder| {
-            let records = open.record_count();
-            let batch = open.build();
-            let topic = Arc::clone(topic);
-            out.extend(batch.map(|batch| OutputBatch { topic, partition, batch, records }));
-        };
-        for record in records {
-            let is_full = open.batch_bytes() + bytes_of(record) > cutting.batch_bytes_max;
-            if is_full || !push(&mut open, record) {
-                close(std::mem::take(&mut open));
-                // A batch takes any first record: no text of ours comes near to 2 GiB.
-                push(&mut open, record);
-            }
+        let place = self.places.entry((Arc::clone(&record.topic), partition)).or_default();
+        let is_full = place.open.batch_bytes() + bytes_of(record) > self.cutting.batch_bytes_max;
+        if is_full || !push(&mut place.open, record) {
+            place.close();
+            // A batch takes any first record: no text of ours comes near to 2 GiB.
+            push(&mut place.open, record);
         }
-        close(open);
     }
-    out
+
+    /// A digest of the records in their order, for comparing what came out once with what comes out again. It
+    /// says nothing of partitions: a topic that was deleted may be there again with another number of them.
+    pub fn digest(&self) -> [u8; 16] {
+        *self.hasher.finalize().as_bytes().first_chunk().expect("a digest has 32 bytes")
+    }
+
+    /// The batches: by topic and partition, each in the order in which its records came out.
+    pub fn batches(self) -> impl Iterator<Item = OutputBatch> + Send {
+        self.places.into_iter().flat_map(|((topic, partition), mut place)| {
+            place.close();
+            let full = place.full.into_iter();
+            full.map(move |(batch, records)| {
+                let topic = Arc::clone(&topic);
+                OutputBatch { topic, partition, batch, records }
+            })
+        })
+    }
 }
 
 /// Appends a record. `false` if it does not fit, as its time is too far from that of the first one.
@@ -108,27 +141,21 @@ pub fn fitting(mut record: Written, bytes_max: usize) -> Written {
     record
 }
 
-/// A digest of records in their order, for comparing what came out once with what comes out again. It says
-/// nothing of partitions: a topic that was deleted may be there again with another number of them.
-pub fn digest(written: &[Written]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
+fn hash(hasher: &mut blake3::Hasher, one: &Written) {
     let text = |hasher: &mut blake3::Hasher, bytes: Option<&[u8]>| {
         let len = bytes.map_or(u64::MAX, |bytes| bytes.len() as u64);
         hasher.update(&len.to_le_bytes());
         hasher.update(bytes.unwrap_or_default());
     };
-    for one in written {
-        text(&mut hasher, Some(one.topic.as_bytes()));
-        hasher.update(&one.timestamp.to_le_bytes());
-        text(&mut hasher, one.key.as_deref());
-        hasher.update(&(one.headers.len() as u64).to_le_bytes());
-        for (name, value) in &one.headers {
-            text(&mut hasher, Some(name.as_bytes()));
-            text(&mut hasher, value.as_deref());
-        }
-        text(&mut hasher, one.value.as_deref());
+    text(hasher, Some(one.topic.as_bytes()));
+    hasher.update(&one.timestamp.to_le_bytes());
+    text(hasher, one.key.as_deref());
+    hasher.update(&(one.headers.len() as u64).to_le_bytes());
+    for (name, value) in &one.headers {
+        text(hasher, Some(name.as_bytes()));
+        text(hasher, value.as_deref());
     }
-    *hasher.finalize().as_bytes().first_chunk().expect("a digest has 32 bytes")
+    text(hasher, one.value.as_deref());
 }
 
 /// MurmurHash2 of 32 bits with the seed of Kafka's default partitioner.
@@ -172,6 +199,13 @@ mod tests {
         }
     }
 
+    fn cut(written: &[Written], cutting: Cutting<'_>) -> (Vec<OutputBatch>, [u8; 16]) {
+        let mut cutter = Cutter::new(cutting);
+        written.iter().for_each(|one| cutter.push(one));
+        let digest = cutter.digest();
+        (cutter.batches().collect(), digest)
+    }
+
     fn written(number: usize, key: Option<u8>, bytes: usize) -> Written {
         Written {
             topic: if number.is_multiple_of(3) { "b".into() } else { "a".into() },
@@ -207,7 +241,7 @@ mod tests {
                 .map(|(number, (key, bytes))| written(number, *key, *bytes)).collect();
             let partitions = [("a".to_owned(), 3), ("b".to_owned(), 1)].into();
             let cutting = Cutting { partitions: &partitions, epoch, batch_bytes_max };
-            let out = batches(&written, cutting);
+            let (out, digest) = cut(&written, cutting);
             let mut came: BTreeMap<(Arc<str>, u32), Vec<i64>> = BTreeMap::new();
             for batch in &out {
                 let parsed = Batch::from_producer(batch.batch.clone(), usize::MAX).expect("valid");
@@ -231,11 +265,11 @@ mod tests {
                     prop_assert!(came[at[0]].contains(&other.timestamp), "a key has one partition");
                 }
             }
-            prop_assert_eq!(&out, &batches(&written, cutting));
+            prop_assert_eq!((out, digest), cut(&written, cutting));
             let mut other = written.clone();
             if let Some(one) = other.last_mut() {
                 one.key = one.key.is_none().then(Bytes::new);
-                prop_assert_ne!(digest(&written), digest(&other));
+                prop_assert_ne!(digest, cut(&other, cutting).1);
             }
         }
     }

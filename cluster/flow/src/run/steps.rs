@@ -92,6 +92,7 @@ impl Engine {
         }
         let epoch = (epoch - self.over) as usize;
         self.epochs[epoch].put_out += put_out;
+        self.bytes_written = self.bytes_written.wrapping_add(put_out);
         self.epochs[epoch].sinks.entry(at).or_default().append(&mut sink);
     }
 }
