@@ -10,6 +10,8 @@ pub struct Planned {
     pub inputs: Vec<String>,
     /// The topics that it writes, each once.
     pub outputs: Vec<String>,
+    /// Those of them that get its bad records.
+    pub dead_letters: Vec<String>,
     /// What its state depends on.
     pub shape: Shape,
 }

@@ -248,12 +248,13 @@ impl Cluster {
     pub async fn set_savepoint(
         &self,
         name: &str,
+        expected: Option<u64>,
         pipeline: Option<&str>,
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
         let settings = pipeline.map(|pipeline| (PIPELINE.to_owned(), pipeline.to_owned()));
         let settings = settings.into_iter().collect();
-        self.replace_settings((RESOURCE_SAVEPOINT, name), None, settings, timeout).await
+        self.replace_settings((RESOURCE_SAVEPOINT, name), expected, settings, timeout).await
     }
 
     /// What becomes of a pipeline. `None` if there is none of the name.

@@ -25,6 +25,7 @@ impl Planner for FilePlanner {
             topics.into_iter().map(str::to_owned).collect()
         };
         let (inputs, outputs) = (names(plan.read()), names(plan.written()));
-        Ok(Planned { inputs, outputs, shape: plan.shape() })
+        let dead_letters = names(plan.dead_letters());
+        Ok(Planned { inputs, outputs, dead_letters, shape: plan.shape() })
     }
 }

@@ -255,14 +255,14 @@ impl Tending {
         match prng.below(5) {
             0 | 1 => {
                 let name = Some(self.name.as_str());
-                let _again = self.cluster.set_savepoint(&savepoint, name, LIMIT).await;
+                let _again = self.cluster.set_savepoint(&savepoint, None, name, LIMIT).await;
             }
             2 | 3 => self.go_back(is, &savepoint).await,
             _ => {
                 *history += 1;
                 self.note(|tended| tended.put_back.push(0));
                 self.begin(is, Start::Fresh).await;
-                let _again = self.cluster.set_savepoint(&savepoint, None, LIMIT).await;
+                let _again = self.cluster.set_savepoint(&savepoint, None, None, LIMIT).await;
             }
         }
         self.change(OnError::DeadLetter).await;

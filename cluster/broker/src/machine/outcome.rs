@@ -291,7 +291,9 @@ pub enum Refusal {
     #[error("there is no such savepoint of the pipeline")]
     UnknownSavepoint,
     /// Savepoints need the state of the pipeline.
-    #[error("the pipeline has savepoints; remove them first, or with it")]
+    #[error(
+        "the pipeline has savepoints; `fulmar pipeline forget` removes one, and --savepoints all with it"
+    )]
     SavepointHeld,
 }
 

@@ -19,7 +19,8 @@ impl Planner for Words {
         let (input, output) = flow.split_once('>').ok_or("1:1: no `>`")?;
         let list = |text: &str| vec![text.trim().to_owned()];
         let shape = [shape.as_bytes().first().copied().unwrap_or_default(); 16];
-        Ok(Planned { inputs: list(input), outputs: list(output), shape })
+        let dead_letters = list(output);
+        Ok(Planned { inputs: list(input), outputs: list(output), dead_letters, shape })
     }
 }
 
@@ -235,6 +236,19 @@ fn a_topic_whose_letters_were_just_read_is_deleted_once_the_state_is_stored() {
         let answer = ask!(&fixture, 5, DeleteTopics, delete(5_000));
         assert_eq!(answer.responses[0].error_code, ErrorCode::None);
         assert!(matches!(owner.await, Ok(Answer::Done { result: UnitResult::Done(_), .. })));
+    });
+}
+
+#[test]
+fn only_what_the_file_names_for_bad_records_is_put_through_again() {
+    run(async {
+        let fixture = site();
+        create(&fixture, "in", 1).await;
+        assert_eq!(set(&fixture, &[("file", "in > out")]).await, NONE);
+        let (code, text) = set(&fixture, &[("retry-dead-letters", "out,in")]).await;
+        assert_eq!(code, ErrorCode::InvalidConfig);
+        assert_eq!(text.as_deref(), Some("the file sends no bad records to in, but to out"));
+        assert_eq!(set(&fixture, &[("retry-dead-letters", "out")]).await, NONE);
     });
 }
 

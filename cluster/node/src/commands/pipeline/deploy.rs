@@ -5,8 +5,8 @@
 
 use super::super::Stop;
 use super::super::client::Reaching;
-use super::super::output::say;
-use super::{CLIENT, Named, TIMEOUT, file, pipeline, pipelines, status};
+use super::super::output::{say, utc};
+use super::{CLIENT, Named, TIMEOUT, file, pipeline, pipelines, savepoints, status};
 use clap::Args;
 use fulmar_client::admin::AlterTopicError;
 use fulmar_client::{Cluster, LaidDown, PipelineSettings};
@@ -59,6 +59,9 @@ pub struct Savepoint {
     /// What the savepoint is called.
     #[arg(value_name = "SAVEPOINT")]
     savepoint: String,
+    /// Put it in the place of the savepoint that there is of this name.
+    #[arg(long)]
+    replace: bool,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -320,19 +323,37 @@ pub async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
 
 /// Keeps state under a name.
 pub async fn savepoint(asked: Savepoint) -> Result<ExitCode, Stop> {
-    let Savepoint { name, savepoint, reaching } = asked;
+    let Savepoint { name, savepoint, replace, reaching } = asked;
     let cluster = reaching.reached(CLIENT).await?;
     pipeline(&cluster, &name).await?;
-    let set = cluster.set_savepoint(&savepoint, Some(&name), SETTLE_TIMEOUT).await;
-    set.map_err(|error| refused(&format!("savepoint {savepoint}"), &error))?;
-    say(format!("savepoint {savepoint}: the state of pipeline {name}"));
+    let before = savepoints(&cluster).await?.remove(&savepoint);
+    if let Some(before) = before.as_ref().filter(|_| !replace) {
+        return Err(Stop::usage(format!(
+            "there is a savepoint {savepoint}: pipeline {} at epoch {}, {}. Take another name, or put the \
+             new one in its place with --replace.",
+            before.is.pipeline,
+            before.is.epoch,
+            utc(before.changed.1)
+        )));
+    }
+    let number = before.as_ref().map_or(0, |before| before.number);
+    let set = cluster.set_savepoint(&savepoint, Some(number), Some(&name), SETTLE_TIMEOUT).await;
+    if let Err(error) = set {
+        // An attempt without an answer may have made it, and the one after it have been refused for that.
+        let now = savepoints(&cluster).await?.remove(&savepoint);
+        if !now.is_some_and(|now| now.number != number && now.is.pipeline == name) {
+            return Err(refused(&format!("savepoint {savepoint}"), &error));
+        }
+    }
+    let replaced = if before.is_some() { ", in the place of the one before" } else { "" };
+    say(format!("savepoint {savepoint}: the state of pipeline {name}{replaced}"));
     Ok(ExitCode::Ok)
 }
 
 /// Removes a savepoint.
 pub async fn forget(of: Named) -> Result<ExitCode, Stop> {
     let cluster = of.reaching.reached(CLIENT).await?;
-    let set = cluster.set_savepoint(&of.name, None, TIMEOUT).await;
+    let set = cluster.set_savepoint(&of.name, None, None, TIMEOUT).await;
     set.map_err(|error| refused(&format!("savepoint {}", of.name), &error))?;
     say(format!("savepoint {}: removed", of.name));
     Ok(ExitCode::Ok)

@@ -19,7 +19,7 @@ use super::Stop;
 use super::client::Reaching;
 use super::link::{History, history};
 use clap::{Args, Subcommand};
-use fulmar_client::{Cluster, LaidDown};
+use fulmar_client::{Cluster, LaidDown, SavepointTold};
 use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
 use fulmar_types::pipeline::PipelineDefinition;
@@ -87,6 +87,8 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// Pipelines, by name.
 pub type Pipelines = BTreeMap<String, LaidDown<PipelineDefinition>>;
 
+type Savepoints = BTreeMap<String, LaidDown<SavepointTold>>;
+
 /// Does what it is asked.
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     match options.command {
@@ -113,6 +115,14 @@ pub async fn pipelines(cluster: &Cluster) -> Result<Pipelines, Stop> {
         .pipelines(TIMEOUT)
         .await
         .map_err(|error| Stop::failed(format!("the pipelines of the site are not known: {error}.")))
+}
+
+/// The savepoints of a site, by name.
+async fn savepoints(cluster: &Cluster) -> Result<Savepoints, Stop> {
+    let savepoints = cluster.savepoints(TIMEOUT).await;
+    savepoints.map_err(|error| {
+        Stop::failed(format!("the savepoints of the site are not known: {error}."))
+    })
 }
 
 /// A pipeline that is there.

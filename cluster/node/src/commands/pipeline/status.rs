@@ -3,7 +3,7 @@
 use super::super::Stop;
 use super::super::client::Reaching;
 use super::super::output::{count, grouped, moment, say, seconds, utc};
-use super::{CLIENT, TIMEOUT, letters, pipelines};
+use super::{CLIENT, TIMEOUT, letters, pipelines, savepoints};
 use clap::Args;
 use fulmar_client::{Cluster, PipelineStatus};
 use fulmar_flow::{Fates, Letters, Plan, RETRIED};
@@ -33,11 +33,7 @@ pub async fn list(cluster: &Cluster) -> Result<ExitCode, Stop> {
         let (read, written) = (pipeline.is.inputs.join(", "), pipeline.is.outputs.join(", "));
         say(format!("pipeline {name}: reads {read}; writes {written}{paused}"));
     }
-    let savepoints = cluster.savepoints(TIMEOUT).await;
-    let savepoints = savepoints.map_err(|error| {
-        Stop::failed(format!("the savepoints of the site are not known: {error}."))
-    })?;
-    for (name, savepoint) in savepoints {
+    for (name, savepoint) in savepoints(cluster).await? {
         let (at, of) = (utc(savepoint.changed.1), &savepoint.is.pipeline);
         say(format!("savepoint {name}: pipeline {of} at epoch {}, {at}", savepoint.is.epoch));
     }
