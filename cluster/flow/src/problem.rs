@@ -34,6 +34,16 @@ impl Problem {
         Self { at, message: message.into() }
     }
 
+    /// What follows from a problem that is told already, and is not told.
+    pub(crate) fn consequence(at: Position) -> Self {
+        Self::new(at, "")
+    }
+
+    /// Whether it only follows from another one.
+    pub(crate) fn is_consequence(&self) -> bool {
+        self.message.is_empty()
+    }
+
     /// The usual one: something else was expected here.
     pub(crate) fn expected(
         at: Position,

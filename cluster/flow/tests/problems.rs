@@ -34,6 +34,31 @@ fn outputs(queries: &[(&str, &[&str])]) {
 }
 
 #[test]
+fn what_follows_from_a_mistake_is_not_told() {
+    let lines = [
+        "CREATE STREAM broken (k VARCHAR, v NUMBER) FROM TOPIC a ON ERROR DROP;",
+        "CREATE STREAM unread (k VARCHAR) FROM TOPIC plant.people ON ERROR DROP;",
+        "CREATE STREAM next AS SELECT k FROM broken;",
+        "INSERT INTO TOPIC x SELECT k FROM next;",
+        "INSERT INTO TOPIC x SELECT k FROM unread;",
+        "INSERT INTO TOPIC x SELECT k FROM nobody;",
+    ];
+    let found = problems(&lines.join("\n"));
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].starts_with("1:36: found `NUMBER`"), "{found:#?}");
+    assert!(
+        found[1].starts_with("2:50: found `.`") && found[1].contains("in quotes"),
+        "{found:#?}"
+    );
+    assert!(found[2].starts_with("6:35: found `nobody`"), "{found:#?}");
+}
+
+#[test]
+fn the_most_similar_function_is_named_first() {
+    outputs(&[("SELECT RUOND(d, 1) AS r FROM s", &["docs/SQL.md, like ROUND, "])]);
+}
+
+#[test]
 fn statements() {
     check(&[
         ("DROP STREAM s;", &["2:1: found `DROP`, expected CREATE, INSERT or TEST"]),

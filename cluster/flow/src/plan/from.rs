@@ -192,6 +192,7 @@ impl<'a> Planner<'a> {
         let (source, query) = match self.names.get(name) {
             Some(Readable::Source(source)) => (Some(*source), None),
             Some(Readable::Query(named)) => (None, Some(*named)),
+            Some(Readable::Broken) => return Err(Problem::consequence(at)),
             None => {
                 let known: Vec<&str> = self.names.keys().map(String::as_str).collect();
                 let expected = match known.is_empty() {

@@ -193,9 +193,42 @@ const UNITS: &[&str] =
 /// So many of them are those of `DATE_TRUNC`: a day of the week is no time.
 const CUTS: usize = 7;
 
+/// More than any name of a function has.
+const NAME_BYTES: usize = 32;
+
 /// The names of all functions.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SIGNATURES.iter().map(|signature| signature.name)
+}
+
+/// The functions that somebody may have meant: those with the same first letter, the most similar first.
+fn near(wanted: &str) -> Vec<&'static str> {
+    let first = wanted.chars().next();
+    let mut near: Vec<&str> = names().filter(|name| name.chars().next() == first).collect();
+    near.sort_by_cached_key(|name| edits(wanted.as_bytes(), name.as_bytes()));
+    near
+}
+
+/// How many bytes have to be changed, put in, left out, or exchanged with their neighbour, to make one of the
+/// other. What is long is cut: names of functions are not.
+fn edits(one: &[u8], other: &[u8]) -> usize {
+    let one = &one[..one.len().min(NAME_BYTES)];
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in other.iter().enumerate() {
+            let changed = last[j] + usize::from(a != b);
+            let mut least = changed.min(last[j + 1] + 1).min(row[j] + 1);
+            let is_swap = i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b;
+            if is_swap {
+                least = least.min(before_last[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[other.len()]
 }
 
 /// A call, if its name and its arguments are right.
@@ -203,9 +236,7 @@ pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Prob
     let wanted = name.to_ascii_uppercase();
     let known = ALIASES.iter().find(|(alias, _)| *alias == wanted).map_or(&*wanted, |(_, is)| is);
     let Some(signature) = SIGNATURES.iter().find(|signature| signature.name == known) else {
-        let near = names().filter(|other| other.chars().next() == wanted.chars().next());
-        let near: Vec<&str> = near.collect();
-        let expected = match near.as_slice() {
+        let expected = match near(&wanted).as_slice() {
             [] => "a function of docs/SQL.md".to_owned(),
             near => format!("a function of docs/SQL.md, like {}", near.join(", ")),
         };

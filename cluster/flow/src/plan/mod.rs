@@ -34,6 +34,7 @@ pub mod source;
 pub mod written;
 
 use crate::problem::{Position, Problem};
+use crate::sql::Statements;
 use crate::sql::fixture::Fixture;
 use crate::sql::statement::{Late, Named, OnError, Statement};
 use crate::value::Type;
@@ -224,6 +225,8 @@ pub struct Plan {
 enum Readable<'a> {
     Source(usize),
     Query(&'a Named),
+    /// Something that has a mistake, which is told where it is.
+    Broken,
 }
 
 /// What is under way while a plan is made.
@@ -237,17 +240,23 @@ pub struct Planner<'a> {
 /// # Errors
 /// All problems, in the order of the file.
 pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
-    let (statements, mut problems) = crate::sql::statements(text);
+    let Statements { read: statements, mut problems, broken } = crate::sql::statements(text);
     let patterns = patterns::Patterns::begin();
     let effort = effort::Effort::begin();
-    let mut planner = Planner { plan: Plan::default(), names: BTreeMap::new() };
+    let names = broken.into_iter().map(|name| (name, Readable::Broken)).collect();
+    let mut planner = Planner { plan: Plan::default(), names };
     for statement in &statements {
-        let result = match statement {
-            Statement::Source(source) => planner.source(source),
-            Statement::Query(named) => planner.named(named),
-            Statement::Test(_) => Ok(()),
+        let (result, name) = match statement {
+            Statement::Source(source) => (planner.source(source), Some(&source.name)),
+            Statement::Query(named) => (planner.named(named), named.name.as_ref()),
+            Statement::Test(_) => (Ok(()), None),
         };
-        problems.extend(result.err());
+        if let Err(problem) = result {
+            if let Some(name) = name {
+                planner.names.entry(name.text.clone()).or_insert(Readable::Broken);
+            }
+            problems.push(problem);
+        }
         if effort.is_spent() {
             break;
         }
@@ -264,6 +273,7 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
             problems.extend(planner.inputs(fixture));
         }
     }
+    problems.retain(|problem| !problem.is_consequence());
     problems.sort();
     problems.dedup();
     let mut plan = planner.plan;
@@ -281,6 +291,9 @@ impl<'a> Planner<'a> {
         name: &crate::sql::cursor::Name,
         what: Readable<'a>,
     ) -> Result<(), Problem> {
+        if matches!(self.names.get(&name.text), Some(Readable::Broken)) {
+            return Err(Problem::consequence(name.at));
+        }
         if self.names.contains_key(&name.text) {
             let found = format!("a second `{}`", name.text);
             return Err(Problem::expected(name.at, found, "a name that is not taken"));

@@ -122,6 +122,11 @@ impl<'a> Cursor<'a> {
             Some(Token::SingleQuotedString(_)) => self.text("the name of a topic")?,
             _ => self.name("the name of a topic")?,
         };
+        if matches!(self.peek(), Some(Token::Period | Token::Minus)) {
+            return Err(self.refuse(
+                "something else: a name with `.` or `-` in it stands in quotes, as in 'a.b'",
+            ));
+        }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.text.is_empty() || name.text.len() > 249 || !name.text.chars().all(is_plain) {
             let expected = "the name of a topic: 1 to 249 letters, digits, `.`, `_` and `-`";

@@ -18,8 +18,9 @@ pub mod statement;
 use crate::problem::{Position, Problem};
 use cursor::{Cursor, position};
 use sqlparser::dialect::Dialect;
-use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use statement::Statement;
+use std::collections::BTreeSet;
 
 /// The longest file, in bytes.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -45,22 +46,39 @@ impl Dialect for Fulmar {
     }
 }
 
-/// The statements of a file, and the problems of those that are none.
-pub fn statements(text: &str) -> (Vec<Statement>, Vec<Problem>) {
+/// What is in a file.
+#[derive(Debug, Default)]
+pub struct Statements {
+    /// The statements.
+    pub read: Vec<Statement>,
+    /// The problems of those that are none.
+    pub problems: Vec<Problem>,
+    /// The names that those were to define.
+    pub broken: BTreeSet<String>,
+}
+
+impl Statements {
+    fn none(problem: Problem) -> Self {
+        Self { problems: vec![problem], ..Self::default() }
+    }
+}
+
+/// The statements of a file.
+pub fn statements(text: &str) -> Statements {
     let start = Position { line: 1, column: 1 };
     if text.len() > FILE_BYTES_MAX {
         let found = format!("{} bytes", text.len());
-        return (Vec::new(), vec![Problem::expected(start, found, "at most 1 MiB")]);
+        return Statements::none(Problem::expected(start, found, "at most 1 MiB"));
     }
     let tokens = match Tokenizer::new(&Fulmar, text).tokenize_with_location() {
         Ok(tokens) => tokens,
         Err(error) => {
-            return (Vec::new(), vec![Problem::new(position(error.location), error.message)]);
+            return Statements::none(Problem::new(position(error.location), error.message));
         }
     };
     let is_code = |token: &TokenWithSpan| !matches!(token.token, Token::Whitespace(_) | Token::EOF);
     let tokens: Vec<TokenWithSpan> = tokens.into_iter().filter(is_code).collect();
-    let (mut statements, mut problems) = (Vec::new(), Vec::new());
+    let mut all = Statements::default();
     for piece in tokens.split_inclusive(|token| token.token == Token::SemiColon) {
         let (last, inside) = match piece.split_last() {
             Some((last, inside)) if last.token == Token::SemiColon => (last, inside),
@@ -75,16 +93,27 @@ pub fn statements(text: &str) -> (Vec<Statement>, Vec<Problem>) {
         if inside.len() > STATEMENT_TOKENS_MAX && !cursor.at_word("TEST") {
             let found = format!("a statement of {} tokens", inside.len());
             let expected = format!("at most {STATEMENT_TOKENS_MAX}");
-            problems.push(Problem::expected(cursor.position(), found, expected));
+            all.problems.push(Problem::expected(cursor.position(), found, expected));
+            all.broken.extend(defined(inside, end));
             continue;
         }
         match statement::read(&mut cursor) {
-            Ok(statement) => statements.push(statement),
-            Err(problem) => problems.push(problem),
+            Ok(statement) => all.read.push(statement),
+            Err(problem) => {
+                all.problems.push(problem);
+                all.broken.extend(defined(inside, end));
+            }
         }
     }
-    if statements.is_empty() && problems.is_empty() {
-        problems.push(Problem::expected(start, "no statement", "CREATE, INSERT or TEST"));
+    if all.read.is_empty() && all.problems.is_empty() {
+        all.problems.push(Problem::expected(start, "no statement", "CREATE, INSERT or TEST"));
     }
-    (statements, problems)
+    all
+}
+
+/// The name that a statement was to define, whatever else is in it.
+fn defined(tokens: &[TokenWithSpan], end: Location) -> Option<String> {
+    let mut cursor = Cursor::new(tokens, end);
+    let is_create = cursor.word("CREATE") && (cursor.word("STREAM") || cursor.word("TABLE"));
+    if is_create { cursor.name("a name").ok().map(|name| name.text) } else { None }
 }

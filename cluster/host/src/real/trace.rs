@@ -11,6 +11,16 @@ use std::sync::{Mutex, PoisonError};
 /// A peer that is refused comes again several times a second, for days if nobody looks.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
+/// What lines are about, for whoever wants to see more of one thing: the crate that reports the event, since
+/// all of them are written here.
+const LINKS: &str = "fulmar_mirror";
+
+/// The same for the nodes of the site among themselves.
+const PEERS: &str = "fulmar_consensus";
+
+/// The same for what lies on the disk.
+const STORE: &str = "fulmar_store";
+
 /// Hands every event to `tracing`: what an operator wants to see at `info`, what happens per entry
 /// at `trace`.
 #[derive(Debug, Default)]
@@ -95,10 +105,10 @@ impl TracingObserver {
         match event {
             // Part of every first start, and over in a moment.
             Event::PeerRefused { peer, reason: reason @ NO_SITE_YET } => {
-                tracing::debug!(?peer, reason, "peer refused");
+                tracing::debug!(target: PEERS, ?peer, reason, "peer refused");
             }
             Event::PeerRefused { peer, reason } if self.is_due(Refused::Node(*peer), reason) => {
-                tracing::warn!(?peer, reason, "peer refused");
+                tracing::warn!(target: PEERS, ?peer, reason, "peer refused");
             }
             Event::Distrusted { address, reason, by_peer } => {
                 let is_due = self.is_due(Refused::Address(address.ip(), *by_peer), reason);
@@ -115,12 +125,12 @@ impl TracingObserver {
             Event::PeerUnreachable { peer, address, error }
                 if self.is_due(Refused::Node(Some(*peer)), UNREACHABLE) =>
             {
-                tracing::warn!(%peer, %address, %error, "a node of the site cannot be reached");
+                tracing::warn!(target: PEERS, %peer, %address, %error, "a node of the site cannot be reached");
             }
             // Whoever read that it could not be reached waits for this, at the same level.
             Event::PeerReached { peer } => {
                 self.forget(Refused::Node(Some(*peer)), UNREACHABLE);
-                tracing::warn!(%peer, "the node can be reached again");
+                tracing::warn!(target: PEERS, %peer, "the node can be reached again");
             }
             _ => {}
         }
@@ -130,33 +140,35 @@ impl TracingObserver {
     fn observe_links(&self, event: &Event) {
         match event {
             Event::LinkUp { link } if self.forget_link(link) => {
-                tracing::warn!(link, "the link is up again");
+                tracing::warn!(target: LINKS, link, "the link is up again");
             }
-            Event::LinkUp { link } => tracing::info!(link, "the link is up"),
-            Event::LinkDown { link, reason } => tracing::info!(link, reason, "the link is down"),
+            Event::LinkUp { link } => tracing::info!(target: LINKS, link, "the link is up"),
+            Event::LinkDown { link, reason } => {
+                tracing::info!(target: LINKS, link, reason, "the link is down")
+            }
             Event::LinkUnreachable { link, error }
                 if self.is_due(Refused::Link(link.clone(), false), UNREACHABLE) =>
             {
-                tracing::warn!(link, %error, "the other site of the link cannot be reached");
+                tracing::warn!(target: LINKS, link, %error, "the other site of the link cannot be reached");
             }
             Event::LinkRefused { link, reason, by_peer }
                 if self.is_due(Refused::Link(link.clone(), *by_peer), reason) =>
             {
                 if *by_peer {
-                    tracing::warn!(link, reason, "the other site of the link refuses this one");
+                    tracing::warn!(target: LINKS, link, reason, "the other site of the link refuses this one");
                 } else {
-                    tracing::warn!(link, reason, "the other site of the link is refused");
+                    tracing::warn!(target: LINKS, link, reason, "the other site of the link is refused");
                 }
             }
             Event::SiteRefused { address, site, reason }
                 if self.is_due(Refused::Site(address.ip(), site.clone()), reason) =>
             {
-                tracing::warn!(%address, ?site, reason, "a site that dialled is refused");
+                tracing::warn!(target: LINKS, %address, ?site, reason, "a site that dialled is refused");
             }
             Event::LinkForked { topic, partition, offset }
                 if self.is_due(Refused::Fork(*topic), FORK) =>
             {
-                tracing::error!(
+                tracing::error!(target: LINKS,
                     %topic, %partition, %offset,
                     "a mirror and its origin differ: nothing more is copied"
                 );
@@ -202,28 +214,28 @@ impl Observer for TracingObserver {
             | Event::SiteRefused { .. }
             | Event::LinkForked { .. } => self.observe_links(event),
             Event::Recovered { last, snapshot, cut_bytes } => {
-                tracing::info!(?last, ?snapshot, cut_bytes, "recovered");
+                tracing::info!(target: STORE, ?last, ?snapshot, cut_bytes, "recovered");
             }
             Event::Ready => tracing::info!("ready"),
             Event::RoleChanged { role, term, leader } => {
-                tracing::info!(?role, %term, ?leader, "role changed");
+                tracing::info!(target: PEERS, ?role, %term, ?leader, "role changed");
             }
             // Somebody waits for it, and the level that is on by default is this one.
-            Event::Rejoined => tracing::warn!("this node votes again"),
+            Event::Rejoined => tracing::warn!(target: PEERS, "this node votes again"),
             Event::SnapshotInstalled { last, segments, .. } => {
-                tracing::info!(%last, segments, "snapshot installed");
+                tracing::info!(target: STORE, %last, segments, "snapshot installed");
             }
             Event::VoteSaved { term, voted_for, committed } => {
-                tracing::debug!(%term, %voted_for, committed, "vote saved");
+                tracing::debug!(target: PEERS, %term, %voted_for, committed, "vote saved");
             }
-            Event::Truncating { from } => tracing::debug!(%from, "truncating"),
-            Event::Truncated { from } => tracing::debug!(%from, "truncated"),
-            Event::Purged { to } => tracing::debug!(%to, "purged"),
+            Event::Truncating { from } => tracing::debug!(target: STORE, %from, "truncating"),
+            Event::Truncated { from } => tracing::debug!(target: STORE, %from, "truncated"),
+            Event::Purged { to } => tracing::debug!(target: STORE, %to, "purged"),
             Event::SnapshotSaved { last, state } => {
-                tracing::debug!(%last, state = format_args!("{state:032x}"), "snapshot saved");
+                tracing::debug!(target: STORE, %last, state = format_args!("{state:032x}"), "snapshot saved");
             }
             Event::SegmentSealed { base, last, hash } => {
-                tracing::debug!(%base, %last, hash = format_args!("{hash:032x}"), "segment sealed");
+                tracing::debug!(target: STORE, %base, %last, hash = format_args!("{hash:032x}"), "segment sealed");
             }
             Event::Probe(probe) => tracing::debug!(probe = probe.name(), "probe"),
             Event::Appended { .. }
