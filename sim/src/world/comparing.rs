@@ -345,21 +345,26 @@ fn differs(
     let text = |bytes: &Option<Bytes>| {
         bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     };
+    let at = format!("{}/{}", of.topic, of.partition);
+    let of_key = |key: &Option<String>| match key {
+        Some(key) => format!("of key {key}"),
+        None => "without a key".to_owned(),
+    };
     let mut expected = expected.iter();
     for (offset, record) in records {
         let (key, value) = (text(&record.key), text(&record.value).unwrap_or("NULL".to_owned()));
         let Some(came) = expected.next() else {
-            return Some(Differs::Wrong(format!("{of:?} has one more at {offset}: {value}")));
+            return Some(Differs::Wrong(format!("{at} has one more at {offset}: {value}")));
         };
         if came.key != key || came.value != value {
-            let (wanted, with) = (&came.value, &came.key);
+            let (wanted, key, with) = (&came.value, of_key(&key), of_key(&came.key));
             return Some(Differs::Wrong(format!(
-                "{of:?} has {value} of key {key:?} at {offset}, and not {wanted} of key {with:?}"
+                "{at} has {value} {key} at {offset}, and not {wanted} {with}"
             )));
         }
     }
     let lacks = expected.count();
-    (lacks > 0).then(|| Differs::Lacks(format!("{of:?} lacks the last {lacks} records")))
+    (lacks > 0).then(|| Differs::Lacks(format!("{at} lacks the last {lacks} records")))
 }
 
 /// Where the record of each dead letter was read, by the offset of the letter.

@@ -156,15 +156,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         }
         Command::List(of) => list(&of.reaching.reached(CLIENT).await?).await,
         Command::Status(of) => status(&of.reaching.reached(CLIENT).await?).await,
-        Command::Gaps(of) => {
-            let cluster = of.reaching.reached(CLIENT).await?;
-            link(&cluster, &of.name).await?;
-            match link_status::gaps(&status_of(&cluster, &of.name).await?) {
-                none if none.is_empty() => say("no gaps"),
-                gaps => say(gaps.trim_end()),
-            }
-            Ok(ExitCode::Ok)
-        }
+        Command::Gaps(of) => gaps(of).await,
         Command::Describe(of) => {
             let link = link(&of.reaching.reached(CLIENT).await?, &of.name).await?;
             say(format!("link {}", of.name));
@@ -183,6 +175,20 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             change(&cluster, Change::Link { name: of.name, before, after: None }).await
         }
     }
+}
+
+async fn gaps(of: Named) -> Result<ExitCode, Stop> {
+    let cluster = of.reaching.reached(CLIENT).await?;
+    link(&cluster, &of.name).await?;
+    let status = status_of(&cluster, &of.name).await?;
+    match link_status::gaps(&status) {
+        none if none.is_empty() => say("no gaps"),
+        gaps => say(gaps.trim_end()),
+    }
+    if !status.sends.is_empty() {
+        say("what a rule withholds of topics that this site sends is counted at the other site");
+    }
+    Ok(ExitCode::Ok)
 }
 
 async fn list(cluster: &Cluster) -> Result<ExitCode, Stop> {
@@ -228,12 +234,16 @@ async fn status(cluster: &Cluster) -> Result<ExitCode, Stop> {
     if links.is_empty() {
         say("no links");
     }
+    let mirrors = client::mirrors(cluster, TIMEOUT).await;
     for (name, LaidDown { is: link, .. }) in links {
         let status = status_of(cluster, &name).await?;
         if status.state == "down" || !status.stopped.is_empty() {
             code = ExitCode::Failed;
         }
         say(link_status::render(&name, &link, &status).trim_end());
+        let copies = mirrors.values().filter(|(over, _)| *over == name);
+        let lacking = link_status::lacking(&link, &status, copies.map(|(_, origin)| &**origin));
+        lacking.iter().for_each(say);
     }
     Ok(code)
 }

@@ -5,7 +5,8 @@ use fulmar_client::links::{Sent, Taken};
 use fulmar_client::{LinkStatus, TopicPartition};
 use fulmar_host::time::Duration;
 use fulmar_types::gap::Missing;
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{EVERY_TOPIC, LinkDefinition};
+use fulmar_types::pipeline::is_internal;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -53,8 +54,11 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
         line(format!("  sends {} in any second at most", link.cap_text()));
     }
     topics(status, &mut line);
-    if !status.withheld.is_empty() {
-        line(format!("  no rule lets go  {}", listed(&status.withheld)));
+    // The state of pipelines stays here in any case.
+    let withheld: BTreeSet<&String> =
+        status.withheld.iter().filter(|topic| !is_internal(topic)).collect();
+    if !withheld.is_empty() {
+        line(format!("  no rule lets go  {}", listed(&withheld)));
     }
     if status.is_truncated {
         line("  ... and more than one answer holds".to_owned());
@@ -91,9 +95,28 @@ fn topics(status: &LinkStatus, line: &mut impl FnMut(String)) {
     }
 }
 
+/// The topics that a link takes by name and that there is no copy of, though it is up.
+pub fn lacking<'a>(
+    link: &LinkDefinition,
+    status: &LinkStatus,
+    copies: impl Iterator<Item = &'a str>,
+) -> Vec<String> {
+    let copies: BTreeSet<&str> = copies.collect();
+    let is_known = |topic: &str| copies.contains(topic) || status.declines.contains_key(topic);
+    let lacks = |topic: &&String| topic.as_str() != EVERY_TOPIC && !is_known(topic);
+    let of = |topic: &String| {
+        let why = "there is no copy: no such topic there, or no rule there lets it come";
+        escaped(&format!("  takes {topic}  {why}"))
+    };
+    match (status.state.as_str(), link.paused) {
+        ("up", false) => link.take.iter().filter(lacks).map(of).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// Some names, and how many more there are.
-fn listed(names: &BTreeSet<String>) -> String {
-    let told: Vec<&str> = names.iter().take(NAMES_MAX).map(String::as_str).collect();
+fn listed(names: &BTreeSet<&String>) -> String {
+    let told: Vec<&str> = names.iter().take(NAMES_MAX).map(|name| name.as_str()).collect();
     match names.len().saturating_sub(told.len()) {
         0 => told.join(", "),
         more => format!("{} and {} more", told.join(", "), grouped(more as u64)),
@@ -172,6 +195,7 @@ mod tests {
     use fulmar_client::links::Gap;
     use fulmar_types::PartitionIndex;
     use fulmar_types::gap::GapReason;
+    use fulmar_types::pipeline::internal_topic;
     use std::collections::BTreeMap;
 
     #[test]
@@ -204,7 +228,10 @@ mod tests {
                 (of("hub.alarms", 0), Taken { next: 1_300, arrived: Some(Duration::from_secs(7)) }),
                 (of("hub.alarms", 1), Taken { next: 5, arrived: None }),
             ]),
-            withheld: (0..14).map(|at| format!("topic-{at:02}")).collect(),
+            withheld: (0..14)
+                .map(|at| format!("topic-{at:02}"))
+                .chain([internal_topic("p")])
+                .collect(),
             sent_rate: 12_345,
             gaps: BTreeMap::from([(of("hub.alarms", 0), vec![budget, expired])]),
             stopped: BTreeMap::from([(of("hub.alarms", 1), "a fork".to_owned())]),
@@ -219,6 +246,11 @@ mod tests {
         };
         insta::assert_snapshot!(render("hub", &link, &up));
         insta::assert_snapshot!(gaps(&up));
+        let takes = ["alarms", "peple", EVERY_TOPIC].map(str::to_owned).to_vec();
+        let taking = LinkDefinition { take: takes, ..link.clone() };
+        let lacks = lacking(&taking, &up, ["alarms"].into_iter());
+        assert_eq!(lacks.len(), 1, "{lacks:?}");
+        assert!(lacks[0].starts_with("  takes peple  there is no copy"), "{lacks:?}");
         let down = LinkStatus {
             state: "down".to_owned(),
             next_attempt: Some(Duration::from_millis(2_500)),

@@ -8,7 +8,7 @@
 use super::Stop;
 use super::apply::carry::{links, rules};
 use super::apply::file;
-use super::apply::plan::{Rules, terms_of};
+use super::apply::plan::{Links, Rules, terms_of};
 use super::client::{OptionalReaching, Reaching};
 use super::made_of::Made;
 use super::output::{escaped, say};
@@ -23,6 +23,7 @@ use fulmar_types::rule::{FieldAction, RuleDefinition, Segment};
 use fulmar_types::{ExitCode, Offset, PartitionIndex};
 use fulmar_wire::batch::{Header, Record};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How long a question may take.
@@ -83,18 +84,34 @@ impl Check {
     async fn run(self) -> Result<ExitCode, Stop> {
         let wanted = file::read(&self.file)?;
         let cluster = self.reaching.reached("fulmar-policy").await?;
-        if wanted.rules.is_empty() {
+        let (there, left) = match &cluster {
+            Some(cluster) => (links(cluster).await?, rules(cluster).await?),
+            None => (Links::new(), Rules::new()),
+        };
+        let both = if cluster.is_some() { "the file or the site" } else { "the file" };
+        // What the file does not name `apply` leaves as it is.
+        let mut links: BTreeMap<String, LinkDefinition> =
+            there.into_iter().map(|(name, link)| (name, link.is)).collect();
+        links.extend(wanted.links.clone());
+        let say_ways = |rule: &RuleDefinition| {
+            let to = links.iter().filter(|(_, link)| rule.lets_go_to(&link.region));
+            let to: Vec<String> = to.map(|(name, link)| over(name, link)).collect();
+            match to.as_slice() {
+                [] => {
+                    say(format!(
+                        "    goes to    no site: no link of {both} leads to such a region"
+                    ));
+                }
+                to => to.iter().for_each(|to| say(format!("    goes to    {to}"))),
+            }
+        };
+        if wanted.rules.is_empty() && left.is_empty() {
             say("no rules: no topic leaves the site");
         }
         for (topic, rule) in &wanted.rules {
             say(format!("rule {topic}"));
             say_terms(rule);
-            let to = wanted.links.iter().filter(|(_, link)| rule.lets_go_to(&link.region));
-            let to: Vec<String> = to.map(|(name, link)| over(name, link)).collect();
-            match to.as_slice() {
-                [] => say("    goes to    no site: no link of the file leads to such a region"),
-                to => to.iter().for_each(|to| say(format!("    goes to    {to}"))),
-            }
+            say_ways(rule);
             let example = match (&self.record, &cluster) {
                 (Some(value), _) => Some(with_value(value.clone())),
                 (None, Some(cluster)) => newest(cluster, topic).await?,
@@ -102,8 +119,15 @@ impl Check {
             };
             say_example(rule, example).await;
         }
-        for topic in wanted.topics.keys().filter(|topic| !wanted.rules.contains_key(*topic)) {
-            say(format!("topic {topic}\n    goes to    no site: no rule of the file names it"));
+        for (topic, rule) in left.iter().filter(|(topic, _)| !wanted.rules.contains_key(*topic)) {
+            say(format!("rule {topic} (of the site: not in the file, and left as it is)"));
+            say_terms(&rule.is);
+            say_ways(&rule.is);
+        }
+        let has_rule =
+            |topic: &&String| wanted.rules.contains_key(*topic) || left.contains_key(*topic);
+        for topic in wanted.topics.keys().filter(|topic| !has_rule(topic)) {
+            say(format!("topic {topic}\n    goes to    no site: no rule of {both} names it"));
         }
         Ok(ExitCode::Ok)
     }
@@ -206,12 +230,13 @@ async fn is_there(cluster: &Cluster, topic: &str) -> Result<bool, Stop> {
     Ok(known.topics.contains_key(topic))
 }
 
-/// The newest record of a topic, if there is one.
+/// The newest record of a topic by its timestamp, of the last ones of its partitions, if there is one.
 async fn newest(cluster: &Cluster, topic: &str) -> Result<Option<Record>, Stop> {
     let failed = |error: String| Stop::failed(format!("{topic} cannot be read: {error}."));
     let metadata = cluster.refresh_all(TIMEOUT).await.map_err(|error| failed(error.to_string()))?;
     let Some(known) = metadata.topics.get(topic) else { return Ok(None) };
     let count = u32::try_from(known.partitions.len()).unwrap_or(u32::MAX);
+    let mut newest: Option<Record> = None;
     for partition in (0..count).map(PartitionIndex) {
         let of = TopicPartition::new(topic, partition);
         let find = |at| cluster.find_offset(&of, at, TIMEOUT);
@@ -226,11 +251,16 @@ async fn newest(cluster: &Cluster, topic: &str) -> Result<Option<Record>, Stop> 
                 .map_err(|error| failed(error.to_string()))?;
             let records = read.records().map_err(|error| failed(error.to_string()))?;
             if let Some(record) = records.into_iter().next_back() {
-                return Ok(Some(written(record)));
+                newest = later(newest, written(record));
             }
         }
     }
-    Ok(None)
+    Ok(newest)
+}
+
+/// The later one of two records; the first, if both are of one time.
+fn later(first: Option<Record>, second: Record) -> Option<Record> {
+    Some(first.filter(|first| first.timestamp >= second.timestamp).unwrap_or(second))
 }
 
 fn written(record: ReadRecord) -> Record {
@@ -334,5 +364,13 @@ mod tests {
              {\"a\":{\"any\":\"***\"},\"n\":1234.6,\"other\":\"as it is\",\"t\":\"abc\"}"
         );
         assert!(shown(&with_value("\u{1b}[2J".to_owned())).contains("\\u{1b}"));
+    }
+
+    #[test]
+    fn the_newest_record_is_that_with_the_latest_time() {
+        let of = |timestamp, value: &str| Record { timestamp, ..with_value(value.to_owned()) };
+        let records = [of(5, "a"), of(7, "b"), of(7, "c"), of(6, "d")];
+        let newest = records.into_iter().fold(None, later).expect("there are some");
+        assert_eq!(newest.value.as_deref(), Some(&b"b"[..]));
     }
 }

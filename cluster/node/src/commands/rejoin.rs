@@ -51,6 +51,9 @@ fn refused(id: NodeId, data: &Path, error: &RejoinError) -> Stop {
              for good, move the directory away and run this again; otherwise start the node as \
              usual."
         )),
+        RejoinError::Directory(error) if error.exit_code() == ExitCode::Locked => {
+            Stop { code: ExitCode::Locked, message: format!("{data} cannot be used: {error}.") }
+        }
         RejoinError::Directory(error) => Stop {
             code: error.exit_code(),
             message: format!(

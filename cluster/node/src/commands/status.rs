@@ -124,16 +124,17 @@ fn render(
     }
     for (name, topic) in &metadata.topics {
         let of_topic = offsets.iter().filter(|((of, _), _)| of == name);
-        let records = of_topic.clone().filter_map(|(_, found)| found.as_ref().ok());
-        let records = records.map(|(first, next)| next.saturating_sub(*first)).sum();
+        // There may be gaps among them: of a copy what is withheld, anywhere what a budget did not keep.
+        let offsets = of_topic.clone().filter_map(|(_, found)| found.as_ref().ok());
+        let offsets = offsets.map(|(first, next)| next.saturating_sub(*first)).sum();
         let partitions = count(topic.partitions.len() as u64, "partition");
-        let records = match of_topic.clone().filter(|(_, found)| found.is_err()).count() {
-            0 => count(records, "record"),
-            unknown if unknown == topic.partitions.len() => "records unknown".to_owned(),
-            _ => format!("at least {}", count(records, "record")),
+        let offsets = match of_topic.clone().filter(|(_, found)| found.is_err()).count() {
+            0 => count(offsets, "offset"),
+            unknown if unknown == topic.partitions.len() => "offsets unknown".to_owned(),
+            _ => format!("at least {}", count(offsets, "offset")),
         };
         let copy = copy_of(mirrors, name);
-        line(&mut text, format!("topic {name}: {partitions}, {records}{copy}"));
+        line(&mut text, format!("topic {name}: {partitions}, {offsets}{copy}"));
         // Where a leader is missing, the same is wrong with a hundred partitions.
         let of_topic = of_topic.collect::<Vec<_>>();
         for alike in of_topic.chunk_by(|a, b| a.1.is_err() && a.1 == b.1) {

@@ -56,20 +56,18 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let wanted = file::read(&options.file)?;
     let cluster = options.reaching.reached("fulmar-apply").await?;
     let mut known = carry::known(&cluster, &wanted.topics).await?;
-    if !wanted.pipelines.is_empty() {
-        known.pipelines = super::pipeline::pipelines(&cluster).await?;
-    }
+    known.pipelines = super::pipeline::pipelines(&cluster).await?;
     if options.prune && wanted.links.is_empty() && wanted.rules.is_empty() {
         return Err(Stop::usage(
             "the file names no link and no rule, so --prune would remove all.",
         ));
     }
     let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
-    let others = if options.prune { Vec::new() } else { plan::unnamed(&wanted, &known) };
+    let others = plan::unnamed(&wanted, &known, options.prune);
     say(render(&changes, &others).trim_end());
-    for (topic, rule) in &wanted.rules {
-        let links = known.links.values().map(|link| &link.is).chain(wanted.links.values());
-        warn_of_regions((topic, &rule.regions), links);
+    let links = plan::links_after(&wanted, &known, options.prune);
+    for (topic, regions) in plan::rules_to_look_at(&wanted, &known, options.prune) {
+        warn_of_regions((topic, &regions), links.iter().copied());
     }
     if changes.is_empty() {
         return Ok(ExitCode::Ok);

@@ -24,7 +24,7 @@ pub struct Known {
     pub rules: Rules,
     /// Its topics, as far as somebody wants to know.
     pub topics: BTreeMap<String, Topic>,
-    /// Its pipelines, by name, if somebody wants to know.
+    /// Its pipelines, by name.
     pub pipelines: BTreeMap<String, LaidDown<PipelineDefinition>>,
 }
 
@@ -177,12 +177,42 @@ fn topic_change(
     Ok((!changed.is_empty()).then_some(Change::TopicSettings { name, changed }))
 }
 
-/// The links and rules that a file does not name.
-pub fn unnamed(wanted: &Wanted, known: &Known) -> Vec<String> {
-    let links = known.links.keys().filter(|name| !wanted.links.contains_key(*name));
-    let rules = known.rules.keys().filter(|topic| !wanted.rules.contains_key(*topic));
+/// What a file does not name, and what stays: links and rules unless `prune`, and pipelines.
+pub fn unnamed(wanted: &Wanted, known: &Known, prune: bool) -> Vec<String> {
+    let links = known.links.keys().filter(|name| !prune && !wanted.links.contains_key(*name));
+    let rules = known.rules.keys().filter(|topic| !prune && !wanted.rules.contains_key(*topic));
+    let pipelines = known.pipelines.keys().filter(|name| !wanted.pipelines.contains_key(*name));
     let links = links.map(|name| format!("link {name}"));
-    links.chain(rules.map(|topic| format!("rule {topic}"))).collect()
+    let rules = rules.map(|topic| format!("rule {topic}"));
+    links.chain(rules).chain(pipelines.map(|name| format!("pipeline {name}"))).collect()
+}
+
+/// The links that there are once a site is as a file says.
+pub fn links_after<'a>(
+    wanted: &'a Wanted,
+    known: &'a Known,
+    prune: bool,
+) -> Vec<&'a LinkDefinition> {
+    let left = known.links.iter();
+    let left = left.filter(|(name, _)| !prune && !wanted.links.contains_key(*name));
+    left.map(|(_, link)| &link.is).chain(wanted.links.values()).collect()
+}
+
+/// The rules whose regions somebody may have mistaken: those of the file, and those of the site that are left
+/// as they are, as far as they name the region of a link that leads there now.
+pub fn rules_to_look_at<'a>(
+    wanted: &'a Wanted,
+    known: &'a Known,
+    prune: bool,
+) -> Vec<(&'a str, Vec<String>)> {
+    let led_to = |region: &&String| known.links.values().any(|link| link.is.region == **region);
+    let left = known.rules.iter();
+    let left = left.filter(|(topic, _)| !prune && !wanted.rules.contains_key(*topic));
+    let left = left.map(|(topic, rule)| {
+        (topic.as_str(), rule.is.regions.iter().filter(led_to).cloned().collect())
+    });
+    let named = wanted.rules.iter().map(|(topic, rule)| (topic.as_str(), rule.regions.clone()));
+    named.chain(left).collect()
 }
 
 /// What a rule says, for people.
@@ -299,6 +329,26 @@ mod tests {
         RuleDefinition::verbatim(names.iter().map(|name| (*name).to_owned()))
     }
 
+    #[test]
+    fn a_rule_of_the_site_is_looked_at_when_the_file_moves_the_link_that_it_names() {
+        let mut moved = link(&["h:1"]);
+        moved.region = "us".to_owned();
+        let wanted =
+            Wanted { links: BTreeMap::from([("hub".to_owned(), moved)]), ..Wanted::default() };
+        let rule = laid_down(3, regions(&["eu", "mistyped"]));
+        let known = Known {
+            links: BTreeMap::from([("hub".to_owned(), laid_down(7, link(&["h:1"])))]),
+            rules: BTreeMap::from([("a".to_owned(), rule)]),
+            ..Known::default()
+        };
+        let after: Vec<&str> =
+            links_after(&wanted, &known, false).iter().map(|link| &*link.region).collect();
+        assert_eq!(after, ["us"]);
+        let looked_at = rules_to_look_at(&wanted, &known, false);
+        assert_eq!(looked_at, [("a", vec!["eu".to_owned()])]);
+        assert_eq!(rules_to_look_at(&wanted, &known, true), []);
+    }
+
     /// What is wanted, and a site that has none of it, or something else.
     fn both() -> (Wanted, Known) {
         let name = |name: &str| name.to_owned();
@@ -341,7 +391,8 @@ mod tests {
         insta::assert_snapshot!(text(false));
         let pruned = text(true).len() - text(false).len();
         assert!(pruned > 0 && text(true).contains("- link old") && text(true).contains("- rule d"));
-        assert_eq!(unnamed(&wanted, &known), ["link old", "rule d"]);
+        assert_eq!(unnamed(&wanted, &known, false), ["link old", "rule d"]);
+        assert_eq!(unnamed(&wanted, &known, true), Vec::<String>::new());
     }
 
     fn tells_no_more(form: &RuleDefinition, than: &RuleDefinition) -> bool {

@@ -121,7 +121,8 @@ impl Demo {
         say(format!(
             "{ALARMS:<9} at the hub {} after it was written, {} {} of {} readings",
             seconds(shown.took),
-            if overtook { "in front of" } else { "WITH NOTHING BEHIND IT:" },
+            // As far as the origin has heard: some of them may have arrived.
+            if overtook { "in front of at most" } else { "WITH NOTHING BEHIND IT:" },
             grouped(after),
             grouped(before)
         ));
