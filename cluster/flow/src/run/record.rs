@@ -80,6 +80,26 @@ pub struct Row {
     pub origin: Option<Origin>,
 }
 
+impl Row {
+    /// The row for keeping: what it has of its record is a copy. As they come, keys and payloads are parts of the
+    /// batch that they lay in, and would keep all of it in memory, which nobody counts.
+    pub fn kept(mut self) -> Self {
+        if let Some(origin) = &mut self.origin {
+            let copy = |bytes: &Option<Bytes>| bytes.as_deref().map(Bytes::copy_from_slice);
+            let record = &origin.record;
+            let headers = record.headers.iter();
+            origin.record = Arc::new(Record {
+                key: copy(&record.key),
+                headers: headers.map(|(name, value)| (Arc::clone(name), copy(value))).collect(),
+                value: copy(&record.value),
+                damage: record.damage.clone(),
+                ..**record
+            });
+        }
+        self
+    }
+}
+
 impl Codec for Bytes {
     fn put(&self, out: &mut Vec<u8>) {
         (self.len() as u32).put(out);

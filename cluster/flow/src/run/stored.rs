@@ -195,6 +195,32 @@ mod tests {
         assert_eq!((fates.read, fates.passed, fates.dead_lettered), (4, 2, 2));
     }
 
+    #[test]
+    fn what_is_kept_of_a_record_does_not_keep_its_batch() {
+        let file =
+            "CREATE STREAM s (v BIGINT PATH '$.number', at TIMESTAMP(3) METADATA FROM 'timestamp',
+               k VARCHAR METADATA FROM 'key', h JSON METADATA FROM 'headers', w JSON PATH '$')
+               FROM TOPIC t WATERMARK at - INTERVAL '1' DAY ON ERROR DEAD LETTER bad LATE DROP;
+             CREATE TABLE d (id VARCHAR PRIMARY KEY METADATA FROM 'key', w JSON PATH '$')
+               FROM TOPIC u ON ERROR DROP;
+             INSERT INTO TOPIC a SELECT s.v AS v, d.w AS w FROM s LEFT JOIN d ON s.k = d.id;
+             INSERT INTO TOPIC b SELECT k, FIRST_VALUE(w) AS f, MAX(v) AS m, LAST_VALUE(h) AS h
+               FROM TUMBLE(s, INTERVAL '1' HOUR) GROUP BY k, window_start, window_end;
+             INSERT INTO TOPIC c SELECT l.w AS w, r.h AS h FROM TUMBLE(s, INTERVAL '1' HOUR) AS l
+               JOIN TUMBLE(s, INTERVAL '1' HOUR) AS r ON l.k = r.k AND l.v = r.v
+               AND l.window_start = r.window_start AND l.window_end = r.window_end;";
+        let plan = crate::plan(file).expect("a plan");
+        let topics = [("t".to_owned(), 1), ("u".to_owned(), 1)].into();
+        let mut engine = Engine::new(plan.into(), &topics);
+        let batch = stored(Compression::None, 20);
+        for topic in ["t", "u"] {
+            engine.batch(topic, &records(0, 0, &batch)).expect("no record is bad");
+        }
+        assert_eq!(engine.end_epoch(1, false).expect("no result is bad"), []);
+        assert!(engine.fates().all(|(.., fates)| fates.read == 20 && fates.held > 0));
+        assert!(batch.is_unique(), "a part of the batch is still there");
+    }
+
     fn plain() -> impl Strategy<Value = Vec<u8>> {
         let whole = (-1i32..6, prop::collection::vec(any::<u8>(), 0..4));
         let whole = whole.prop_map(|(delta, value)| record(delta, &value));

@@ -79,7 +79,7 @@ impl TableJoin {
                 Rank::Came(number) => number,
                 _ => self.next_number(row.time),
             };
-            self.waiting.insert((row.time, number), row);
+            self.waiting.insert((row.time, number), row.kept());
         }
     }
 
