@@ -170,15 +170,15 @@ fn a_text_that_is_too_long_for_a_pattern_is_a_bad_row() {
     let file = |row: &str, ok: &str| {
         format!(
             "CREATE STREAM s (v VARCHAR, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR DEAD LETTER bad LATE DROP;
-             INSERT INTO TOPIC o SELECT REGEXP_LIKE(v, '1[01]{{1500}}x') AS a, REGEXP_LIKE(v, '[01]{{1500}}y') AS b
+             INSERT INTO TOPIC o SELECT REGEXP_LIKE(v, '1[01]{{150}}x') AS a, REGEXP_LIKE(v, '[01]{{150}}y') AS b
              FROM HOP(s, INTERVAL '1' SECOND, INTERVAL '2' SECOND) WHERE v NOT LIKE 'z%';
              TEST 'one' INPUT t '{{\"v\":\"{row}\",\"at\":1}}' {ok};"
         )
     };
     let twice = "EXPECT o '{\"a\":false,\"b\":false}' EXPECT o '{\"a\":false,\"b\":false}'";
-    passes(&file(&bits(1_000), twice));
+    passes(&file(&bits(500), twice));
     // Of the two windows and the two patterns each has a quarter.
-    let row = bits(2_000);
+    let row = bits(1_000);
     let bad = format!("EXPECT bad REASON 'places takes too long' '{{\"v\":\"{row}\",\"at\":1}}'");
     passes(&file(&row, &bad));
 }
@@ -188,7 +188,7 @@ fn a_text_that_is_too_long_for_a_pattern_is_a_bad_row() {
 #[test]
 fn many_matches_count_as_far_as_may_have_been_looked() {
     let file = |pattern: &str, expected: &str| {
-        let text = "10".repeat(5_000);
+        let text = "10".repeat(400);
         format!(
             "CREATE STREAM s (v VARCHAR) FROM TOPIC t ON ERROR DEAD LETTER bad;
              INSERT INTO TOPIC o SELECT CHAR_LENGTH(REGEXP_REPLACE(v, '{pattern}', 'ab')) AS n FROM s;
@@ -196,8 +196,8 @@ fn many_matches_count_as_far_as_may_have_been_looked() {
             expected.replace("TEXT", &text)
         )
     };
-    passes(&file("1", "EXPECT o '{\"n\":15000}'"));
-    passes(&file("1+|0{1,3}", "EXPECT o '{\"n\":20000}'"));
+    passes(&file("1", "EXPECT o '{\"n\":1200}'"));
+    passes(&file("1+|0{1,3}", "EXPECT o '{\"n\":1600}'"));
     passes(&file("1[01]*x|1", "EXPECT bad REASON 'takes too long' '{\"v\":\"TEXT\"}'"));
 }
 

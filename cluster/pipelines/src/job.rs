@@ -29,6 +29,12 @@ pub const EPOCH_BYTES_MAX: usize = 1 << 20;
 /// Bytes of rows that come out while it is being read, which do the same.
 const PUT_OUT_BYTES_MAX: usize = 8 << 20;
 
+/// What patterns take while it is being read, which does the same: about 200 ms.
+const EFFORT_MAX: usize = 32 << 20;
+
+/// What a step takes of any of them if the next one is to have fewer records.
+const STEP_SHARE: usize = 128;
+
 /// Bytes that are read of one partition at a time.
 const READ_BYTES: usize = 256 << 10;
 
@@ -42,7 +48,7 @@ const BEYOND_BYTES_MAX: usize = 64 << 10;
 /// one of state, and partitions that are read alike let go of more of it than one that is far ahead.
 const ROOM_PARTS: usize = 4;
 
-/// Records that are taken in at a time, and changes of the state.
+/// Records that are taken in at a time, at most, and changes of the state.
 const STEP_RECORDS: usize = 200;
 
 /// Rows on which operators have worked when others may run.
@@ -368,8 +374,10 @@ impl Job {
         let from = records.partition_point(|record| record.offset < signed(from));
         let to = records.partition_point(|record| record.offset < signed(to));
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let (mut bytes, mut at) = (0, from);
-        for records in records[from..to].chunks(STEP_RECORDS) {
+        let (mut bytes, mut at, mut step) = (0, from, 1);
+        while at < to {
+            let records = &records[at..to.min(at + step)];
+            let (put_out, effort) = (self.engine.put_out(), self.engine.effort());
             at += records.len();
             self.taken.0 += records.len() as u64;
             let plain = records.iter().map(|record| len(&record.key) + len(&record.value));
@@ -387,6 +395,10 @@ impl Job {
             if self.is_full() {
                 break;
             }
+            // What a record becomes is not known before: few at first, and few again if it was much.
+            let is_much = self.engine.put_out() - put_out > PUT_OUT_BYTES_MAX / STEP_SHARE
+                || self.engine.effort() - effort > EFFORT_MAX / STEP_SHARE;
+            step = if is_much { (step / 4).max(1) } else { (step * 2).min(STEP_RECORDS) };
         }
         let behind = batch.base_offset.plus(batch.records.into());
         let next = records.get(at).map_or(behind, |next| Offset(next.offset.unsigned_abs()));
@@ -455,10 +467,14 @@ impl Job {
         Ok(in_order(ranges))
     }
 
-    /// Whether the state must not grow any more with this epoch, or enough has come out.
+    /// Whether the state must not grow any more with this epoch, enough has come out, or it has taken long.
     fn is_full(&self) -> bool {
-        let has_room =
-            |most: usize| self.engine.weight() < most && self.engine.put_out() < PUT_OUT_BYTES_MAX;
+        let engine = &self.engine;
+        let has_room = |most: usize| {
+            engine.weight() < most
+                && engine.put_out() < PUT_OUT_BYTES_MAX
+                && engine.effort() < EFFORT_MAX
+        };
         !self.weight_max.is_none_or(has_room)
     }
 

@@ -101,6 +101,8 @@ pub struct Engine {
     pub(super) record_bytes_max: usize,
     /// What sinks have written since it is there, in bytes.
     pub(super) bytes_written: usize,
+    /// What patterns have taken since the last epoch was over, see [`pattern`].
+    effort: usize,
     /// How many rows the next step may take: fewer, if what came of the last one was large.
     pace: usize,
 }
@@ -131,6 +133,7 @@ impl Engine {
             last: None,
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
             bytes_written: 0,
+            effort: 0,
             pace: PACE_MAX,
             behind: Behind {
                 consumers: plan.consumers(),
@@ -229,6 +232,11 @@ impl Engine {
         self.epochs.back().map_or(0, |epoch| epoch.put_out)
     }
 
+    /// What patterns have taken since the last epoch was over, in bytes of text times places: a million is a few ms.
+    pub fn effort(&self) -> usize {
+        self.effort
+    }
+
     /// Whether the pipeline has to stop: in the epoch that records are given for.
     ///
     /// # Errors
@@ -279,6 +287,7 @@ impl Engine {
         }
         let mut epoch = self.epochs.pop_front().unwrap_or_default();
         self.over += 1;
+        self.effort = 0;
         self.fates.take(std::mem::take(&mut epoch.tally));
         if epoch.failed_results > 0 {
             self.failed_results.change(&0, |count| *count += epoch.failed_results);
@@ -307,7 +316,9 @@ impl Engine {
                 Some(rows) => done = done.saturating_add(rows.max(1)),
                 None => self.tasks.sleep(subtask),
             }
-            done = done.saturating_add(pattern::take_spent() / EFFORT_OF_A_ROW);
+            let effort = pattern::take_spent();
+            self.effort = self.effort.saturating_add(effort);
+            done = done.saturating_add(effort / EFFORT_OF_A_ROW);
             let bytes = self.bytes_written.wrapping_sub(before);
             done = done.saturating_add(bytes / BYTES_OF_A_ROW);
             self.pace = match bytes > PACE_BYTES {
