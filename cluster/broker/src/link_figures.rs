@@ -8,6 +8,7 @@ use crate::broker::Broker;
 use crate::link_states::LinkState;
 use crate::machine::gaps::Gap;
 use crate::machine::links::Link;
+use crate::machine::spans::Span;
 use crate::machine::state::State;
 use crate::machine::topics::Topic;
 use fulmar_host::time::{self, Duration, Instant};
@@ -72,9 +73,10 @@ pub struct Sends {
     pub has: Option<Offset>,
     /// How long ago that was heard, in milliseconds.
     pub heard_ms: Option<u64>,
-    /// Bytes that the other site lacks, at most.
+    /// About how many bytes the other site lacks: of a span that it has a part of, as many as records.
     pub behind_bytes: u64,
-    /// The age of the oldest record that it lacks, in milliseconds, at most.
+    /// About the age of the oldest record that it lacks, in milliseconds: within a span as if its records had
+    /// come evenly.
     pub behind_ms: u64,
     /// Records that went, or were not kept, before some other site was known to have them.
     pub gaps: Vec<Gap>,
@@ -240,12 +242,57 @@ impl Look<'_> {
         let missing = self.state.spans(stream).filter(|span| has.is_none_or(|has| span.end > has));
         let (mut behind_bytes, mut oldest_ms) = (0, None);
         for span in missing {
-            behind_bytes += span.bytes;
-            oldest_ms.get_or_insert(self.age_ms.saturating_sub(span.first_age_ms));
+            let (bytes, age_ms) = lacking(span, has.unwrap_or_default());
+            behind_bytes += bytes;
+            oldest_ms.get_or_insert(self.age_ms.saturating_sub(age_ms));
         }
         let topic = topic.name.clone();
         let behind_ms = oldest_ms.unwrap_or(0);
         let gaps = self.state.gaps(stream).copied().collect();
         Sends { topic, partition, next, has, heard_ms, behind_bytes, behind_ms, gaps }
+    }
+}
+
+/// About how many bytes of a span lie from an offset on, and the age of the site when the first of them came. A
+/// span may be an hour long, and what is known of it is how it begins and ends: its records count as if
+/// they were of one size and had come evenly.
+fn lacking(span: &Span, from: Offset) -> (u64, u64) {
+    let all = u128::from(span.end.0.saturating_sub(span.first.0)).max(1);
+    let had = u128::from(from.0.saturating_sub(span.first.0)).min(all);
+    // Rather too much is lacking than too little.
+    let part = |of: u64| u64::try_from(u128::from(of) * had / all).unwrap_or(of);
+    let lasted_ms = span.last_age_ms.saturating_sub(span.first_age_ms);
+    (span.bytes - part(span.bytes), span.first_age_ms + part(lasted_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_span_only_what_is_lacking_counts() {
+        let (first, end) = (Offset(1_000), Offset(2_000));
+        let (first_age_ms, last_age_ms) = (50_000, 150_000);
+        let span = Span {
+            stream: StreamId(1),
+            first,
+            end,
+            bytes: 500_000,
+            first_age_ms,
+            last_age_ms,
+            first_ms: 0,
+            last_ms: 0,
+            chain: [0; 16],
+        };
+        let lacks = |from| lacking(&span, Offset(from));
+        assert_eq!(lacks(0), (500_000, 50_000), "all of it");
+        assert_eq!(lacks(1_000), (500_000, 50_000));
+        assert_eq!(lacks(1_907), (46_500, 140_700), "93 of a thousand records");
+        assert_eq!(lacks(1_999), (500, 149_900));
+        assert_eq!(lacks(2_000), (0, 150_000));
+        let huge = Span { end: Offset(u64::MAX), bytes: u64::MAX, last_age_ms: u64::MAX, ..span };
+        assert!(lacking(&huge, Offset(u64::MAX - 1)).0 > 0);
+        let empty = Span { end: first, ..span };
+        assert_eq!(lacking(&empty, first), (500_000, 50_000));
     }
 }
