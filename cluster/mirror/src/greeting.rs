@@ -64,6 +64,8 @@ pub(crate) struct Greeted {
     pub(crate) stripe: Stripe,
     /// How more of them are dialled, if this side has dialled the first.
     pub(crate) dialling: Option<Dialling>,
+    /// The bytes of the largest batch that the other side takes.
+    pub(crate) batch_bytes: u32,
 }
 
 fn unexpected() -> GreetingError {
@@ -126,18 +128,19 @@ pub(crate) async fn call(
             to: link.definition.site.clone(),
             session: joins.map_or(NEW_SESSION, |(session, _)| session),
             stripe: joins.map_or(0, |(_, stripe)| stripe),
+            batch_bytes: context.settings.takes(),
         };
         let number = hello.stripe;
         frame::greet(&mut writer, &Message::Hello(hello)).await?;
         match reader.greeting(GREETING_BYTES_MAX, GREETING_TIMEOUT).await? {
-            Some(Message::Welcome { node, session, connections }) => {
+            Some(Message::Welcome { node, session, connections, batch_bytes }) => {
                 if let Err(reason) = trusted(Some(node)) {
                     return Err(refuse(&mut writer, reason).await);
                 }
                 let connections = connections.min(link.definition.connections);
                 let dialling = Dialling { place: place.to_owned(), session, connections };
                 let stripe = Stripe { number, peer, node, reader, writer, abrupt };
-                Ok(Greeted { link, session, stripe, dialling: Some(dialling) })
+                Ok(Greeted { link, session, stripe, dialling: Some(dialling), batch_bytes })
             }
             Some(Message::Refused(reason)) => Err(GreetingError::Refused(reason)),
             _ => Err(unexpected()),
@@ -185,11 +188,12 @@ pub(crate) async fn answer(
         };
         let (node, connections) = (context.settings.node, link.definition.connections);
         context.cap(&link.name).owe(GREETING_BYTES);
-        let welcome = Message::Welcome { node, session, connections };
+        let batch_bytes = context.settings.takes();
+        let welcome = Message::Welcome { node, session, connections, batch_bytes };
         frame::greet(&mut writer, &welcome).await?;
-        let (number, node) = (hello.stripe, hello.node);
+        let (number, node, batch_bytes) = (hello.stripe, hello.node, hello.batch_bytes);
         let stripe = Stripe { number, peer, node, reader, writer, abrupt };
-        Ok(Greeted { link, session, stripe, dialling: None })
+        Ok(Greeted { link, session, stripe, dialling: None, batch_bytes })
     })
     .await
 }

@@ -74,6 +74,13 @@ pub struct LinkSettings {
     pub batch_bytes_max: usize,
 }
 
+impl LinkSettings {
+    /// The same as it is told to other sites.
+    pub(crate) fn takes(&self) -> u32 {
+        u32::try_from(self.batch_bytes_max).unwrap_or(u32::MAX)
+    }
+}
+
 /// What everything about the links of a node shares.
 pub(crate) struct Context {
     pub(crate) host: Host,

@@ -3,8 +3,8 @@
 //! ```text
 //! kind  message    fields
 //!    1  hello      magic [u8; 4] | version u16 | site text | node u64 | to text
-//!                  | session [u8; 16] | stripe u8
-//!    2  welcome    node u64 | session [u8; 16] | connections u8
+//!                  | session [u8; 16] | stripe u8 | batch bytes u32
+//!    2  welcome    node u64 | session [u8; 16] | connections u8 | batch bytes u32
 //!    3  refused    reason u8
 //!    4  offer      topics u32 | per topic: id [u8; 16], origin [u8; 16], name text, partitions u32,
 //!                  via u32 of text, settings u32 of (key text, value text)
@@ -15,6 +15,7 @@
 //!    9  room       priority u8 | bytes u32
 //!   10  has        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
 //!   11  declines   topics u32 | per topic: id [u8; 16], reason u8
+//!   12  stuck      topic [u8; 16] | partition u32
 //! text             len u32, UTF-8
 //! missing          reason u8 | count u64 | first ms u64 | last ms u64
 //! ```
@@ -23,7 +24,7 @@
 //! where they come from, and `via` the sites that they have come through, the origin first, nothing for a
 //! topic of the site itself. All numbers are little-endian. A session
 //! of zeros in a hello begins one; another one joins it as one of its stripes. A priority is 0 urgent,
-//! 1 normal, 2 bulk.
+//! 1 normal, 2 bulk. `batch bytes` are those of the largest batch that the side takes which says so.
 //!
 //! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message; a name
 //! that is read is one that a topic can have, other texts are short and without control characters, and an
@@ -42,7 +43,7 @@ use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 pub const MAGIC: [u8; 4] = *b"FLMK";
 
 /// The version of everything in this file.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The longest hello.
 pub const GREETING_BYTES_MAX: usize = 1_024;
@@ -151,6 +152,8 @@ pub struct Hello {
     pub session: SessionId,
     /// Which of its connections; 0 for the one that begins it.
     pub stripe: u8,
+    /// The bytes of the largest batch that the site takes.
+    pub batch_bytes: u32,
 }
 
 /// A topic that may go to the other site.
@@ -183,6 +186,8 @@ pub enum Message {
         session: SessionId,
         /// How many connections it may have, as far as the side that was reached is concerned.
         connections: u8,
+        /// The bytes of the largest batch that the site takes.
+        batch_bytes: u32,
     },
     /// No.
     Refused(Refusal),
@@ -211,6 +216,8 @@ pub enum Message {
     Has(Part, Mark),
     /// What of the last offer this side does not take, and will not while nobody changes that; all of it.
     Declines(Vec<(TopicId, Decline)>),
+    /// A batch of a partition came that this side cannot take: nothing more of it is of use in this session.
+    Stuck(Part),
 }
 
 /// Offsets go up to here: as far as nobody comes, and so far from the end of the numbers that what is
@@ -301,6 +308,7 @@ impl Message {
             Self::Room(..) => 9,
             Self::Has(..) => 10,
             Self::Declines(_) => 11,
+            Self::Stuck(_) => 12,
         }
     }
 
@@ -317,11 +325,13 @@ impl Message {
                 out.text(&hello.to);
                 out.raw(&hello.session);
                 out.u8(hello.stripe);
+                out.u32(hello.batch_bytes);
             }
-            Self::Welcome { node, session, connections } => {
+            Self::Welcome { node, session, connections, batch_bytes } => {
                 out.u64(node.0);
                 out.raw(session);
                 out.u8(*connections);
+                out.u32(*batch_bytes);
             }
             Self::Refused(reason) => out.u8(reason.number()),
             Self::Offer(topics) => {
@@ -354,6 +364,7 @@ impl Message {
                     out.u8(why.number());
                 }
             }
+            Self::Stuck(part) => put_part(&mut out, part),
             Self::Room(lane, bytes) => {
                 out.u8(priority_number(*lane));
                 out.u32(*bytes);
@@ -374,6 +385,7 @@ impl Message {
                 node: NodeId(input.u64()?),
                 session: input.array()?,
                 connections: connections(&mut input)?,
+                batch_bytes: input.u32()?,
             },
             3 => {
                 let number = input.u8()?;
@@ -395,6 +407,7 @@ impl Message {
             9 => Self::Room(priority(input.u8()?)?, input.u32()?),
             10 => Self::Has(part(&mut input)?, mark(&mut input)?),
             11 => Self::Declines(declines(&mut input)?),
+            12 => Self::Stuck(part(&mut input)?),
             _ => return Err(CodecError::Tag),
         };
         input.end()?;
@@ -432,6 +445,7 @@ fn hello(input: &mut Reader<'_>) -> Result<Hello, CodecError> {
         to: short_text(input)?,
         session: input.array()?,
         stripe: input.u8()?,
+        batch_bytes: input.u32()?,
     })
 }
 
@@ -507,8 +521,14 @@ mod tests {
                 to,
                 session: [5; 16],
                 stripe: 3,
+                batch_bytes: 1 << 20,
             }),
-            Message::Welcome { node: NodeId(1), session: [6; 16], connections: 4 },
+            Message::Welcome {
+                node: NodeId(1),
+                session: [6; 16],
+                connections: 4,
+                batch_bytes: 1 << 18,
+            },
             Message::Refused(Refusal::NotLeader),
             Message::Offer(vec![Offered {
                 topic: part.topic,
@@ -525,6 +545,7 @@ mod tests {
             Message::Room(Priority::Bulk, 70_000),
             Message::Has(part, mark),
             Message::Declines(vec![(part.topic, Decline::OtherLink)]),
+            Message::Stuck(part),
         ]
     }
 
@@ -586,7 +607,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_message_or_an_error(
-            kind in 0u8..14,
+            kind in 0u8..15,
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(message) = Message::decode(kind, &bytes.clone().into()) {
@@ -595,7 +616,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_is_another_or_an_error(at in 0usize..11, byte in 0usize..200, by in 1u8..) {
+        fn a_damaged_message_is_another_or_an_error(at in 0usize..12, byte in 0usize..200, by in 1u8..) {
             let message = &messages()[at];
             let mut bytes = whole(message).to_vec();
             prop_assume!(!bytes.is_empty());

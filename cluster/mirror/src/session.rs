@@ -2,7 +2,7 @@
 //! first greeting to the end.
 //!
 //! ```text
-//! inbox  --> source: take, room, has, declines      target: offer, batch, gap, fork
+//! inbox  --> source: take, room, has, declines, stuck      target: offer, batch, gap, fork
 //! outbox <-- both
 //! stripe.rs: each of the connections, between the two and the other side
 //! ```
@@ -102,6 +102,8 @@ pub(crate) struct Parts {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) cap: Arc<Cap>,
     pub(crate) border: Arc<Border>,
+    /// The bytes of the largest batch that the other side takes.
+    pub(crate) batch_bytes_there: usize,
     end: mpsc::Sender<Ended>,
 }
 
@@ -281,6 +283,7 @@ impl Taker {
             Message::Room(lane, bytes) => source.room(lane, bytes),
             Message::Has(part, mark) => source.has(part, mark),
             Message::Declines(topics) => source.declined(topics),
+            Message::Stuck(part) => source.stuck(part),
             Message::Offer(topics) => target.offered(topics),
             Message::Batch(part, mark, bytes) => target.batch(lane, part, mark, bytes),
             Message::Gap { part, mark, to, missing } => target.gap(lane, part, mark, (to, missing)),
@@ -310,12 +313,13 @@ pub(crate) async fn run(
     greeted: Greeted,
     (joins, joining): (mpsc::Sender<Stripe>, Joining),
 ) -> Ended {
-    let Greeted { link, stripe, dialling, .. } = greeted;
+    let Greeted { link, stripe, dialling, batch_bytes, .. } = greeted;
     let (end, mut ended) = mpsc::channel(1);
     let cap = context.cap(&link.name);
     cap.set(link.definition.cap);
     let (outbox, border) = (Arc::default(), Arc::default());
-    let parts = Parts { context, link: Arc::new(link), outbox, cap, border, end };
+    let (link, batch_bytes_there) = (Arc::new(link), batch_bytes as usize);
+    let parts = Parts { context, link, outbox, cap, border, batch_bytes_there, end };
     let up = Arc::new(Mutex::new(BTreeMap::new()));
     let dial_each = |to: Dialling| {
         let to = Arc::new(to);

@@ -3,7 +3,8 @@
 //!
 //! Invariants: only what is applied here is shipped, which is committed; a partition is shipped from
 //! a place on only if the other side holds the tag that this site has there, or had there before the
-//! records had their time; the bytes on their way stay within the room that the other side gave.
+//! records had their time; the bytes on their way stay within the room that the other side gave; instead of a
+//! batch that is too large for the other side goes a gap.
 //!
 //! Never: ship what a rule does not let go. What decides is `stripe::write`; here it is only
 //! offered.
@@ -13,6 +14,7 @@ use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
 use crate::policy::Cleared;
 use crate::session::{Ended, Parts};
 use crate::target::GAP_BYTES;
+use bytes::Bytes;
 use fulmar_broker::machine::gaps::Gap;
 use fulmar_broker::machine::partitions::chained;
 use fulmar_broker::machine::state::State;
@@ -25,7 +27,8 @@ use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{Decline, Priority};
 use fulmar_types::{Event, Offset, Plant, Probe, TopicId};
 use fulmar_wire::batch::{BatchHeader, Compression};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -39,6 +42,9 @@ const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// Why nothing more of a partition goes, and who has to decide.
 const FORKED: &str = "a fork: the copy at the other site has records that this site does not have, or \
                       has not any more; which of the two is right is to be decided there";
+
+/// Why nothing more of a partition goes whose batch was refused.
+const STUCK: &str = "the other site cannot take a batch of it; its log says why";
 
 /// Bytes that are read for one partition at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -69,6 +75,9 @@ type Progress = Arc<Mutex<BTreeMap<Part, Mark>>>;
 /// What the other side has said last that it does not take, until somebody has looked at it.
 type Declines = Arc<Mutex<Option<Vec<(TopicId, Decline)>>>>;
 
+/// Partitions of which the other side cannot take a batch.
+type Stuck = Arc<Mutex<BTreeSet<Part>>>;
+
 /// The giving side.
 pub(crate) struct Source {
     parts: Parts,
@@ -77,6 +86,7 @@ pub(crate) struct Source {
     sent: Sent,
     progress: Progress,
     declined: Declines,
+    stuck: Stuck,
     _offering: Owned<()>,
     _noting: Owned<()>,
 }
@@ -91,7 +101,8 @@ impl Source {
         let lane = |_| Lane { room: Semaphore::new(0), reading: Semaphore::new(READS_MAX) };
         let lanes = Arc::new(Priority::ALL.map(lane));
         let (shipping, sent) = (BTreeMap::new(), Sent::default());
-        Self { parts, lanes, shipping, sent, progress, declined, _offering, _noting }
+        let stuck = Stuck::default();
+        Self { parts, lanes, shipping, sent, progress, declined, stuck, _offering, _noting }
     }
 
     /// The other side asks for a partition. `false` if it may not.
@@ -106,8 +117,10 @@ impl Source {
             lanes: Arc::clone(&self.lanes),
             sent: Arc::clone(&self.sent),
             progress: Arc::clone(&self.progress),
+            stuck: Arc::clone(&self.stuck),
             part,
             from: mark,
+            has_told: AtomicBool::new(false),
         };
         self.shipping.insert(part, task::spawn_owned(shipment.run(mark)));
         true
@@ -117,6 +130,17 @@ impl Source {
     pub(crate) fn declined(&mut self, topics: Vec<(TopicId, Decline)>) -> bool {
         *locked(&self.declined) = Some(topics);
         true
+    }
+
+    /// The other side cannot take a batch of a partition: it would come again and again. `false` if it
+    /// has not asked for it.
+    pub(crate) fn stuck(&mut self, part: Part) -> bool {
+        let is_shipped = self.shipping.contains_key(&part);
+        if is_shipped && locked(&self.stuck).insert(part) {
+            tracing::warn!(?part, link = %self.parts.link.name, "the other site cannot take a batch");
+            self.parts.stopped(part.topic, part.partition, STUCK);
+        }
+        is_shipped
     }
 
     /// The other side has room for more. `false` if it gives more than it may.
@@ -295,6 +319,8 @@ enum Stop {
     Deposed,
     /// It may not go any more.
     Withheld,
+    /// The other side cannot take it.
+    Stuck,
 }
 
 /// One partition on its way.
@@ -303,15 +329,18 @@ struct Shipment {
     lanes: Lanes,
     sent: Sent,
     progress: Progress,
+    stuck: Stuck,
     part: Part,
     /// Where it begins.
     from: Mark,
+    /// Whether it was said that some of it is too large for the other side.
+    has_told: AtomicBool,
 }
 
 impl Shipment {
     async fn run(self, from: Mark) {
         match self.ship(from).await {
-            Stop::Gone | Stop::Again => {}
+            Stop::Gone | Stop::Again | Stop::Stuck => {}
             Stop::Fork => {
                 let host = &self.parts.context.host;
                 host.report(Event::LinkForked {
@@ -454,6 +483,9 @@ impl Shipment {
             Err(stop) => return stop,
         };
         loop {
+            if locked(&self.stuck).contains(&self.part) {
+                return Stop::Stuck;
+            }
             match self.ship_some(&mut lane, at).await {
                 Ok(next) => at = next,
                 Err(Stop::Again) => time::sleep(LOOK_EVERY).await,
@@ -621,6 +653,12 @@ impl Shipment {
         };
         let host = &self.parts.context.host;
         match cleared {
+            Some(Cleared::Goes(bytes)) if self.is_too_large(&bytes) => {
+                host.probe(Probe::BatchTooLarge);
+                self.say_too_large(batch.base_offset, bytes.len());
+                let missing = Missing::untimed(GapReason::TooLarge, u64::from(batch.records));
+                self.say_missing(lane, batch.base_offset, behind, missing).await;
+            }
             Some(Cleared::Goes(bytes)) => {
                 if bytes.len() != batch.bytes.len() {
                     host.probe(Probe::FieldWithheld);
@@ -636,6 +674,19 @@ impl Shipment {
             None => return Err(Stop::Withheld),
         }
         Ok(behind)
+    }
+
+    fn is_too_large(&self, bytes: &Bytes) -> bool {
+        bytes.len() > self.parts.batch_bytes_there && !fulmar_host::planted(Plant::TooLargeGoes)
+    }
+
+    /// Says, once in a session, that records do not go since the other side does not take batches as large.
+    fn say_too_large(&self, offset: Offset, bytes: usize) {
+        if self.has_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (link, most) = (&self.parts.link.name, self.parts.batch_bytes_there);
+        tracing::warn!(%link, part = ?self.part, %offset, bytes, most, "too large for the other site: a gap");
     }
 }
 

@@ -119,7 +119,10 @@ pub(crate) struct Target {
     offers: watch::Sender<Option<Vec<Offered>>>,
     /// Partitions that are not taken any more in this session.
     given_up: GivenUp,
+    /// What the other side is to be told of those among them whose batch cannot be taken.
+    refused: mpsc::UnboundedSender<Part>,
     _taking_up: Owned<()>,
+    _refusing: Owned<()>,
 }
 
 impl Target {
@@ -137,7 +140,17 @@ impl Target {
             held: BTreeMap::new(),
         };
         let _taking_up = task::spawn_owned(taker.run(offered));
-        Self { parts, taking, rooms, offers, given_up, _taking_up }
+        // No more than there are partitions: each is given up once.
+        let (refused, mut refuses) = mpsc::unbounded_channel();
+        let _refusing = task::spawn_owned({
+            let parts = parts.clone();
+            async move {
+                while let Some(part) = refuses.recv().await {
+                    parts.send(Message::Stuck(part)).await;
+                }
+            }
+        });
+        Self { parts, taking, rooms, offers, given_up, refused, _taking_up, _refusing }
     }
 
     /// Lets the other side send.
@@ -184,7 +197,7 @@ impl Target {
                 tracing::warn!(?part, offset = %mark.offset, %error, "a batch cannot be taken");
                 self.parts.stopped(taken.topic, part.partition, "a batch cannot be taken");
                 locked(&self.given_up).insert(part);
-                return true;
+                return self.refused.send(part).is_ok();
             }
         };
         let Some(records) = records_of(&bytes) else { return false };

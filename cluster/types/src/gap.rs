@@ -20,12 +20,14 @@ pub enum GapReason {
     /// They were gone at the origin before this copy came to them, and nobody had lacked them then: the copy was
     /// made later, or anew.
     Gone,
+    /// They lie in a batch that is larger than the site takes that the copy was to come to.
+    TooLarge,
 }
 
 impl GapReason {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Expired, Self::Budget, Self::Withheld, Self::Several, Self::Gone];
+    pub const ALL: [Self; 6] =
+        [Self::Expired, Self::Budget, Self::Withheld, Self::Several, Self::Gone, Self::TooLarge];
 
     /// Its number in the log and on a link.
     pub const fn number(self) -> u8 {
@@ -35,6 +37,7 @@ impl GapReason {
             Self::Withheld => 3,
             Self::Several => 4,
             Self::Gone => 5,
+            Self::TooLarge => 6,
         }
     }
 
@@ -51,6 +54,7 @@ impl GapReason {
             Self::Withheld => "withheld",
             Self::Several => "several",
             Self::Gone => "gone",
+            Self::TooLarge => "too-large",
         }
     }
 
@@ -72,6 +76,7 @@ impl fmt::Display for GapReason {
             Self::Withheld => "withheld by a rule",
             Self::Several => "several reasons",
             Self::Gone => "gone at the origin before this copy came to them",
+            Self::TooLarge => "too large for the site that they were to come to",
         })
     }
 }
@@ -126,7 +131,7 @@ mod tests {
             assert_eq!(GapReason::from_number(reason.number()), Some(reason));
             assert_eq!(GapReason::by_name(reason.name()), Some(reason));
         }
-        assert_eq!((GapReason::from_number(0), GapReason::from_number(6)), (None, None));
+        assert_eq!((GapReason::from_number(0), GapReason::from_number(7)), (None, None));
     }
 
     #[test]

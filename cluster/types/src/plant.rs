@@ -224,6 +224,8 @@ plants! {
     LettersForgotten = "letters-forgotten",
     /// Write the offset behind it to the headers of a dead letter.
     LetterNamesNextOffset = "letter-names-next-offset",
+    /// Send batches that are larger than the other site takes.
+    TooLargeGoes = "too-large-goes",
 }
 
 impl Plant {

@@ -83,6 +83,8 @@ probes! {
     FieldWithheld = "field withheld",
     /// Nothing of a batch could leave, as its rule says.
     BatchWithheld = "batch withheld",
+    /// A batch did not go since the other site does not take one as large.
+    BatchTooLarge = "batch too large for the other site",
     /// Somebody said that he is of another site, and could not prove it.
     StrangerRefused = "stranger refused",
     /// A link refused a mirror whose tag is not the one of the origin.

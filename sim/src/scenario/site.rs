@@ -22,6 +22,9 @@ const PEER_PORT: u16 = 9192;
 /// Where every node waits for other sites.
 pub const LINK_PORT: u16 = 9292;
 
+/// The table in a scenario's configuration with what only one site has, by its name.
+const OF_SITES: &str = "of";
+
 /// Small segments, so that a minute of a scenario seals, ships and recycles many of them.
 const SEGMENT_BYTES: u64 = 256 << 10;
 
@@ -54,7 +57,18 @@ impl DrawnScenario {
             HumanSize(SEGMENT_BYTES)
         );
         let mut table: toml::Table = text.parse().map_err(|error| format!("{error}"))?;
-        lay_over(&mut table, &self.config);
+        let mut own = self.config.clone();
+        let of_sites = own.remove(OF_SITES);
+        lay_over(&mut table, &own);
+        let of_sites = of_sites.as_ref().and_then(toml::Value::as_table);
+        for (name, of_site) in of_sites.into_iter().flatten() {
+            if !self.sites.iter().any(|(site, _)| site.as_str() == name) {
+                return Err(format!("`config.{OF_SITES}.{name}`: there is no such site"));
+            }
+            if let Some(keys) = of_site.as_table().filter(|_| site.as_str() == name) {
+                lay_over(&mut table, keys);
+            }
+        }
         let text = toml::to_string(&table).map_err(|error| error.to_string())?;
         Config::parse(&text).map_err(|error| {
             // Line and column are of a text that nobody has seen.

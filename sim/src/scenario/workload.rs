@@ -303,6 +303,9 @@ kinds! {
         /// The site with the copy keeps all of it, however long the origin does. What is missing in it
         /// then has to be marked, and the markers are compared with it.
         keeps_all = "keeps_all": bool, or false;
+        /// The largest batch that the site with the copy takes, if some that are produced are larger: they are
+        /// missing in it and marked.
+        batch_bytes = "batch_bytes": Option<Span<HumanSize>>, or None;
         /// How long the rule lets the topic go; then it is taken back for as long, and so on by turns.
         /// For good if left out.
         rule_for = "rule_for": Option<Span<HumanDuration>>, or None;

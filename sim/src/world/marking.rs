@@ -1,7 +1,7 @@
 //! What the sites say of records that are missing: the site with the origin, for the history, and the one
 //! with the copy, compared with the copy.
 //!
-//! Checked here, where the copy keeps all (`keeps_all`): an offset without a record on the copy is spanned by
+//! Checked here, where the copy keeps all (`keeps_all`), or its site takes no large batches (`batch_bytes`): an offset without a record on the copy is spanned by
 //! a marker there, and by one at the origin; each marker of the copy counts exactly what is missing; the
 //! reason is one that the settings of the topic have. Where a budget keeps the oldest, the first record that
 //! is missing lies behind as much as the budget holds.
@@ -81,6 +81,8 @@ pub(super) struct Marked<'a> {
     pub(super) kept: Kept,
     /// Bytes of each record that was produced, at most.
     pub(super) bytes: BTreeMap<Payload, u64>,
+    /// Whether the site with the copy takes no batches that are as large as some of them.
+    pub(super) has_too_large: bool,
 }
 
 impl<'a> Marked<'a> {
@@ -104,6 +106,7 @@ impl<'a> Marked<'a> {
             there: markers(there, mirror.topic.as_str(), partition),
             kept: history.kept().get(&origin).copied().unwrap_or_default(),
             bytes,
+            has_too_large: mirror.batch_bytes.is_some(),
         }
     }
 
@@ -120,6 +123,7 @@ impl<'a> Marked<'a> {
             let has_reason = match &*marker.reason {
                 "expired" => self.kept.for_ns.is_some(),
                 "budget" => self.kept.bytes.is_some() && self.kept.budget != Budget::Block,
+                "too-large" => self.has_too_large,
                 _ => false,
             };
             if !has_reason {
@@ -133,7 +137,9 @@ impl<'a> Marked<'a> {
         if let Some(at) = unmarked(&self.here) {
             return Some(format!("offset {at} is missing, and no marker says so"));
         }
-        if let Some(at) = unmarked(&self.there) {
+        // What is too large the origin has.
+        let unmarked = unmarked(&self.there).filter(|_| !self.has_too_large);
+        if let Some(at) = unmarked {
             return Some(format!("offset {at} is missing, and the origin does not know it"));
         }
         self.dropped_early(&missing)
@@ -176,6 +182,7 @@ mod tests {
             there: there.to_vec(),
             kept: Kept { for_ns: None, bytes: Some(bytes), budget },
             bytes: (0..10).map(|at| (Payload(at), 100)).collect(),
+            has_too_large: false,
         };
         marked.wrong()
     }

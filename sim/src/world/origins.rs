@@ -9,7 +9,8 @@ use super::mirroring::{LOOK, Part, topic_of};
 use super::reading::{Reader, Sizes};
 use super::workload::Workloads;
 use crate::history::{
-    Action, Besides, ClientId, History, Kept, PartitionName, Payload, ReadBack, Time,
+    Action, Batch, Besides, ClientId, History, Kept, PartitionName, Payload, ProduceOutcome,
+    ReadBack, Time,
 };
 use crate::report::Verdict;
 use crate::scenario::workload::Mirror;
@@ -30,11 +31,15 @@ pub(super) struct Origin {
     /// All that anybody ever sent to it, if its site was put back to an older copy of itself: what it had
     /// before is not known otherwise.
     pub(super) sent: Option<BTreeSet<Payload>>,
+    /// What lies in batches that may be too large for the site with the copy.
+    pub(super) too_large: BTreeSet<Payload>,
+    /// What may have been appended after the origin was read: nobody was told what became of it.
+    pub(super) unsettled: BTreeSet<Payload>,
 }
 
 impl Origin {
     /// What is wrong with a record at an offset. Of one that has expired since, and whose producer
-    /// was never told where it is, nothing is known.
+    /// was never told where it is, nothing is known; nor of one behind the end that may have come later.
     pub(super) fn contradicts(&self, offset: Offset, payload: Payload) -> Option<String> {
         if self.sent.as_ref().is_some_and(|sent| sent.contains(&payload)) {
             return None;
@@ -43,6 +48,7 @@ impl Origin {
         let has = match known {
             Some(known) if *known == payload => return None,
             None if offset < self.read.start => return None,
+            None if offset >= self.read.end() && self.unsettled.contains(&payload) => return None,
             Some(known) => known.to_string(),
             None => "nothing".to_owned(),
         };
@@ -62,7 +68,7 @@ pub(super) fn origins(
     let mut found = Vec::new();
     for (name, read) in history.read_backs().iter().filter(|(name, _)| is_of(name)) {
         let acked = history.operations().iter().filter(|of| of.partition == *name);
-        let sent = history.was_put_back(&name.site).then(|| sent_to(&history, name));
+        let sent = history.was_put_back(&name.site).then(|| payloads(&history, name, |_, _| true));
         let (mut ever, mut told) = (BTreeMap::new(), BTreeMap::new());
         for operation in acked {
             let Some((batch, base)) = operation.acked() else { continue };
@@ -73,16 +79,26 @@ pub(super) fn origins(
         }
         ever.extend(read.records.iter().map(|record| (record.offset, record.payload)));
         let kept = history.kept().get(name).copied();
-        found.push((name.partition, Origin { read: read.clone(), ever, acked: told, kept, sent }));
+        let most = mirror.batch_bytes.map_or(u64::MAX, |most| most.0);
+        let too_large = payloads(&history, name, |batch, _| batch.bytes_max > most);
+        let unsettled =
+            payloads(&history, name, |_, outcome| matches!(outcome, ProduceOutcome::Unknown));
+        let (read, acked) = (read.clone(), told);
+        let origin = Origin { read, ever, acked, kept, sent, too_large, unsettled };
+        found.push((name.partition, origin));
     }
     found
 }
 
-/// All that anybody ever sent to a partition.
-fn sent_to(history: &History, name: &PartitionName) -> BTreeSet<Payload> {
+/// All that anybody ever sent to a partition in some batches.
+fn payloads(
+    history: &History,
+    name: &PartitionName,
+    is_one: impl Fn(&Batch, &ProduceOutcome) -> bool,
+) -> BTreeSet<Payload> {
     let of_partition = history.operations().iter().filter(|of| of.partition == *name);
     let batches = of_partition.filter_map(|operation| match &operation.action {
-        Action::Produce { batch, .. } => Some(&batch.payloads),
+        Action::Produce { batch, outcome } if is_one(batch, outcome) => Some(&batch.payloads),
         _ => None,
     });
     batches.flatten().copied().collect()
@@ -145,14 +161,14 @@ pub(super) async fn whole(
     }
 }
 
-/// What is wrong with the markers of a copy that keeps all.
+/// What is wrong with the markers of a copy that keeps all, or whose site takes no large batches.
 pub(super) async fn marked(
     workloads: &Workloads,
     mirror: &Mirror<Drawn>,
     (partition, copy): (PartitionIndex, &ReadBack),
     deadline_ns: u64,
 ) -> Option<Verdict> {
-    if !mirror.keeps_all {
+    if !mirror.keeps_all && mirror.batch_bytes.is_none() {
         return None;
     }
     let told = async {
@@ -190,7 +206,8 @@ pub(super) fn besides_differ(
 }
 
 /// How a mirror differs from its origin, apart from where it ends. It may lack what has had its time
-/// since somebody was told of it: the mirror has it later, and so keeps it longer.
+/// since somebody was told of it: the mirror has it later, and so keeps it longer; and what is too large for its
+/// site.
 fn differs(mirror: &ReadBack, origin: &Origin) -> Option<String> {
     for record in &mirror.records {
         if let Some(text) = origin.contradicts(record.offset, record.payload) {
@@ -206,6 +223,7 @@ fn differs(mirror: &ReadBack, origin: &Origin) -> Option<String> {
         Some(_) => false,
     };
     let there = origin.read.records.iter().filter(|record| record.offset < mirror.end());
+    let there = there.filter(|record| !origin.too_large.contains(&record.payload));
     let mut there = there.filter(|record| has_its_time(&record.offset));
     let missing = there.find(|record| !has.contains(&record.offset))?;
     Some(format!("lacks offset {}, which its origin still has", missing.offset))

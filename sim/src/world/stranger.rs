@@ -30,10 +30,13 @@ const WELCOME: u8 = 2;
 const REFUSED: u8 = 3;
 
 /// What is spoken on a link.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 /// The bytes of a session.
 const SESSION_BYTES: usize = 16;
+
+/// The largest batch that he says he takes.
+const BATCH_BYTES: u32 = 1 << 20;
 
 /// The node that he says he is.
 const NODE: u64 = 1;
@@ -210,6 +213,7 @@ fn hello(claims: impl Display, to: impl Display) -> Vec<u8> {
     text(&mut body, to.to_string());
     body.put_slice(&[0; SESSION_BYTES]);
     body.put_u8(0);
+    body.put_u32_le(BATCH_BYTES);
     message(body)
 }
 
