@@ -429,7 +429,7 @@ async fn stands(parts: &Parts) -> Ended {
         if !seen.is_me {
             return Ended::Deposed;
         }
-        if proved.elapsed() >= PROVE_EVERY {
+        if proved.elapsed() >= PROVE_EVERY && !fulmar_host::planted(Plant::LinkWithoutLease) {
             if !parts.context.leads().await {
                 return Ended::Deposed;
             }

@@ -262,7 +262,8 @@ async fn put(parts: &Parts, writer: &mut WriteHalf, piece: &[u8]) -> Result<(), 
 /// not know the rules that stand. `false` if that does not end.
 async fn has_lease(parts: &Parts) -> bool {
     let begun = time::now();
-    while !parts.context.broker.group().holds_lease_now() {
+    let is_sure = fulmar_host::planted(Plant::LinkWithoutLease);
+    while !is_sure && !parts.context.broker.group().holds_lease_now() {
         if begun.elapsed() > LEASE_WAIT {
             return false;
         }

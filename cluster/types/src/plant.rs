@@ -226,6 +226,8 @@ plants! {
     LetterNamesNextOffset = "letter-names-next-offset",
     /// Send batches that are larger than the other site takes.
     TooLargeGoes = "too-large-goes",
+    /// Let a node carry a link that does not know whether it still leads its site.
+    LinkWithoutLease = "link-without-lease",
 }
 
 impl Plant {
