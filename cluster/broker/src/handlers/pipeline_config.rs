@@ -172,7 +172,7 @@ async fn retry(
     if topics.is_empty() || topics.len() > PIPELINE_TOPICS_MAX {
         return invalid(format!("`{RETRY}` names 1 to {PIPELINE_TOPICS_MAX} topics"));
     }
-    broker.site.read(|state| refuse_other_letters(broker, state, (&wanted.name, &topics)))?;
+    refuse_other_letters(broker, (&wanted.name, &topics))?;
     let of_topic = |topic: &str| {
         let (pipeline, who) = (wanted.name.clone(), wanted.who.clone());
         Operation::Pipeline(PipelineOperation::Retry { pipeline, who, topic: topic.to_owned() })
@@ -186,15 +186,12 @@ async fn retry(
 
 /// Refuses topics that get something else than bad records of the pipeline: rows are no letters, and what
 /// is put through again counts as an input from then on.
-fn refuse_other_letters(
-    broker: &Broker,
-    state: &State,
-    (name, topics): (&str, &[&str]),
-) -> Result<(), Failure> {
-    let (Some(planner), Some(known)) = (broker.planner.get(), state.pipeline(name)) else {
-        return Ok(());
-    };
-    let Ok(planned) = planner.plan(&known.definition.file) else { return Ok(()) };
+fn refuse_other_letters(broker: &Broker, (name, topics): (&str, &[&str])) -> Result<(), Failure> {
+    // It is read when nobody waits for the state: a file may be long.
+    let file =
+        broker.site.read(|state| state.pipeline(name).map(|known| known.definition.file.clone()));
+    let (Some(planner), Some(file)) = (broker.planner.get(), file) else { return Ok(()) };
+    let Ok(planned) = planner.plan(&file) else { return Ok(()) };
     let letters = planned.dead_letters;
     let Some(other) = topics.iter().find(|topic| !letters.iter().any(|of| of == *topic)) else {
         return Ok(());
