@@ -163,6 +163,59 @@ fn numbers_that_are_too_fine_are_rounded() {
     );
 }
 
+/// What comes out of an engine of a file for rows with these texts, from the first day on, and what became of them.
+fn come_out(file: &str, texts: &[String]) -> Result<(usize, u64), String> {
+    let plan = plan(file).expect("a plan");
+    let mut engine = Engine::new(plan.into(), &[("t".to_owned(), 1)].into());
+    let record = |(offset, text): (usize, &String)| {
+        Arc::new(Record {
+            partition: 0,
+            offset: offset as i64,
+            timestamp: 0,
+            key: None,
+            headers: Vec::new(),
+            value: Some(format!("{{\"k\":\"{text}\",\"v\":{offset}}}").into()),
+            damage: None,
+            is_retried: false,
+        })
+    };
+    let records: Vec<_> = texts.iter().enumerate().map(record).collect();
+    let told = |halt: fulmar_flow::Halt| halt.failure.reason;
+    engine.batch("t", &records).map_err(told)?;
+    engine.begin_end(1, true);
+    let count = loop {
+        if let Some(written) = engine.end_some(200).map_err(told)? {
+            break written.count();
+        }
+    };
+    Ok((count, engine.fates().map(|(.., fates)| fates.dropped).sum()))
+}
+
+/// A row may be in a thousand windows, and an epoch has all of them.
+#[test]
+fn a_row_that_becomes_too_much_in_its_windows_is_a_bad_one() {
+    let file = "CREATE STREAM s (k VARCHAR, at TIMESTAMP(3) METADATA FROM 'timestamp') FROM TOPIC t
+                WATERMARK at ON ERROR DROP LATE DROP;
+                INSERT INTO TOPIC o SELECT CONCAT(k, k, k, k, k, k, k, k, k) AS k
+                FROM HOP(s, INTERVAL '1' SECOND, INTERVAL '1000' SECOND);";
+    let texts = ["x".repeat(1_000), "x".repeat(2_000), "y".to_owned()];
+    assert_eq!(come_out(file, &texts), Ok((2_000, 1)));
+}
+
+/// All groups of a window come out in one epoch.
+#[test]
+fn a_window_whose_groups_become_too_much_stops_the_pipeline() {
+    let file = "CREATE STREAM s (k VARCHAR, v BIGINT, at TIMESTAMP(3) METADATA FROM 'timestamp') FROM TOPIC t
+                WATERMARK at ON ERROR DROP LATE DROP;
+                CREATE STREAM w AS SELECT v, MAX(k) AS k FROM TUMBLE(s, INTERVAL '1' SECOND)
+                  GROUP BY v, window_start, window_end;
+                INSERT INTO TOPIC o SELECT CONCAT(k, k, k, k, k, k, k, k, k) AS k FROM w;";
+    let texts = |count: usize| vec!["x".repeat(100_000); count];
+    assert_eq!(come_out(file, &texts(20)), Ok((20, 0)));
+    let stopped = come_out(file, &texts(600));
+    assert!(stopped.is_err_and(|why| why.contains("at once takes more than 512 MiB")));
+}
+
 /// A pattern may take so much time for a row, by its places and the bytes of the text, whatever the text is.
 #[test]
 fn a_text_that_is_too_long_for_a_pattern_is_a_bad_row() {

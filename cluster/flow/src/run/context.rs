@@ -33,6 +33,8 @@ pub struct Context<'a> {
     pub failed_results: &'a mut u64,
     /// Set if the pipeline has to stop.
     pub halt: &'a mut Option<Halt>,
+    /// What was written in this epoch, in bytes, and where the query stands.
+    pub put_out: (&'a mut usize, Position),
     /// At a join of streams and behind it, up to the next group: what joins have put out in this epoch, in
     /// bytes, and where the query stands.
     pub joined: Option<(&'a mut usize, Position)>,
@@ -48,6 +50,10 @@ pub struct Context<'a> {
 /// an epoch is in memory as a whole, and goes into the log as a whole, and the pairs of a window may be as
 /// many as the product of its rows.
 const JOINED_BYTES_MAX: usize = 64 << 20;
+
+/// What an epoch may put out in all: it goes through memory as a whole. What windows keep has a bound of its own, and
+/// comes to less, unless texts are made that are much longer.
+const PUT_OUT_BYTES_MAX: usize = 512 << 20;
 
 fn header(name: &str, value: impl ToString) -> Header {
     (name.into(), Some(Bytes::from(value.to_string())))
@@ -118,6 +124,7 @@ impl Context<'_> {
             if !is_record {
                 self.put(output::bytes_of(&written));
             }
+            self.wrote(output::bytes_of(&written));
             self.beside.push(Beside { rank: self.rank.clone(), is_record, written });
         }
     }
@@ -126,12 +133,27 @@ impl Context<'_> {
     pub fn put(&mut self, bytes: usize) {
         let Some((joined, at)) = &mut self.joined else { return };
         **joined = joined.saturating_add(bytes);
-        if **joined > JOINED_BYTES_MAX && self.halt.is_none() {
+        let (is_much, at) = (**joined > JOINED_BYTES_MAX, *at);
+        if is_much {
             let most = JOINED_BYTES_MAX >> 20;
-            let reason = format!("the pairs that come out at once take more than {most} MiB");
-            let (failure, topic) = (Failure::new(*at, reason), self.rule.topic.clone());
-            *self.halt = Some(Halt { failure, topic, record: None });
+            self.too_much(at, format!("the pairs that come out at once take more than {most} MiB"));
         }
+    }
+
+    /// So many bytes are written. If that is too much for one epoch, the pipeline has to stop.
+    pub fn wrote(&mut self, bytes: usize) {
+        let (put_out, at) = &mut self.put_out;
+        **put_out = put_out.saturating_add(bytes);
+        let (is_much, at) = (**put_out > PUT_OUT_BYTES_MAX, *at);
+        if is_much {
+            let most = PUT_OUT_BYTES_MAX >> 20;
+            self.too_much(at, format!("what comes out at once takes more than {most} MiB"));
+        }
+    }
+
+    fn too_much(&mut self, at: Position, reason: String) {
+        let (failure, topic) = (Failure::new(at, reason), self.rule.topic.clone());
+        self.halt.get_or_insert(Halt { failure, topic, record: None });
     }
 
     /// A result that is of no single record.

@@ -6,7 +6,7 @@
 //!
 //! Invariant: a row goes into all of its windows, or into none and to where bad rows go.
 
-use super::context::Context;
+use super::context::{Context, object};
 use super::engine::Behind;
 use super::record::Row;
 use crate::eval::{Failure, eval};
@@ -16,13 +16,16 @@ use crate::plan::{Node, Operator, Plan, Windows};
 use crate::problem::Position;
 use crate::value::{Value, time};
 
+/// What the copies of a row may come to where they are written as they are, in bytes: an epoch has all copies of a row.
+const COPIES_BYTES_MAX: usize = 16 << 20;
+
 /// The nodes from where windows are assigned to the next one that keeps rows or writes them.
 pub struct Way<'a> {
     /// Where the query stands.
     at: Position,
     /// The nodes, on which side of them rows come in, and how many copies of one are there.
     nodes: Vec<(&'a Node, usize, usize)>,
-    /// Whether anything on it may have no value.
+    /// Whether anything on it may have no value, or copies are written at its end.
     may_fail: bool,
 }
 
@@ -41,14 +44,20 @@ impl<'a> Way<'a> {
             next = if goes_on { behind.consumers[at] } else { None };
         }
         let may_fail = nodes.iter().any(|(node, side, _)| {
-            matches!(node.operator, Operator::Assign(_))
+            matches!(node.operator, Operator::Assign(_) | Operator::Sink { .. })
                 || exprs(&node.operator, *side).iter().any(|expr| expr.may_fail())
         });
         Self { at: plan.nodes[from].at, nodes, may_fail }
     }
 
-    /// Whether a copy comes to the end, or is left out; or why it cannot be computed.
-    fn check(&self, mut values: Vec<Value>, time: i64, from: usize) -> Result<(), Failure> {
+    /// Whether a copy comes to the end, or is left out; or why it cannot be computed. What is written counts, with what
+    /// the copies before it are.
+    fn check(
+        &self,
+        (mut values, time): (Vec<Value>, i64),
+        from: usize,
+        bytes: &mut usize,
+    ) -> Result<(), Failure> {
         for (index, (node, side, copies)) in self.nodes.iter().enumerate().skip(from) {
             pattern::begin_row(*copies);
             match &node.operator {
@@ -62,7 +71,18 @@ impl<'a> Way<'a> {
                 }
                 Operator::Assign(windows) => {
                     for start in starts(*windows, time, node.at)? {
-                        self.check(copied(&values, start, *windows), time, index + 1)?;
+                        let copy = copied(&values, start, *windows);
+                        self.check((copy, time), index + 1, bytes)?;
+                    }
+                    return Ok(());
+                }
+                Operator::Sink { .. } => {
+                    let row = Row { values, time, origin: None };
+                    *bytes = bytes.saturating_add(object(&node.columns, &row).len());
+                    if *bytes > COPIES_BYTES_MAX {
+                        let most = COPIES_BYTES_MAX >> 20;
+                        let reason = format!("in all of its windows it takes more than {most} MiB");
+                        return Err(Failure::new(self.at, reason));
                     }
                     return Ok(());
                 }
@@ -129,7 +149,10 @@ pub fn assign(
         let copy = |start: i64| copied(&row.values, start, windows);
         let starts = starts(windows, row.time, way.at).and_then(|starts| {
             if is_tried {
-                starts.clone().try_for_each(|start| way.check(copy(start), row.time, 0))?;
+                let mut bytes = 0;
+                starts
+                    .clone()
+                    .try_for_each(|start| way.check((copy(start), row.time), 0, &mut bytes))?;
             }
             Ok(starts)
         });

@@ -42,7 +42,7 @@ pub struct Epoch {
     pub letters: BTreeMap<u32, u64>,
     /// What joins of streams have put out, in bytes.
     pub joined: usize,
-    /// What sinks wrote, in bytes, about.
+    /// What was written, in bytes, about, without what could not be read.
     pub put_out: usize,
     /// Why the pipeline has to stop in this epoch.
     pub halt: Option<Halt>,

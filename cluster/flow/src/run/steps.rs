@@ -85,13 +85,13 @@ impl Engine {
             sink.push(written);
             put_out += bytes;
             context.put(bytes);
+            context.wrote(bytes);
             if context.halt.is_some() {
                 return;
             }
             context.fates.settle_row(row.origin.as_ref(), Fate::Passed);
         }
         let epoch = (epoch - self.over) as usize;
-        self.epochs[epoch].put_out += put_out;
         self.bytes_written = self.bytes_written.wrapping_add(put_out);
         self.epochs[epoch].sinks.entry(at).or_default().append(&mut sink);
     }
@@ -117,6 +117,7 @@ fn context<'a>(
         beside: epoch.failed.entry(place).or_default(),
         failed_results: &mut epoch.failed_results,
         halt: &mut epoch.halt,
+        put_out: (&mut epoch.put_out, node.at),
         joined: is_joined.then_some((&mut epoch.joined, node.at)),
         copies: behind.copies[place.0],
         is_ranked: layout.subtasks > 1,
