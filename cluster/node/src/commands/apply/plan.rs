@@ -97,6 +97,15 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
     for (name, topic) in &wanted.topics {
         changes.extend(topic_change(name, topic, known.topics.get(name))?);
     }
+    let gone = known.links.iter().filter(|(of, _)| prune && !wanted.links.contains_key(*of));
+    let removed = |(name, link): (&String, &LaidDown<LinkDefinition>)| {
+        let (name, before) = (name.clone(), Some(Box::new(link.clone())));
+        Change::Link { name, before, after: None }
+    };
+    // A site has one link: the one that another name takes the place of goes first.
+    let (replaced, gone): (Vec<_>, Vec<_>) =
+        gone.partition(|(_, link)| wanted.links.values().any(|of| of.site == link.is.site));
+    changes.extend(replaced.into_iter().map(removed));
     for (name, definition) in &wanted.links {
         let before = known.links.get(name);
         if before.is_none_or(|link| link.is != *definition) {
@@ -104,12 +113,7 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
             changes.push(Change::Link { name, before, after: Some(definition.clone()) });
         }
     }
-    if prune {
-        for (name, link) in known.links.iter().filter(|(of, _)| !wanted.links.contains_key(*of)) {
-            let (name, before) = (name.clone(), Some(Box::new(link.clone())));
-            changes.push(Change::Link { name, before, after: None });
-        }
-    }
+    changes.extend(gone.into_iter().map(removed));
     for (name, wish) in &wanted.pipelines {
         let before = known.pipelines.get(name);
         let lines = wish.lines(before.map(|before| &before.is));
@@ -379,6 +383,26 @@ mod tests {
             ..Known::default()
         };
         (wanted, known)
+    }
+
+    #[test]
+    fn a_link_that_gets_another_name_goes_before_it_comes() {
+        let to = |site: &str| LinkDefinition { site: site.to_owned(), ..link(&[]) };
+        let wanted = Wanted { links: [("new".to_owned(), to("hub"))].into(), ..Wanted::default() };
+        let links = [("old", to("hub")), ("other", to("far"))];
+        let links = links.map(|(name, is)| (name.to_owned(), laid_down(7, is)));
+        let known = Known { links: links.into(), ..Known::default() };
+        let names = |prune| -> Vec<(String, bool)> {
+            let changes = changes(&wanted, &known, prune).expect("it can be done");
+            let name = |change: Change| match change {
+                Change::Link { name, after, .. } => (name, after.is_some()),
+                other => panic!("{other:?}"),
+            };
+            changes.into_iter().map(name).collect()
+        };
+        let is = |name: &str, there| (name.to_owned(), there);
+        assert_eq!(names(true), [is("old", false), is("new", true), is("other", false)]);
+        assert_eq!(names(false), [is("new", true)]);
     }
 
     #[test]
