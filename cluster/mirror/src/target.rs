@@ -58,8 +58,9 @@ const PROPOSED_MAX: usize = 64;
 pub(crate) const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why nothing more of a copy comes whose origin has another history, and what to do.
-const FORKED: &str = "a fork: its origin has other records, as one that was put back to an older copy; \
-                      if the origin is right, delete this copy, and it is made anew";
+const FORKED: &str = "a fork: the site that gives has other records: either the origin was put back to an older copy, \
+                      or a copy in between was deleted and made anew; if that site is right, delete this copy: it is \
+                      made anew from what that site has, and its older records are lost where that one has them no more";
 
 /// What came for a partition.
 pub(crate) struct Incoming {
