@@ -21,6 +21,8 @@ pub struct Left {
     pub epochs: Vec<CommittedEpoch>,
     /// The last one that it went on behind; 0 if it began anew.
     pub kept: u64,
+    /// When the one before each was told, in virtual nanoseconds since the start.
+    pub behind_ns: BTreeMap<u64, u64>,
 }
 
 /// The epochs of one pipeline, by their numbers.
@@ -31,6 +33,10 @@ pub struct EpochLog {
     left: Vec<Left>,
     /// Made of the epochs.
     positions: BTreeMap<Part, Offset>,
+    /// When the epoch that was told before each was told first, by whatever owner.
+    behind_ns: BTreeMap<u64, u64>,
+    /// When the last one was.
+    told_ns: u64,
 }
 
 impl EpochLog {
@@ -56,11 +62,16 @@ impl EpochLog {
         &self.positions
     }
 
-    /// Takes note of what a node said. Whether it was new.
+    /// When the epoch that was told before each was told first: what was acknowledged before, its owner knew.
+    pub fn behind_ns(&self) -> &BTreeMap<u64, u64> {
+        &self.behind_ns
+    }
+
+    /// Takes note of what a node said, and when. Whether it was new.
     ///
     /// # Errors
     /// What contradicts what.
-    pub fn note(&mut self, said: &CommittedEpoch) -> Result<bool, String> {
+    pub fn note(&mut self, said: &CommittedEpoch, time_ns: u64) -> Result<bool, String> {
         let newest = self.epochs.values().next_back().map_or(0, |newest| newest.fence);
         match self.epochs.get(&said.epoch) {
             Some(known) if known == said => return Ok(false),
@@ -76,8 +87,10 @@ impl EpochLog {
         }
         if self.epochs.contains_key(&said.epoch) {
             let epochs = self.epochs.values().cloned().collect();
-            self.left.push(Left { epochs, kept: said.epoch - 1 });
+            let behind_ns = self.behind_ns.clone();
+            self.left.push(Left { epochs, kept: said.epoch - 1, behind_ns });
             self.epochs.split_off(&said.epoch);
+            self.behind_ns.split_off(&said.epoch);
             let ranges = self.epochs.values().flat_map(|epoch| &epoch.ranges);
             let positions = ranges.map(|range| ((range.topic, range.partition), range.to));
             self.positions = positions.collect();
@@ -93,14 +106,16 @@ impl EpochLog {
             self.positions.insert((range.topic, range.partition), range.to);
         }
         self.epochs.insert(said.epoch, said.clone());
+        self.behind_ns.insert(said.epoch, self.told_ns);
+        self.told_ns = time_ns;
         Ok(true)
     }
 }
 
 fn goes_wrong(range: &RecordRange, positions: &BTreeMap<Part, Offset>) -> Option<String> {
-    let RecordRange { topic, partition, from, to } = range;
+    let RecordRange { topic, partition, from, to, has_more } = range;
     let before = positions.get(&(*topic, *partition)).copied().unwrap_or(Offset(0));
-    let is_wrong = *from < before || to <= from;
+    let is_wrong = *from < before || to < from || (to == from && (!has_more || *from > before));
     is_wrong.then(|| format!("reads {topic}/{partition} from {from} to {to}, which is at {before}"))
 }
 
@@ -119,8 +134,13 @@ mod tests {
 
     fn epoch(number: u64, fence: u64, (from, to): (u64, u64)) -> CommittedEpoch {
         let topic = TopicId(Uuid([1; 16]));
-        let range =
-            RecordRange { topic, partition: PartitionIndex(0), from: Offset(from), to: Offset(to) };
+        let range = RecordRange {
+            topic,
+            partition: PartitionIndex(0),
+            from: Offset(from),
+            to: Offset(to),
+            has_more: false,
+        };
         CommittedEpoch {
             pipeline: "alerts".to_owned(),
             fence,
@@ -135,12 +155,12 @@ mod tests {
     #[test]
     fn epochs_follow_one_another_and_are_told_alike() {
         let mut log = EpochLog::default();
-        assert_eq!(log.note(&epoch(1, 7, (0, 5))), Ok(true));
-        assert_eq!(log.note(&epoch(1, 7, (0, 5))), Ok(false), "by another node");
-        assert!(log.note(&epoch(1, 7, (0, 6))).is_err(), "another node says something else");
-        assert!(log.note(&epoch(3, 7, (5, 6))).is_err(), "one is missing");
-        assert!(log.note(&epoch(2, 7, (4, 6))).is_err(), "a record is read twice");
-        assert_eq!(log.note(&epoch(2, 8, (9, 12))), Ok(true), "records went, owners too");
+        assert_eq!(log.note(&epoch(1, 7, (0, 5)), 0), Ok(true));
+        assert_eq!(log.note(&epoch(1, 7, (0, 5)), 0), Ok(false), "by another node");
+        assert!(log.note(&epoch(1, 7, (0, 6)), 0).is_err(), "another node says something else");
+        assert!(log.note(&epoch(3, 7, (5, 6)), 0).is_err(), "one is missing");
+        assert!(log.note(&epoch(2, 7, (4, 6)), 0).is_err(), "a record is read twice");
+        assert_eq!(log.note(&epoch(2, 8, (9, 12)), 0), Ok(true), "records went, owners too");
         assert_eq!(log.positions().values().copied().collect::<Vec<_>>(), [Offset(12)]);
     }
 
@@ -149,16 +169,16 @@ mod tests {
         let mut log = EpochLog::default();
         for number in 1..=3 {
             let read = (5 * number - 5, 5 * number);
-            assert_eq!(log.note(&epoch(number, 7, read)), Ok(true));
+            assert_eq!(log.note(&epoch(number, 7, read), 0), Ok(true));
         }
-        assert_eq!(log.note(&epoch(2, 9, (5, 8))), Ok(true), "from a savepoint");
-        assert_eq!(log.note(&epoch(2, 7, (5, 10))), Ok(false), "a node that lags behind");
-        assert_eq!(log.note(&epoch(3, 7, (10, 15))), Ok(false), "it still does");
+        assert_eq!(log.note(&epoch(2, 9, (5, 8)), 0), Ok(true), "from a savepoint");
+        assert_eq!(log.note(&epoch(2, 7, (5, 10)), 0), Ok(false), "a node that lags behind");
+        assert_eq!(log.note(&epoch(3, 7, (10, 15)), 0), Ok(false), "it still does");
         assert_eq!(log.epochs().count(), 2);
         let [left] = log.left() else { panic!("it went back once") };
         assert_eq!((left.kept, left.epochs.len()), (1, 3));
-        assert!(log.note(&epoch(4, 7, (15, 20))).is_err(), "nobody said so before");
-        assert_eq!(log.note(&epoch(1, 10, (0, 4))), Ok(true), "anew");
+        assert!(log.note(&epoch(4, 7, (15, 20)), 0).is_err(), "nobody said so before");
+        assert_eq!(log.note(&epoch(1, 10, (0, 4)), 0), Ok(true), "anew");
         assert_eq!(log.left()[1].kept, 0);
     }
 }

@@ -7,7 +7,7 @@ use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows};
 use fulmar_tests::kcat::Kcat;
 use fulmar_tests::site::{How, NODES, Site, binary, eventually};
 use fulmar_tests::tools;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -57,6 +57,8 @@ fn done(site: &Site, arguments: &[&str]) -> String {
 fn case() -> Case {
     let windows = Windows::Tumble(2_500);
     let epoch = Epoch {
+        unread: BTreeSet::new(),
+        leaves_devices: false,
         age_ms: 1,
         inputs: (0..PARTITIONS).flat_map(inputs).collect(),
         devices: Vec::new(),

@@ -230,6 +230,14 @@ impl Drawn {
     }
 }
 
+/// Says what an epoch leaves unread.
+fn leave(engine: &mut Engine, epoch: &Epoch) {
+    epoch.unread.iter().for_each(|partition| engine.leave("in", *partition));
+    if epoch.leaves_devices {
+        engine.leave("devices", 0);
+    }
+}
+
 /// Records are given while up to three epochs are under way, and the engine works a little in between.
 fn overlap(case: &Case, layout: Layout, seed: u64) -> Driven {
     fn collect(engine: &mut Engine, rows: usize, all: &mut Vec<Vec<Written>>) {
@@ -248,6 +256,7 @@ fn overlap(case: &Case, layout: Layout, seed: u64) -> Driven {
                 false => drop(engine.work(rows)),
             }
         }
+        leave(&mut engine, epoch);
         engine.begin_end(epoch.age_ms, at + 1 == case.epochs.len() && case.ends);
         ended += 1;
         let most = drawn.below(4);
@@ -271,6 +280,7 @@ fn drive(case: &Case, driving: Driving) -> Driven {
             engine.batch(topic, &records).expect("no record stops it");
         }
         let is_last = at + 1 == case.epochs.len() && case.ends;
+        leave(&mut engine, epoch);
         engine.begin_end(epoch.age_ms, is_last);
         all.push(loop {
             // As many rows at a time as records.
@@ -380,7 +390,10 @@ fn input(is_device: bool) -> impl Strategy<Value = Input> {
 fn case() -> impl Strategy<Value = Case> {
     let inputs = prop::collection::vec(input(false), 0..12);
     let devices = prop::collection::vec(input(true), 0..4);
-    let epoch = (inputs, devices, 1u64..4_000, 0i64..4_000, 0..=PARTITIONS);
+    // Of the partitions, and of the table, as the last one.
+    let unread = prop::collection::btree_set(0..=PARTITIONS, 0..2);
+    let silent = (0..=PARTITIONS, unread);
+    let epoch = (inputs, devices, 1u64..4_000, 0i64..4_000, silent);
     let epochs = prop::collection::vec(epoch, 1..8);
     let idle = prop_oneof![Just(None), Just(Some(500)), Just(Some(5_000))];
     // On a coarse grid times are equal, and sessions touch.
@@ -391,7 +404,7 @@ fn case() -> impl Strategy<Value = Case> {
             let (mut age_ms, mut now) = (0, 10_000);
             let (mut offsets, mut device_offset) = ([0; PARTITIONS as usize], 0);
             let mut epochs = Vec::new();
-            for (mut inputs, mut devices, step_ms, ahead, silent) in raw {
+            for (mut inputs, mut devices, step_ms, ahead, (silent, mut unread)) in raw {
                 age_ms += step_ms;
                 now += ahead;
                 // A partition falls silent now and then.
@@ -407,7 +420,8 @@ fn case() -> impl Strategy<Value = Case> {
                     (input.offset, input.at) = (device_offset, (now + input.at) / grid * grid);
                     device_offset += 1;
                 }
-                epochs.push(Epoch { age_ms, inputs, devices });
+                let leaves_devices = unread.remove(&PARTITIONS);
+                epochs.push(Epoch { age_ms, inputs, devices, unread, leaves_devices });
             }
             let (partitions, prefix, from) = (PARTITIONS, String::new(), String::new());
             Case {

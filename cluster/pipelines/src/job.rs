@@ -315,6 +315,7 @@ impl Job {
             ranges.push((input.ok_or_else(foreign)?, *range));
         }
         self.in_planted_order(&mut ranges);
+        self.leave(&epoch.ranges);
         for (input, range) in ranges {
             self.read_range(&input, range).await?;
         }
@@ -330,6 +331,15 @@ impl Job {
         self.context.host.probe(Probe::EpochMadeAgain);
         (self.epoch, self.age_ms) = (epoch.epoch, epoch.age_ms);
         Ok(produced)
+    }
+
+    /// Tells the engine what an epoch says that it leaves unread.
+    pub fn leave(&mut self, ranges: &[InputRange]) {
+        for range in ranges.iter().filter(|range| range.has_more) {
+            if let Some(input) = self.inputs.iter().find(|input| input.is(range)) {
+                self.engine.leave(&input.name, range.partition.0);
+            }
+        }
     }
 
     /// The planted bug takes partitions in an order that depends on the node.
@@ -411,16 +421,56 @@ impl Job {
     /// partition, or of those whose turn it is. Dead letters have epochs of their own, in turn with those of
     /// the inputs. If there is no memory left, a little is taken of the partitions that event time waits for.
     ///
+    /// What is there now and stays unread is noted, where it matters: no partition is silent at this age, which is
+    /// that of the pipeline now, of which something is there.
+    ///
     /// # Errors
     /// [`End`].
-    pub async fn take_input(&mut self, room: Room) -> Result<Vec<InputRange>, End> {
-        let bytes = match room {
-            Room::Free(bytes) => bytes,
-            Room::Beyond(bytes) => return self.take_awaited(bytes).await,
-            Room::None => return Ok(Vec::new()),
+    pub async fn take_input(&mut self, room: Room, age_ms: u64) -> Result<Vec<InputRange>, End> {
+        let ready = self.ready();
+        let mut ranges = match room {
+            Room::Free(bytes) => self.take_free(bytes, ready.clone()).await?,
+            Room::Beyond(bytes) => self.take_awaited(bytes, (ready.clone(), age_ms)).await?,
+            Room::None => Vec::new(),
         };
+        self.note_unread(&mut ranges, (ready, age_ms));
+        let ranges = in_order(ranges);
+        if ranges.iter().any(|range| range.has_more) {
+            self.context.host.probe(Probe::InputLeftUnread);
+        }
+        self.leave(&ranges);
+        Ok(ranges)
+    }
+
+    /// Notes what an epoch at this age leaves unread of what was there when it began: of each partition that it
+    /// reads in part, and of those that would be idle otherwise.
+    fn note_unread(
+        &self,
+        ranges: &mut Vec<(Place, InputRange)>,
+        (ready, age_ms): (Vec<(Input, Offset, Offset)>, u64),
+    ) {
+        if planted(Plant::UnreadCountsAsSilence) {
+            return;
+        }
+        let silent = self.engine.silent(age_ms);
+        for (input, _, end) in ready {
+            let Input { topic, partition, next, .. } = input;
+            if let Some((_, range)) = ranges.iter_mut().find(|(_, range)| input.is(range)) {
+                range.has_more = range.to < end;
+            } else if silent.contains(&(&*input.name, partition.0)) {
+                let range = InputRange { topic, partition, from: next, to: next, has_more: true };
+                ranges.push((input.place(), range));
+            }
+        }
+    }
+
+    async fn take_free(
+        &mut self,
+        bytes: usize,
+        mut ready: Vec<(Input, Offset, Offset)>,
+    ) -> Result<Vec<(Place, InputRange)>, End> {
         self.weight_max = Some(self.engine.weight().saturating_add(bytes));
-        let (mut ready, letters) = (self.ready(), self.ready_letters());
+        let letters = self.ready_letters();
         self.had_letters = !letters.is_empty() && (ready.is_empty() || !self.had_letters);
         let begin = ready.partition_point(|(input, ..)| input.place() < self.turn);
         if self.had_letters {
@@ -446,15 +496,19 @@ impl Job {
         if !self.had_letters {
             self.turn = turn;
         }
-        Ok(in_order(ranges))
+        Ok(ranges)
     }
 
     /// Takes a little of the partitions that event time waits for, until the state has grown by so many bytes.
-    async fn take_awaited(&mut self, bytes: usize) -> Result<Vec<InputRange>, End> {
+    async fn take_awaited(
+        &mut self,
+        bytes: usize,
+        (ready, age_ms): (Vec<(Input, Offset, Offset)>, u64),
+    ) -> Result<Vec<(Place, InputRange)>, End> {
         self.context.host.probe(Probe::ReadBeyondMemory);
         self.had_letters = false;
         self.weight_max = Some(self.engine.weight().saturating_add(bytes));
-        let mut ready = self.awaited();
+        let mut ready = self.awaited(ready, age_ms);
         let share = (bytes / ROOM_PARTS / ready.len().max(1)).clamp(1, BEYOND_BYTES_MAX);
         self.in_planted_order(&mut ready);
         let mut ranges = Vec::new();
@@ -464,7 +518,7 @@ impl Job {
             }
             self.take_range(&input, (from, end, share), &mut ranges).await?;
         }
-        Ok(in_order(ranges))
+        Ok(ranges)
     }
 
     /// Whether the state must not grow any more with this epoch, enough has come out, or it has taken long.
@@ -487,18 +541,30 @@ impl Job {
         let to = self.take_partition(input, (from, end), share).await?;
         if to > from {
             let Input { topic, partition, .. } = *input;
-            ranges.push((input.place(), InputRange { topic, partition, from, to }));
+            let range = InputRange { topic, partition, from, to, has_more: false };
+            ranges.push((input.place(), range));
         }
         Ok(())
     }
 
     /// Those with something to read that event time waits for.
-    fn awaited(&self) -> Vec<(Input, Offset, Offset)> {
-        let age_ms = self.context.broker.age_ms().max(self.age_ms);
-        let awaited = self.engine.awaited(age_ms);
+    fn awaited(
+        &self,
+        ready: Vec<(Input, Offset, Offset)>,
+        age_ms: u64,
+    ) -> Vec<(Input, Offset, Offset)> {
+        let unread = ready.iter().map(|(input, ..)| (&*input.name, input.partition.0)).collect();
+        let awaited = self.engine.awaited(age_ms, &unread);
         let is_awaited = |input: &Input| awaited.contains(&(&*input.name, input.partition.0));
-        let ready = self.ready().into_iter();
-        ready.filter(|(input, ..)| planted(Plant::BeyondReadsAll) || is_awaited(input)).collect()
+        let chosen = ready.iter();
+        let chosen =
+            chosen.filter(|(input, ..)| planted(Plant::BeyondReadsAll) || is_awaited(input));
+        chosen.cloned().collect()
+    }
+
+    /// How old the pipeline is now.
+    pub fn age_now_ms(&self) -> u64 {
+        self.context.broker.age_ms().max(self.age_ms)
     }
 
     /// The partitions with something to read: from where, and up to where.
@@ -530,7 +596,7 @@ impl Job {
     pub fn has_input(&self, room: Room) -> bool {
         match room {
             Room::Free(_) => {}
-            Room::Beyond(_) => return !self.awaited().is_empty(),
+            Room::Beyond(_) => return !self.awaited(self.ready(), self.age_now_ms()).is_empty(),
             Room::None => return false,
         }
         let site = self.context.broker.site();
@@ -650,21 +716,18 @@ impl Job {
     /// The epoch is in the log.
     pub fn committed(&mut self, epoch: u64, age_ms: u64, ranges: &[InputRange]) {
         (self.epoch, self.age_ms) = (epoch, age_ms);
-        if self.had_letters {
-            let known = self.context.broker.site().read(|state| letters(state, &self.name));
-            for range in ranges {
+        let known = match self.had_letters {
+            true => self.context.broker.site().read(|state| letters(state, &self.name)),
+            false => Vec::new(),
+        };
+        for range in ranges {
+            if let Some(input) = self.inputs.iter_mut().find(|input| input.is(range)) {
+                input.next = range.to;
+            } else {
                 let input = known.iter().find(|(input, _)| input.is(range));
                 self.retried.extend(input.map(|(input, _)| (input.stream, range.to)));
             }
-            return;
         }
-        let mut ranges = ranges.iter().peekable();
-        for input in &mut self.inputs {
-            if let Some(range) = ranges.next_if(|range| input.is(range)) {
-                input.next = range.to;
-            }
-        }
-        assert!(ranges.next().is_none(), "ranges are in the order of the inputs");
     }
 
     /// Takes a delta and a slice out of the engine, as of the end of the last epoch: the parts, and from which

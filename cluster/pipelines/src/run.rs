@@ -29,6 +29,9 @@ pub const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before something is tried again.
 pub const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// The same where this node has not applied yet what is in the log.
+const APPLIED_AGAIN_AFTER: Duration = Duration::from_millis(2);
+
 /// The same where there was no room.
 const ROOM_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -242,6 +245,11 @@ impl Owner {
         if wish.paused || self.is_log_full() {
             return self.hold().await;
         }
+        if wish.run.epoch < self.job.epoch {
+            // What its last epoch was decided behind is not known here yet: it would be taken for silence.
+            time::sleep(APPLIED_AGAIN_AFTER).await;
+            return Ok(());
+        }
         let room = self.room();
         let has_input = self.job.has_input(room);
         let has_news = self.waiting != self.told_waiting;
@@ -374,11 +382,9 @@ impl Owner {
     /// One epoch: input, outputs, commit.
     async fn epoch(&mut self, input: Option<Room>) -> Result<(), End> {
         let before = self.job.taken;
-        let ranges = match input {
-            Some(room) => self.job.take_input(room).await?,
-            None => Vec::new(),
-        };
-        let age_ms = self.job.context.broker.age_ms().max(self.job.age_ms);
+        // Before it looks what is there: a record that comes later does not come too late for that.
+        let age_ms = self.job.age_now_ms();
+        let ranges = self.job.take_input(input.unwrap_or(Room::None), age_ms).await?;
         let number = self.job.epoch + 1;
         let produced = self.job.end_epoch(age_ms, number).await;
         let produced = produced.map_err(|halt| End::Halted(halt.to_string()))?;

@@ -38,6 +38,8 @@ pub struct RecordRange {
     pub from: Offset,
     /// Where they end.
     pub to: Offset,
+    /// Behind them more was there that was not read.
+    pub has_more: bool,
 }
 
 /// What the log says of one epoch of a pipeline.
@@ -55,7 +57,7 @@ pub struct CommittedEpoch {
     pub hash: [u8; 16],
     /// How many batches they are.
     pub appends: u32,
-    /// What was read, in canonical order.
+    /// What was read, in canonical order; and partitions of which nothing was, though something was there.
     pub ranges: Vec<RecordRange>,
 }
 

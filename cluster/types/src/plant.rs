@@ -200,6 +200,8 @@ plants! {
     DeltaOfOtherFenceTaken = "delta-of-other-fence-taken",
     /// Leave out the epochs without records that idle partitions are for.
     IdleEpochLeftOut = "idle-epoch-left-out",
+    /// Let a partition become idle of which something is there that was not read.
+    UnreadCountsAsSilence = "unread-counts-as-silence",
     /// Do not count what a query leaves out.
     FateNotCounted = "fate-not-counted",
     /// Let the state of a pipeline go that a savepoint needs, once no delta does.

@@ -117,6 +117,8 @@ probes! {
     ReadBeyondMemory = "read past a full memory",
     /// A pipeline ended an epoch without records, since partitions were idle.
     IdleEpoch = "idle epoch",
+    /// An epoch of a pipeline left input unread that was there.
+    InputLeftUnread = "input left unread",
     /// An operator of a pipeline had the barrier of one input, and waited for that of another.
     AlignedBarrierWaited = "aligned barrier waited",
     /// A pipeline put dead letters through again.

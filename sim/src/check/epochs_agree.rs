@@ -21,7 +21,8 @@ impl Check for EpochsAgree {
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         let Event::EpochCommitted(epoch) = seen.event else { return Ok(()) };
         let log = self.logs.entry((seen.at.site, epoch.pipeline.clone())).or_default();
-        let is_new = log.note(epoch).map_err(|text| format!("{}: {text}", seen.at))?;
+        let is_new =
+            log.note(epoch, seen.time_ns).map_err(|text| format!("{}: {text}", seen.at))?;
         self.compared += u64::from(!is_new);
         Ok(())
     }

@@ -137,7 +137,11 @@ impl Piping {
             if let Some(text) = misread(dead, (&left.epochs, from), end(&expected)) {
                 return Ok(Err(Differs::Wrong(text)));
             }
-            let given = model::run(&self.case_of(left.epochs.iter(), of)?);
+            let case = self.case_of(left.epochs.iter(), of)?;
+            if let Some(text) = self.slept(&case, (&left.epochs, &left.behind_ns), of) {
+                return Ok(Err(Differs::Wrong(text)));
+            }
+            let given = model::run(&case);
             self.expect(&mut expected, (&given, from), &left.epochs);
             from = left.kept;
         }
@@ -149,6 +153,10 @@ impl Piping {
             return Err(text);
         }
         let case = self.case_of(log.epochs(), of)?;
+        let epochs: Vec<CommittedEpoch> = log.epochs().cloned().collect();
+        if let Some(text) = self.slept(&case, (&epochs, log.behind_ns()), of) {
+            return Ok(Err(Differs::Wrong(text)));
+        }
         let given = model::run(&case);
         self.expect(&mut expected, (&given, from), log.epochs());
         Ok(Ok(History { expected, case, given }))
@@ -207,9 +215,19 @@ impl Piping {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let mut epochs = Vec::new();
         for committed in log {
-            let mut epoch =
-                Epoch { age_ms: committed.age_ms, inputs: Vec::new(), devices: Vec::new() };
-            for RecordRange { topic, partition, from, to } in &committed.ranges {
+            let mut epoch = Epoch {
+                age_ms: committed.age_ms,
+                inputs: Vec::new(),
+                devices: Vec::new(),
+                unread: BTreeSet::new(),
+                leaves_devices: false,
+            };
+            for RecordRange { topic, partition, from, to, has_more } in &committed.ranges {
+                match *has_more {
+                    true if *topic == input => drop(epoch.unread.insert(partition.get())),
+                    true => epoch.leaves_devices |= *topic != dead,
+                    false => {}
+                }
                 let records = rows.get(&(*topic, *partition)).ok_or("it reads a foreign topic")?;
                 if records.range(*from..*to).count() as u64 != to.get() - from.get() {
                     return Err(format!("a record from {from} to {to} went before it was seen"));
@@ -230,6 +248,21 @@ impl Piping {
             epochs.push(epoch);
         }
         Ok(Case { epochs, ..self.case.clone() })
+    }
+
+    /// Where a partition became idle of which records were there.
+    fn slept(
+        &self,
+        case: &Case,
+        (epochs, behind_ns): (&[CommittedEpoch], &BTreeMap<u64, u64>),
+        ([input, _], _): ([TopicId; 2], &Rows),
+    ) -> Option<String> {
+        // What has gone need not be read, and what a mirror is still to bring is not there.
+        if self.of.retention.is_some() || self.of.fed_from.is_some() {
+            return None;
+        }
+        let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+        due::slept(case, (input, epochs, behind_ns), &acked)
     }
 
     /// What was left unread, in an input that keeps everything.

@@ -82,6 +82,8 @@ pub(super) struct Piping {
     pub(super) asked: Asked,
     /// What was in the inputs at any time: it may have expired since.
     pub(super) remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
+    /// When records of the stream were acknowledged, by partition, in virtual nanoseconds since the start.
+    pub(super) acked: Arc<Mutex<BTreeMap<u32, Vec<(u64, Offset)>>>>,
     /// What was done to the pipeline.
     tended: Arc<Mutex<Tended>>,
 }
@@ -110,6 +112,7 @@ impl Pipelines {
                 made: Arc::default(),
                 asked: Asked::default(),
                 remembered: Arc::default(),
+                acked: Arc::default(),
             }),
             _ => None,
         });
@@ -355,10 +358,15 @@ impl Piping {
             };
             let to = TopicPartition::new(&topic, PartitionIndex(partition));
             let ticket = producer.enqueue(&to, vec![record.clone()]).await;
-            let remembered = self.remembered.clone();
+            let (remembered, acked) = (self.remembered.clone(), self.acked.clone());
+            let is_row = topic == self.own_name(&self.case.topic("in"));
             fulmar_host::task::spawn(async move {
                 // What became of others shows in the topic.
                 if let Outcome::Done { base_offset: Some(offset), .. } = ticket.await {
+                    if is_row {
+                        let mut acked = acked.lock().unwrap_or_else(PoisonError::into_inner);
+                        acked.entry(partition).or_default().push((now_ns(), offset));
+                    }
                     let WriteRecord { timestamp_ms, key, value, headers } = record;
                     let record = ReadRecord { offset, timestamp_ms, key, value, headers };
                     let mut all = remembered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -414,6 +422,11 @@ impl Piping {
         let topic = self.case.topic("in");
         Some((self.own_name(&topic).to_owned(), partition, record))
     }
+}
+
+fn now_ns() -> u64 {
+    let elapsed = madsim::time::TimeHandle::current().elapsed();
+    u64::try_from(elapsed.as_nanos()).expect("a run of less than 500 years")
 }
 
 /// A record with nothing but its numbers.

@@ -112,7 +112,8 @@ impl Tended {
             return Some(("memory_kept", text));
         }
         let greedy = log.epochs().chain(left).find(|epoch| {
-            !epoch.ranges.is_empty() && self.over.contains(&(epoch.fence, epoch.epoch - 1))
+            let has_read = epoch.ranges.iter().any(|range| range.from < range.to);
+            has_read && self.over.contains(&(epoch.fence, epoch.epoch - 1))
         })?;
         let text = format!("epoch {} has read, and there was no memory left", greedy.epoch);
         Some(("memory_kept", text))

@@ -2,7 +2,7 @@
 //! and nothing else, and says what is new.
 
 use crate::spec::{Case, Input, RETRIED, Shape, Windows, hundredths};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What became of the records that one reader read from one partition; the words are those of
 /// docs/SQL.md.
@@ -70,8 +70,18 @@ struct Clock {
     idle_ms: Option<i64>,
 }
 
-/// The watermark at the end of each epoch, and whether all partitions were idle then.
-fn watermarks(case: &Case, clock: Clock) -> Vec<(Option<i64>, bool)> {
+/// What is known of the time of a source at the end of an epoch.
+struct Time {
+    /// The watermark.
+    mark: Option<i64>,
+    /// The partitions that are idle.
+    idle: BTreeSet<u32>,
+    /// Whether all of them are.
+    is_idle: bool,
+}
+
+/// The time of a source at the end of each epoch.
+fn times(case: &Case, clock: Clock) -> Vec<Time> {
     let begun_ms = case.epochs.first().map_or(0, |epoch| epoch.age_ms);
     let mut heard_ms = vec![begun_ms; clock.partitions as usize];
     let mut tops: Vec<Option<i64>> = vec![None; clock.partitions as usize];
@@ -90,38 +100,58 @@ fn watermarks(case: &Case, clock: Clock) -> Vec<(Option<i64>, bool)> {
                 tops[partition] = tops[partition].max(Some(input.at));
             }
         }
-        let is_idle = |partition: usize| {
-            let silent_ms = epoch.age_ms - heard_ms[partition];
+        for (partition, heard_ms) in (0..).zip(&mut heard_ms) {
+            // What is there unread is no silence.
+            let is_left = match clock.is_table {
+                true => epoch.leaves_devices,
+                false => epoch.unread.contains(&partition),
+            };
+            if is_left {
+                *heard_ms = epoch.age_ms;
+            }
+        }
+        let is_idle = |partition: &u32| {
+            let silent_ms = epoch.age_ms - heard_ms[*partition as usize];
             clock.idle_ms.is_some_and(|idle_ms| silent_ms >= idle_ms as u64)
         };
-        let active: Vec<usize> = (0..tops.len()).filter(|partition| !is_idle(*partition)).collect();
-        let least: Option<Vec<i64>> = active.iter().map(|partition| tops[*partition]).collect();
+        let idle: BTreeSet<u32> = (0..clock.partitions).filter(is_idle).collect();
+        let active = (0..clock.partitions).filter(|partition| !idle.contains(partition));
+        let least: Option<Vec<i64>> = active.map(|partition| tops[partition as usize]).collect();
         if let Some(least) = least.and_then(|tops| tops.into_iter().min()) {
             best = best.max(Some(least - clock.delay_ms));
         }
         if case.ends && at + 1 == case.epochs.len() {
             best = Some(i64::MAX);
         }
-        all.push((best, active.is_empty()));
+        let is_idle = idle.len() == clock.partitions as usize;
+        all.push(Time { mark: best, idle, is_idle });
     }
     all
 }
 
+fn stream(case: &Case) -> Clock {
+    let (partitions, delay_ms, idle_ms) = (case.partitions, case.delay_ms, case.idle_ms);
+    Clock { is_table: false, partitions, delay_ms, idle_ms }
+}
+
+/// The partitions of the stream that are idle at the end of each epoch.
+pub fn idle(case: &Case) -> Vec<BTreeSet<u32>> {
+    times(case, stream(case)).into_iter().map(|time| time.idle).collect()
+}
+
 /// The watermark of the stream at the end of each epoch.
 fn stream_times(case: &Case) -> Vec<Option<i64>> {
-    let (partitions, delay_ms, idle_ms) = (case.partitions, case.delay_ms, case.idle_ms);
-    let all = watermarks(case, Clock { is_table: false, partitions, delay_ms, idle_ms });
-    all.into_iter().map(|(time, _)| time).collect()
+    times(case, stream(case)).into_iter().map(|time| time.mark).collect()
 }
 
 /// The watermark of the join with the table at the end of each epoch.
 fn join_times(case: &Case) -> Vec<Option<i64>> {
     let table = Clock { is_table: true, partitions: 1, delay_ms: 0, idle_ms: Some(3_000) };
-    let tables = watermarks(case, table);
+    let tables = times(case, table);
     let (mut best, mut all) = (None, Vec::new());
-    for (mut next, (table, is_idle)) in stream_times(case).into_iter().zip(tables) {
-        if case.table_time && !is_idle {
-            next = next.min(table);
+    for (mut next, table) in stream_times(case).into_iter().zip(tables) {
+        if case.table_time && !table.is_idle {
+            next = next.min(table.mark);
         }
         best = best.max(next);
         all.push(best);

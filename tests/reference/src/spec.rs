@@ -1,5 +1,6 @@
 //! Kinds of pipelines, and records for them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// How rows get into windows.
@@ -128,6 +129,10 @@ pub struct Epoch {
     pub inputs: Vec<Input>,
     /// Records of the table.
     pub devices: Vec<Input>,
+    /// Partitions of the stream of which it leaves something unread.
+    pub unread: BTreeSet<u32>,
+    /// Whether it does so of the table.
+    pub leaves_devices: bool,
 }
 
 /// A pipeline and its input.

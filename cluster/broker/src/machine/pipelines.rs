@@ -358,7 +358,7 @@ impl<T: Element<Key = (StreamId, String)>> Table<T> {
 ///
 /// ```text
 /// pipeline len u32, UTF-8 | epoch u64 | age ms u64 | hash [u8; 16] | appends u32
-/// | ranges u32, each topic [u8; 16], partition u32, from u64, to u64
+/// | ranges u32, each topic [u8; 16], partition u32, from u64, to u64, more u8
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedEpoch {
@@ -372,7 +372,7 @@ pub struct LoggedEpoch {
     pub hash: OutputHash,
     /// How many appends it has.
     pub appends: u32,
-    /// What it has read.
+    /// What it has read, and of what it said that it left something.
     pub ranges: Vec<InputRange>,
 }
 
@@ -397,20 +397,21 @@ impl Element for LoggedEpoch {
             out.u32(range.partition.0);
             out.u64(range.from.0);
             out.u64(range.to.0);
+            out.u8(u8::from(range.has_more));
         }
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         let (pipeline, epoch, age_ms) = (name(input)?, input.u64()?, input.u64()?);
         let (hash, appends) = (input.array()?, input.u32()?);
-        let count = input.count(36)?;
+        let count = input.count(37)?;
         if count > PIPELINE_PARTITIONS_MAX {
             return Err(CodecError::Tag);
         }
         let mut range = || {
             let (topic, partition) = (TopicId(input.uuid()?), PartitionIndex(input.u32()?));
             let (from, to) = (Offset(input.u64()?), Offset(input.u64()?));
-            Ok(InputRange { topic, partition, from, to })
+            Ok(InputRange { topic, partition, from, to, has_more: flag(input)? })
         };
         let ranges = (0..count).map(|_| range()).collect::<Result<_, CodecError>>()?;
         Ok(Self { pipeline, epoch, age_ms, hash, appends, ranges })

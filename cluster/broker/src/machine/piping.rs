@@ -295,7 +295,8 @@ impl State {
     }
 
     /// What an epoch reads of each partition. The ranges are in order, none twice, and each begins where the
-    /// one before has ended; of dead letters nothing is read that nobody has asked for.
+    /// one before has ended; of dead letters nothing is read that nobody has asked for. A range without records
+    /// says that there are some, and moves nothing.
     fn check_ranges(
         &self,
         pipeline: &str,
@@ -315,13 +316,19 @@ impl State {
             if before.replace(place).is_some_and(|before| before >= place) {
                 return Err(Refusal::InvalidPipeline);
             }
+            if range.is_empty() {
+                let is_input = self.positions.get(&key).is_some();
+                Self::check_left(range, is_input, (at, end))?;
+                continue;
+            }
             let partition = self.known(stream);
             let next = at.max(partition.log_start);
             let is_off_by_one = planted(Plant::InputOffsetOffByOne) && range.from == next.plus(1);
             if range.from != next && is_checked && !is_off_by_one {
                 return Err(Refusal::UnexpectedOffset { next });
             }
-            if range.from >= range.to || range.to > until.min(end) {
+            let most = if range.has_more { Offset(end.0.saturating_sub(1)) } else { end };
+            if range.from >= range.to || range.to > until.min(most) {
                 return Err(Refusal::OffsetOutOfRange { next: until.min(end) });
             }
             let to =
@@ -329,6 +336,22 @@ impl State {
             reads.push(Read { stream, to, missed: range.from.0.saturating_sub(at.0) });
         }
         Ok(reads)
+    }
+
+    /// An epoch says that it leaves records of an input as they are: the next one begins there, and they are there,
+    /// or were. Dead letters nobody waits for.
+    fn check_left(
+        range: &InputRange,
+        is_input: bool,
+        (at, end): (Offset, Offset),
+    ) -> Result<(), Refusal> {
+        if !is_input || !range.has_more {
+            return Err(Refusal::InvalidPipeline);
+        }
+        if range.from != at {
+            return Err(Refusal::UnexpectedOffset { next: at });
+        }
+        if at >= end { Err(Refusal::OffsetOutOfRange { next: end }) } else { Ok(()) }
     }
 
     fn epoch_append(
@@ -551,8 +574,8 @@ impl State {
 /// What is told of an epoch.
 fn committed(epoch: &Epoch<'_>) -> Event {
     let ranges = epoch.ranges.iter().map(|range| {
-        let InputRange { topic, partition, from, to } = *range;
-        RecordRange { topic, partition, from, to }
+        let InputRange { topic, partition, from, to, has_more } = *range;
+        RecordRange { topic, partition, from, to, has_more }
     });
     Event::EpochCommitted(Box::new(CommittedEpoch {
         pipeline: epoch.at.pipeline.clone(),

@@ -4,9 +4,8 @@
 //! partition that is. To read of any other one makes state larger and lets no window end. So a pipeline that
 //! has no memory left for more state reads of these alone.
 //!
-//! A partition that is not read is as silent as one without records, and would be taken for idle; what is read
-//! of it later would be late. So those are read as well that will be idle soon: if there is something to read
-//! of them, they are not.
+//! A partition with something to read is never idle, whether that is read or not: it counts, and holds up the
+//! others if it is the one that is furthest behind. So nothing is late for that it was not read.
 //!
 //! Never: decide anything that changes what comes out of an epoch. Which records an epoch has stands in the log.
 
@@ -19,19 +18,22 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Awaited {
     /// How far it has come.
     pub mark: Option<i64>,
-    /// The partitions that are furthest behind; all of them, if all are idle.
+    /// The partitions that are furthest behind; none, if all are idle.
     pub last: Vec<u32>,
-    /// Those of which nothing has come for half of the time, or more, after which they are idle.
-    pub silent: Vec<u32>,
     /// Whether all are idle.
     pub is_idle: bool,
 }
 
 impl Engine {
     /// The partitions, with their topics, that have to be read so that event time goes on, when the pipeline
-    /// is so old.
-    pub fn awaited(&self, age_ms: u64) -> BTreeSet<(&str, u32)> {
-        let times = self.times.iter().map(|time| time.as_ref().map(|time| time.awaited(age_ms)));
+    /// is so old and there is something to read of these.
+    pub fn awaited(&self, age_ms: u64, unread: &BTreeSet<(&str, u32)>) -> BTreeSet<(&str, u32)> {
+        let sources = self.plan.sources.iter().zip(&self.times);
+        let times = sources.map(|(source, time)| {
+            let of_source = unread.iter().filter(|(topic, _)| *topic == source.topic);
+            let unread = of_source.map(|(_, partition)| *partition).collect();
+            time.as_ref().map(|time| time.awaited(age_ms, &unread))
+        });
         let times: Vec<Option<Awaited>> = times.collect();
         // What ends in one sink meets on its way.
         let mut meeting: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
@@ -57,9 +59,6 @@ impl Engine {
             {
                 self.extend(&mut awaited, source, &time.last);
             }
-        }
-        for (source, time) in times.iter().enumerate() {
-            self.extend(&mut awaited, source, time.as_ref().map_or(&[], |time| &time.silent));
         }
         awaited
     }
@@ -147,7 +146,12 @@ mod tests {
     }
 
     fn told(engine: &Engine, age_ms: u64) -> Vec<(&str, u32)> {
-        engine.awaited(age_ms).into_iter().collect()
+        with(engine, age_ms, &[])
+    }
+
+    fn with<'a>(engine: &'a Engine, age_ms: u64, unread: &[(&str, u32)]) -> Vec<(&'a str, u32)> {
+        let unread = unread.iter().copied().collect();
+        engine.awaited(age_ms, &unread).into_iter().collect()
     }
 
     #[test]
@@ -174,22 +178,37 @@ mod tests {
     }
 
     #[test]
-    fn what_has_something_to_read_is_read_before_it_is_idle() {
+    fn what_has_something_to_read_counts_whatever_its_age() {
         let mut engine = joined();
         epoch(&mut engine, 1_000, &[("s", 0, 9_000), ("s", 1, 6_000), ("t", 0, 9_000)]);
-        assert_eq!(told(&engine, 5_999), [("s", 1)]);
-        assert_eq!(told(&engine, 6_000), [("s", 0), ("s", 1)]);
-        // One alone is idle, and does not count.
-        epoch(&mut engine, 6_000, &[("s", 0, 9_500)]);
         assert_eq!(told(&engine, 10_999), [("s", 1)]);
-        assert_eq!(told(&engine, 11_000), [("s", 0), ("s", 1), ("t", 0)]);
-        epoch(&mut engine, 11_000, &[("s", 0, 9_600)]);
-        assert_eq!(told(&engine, 11_001), [("s", 1), ("t", 0)]);
-        epoch(&mut engine, 11_001, &[("t", 0, 30_000)]);
-        assert_eq!(told(&engine, 11_002), [("s", 0), ("s", 1)]);
+        // One alone is idle, and does not count, unless something is there.
+        epoch(&mut engine, 6_000, &[("s", 0, 9_500)]);
+        assert_eq!(told(&engine, 11_000), [("t", 0)]);
+        assert_eq!(with(&engine, 11_000, &[("s", 1)]), [("s", 1)]);
         // All are idle, and a stream that is holds up the other.
         epoch(&mut engine, 31_000, &[]);
-        assert_eq!(told(&engine, 31_000), [("s", 0), ("s", 1)]);
+        assert_eq!(told(&engine, 31_000), []);
+        assert_eq!(with(&engine, 31_000, &[("s", 0), ("t", 0)]), [("t", 0)]);
+        assert_eq!(with(&engine, 31_000, &[("s", 0), ("s", 1)]), [("s", 1)]);
+    }
+
+    #[test]
+    fn what_an_epoch_leaves_unread_is_not_silent() {
+        let mut engine = joined();
+        epoch(&mut engine, 1_000, &[("s", 0, 9_000), ("s", 1, 6_000)]);
+        assert_eq!(engine.silent(10_999).len(), 0);
+        assert_eq!(engine.silent(11_000), [("s", 0), ("s", 1)].into());
+        engine.leave("s", 1);
+        epoch(&mut engine, 40_000, &[("s", 0, 50_000)]);
+        assert_eq!(engine.watermark(0), Some(6_000));
+        assert_eq!(engine.silent(49_999).len(), 0);
+        // It wakes up before it is read, and time waits for it again.
+        epoch(&mut engine, 50_000, &[("s", 0, 50_000)]);
+        assert_eq!(engine.watermark(0), Some(50_000));
+        engine.leave("s", 1);
+        epoch(&mut engine, 60_000, &[("s", 0, 60_000)]);
+        assert_eq!(engine.watermark(0), Some(50_000));
     }
 
     #[test]
@@ -209,10 +228,11 @@ mod tests {
         engine.batch("t", &[record(7_000)]).expect("a good record");
         engine.end_epoch(1_000, false).expect("nothing fails");
         assert_eq!(told(&engine, 1_001), [("t", 0)]);
+        assert_eq!(told(&engine, 11_000), [("s", 0)], "it is idle");
         assert_eq!(
-            told(&engine, 11_000),
-            [("s", 0), ("t", 0)],
-            "it is read, if there is something"
+            with(&engine, 11_000, &[("t", 0)]),
+            [("t", 0)],
+            "and is not with something to read"
         );
     }
 }

@@ -27,7 +27,7 @@ use fulmar_host::planted;
 use fulmar_types::Plant;
 use fulmar_types::limits::BATCH_BYTES_MAX;
 use fulmar_wire::batch::HEADER_BYTES;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What looking for patterns has to take, in bytes times places, to count as another row.
@@ -53,8 +53,8 @@ pub(super) enum Given {
         records: Vec<Arc<Record>>,
         from: usize,
     },
-    /// The end of an epoch.
-    End { age_ms: u64, last: bool },
+    /// The end of an epoch, and the partitions of topics that it leaves unread.
+    End { age_ms: u64, unread: BTreeSet<(Arc<str>, u32)>, last: bool },
 }
 
 /// What lies behind what.
@@ -97,6 +97,8 @@ pub struct Engine {
     pub(super) held_back: u64,
     /// The last record of this epoch, to see that they come in order.
     last: Option<(Arc<str>, u32, i64)>,
+    /// What this epoch leaves unread.
+    unread: BTreeSet<(Arc<str>, u32)>,
     /// How long a record may be that is written.
     pub(super) record_bytes_max: usize,
     /// What sinks have written since it is there, in bytes.
@@ -131,6 +133,7 @@ impl Engine {
             over: 0,
             held_back: 0,
             last: None,
+            unread: BTreeSet::new(),
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
             bytes_written: 0,
             effort: 0,
@@ -259,9 +262,26 @@ impl Engine {
         }
     }
 
+    /// Something is there of a partition that the epoch leaves unread: the partition does not become idle with it.
+    pub fn leave(&mut self, topic: &str, partition: u32) {
+        self.unread.insert((topic.into(), partition));
+    }
+
+    /// The partitions, with their topics, that are idle at the end of an epoch at this age, if nothing is there
+    /// of them.
+    pub fn silent(&self, age_ms: u64) -> BTreeSet<(&str, u32)> {
+        let sources = self.plan.sources.iter().zip(&self.times);
+        let silent = sources.flat_map(|(source, time)| {
+            let silent = time.iter().flat_map(move |time| time.silent(age_ms));
+            silent.map(|partition| (source.topic.as_str(), partition))
+        });
+        silent.collect()
+    }
+
     /// Begins to end the epoch that records are given for: from here on they are given for the next one.
     pub fn begin_end(&mut self, age_ms: u64, last: bool) {
-        self.given.push_back(Given::End { age_ms, last });
+        let unread = std::mem::take(&mut self.unread);
+        self.given.push_back(Given::End { age_ms, unread, last });
         self.epochs.push_back(Epoch::default());
         self.last = None;
         self.tasks.wake(INTAKE);
@@ -330,9 +350,16 @@ impl Engine {
     }
 
     /// The barrier leaves the sources: event time goes on there.
-    pub(super) fn leave_sources(&mut self, age_ms: u64, last: bool) {
-        for time in self.times.iter_mut().flatten() {
-            time.advance(age_ms, last);
+    pub(super) fn leave_sources(
+        &mut self,
+        age_ms: u64,
+        unread: &BTreeSet<(Arc<str>, u32)>,
+        last: bool,
+    ) {
+        for (source, time) in self.plan.sources.iter().zip(&mut self.times) {
+            let of_source = unread.iter().filter(|(topic, _)| **topic == *source.topic);
+            let unread = of_source.map(|(_, partition)| *partition).collect();
+            time.iter_mut().for_each(|time| time.advance(age_ms, &unread, last));
         }
         for source in 0..self.readers.len() {
             let time = self.times[source].as_ref();

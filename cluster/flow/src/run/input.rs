@@ -33,8 +33,8 @@ impl Engine {
     /// Takes in some of what was given. How many records; none if there is nothing, or no room behind.
     pub(super) fn take_in(&mut self, most: usize) -> Option<usize> {
         match self.given.pop_front()? {
-            Given::End { age_ms, last } => {
-                self.leave_sources(age_ms, last);
+            Given::End { age_ms, unread, last } => {
+                self.leave_sources(age_ms, &unread, last);
                 Some(1)
             }
             Given::Records { source, only, records, from } => {

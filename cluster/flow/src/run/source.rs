@@ -4,6 +4,7 @@
 //! partition it stays behind the latest row, the smallest one of all partitions counts, and it only
 //! moves at the end of an epoch. A partition from which nothing came for as long as the file says is
 //! idle and does not count, so that it never holds up the others. If all are idle, time stands still.
+//! Records that are there and have not been read are no silence: such a partition does not become idle.
 
 use super::awaited::Awaited;
 use super::kept::{Kept, Part};
@@ -16,6 +17,7 @@ use crate::value::codec::{Codec, Malformed};
 use crate::value::json::Json;
 use crate::value::{Value, time};
 use fulmar_types::Plant;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -159,7 +161,7 @@ fn headers(record: &Record) -> Result<Value, String> {
 struct Partition {
     /// The latest event time of a row.
     top_ms: Option<i64>,
-    /// The age at the end of the last epoch with a row, or of the first one.
+    /// The age at the end of the last epoch that had a row of it or left records of it unread, or of the first one.
     heard_ms: Option<u64>,
 }
 
@@ -186,7 +188,7 @@ pub struct EventTime {
     /// Under the key 0.
     watermark: Kept<u32, i64>,
     /// The partitions from which a row came in this epoch.
-    heard: std::collections::BTreeSet<u32>,
+    heard: BTreeSet<u32>,
     idle: bool,
 }
 
@@ -197,7 +199,7 @@ impl EventTime {
             rule,
             partitions: Kept::default(),
             watermark: Kept::default(),
-            heard: std::collections::BTreeSet::new(),
+            heard: BTreeSet::new(),
             idle: false,
         };
         for partition in 0..partitions {
@@ -222,7 +224,7 @@ impl EventTime {
     }
 
     /// A row came from a partition, late or not. Nothing else keeps a partition awake: one with bad records
-    /// only has no time, and would hold up the others for as long as they come.
+    /// only has no time, and would hold up the others for as long as they come. (Until they are read it does.)
     pub fn see(&mut self, partition: u32, time: i64) {
         self.heard.insert(partition);
         let known = self.partitions.get(&partition).and_then(|known| known.top_ms);
@@ -231,9 +233,11 @@ impl EventTime {
         }
     }
 
-    /// The end of an epoch, when the pipeline is so old. `last` is the end of the input.
-    pub fn advance(&mut self, age_ms: u64, last: bool) {
-        let heard = std::mem::take(&mut self.heard);
+    /// The end of an epoch, when the pipeline is so old, which leaves some of these partitions unread. `last` is the
+    /// end of the input.
+    pub fn advance(&mut self, age_ms: u64, unread: &BTreeSet<u32>, last: bool) {
+        let mut heard = std::mem::take(&mut self.heard);
+        heard.extend(unread);
         let all: Vec<u32> = self.partitions.entries().keys().copied().collect();
         for partition in all {
             let known = self.partitions.get(&partition).and_then(|known| known.heard_ms);
@@ -241,12 +245,9 @@ impl EventTime {
                 self.partitions.change(&partition, |known| known.heard_ms = Some(age_ms));
             }
         }
-        let is_active = |partition: &&Partition| {
-            let silent_ms = age_ms.saturating_sub(partition.heard_ms.unwrap_or(age_ms));
-            self.rule.idle_ms.is_none_or(|idle| silent_ms < idle.unsigned_abs())
-        };
+        let known = self.partitions.entries().values();
         let active: Vec<Partition> =
-            self.partitions.entries().values().filter(is_active).copied().collect();
+            known.filter(|partition| !self.is_silent(partition, age_ms)).copied().collect();
         self.idle = active.is_empty();
         // One that has sent nothing yet holds up the others until it is idle.
         let tops: Option<Vec<i64>> = active.iter().map(|partition| partition.top_ms).collect();
@@ -260,6 +261,18 @@ impl EventTime {
         {
             self.watermark.insert(0, next);
         }
+    }
+
+    fn is_silent(&self, partition: &Partition, age_ms: u64) -> bool {
+        let silent_ms = age_ms.saturating_sub(partition.heard_ms.unwrap_or(age_ms));
+        self.rule.idle_ms.is_some_and(|idle_ms| silent_ms >= idle_ms.unsigned_abs())
+    }
+
+    /// The partitions that are idle at the end of an epoch at this age, if nothing is there of them.
+    pub fn silent(&self, age_ms: u64) -> impl Iterator<Item = u32> {
+        let known = self.partitions.entries().iter();
+        let silent = known.filter(move |(_, partition)| self.is_silent(partition, age_ms));
+        silent.map(|(number, _)| *number)
     }
 
     /// The next age behind `age_ms`, that of the last epoch, at which the end of an epoch without records
@@ -288,28 +301,23 @@ impl EventTime {
         Some(active[place - 1].0)
     }
 
-    /// What it waits for, when the pipeline is so old.
-    pub fn awaited(&self, age_ms: u64) -> Awaited {
+    /// What it waits for, when the pipeline is so old and there is something to read of these partitions.
+    pub fn awaited(&self, age_ms: u64, unread: &BTreeSet<u32>) -> Awaited {
         let known = self.partitions.entries();
-        let is_silent = |partition: &Partition, idle_parts: u64| {
-            let silent_ms = age_ms.saturating_sub(partition.heard_ms.unwrap_or(age_ms));
-            let idle_ms = self.rule.idle_ms.map(i64::unsigned_abs);
-            idle_ms.is_some_and(|idle_ms| silent_ms >= idle_ms / idle_parts)
+        let counts = |(number, partition): &(&u32, &Partition)| {
+            unread.contains(number) || !self.is_silent(partition, age_ms)
         };
-        let silent = known.iter().filter(|(_, partition)| is_silent(partition, 2));
-        let active = known.iter().filter(|(_, partition)| !is_silent(partition, 1));
-        let active: Vec<(u32, Option<i64>)> =
-            active.map(|(number, partition)| (*number, partition.top_ms)).collect();
+        let active: Vec<(u32, Option<i64>)> = known
+            .iter()
+            .filter(counts)
+            .map(|(number, partition)| (*number, partition.top_ms))
+            .collect();
         let least = active.iter().map(|(_, top_ms)| *top_ms).min();
         let last = active.iter().filter(|(_, top_ms)| Some(*top_ms) == least);
-        let last = match least {
-            Some(_) => last.map(|(number, _)| *number).collect(),
-            None => known.keys().copied().collect(),
-        };
+        let last = last.map(|(number, _)| *number).collect();
         // It never goes back, whatever wakes up.
         let mark = least.flatten().map(|top_ms| top_ms - self.rule.delay_ms).max(self.watermark());
-        let silent = silent.map(|(number, _)| *number).collect();
-        Awaited { mark, last, silent, is_idle: least.is_none() }
+        Awaited { mark, last, is_idle: least.is_none() }
     }
 
     /// What it keeps.

@@ -10,7 +10,8 @@
 //!                                      | savepoints u8
 //!             16 v1  claim pipeline    pipeline text | expected u64 | node u64, 0 for none
 //!             17 v1  commit epoch      at | age ms u64 | hash [u8; 16] | appends u32 | ranges u16
-//!                                      | (topic [u8; 16] | partition u32 | from u64 | to u64) each
+//!                                      | (topic [u8; 16] | partition u32 | from u64 | to u64
+//!                                      | more u8) each
 //!                                      | the facts, to the end
 //!             18 v1  epoch append      at | seq u32 | topic [u8; 16] | partition u32
 //!                                      | the batch, to the end
@@ -65,7 +66,7 @@ pub struct EpochPlace {
     pub epoch: u64,
 }
 
-/// What an epoch reads of one partition.
+/// What an epoch reads of one partition; nothing, if it only says that something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputRange {
     /// The topic.
@@ -76,6 +77,15 @@ pub struct InputRange {
     pub from: Offset,
     /// The offset behind the last one.
     pub to: Offset,
+    /// More was there when the epoch began, and is not read by it: that nothing comes of it is no silence.
+    pub has_more: bool,
+}
+
+impl InputRange {
+    /// Whether it reads nothing.
+    pub fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
 }
 
 /// A pipeline as it is to be from now on.
@@ -208,7 +218,7 @@ pub enum PipelineOperation {
     },
 }
 
-const RANGE_BYTES: usize = PLACE_BYTES + 8 + 8;
+const RANGE_BYTES: usize = PLACE_BYTES + 8 + 8 + 1;
 
 fn at_bytes(at: &EpochPlace) -> usize {
     text_bytes(&at.pipeline) + 8 + 8
@@ -424,6 +434,7 @@ impl PipelineOperation {
             put_place(out, range.topic, range.partition);
             out.put_u64_le(range.from.0);
             out.put_u64_le(range.to.0);
+            out.put_u8(u8::from(range.has_more));
         }
         out.put_slice(facts);
     }
@@ -495,7 +506,8 @@ fn read_commit(reader: &mut Reader<'_>) -> Option<PipelineOperation> {
     for _ in 0..count {
         let (topic, partition) = read_place(reader)?;
         let (from, to) = (Offset(reader.u64()?), Offset(reader.u64()?));
-        ranges.push(InputRange { topic, partition, from, to });
+        let has_more = read_flag(reader)?;
+        ranges.push(InputRange { topic, partition, from, to, has_more });
     }
     let facts = Bytes::copy_from_slice(reader.take(reader.remaining())?);
     Some(PipelineOperation::Commit { at, age_ms, hash, appends, ranges, facts })

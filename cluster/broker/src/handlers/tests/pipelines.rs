@@ -189,7 +189,7 @@ async fn epoch_over(fixture: &Fixture, topic: &str) -> EpochPlace {
     let OperationResult::Claimed { fence } = done(fixture, claim).await else { panic!() };
     let at = EpochPlace { pipeline: name(), fence, epoch: 1 };
     let (from, to) = (Offset(0), Offset(1));
-    let range = InputRange { topic, partition: PartitionIndex(0), from, to };
+    let range = InputRange { topic, partition: PartitionIndex(0), from, to, has_more: false };
     let commit = PipelineOperation::Commit {
         at: at.clone(),
         age_ms: 5,

@@ -47,7 +47,7 @@ pub(super) fn at(fence: u64, epoch: u64) -> EpochPlace {
 
 pub(super) fn range(n: u8, partition: u32, from: u64, to: u64) -> InputRange {
     let (topic, partition) = (topic_id(n), PartitionIndex(partition));
-    InputRange { topic, partition, from: Offset(from), to: Offset(to) }
+    InputRange { topic, partition, from: Offset(from), to: Offset(to), has_more: false }
 }
 
 pub(super) fn commit(at: EpochPlace, appends: u32, ranges: Vec<InputRange>) -> Operation {
@@ -356,7 +356,11 @@ fn an_epoch_begins_where_the_last_one_ended_in_every_partition() {
     assert_eq!(refused(&[range(1, 0, 5, 6)]), next, "nothing may be left out");
     let end = Refusal::OffsetOutOfRange { next: Offset(10) };
     assert_eq!(refused(&[range(1, 0, 4, 11)]), end);
-    assert_eq!(refused(&[range(1, 0, 4, 4)]), end, "an empty range");
+    assert_eq!(refused(&[range(1, 0, 4, 4)]), Refusal::InvalidPipeline, "an empty range");
+    let more = |range| InputRange { has_more: true, ..range };
+    assert_eq!(refused(&[more(range(1, 0, 5, 5))]), next, "what is left is what comes next");
+    assert_eq!(refused(&[more(range(1, 1, 10, 10))]), end, "nothing is there that is left");
+    assert_eq!(refused(&[more(range(1, 0, 4, 10))]), end, "nor behind what is read");
     assert_eq!(refused(&[range(2, 0, 0, 1)]), Refusal::NotAnInput);
     assert_eq!(refused(&[range(1, 2, 0, 1)]), Refusal::UnknownPartition);
     let twice = [range(1, 0, 4, 5), range(1, 0, 5, 6)];

@@ -13,9 +13,10 @@ fn any_at() -> impl Strategy<Value = EpochPlace> {
 }
 
 fn any_range() -> impl Strategy<Value = InputRange> {
-    (any_topic(), any::<u32>(), any::<[u64; 2]>()).prop_map(|(topic, partition, [from, to])| {
+    let place = (any_topic(), any::<u32>());
+    (place, any::<[u64; 2]>(), any::<bool>()).prop_map(|((topic, partition), [from, to], more)| {
         let (partition, from, to) = (PartitionIndex(partition), Offset(from), Offset(to));
-        InputRange { topic, partition, from, to }
+        InputRange { topic, partition, from, to, has_more: more }
     })
 }
 
@@ -110,7 +111,8 @@ fn operations() -> Vec<PipelineOperation> {
     let start = Start::Savepoint(text("s"));
     let new = NewPipeline { topic: TOPIC, secret: [0x22; 32], definition, start };
     let (partition, batch) = (PartitionIndex(2), || Batch::new(Bytes::from_static(b"batch")));
-    let range = InputRange { topic: TOPIC, partition, from: Offset(4), to: Offset(6) };
+    let (from, to) = (Offset(4), Offset(6));
+    let range = InputRange { topic: TOPIC, partition, from, to, has_more: true };
     vec![
         set("p", PipelineChange::Set(new)),
         set("p", PipelineChange::Remove { savepoints: true }),
@@ -168,7 +170,7 @@ fn golden_bytes_of_the_operations_about_pipelines() {
         "010070",
         "0600000000000000",
         "0200000000000000", // claim
-        "110156000000",
+        "110157000000",
         &at,
         "0900000000000000",
         &"44".repeat(16),
@@ -177,7 +179,7 @@ fn golden_bytes_of_the_operations_about_pipelines() {
         &topic,
         "02000000",
         "0400000000000000",
-        "0600000000000000",
+        "060000000000000001",
         "78", // commit
         "120130000000",
         &at,
