@@ -90,3 +90,26 @@ fn what_does_not_fit_is_named() {
         Some("s has 4 columns and not 3")
     );
 }
+
+#[test]
+fn the_order_of_queries_leaves_it_and_those_that_are_alike_keep_their_topics() {
+    let file = |queries: [&str; 3]| {
+        let stream = FILE.split_once("INSERT").expect("a query").0;
+        shape(&format!(
+            "{stream} {}",
+            queries.map(|query| format!("INSERT INTO TOPIC {query};")).concat()
+        ))
+    };
+    let count = "c SELECT COUNT(*) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, window_end";
+    let (a, b) = ("a SELECT v FROM s", "b SELECT k, v FROM s WHERE v > 1.0");
+    let one = file([a, "b SELECT k, v FROM s", count]);
+    assert_eq!(file([count, "b SELECT k, v FROM s", a]), one);
+    assert_eq!(
+        file(["b SELECT v FROM s", count, "a SELECT k, v FROM s"]),
+        one,
+        "another one of each"
+    );
+    assert_ne!(file(["d SELECT k, v FROM s", count, a]), one, "which of them would it be?");
+    assert_eq!(file([a, "b SELECT k, v FROM s", &count.replacen('c', "d", 1)]), one);
+    assert_ne!(file([a, b, count]), one, "another kind");
+}

@@ -12,6 +12,7 @@
 //! | `effort` | how much is planned for one file |
 //! | [`picture`] | the plan for people |
 //! | `shape` | what its state depends on |
+//! | [`order`] | which query is which |
 //!
 //! Nodes lie in one list, inputs before the node that they feed, and each feeds one other node: a named
 //! query that is read twice is planned twice. So every record has one way from where it is read, and
@@ -26,6 +27,7 @@ pub mod expr;
 pub mod from;
 pub mod functions;
 mod numbers;
+pub mod order;
 mod patterns;
 pub mod picture;
 pub mod query;
@@ -282,7 +284,7 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
         Statement::Test(fixture) => Some(fixture),
         _ => None,
     }));
-    if problems.is_empty() { Ok(plan) } else { Err(problems) }
+    if problems.is_empty() { Ok(plan.in_order()) } else { Err(problems) }
 }
 
 impl<'a> Planner<'a> {

@@ -32,6 +32,7 @@ impl Plan {
             text.push('\n');
         }
         let _ = write!(text, "readers {:?}", self.readers);
+        let _ = write!(text, " alike {:?}", self.alike());
         let digest = blake3::hash(text.as_bytes());
         *digest.as_bytes().first_chunk().expect("a digest has 32 bytes")
     }
@@ -67,12 +68,18 @@ impl Plan {
                 format!("{} near line {}", what(&node.operator), node.at.line)
             }));
         }
+        if found.is_empty() && self.alike() != before.alike() {
+            found.push(
+                "queries of one kind are told apart by what they write, and that differs"
+                    .to_owned(),
+            );
+        }
         found.dedup();
         found
     }
 
     /// For each node, whether its rows come to a node that keeps something.
-    fn feeding_state(&self) -> Vec<bool> {
+    pub(super) fn feeding_state(&self) -> Vec<bool> {
         let consumers = self.consumers();
         let mut feeds = vec![false; self.nodes.len()];
         for at in (0..self.nodes.len()).rev() {
@@ -80,6 +87,17 @@ impl Plan {
         }
         feeds
     }
+}
+
+/// The nodes of a query, each with whether its rows come to one that keeps something.
+pub(super) fn write_query(nodes: &[Node], feed_state: impl IntoIterator<Item = bool>) -> String {
+    let mut text = String::new();
+    for (node, feeds_state) in nodes.iter().zip(feed_state) {
+        let _ = write!(text, "node {:?} ", node.inputs);
+        write_node(node, feeds_state, &mut text);
+        text.push('\n');
+    }
+    text
 }
 
 fn write_source(source: &Source, out: &mut String) {

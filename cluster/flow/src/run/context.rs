@@ -9,6 +9,7 @@ use super::output;
 use super::record::{Header, Record, Row, Written};
 use crate::eval::Failure;
 use crate::plan::Column;
+use crate::plan::order::ReaderName;
 use crate::plan::source::Source;
 use crate::problem::Position;
 use crate::sql::statement::OnError;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 pub struct Context<'a> {
     /// The pipeline, by name.
     pub pipeline: &'a str,
+    /// What its readers are called.
+    pub names: &'a [ReaderName],
     /// What becomes of records.
     pub fates: &'a mut Tally,
     /// The source whose rule holds.
@@ -68,7 +71,7 @@ fn reasons(failure: &Failure) -> [Header; 3] {
 }
 
 /// What says of a record beside who may put it through again.
-pub fn retriable(pipeline: &str, source: &Source, reader: Option<u32>) -> Vec<Header> {
+pub fn retriable(pipeline: &str, source: &Source, reader: Option<&ReaderName>) -> Vec<Header> {
     let mut headers = vec![header(PIPELINE, pipeline), header(STREAM, &source.name)];
     headers.extend(reader.map(|reader| header(READER, reader)));
     headers
@@ -112,7 +115,7 @@ impl Context<'_> {
         let OnError::DeadLetter(topic) = &self.rule.on_error else { return };
         let written = match &row.origin {
             Some(origin) => {
-                let reader = Some(origin.reader);
+                let reader = self.names.get(origin.reader as usize);
                 let before = retriable(self.pipeline, self.rule, reader);
                 beside(self.rule, (&topic.text, before), &origin.record, failure)
             }

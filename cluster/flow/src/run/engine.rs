@@ -23,6 +23,7 @@ use super::source::EventTime;
 use super::tasks::{INTAKE, Layout, Reader, Tasks};
 use crate::pattern;
 use crate::plan::Plan;
+use crate::plan::order::ReaderName;
 use fulmar_host::planted;
 use fulmar_types::Plant;
 use fulmar_types::limits::BATCH_BYTES_MAX;
@@ -75,6 +76,8 @@ pub struct Engine {
     pub(super) behind: Behind,
     /// The pipeline, by name.
     pub(super) name: Arc<str>,
+    /// What readers are called, by their numbers.
+    pub(super) names: Vec<ReaderName>,
     /// By source.
     pub(super) readers: Vec<Vec<Reader>>,
     pub(super) times: Vec<Option<EventTime>>,
@@ -122,6 +125,7 @@ impl Engine {
             times,
             states: Self::states(&plan, tasks.layout),
             readers,
+            names: plan.reader_names(),
             watermarks: Kept::default(),
             fates: Ledger::default(),
             failed_results: Kept::default(),

@@ -28,6 +28,9 @@ pub struct Beside {
 /// Where a row was when it could not be computed: the node, and there on its way in, by side, or on its way out.
 pub type Where = (usize, u8);
 
+/// Stands for a source that the file does not have.
+pub const NO_SOURCE: usize = usize::MAX;
+
 /// The rows that could not be computed at a node when they came out of it.
 pub const OUT: u8 = 2;
 
@@ -48,7 +51,7 @@ pub struct Epoch {
     pub halt: Option<Halt>,
     /// What sinks wrote, by node.
     pub sinks: BTreeMap<usize, Vec<Written>>,
-    /// Bad records, by source.
+    /// Bad records, by source; and dead letters for which the file has no source, behind all of them.
     pub dead: BTreeMap<usize, Vec<Written>>,
     /// Late records, by source.
     pub late: BTreeMap<usize, Vec<Written>>,

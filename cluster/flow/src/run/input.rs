@@ -150,7 +150,10 @@ impl Engine {
             OnError::DeadLetter(topic) => {
                 // What cannot even be read stays so, whatever the file says.
                 let before = match record.damage {
-                    None => retriable(&self.name, source, only),
+                    None => {
+                        let reader = only.and_then(|only| self.names.get(only as usize));
+                        retriable(&self.name, source, reader)
+                    }
                     Some(_) => Vec::new(),
                 };
                 let dead = beside(source, (&topic.text, before), record, &failure);

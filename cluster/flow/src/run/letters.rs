@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! headers of a dead letter    those that the record had | fulmar.pipeline | fulmar.stream
-//!                             | fulmar.reader, if it failed behind one query of several
+//!                             | fulmar.reader, if it failed behind one query: see `plan/order.rs`
 //!                             | fulmar.topic | fulmar.partition | fulmar.offset | fulmar.reason
 //!                             | fulmar.line | fulmar.column | fulmar.cut, if the payload is cut
 //! ```
+//!
+//! One for which the file has no stream or no query is written once more as it is, and so waits behind the others
+//! until somebody asks again, with another file.
 //!
 //! A retried record goes to its stream alone, and if only one query has failed with it, to that one alone:
 //! the others had it. It says nothing of the time of its partition, and its fate goes to an account of its
@@ -15,7 +18,9 @@
 //! what clients write there can do no more than a record of the stream can.
 
 use super::engine::Engine;
-use super::record::{Header, Record};
+use super::epoch::NO_SOURCE;
+use super::record::{Header, Record, Written};
+use crate::plan::order;
 use std::sync::Arc;
 
 /// The pipeline; what is before the last one of these the record had.
@@ -42,7 +47,7 @@ pub enum Unfit {
     NoLetter = 2,
     /// It is one of another pipeline.
     OfAnother = 3,
-    /// Its stream, or the query behind which it failed, is not in the file.
+    /// Its stream, or the query behind which it failed, is not in the file: it waits again.
     NoStream = 4,
 }
 
@@ -99,6 +104,15 @@ impl Engine {
             };
             if let Some(epoch) = self.epochs.back_mut() {
                 *epoch.letters.entry(at).or_default() += 1;
+                if at == Unfit::NoStream as u32 {
+                    epoch.dead.entry(NO_SOURCE).or_default().push(Written {
+                        topic: topic.into(),
+                        timestamp: letter.timestamp,
+                        key: letter.key.clone(),
+                        headers: letter.headers.clone(),
+                        value: letter.value.clone(),
+                    });
+                }
             }
         }
     }
@@ -113,6 +127,15 @@ impl Engine {
             of_others: of(Unfit::OfAnother as u32),
             no_stream: of(Unfit::NoStream as u32),
         }
+    }
+
+    /// The reader of a source that is called so.
+    fn reader(&self, source: usize, name: &str) -> Result<u32, Unfit> {
+        // Of a table every query has every row.
+        let streams = self.readers[source].iter().filter(|reader| !reader.is_table);
+        let streams: Vec<u32> = streams.map(|reader| reader.number).collect();
+        let found = order::called(name, streams.iter().map(|number| &self.names[*number as usize]));
+        found.map(|at| streams[at]).ok_or(Unfit::NoStream)
     }
 
     /// The record that a dead letter was.
@@ -133,16 +156,8 @@ impl Engine {
         let source = source.ok_or(Unfit::NoStream)?;
         let reader = match told.iter().any(|(name, _)| &**name == READER) {
             false => None,
-            true => Some(number::<u32>(told, READER)?),
+            true => Some(self.reader(source, text(told, READER).ok_or(Unfit::NoLetter)?)?),
         };
-        // Of a table every query has every row.
-        let has = |number: u32| {
-            let mut readers = self.readers[source].iter();
-            readers.any(|reader| reader.number == number && !reader.is_table)
-        };
-        if reader.is_some_and(|reader| !has(reader)) {
-            return Err(Unfit::NoStream);
-        }
         let record = Record {
             partition: number(told, PARTITION)?,
             offset: number(told, OFFSET)?,
@@ -159,7 +174,7 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{RETRIED, Written};
+    use super::super::record::RETRIED;
     use super::*;
     use crate::{Fates, plan};
     use bytes::Bytes;
@@ -281,12 +296,58 @@ mod tests {
             with(3, &|record| set(record, READER, "x")),
             with(4, &|record| set(record, PIPELINE, "q")),
             with(5, &|record| set(record, STREAM, "gone")),
-            with(6, &|record| set(record, READER, "9")),
+            with(6, &|record| set(record, READER, "gone 0 00")),
             with(7, &|record| record.damage = Some("a batch".into())),
         ];
         retry(&mut engine, &all);
-        assert_eq!(came(&engine.end_epoch(2, false).expect("it goes on"), "dead").len(), 0);
-        let counted = Letters { retried: 0, cut: 1, no_letters: 4, of_others: 1, no_stream: 2 };
+        // Those that another file has a stream and a query for wait again, as they are.
+        let returned = dead(&engine.end_epoch(2, false).expect("it goes on"));
+        let headers = |letters: &[Arc<Record>]| -> Vec<_> {
+            letters.iter().map(|letter| letter.headers.clone()).collect()
+        };
+        assert_eq!(headers(&returned), headers(&[&all[3..4], &all[5..7]].concat()));
+        let counted = Letters { retried: 0, cut: 1, no_letters: 3, of_others: 1, no_stream: 3 };
         assert_eq!(engine.letters(), counted);
+    }
+
+    #[test]
+    fn a_letter_finds_its_query_wherever_it_stands() {
+        let file = |queries: &str| {
+            let stream = "CREATE STREAM s (v BIGINT) FROM TOPIC in ON ERROR DEAD LETTER dead;";
+            format!("{stream} {queries}")
+        };
+        let plain = "INSERT INTO TOPIC a SELECT v FROM s;";
+        let ten = "INSERT INTO TOPIC b SELECT 10 / v AS q FROM s;";
+        let mended = "INSERT INTO TOPIC b SELECT 10 / (v + 1) AS q FROM s;";
+        let letters = |queries: &str| {
+            let mut engine = engine(&file(queries), "p");
+            engine.batch("in", &[record(1, r#"{"v":0}"#)]).expect("it goes on");
+            dead(&engine.end_epoch(1, false).expect("it goes on"))
+        };
+        let again = |letters: &[Arc<Record>], queries: &str| {
+            let mut engine = engine(&file(queries), "p");
+            retry(&mut engine, letters);
+            let written = engine.end_epoch(2, false).expect("it goes on");
+            let counts = ["a", "b", "dead"].map(|topic| came(&written, topic).len());
+            (counts, engine.letters().retried)
+        };
+        let one = letters(&format!("{plain} {ten}"));
+        assert_eq!(one.len(), 1);
+        for queries in [format!("{plain} {mended}"), format!("{mended} {plain}")] {
+            assert_eq!(again(&one, &queries), ([0, 1, 0], 1), "{queries}");
+        }
+        // Where two queries write one topic, it has to be the query itself.
+        let other = "INSERT INTO TOPIC b SELECT v FROM s;";
+        assert_eq!(again(&one, &format!("{other} {ten}")), ([0, 0, 1], 1), "it fails again");
+        assert_eq!(again(&one, &format!("{other} {mended}")), ([0, 0, 1], 0), "it waits");
+        assert_eq!(again(&one, plain), ([0, 0, 1], 0), "it waits");
+        // Whoever reads a stream twice says which time it was.
+        let twice =
+            "CREATE STREAM l AS SELECT 10 / v AS q, v FROM s; CREATE STREAM r AS SELECT v FROM s;
+                     INSERT INTO TOPIC b SELECT q, v FROM l;
+                     INSERT INTO TOPIC b SELECT 10 / v AS q, v FROM r;";
+        let both = letters(twice);
+        assert_eq!(both.len(), 2);
+        assert_eq!(again(&both[..1], twice), ([0, 0, 1], 1));
     }
 }

@@ -13,6 +13,7 @@ use super::tasks::Layout;
 use crate::eval::{Failure, eval};
 use crate::pattern;
 use crate::plan::expr::Expr;
+use crate::plan::order::ReaderName;
 use crate::plan::{Operator, Plan};
 use crate::value::Value;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ impl Engine {
     fn context(&mut self, epoch: u64, place: Where) -> Context<'_> {
         let epoch = (epoch - self.over) as usize;
         let of = (&mut self.epochs[epoch], &self.behind);
-        context((&self.plan, &self.name), of, place, self.tasks.layout)
+        context((&self.plan, &self.name, &self.names), of, place, self.tasks.layout)
     }
 
     /// What a subtask keeps, and what it may touch for an epoch.
@@ -34,7 +35,8 @@ impl Engine {
     ) -> (&mut State, Context<'_>) {
         let epoch = (epoch - self.over) as usize;
         let epoch = (&mut self.epochs[epoch], &self.behind);
-        let context = context((&self.plan, &self.name), epoch, (node, side), self.tasks.layout);
+        let context =
+            context((&self.plan, &self.name, &self.names), epoch, (node, side), self.tasks.layout);
         (&mut self.states[node][subtask], context)
     }
 
@@ -98,7 +100,7 @@ impl Engine {
 }
 
 fn context<'a>(
-    (plan, pipeline): (&'a Plan, &'a str),
+    (plan, pipeline, names): (&'a Plan, &'a str, &'a [ReaderName]),
     (epoch, behind): (&'a mut Epoch, &Behind),
     place: Where,
     layout: Layout,
@@ -111,6 +113,7 @@ fn context<'a>(
     let is_joined = is_join || behind.joins[place.0];
     Context {
         pipeline,
+        names,
         fates: &mut epoch.tally,
         rule: &plan.sources[node.rule],
         columns: &shown.columns,
