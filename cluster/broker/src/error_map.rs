@@ -69,6 +69,7 @@ pub(crate) const fn of_refusal(refusal: Refusal) -> ErrorCode {
         | Refusal::UnexpectedPart { .. }
         | Refusal::DeltaNeeded
         | Refusal::UnknownSavepoint
+        | Refusal::SavepointOfAnother
         | Refusal::SavepointHeld => ErrorCode::InvalidRequest,
     }
 }

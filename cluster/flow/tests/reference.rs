@@ -33,6 +33,7 @@ fn came(written: &Written) -> Came {
         topic: written.topic.to_string(),
         key: text(&written.key),
         value: text(&written.value).unwrap_or_else(|| "NULL".to_owned()),
+        at: written.timestamp,
         from: place.map(|(partition, offset)| (number(partition), number(offset).into())),
         is_by_zero: told("fulmar.reason").as_deref() == Some("division by zero"),
     }

@@ -66,6 +66,10 @@ const OUTPUT_BYTES_MAX: usize = 256 << 10;
 /// Stands for a topic that is gone.
 const NO_TOPIC: TopicId = TopicId(Uuid([0; 16]));
 
+/// Why a pipeline cannot go on that had failed before its state was stored.
+const REPLAY_GONE: &str = "records are gone that the epochs behind its state have read, so these cannot be run \
+                           again; begin fresh, or from a savepoint";
+
 /// Why a job ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -357,7 +361,10 @@ impl Job {
             let batches = records.read(input.stream, from..range.to, READ_BYTES).await;
             let batches = batches.map_err(|_| End::Reload)?;
             if batches.first().is_none_or(|first| first.base_offset > from) {
-                from = self.hole(input.stream, from).ok_or(End::Reload)?;
+                from = match self.hole(input.stream, from) {
+                    Some(behind) => behind,
+                    None => return Err(self.lost(input.stream, from)),
+                };
             }
             for batch in &batches {
                 if batch.base_offset > from {
@@ -367,6 +374,23 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    /// What an epoch has read that is to be run again is not here. For an owner it stays where it is; but a pipeline
+    /// that has failed keeps nothing.
+    fn lost(&self, stream: StreamId, from: Offset) -> End {
+        if self.context.is_over(&self.name, self.fence) {
+            return End::Superseded;
+        }
+        if self.is_gone(stream, from) { End::Halted(REPLAY_GONE.to_owned()) } else { End::Reload }
+    }
+
+    /// Whether a topic that it writes is gone, or is another one.
+    pub fn lacks_output(&self) -> bool {
+        self.context.broker.site().read(|state| {
+            let is_there = |topic: TopicId| state.topics().get(topic).is_some();
+            self.outputs.values().any(|(topic, _)| !is_there(*topic))
+        })
     }
 
     /// Gives the records of a stored batch to the engine, from an offset on and up to another one; when the epoch is

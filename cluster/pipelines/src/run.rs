@@ -47,6 +47,9 @@ const LOGGED_SHARE: u64 = 4;
 /// How often a job looks whether it may go on that has to wait for memory.
 const MEMORY_EVERY: Duration = Duration::from_millis(500);
 
+/// How often a job looks which topic is gone.
+const GONE_LOOKS: u32 = 50;
+
 /// How often a job looks whether it may go on that takes no input.
 const HOLD: Duration = Duration::from_millis(100);
 
@@ -455,9 +458,7 @@ impl Owner {
                     return Err(End::Superseded);
                 }
                 Verdict::Reload => return Err(End::Reload),
-                Verdict::Impossible(Refusal::UnknownTopic) => {
-                    return Err(End::Halted(OUTPUT_GONE.to_owned()));
-                }
+                Verdict::Impossible(Refusal::UnknownTopic) => return Err(self.gone().await),
                 Verdict::Impossible(refusal) => return Err(End::Halted(refusal.to_string())),
             }
         }
@@ -465,6 +466,21 @@ impl Owner {
             self.job.context.host.probe(Probe::LargeEpoch);
         }
         Ok(())
+    }
+
+    /// A topic is gone, as the log says: one that it reads, or one that it writes.
+    async fn gone(&self) -> End {
+        // This node may be about to apply that.
+        for _ in 0..GONE_LOOKS {
+            if let Err(end) = self.wish() {
+                return end;
+            }
+            if self.job.lacks_output() {
+                break;
+            }
+            time::sleep(AGAIN_AFTER).await;
+        }
+        End::Halted(OUTPUT_GONE.to_owned())
     }
 
     /// The log or an output has no room.

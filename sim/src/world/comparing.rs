@@ -389,10 +389,12 @@ fn differs(
         let Some(came) = expected.next() else {
             return Some(Differs::Wrong(format!("{at} has one more at {offset}: {value}")));
         };
-        if came.key != key || came.value != value {
+        let ms = record.timestamp_ms;
+        if came.key != key || came.value != value || came.at != ms {
             let (wanted, key, with) = (&came.value, of_key(&key), of_key(&came.key));
+            let due = came.at;
             return Some(Differs::Wrong(format!(
-                "{at} has {value} {key} at {offset}, and not {wanted} {with}"
+                "{at} has {value} {key} of time {ms} at {offset}, and not {wanted} {with} of time {due}"
             )));
         }
     }

@@ -35,6 +35,8 @@ pub struct Came {
     pub key: Option<String>,
     /// The payload.
     pub value: String,
+    /// The timestamp; that of a record as it came is its event time, as whoever makes cases has it.
+    pub at: i64,
     /// Partition and offset of the record that it is, as that was given, if it is one as it came.
     pub from: Option<(u32, i64)>,
     /// Whether it could not be computed, which is for a division by zero here.
@@ -180,6 +182,7 @@ pub fn run(case: &Case) -> Expected {
                 topic: case.topic(topic),
                 key: Some(input.key()),
                 value: input.payload().unwrap_or_default(),
+                at: input.at,
                 from: Some((input.partition, input.offset)),
                 is_by_zero: false,
             };
@@ -231,8 +234,8 @@ fn fate<'a>(fates: &'a mut BTreeMap<(String, u32), Fates>, input: &Input) -> &'a
     fates.entry((name.to_owned(), input.partition)).or_default()
 }
 
-fn out(case: &Case, key: Option<String>, value: String) -> Came {
-    Came { topic: case.topic("out"), key, value, from: None, is_by_zero: false }
+fn out(case: &Case, at: i64, key: Option<String>, value: String) -> Came {
+    Came { topic: case.topic("out"), key, value, at, from: None, is_by_zero: false }
 }
 
 /// A row that cannot be computed.
@@ -249,7 +252,7 @@ fn bad(
     let value = input.payload().unwrap_or_default();
     let (topic, key) = (case.topic("dead"), Some(input.key()));
     let from = Some((input.partition, input.offset));
-    epoch.push(Came { topic, key, value, from, is_by_zero: true });
+    epoch.push(Came { topic, key, value, at: input.at, from, is_by_zero: true });
 }
 
 fn plain(
@@ -271,7 +274,7 @@ fn plain(
         fate(fates, input).passed += 1;
         let (k, d) = (input.key(), hundredths(input.d * 2));
         let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"q\":{q},\"d\":{d}}}");
-        epochs[*epoch].push(out(case, Some(k), value));
+        epochs[*epoch].push(out(case, input.at, Some(k), value));
     }
 }
 
@@ -309,7 +312,7 @@ fn enrich(case: &Case, keeps: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) 
             fate(fates, input).passed += 1;
             let (k, r) = (input.key(), quoted(device.map(|device| device.d)));
             let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"r\":{r},\"q\":{q}}}");
-            epochs[at].push(out(case, Some(k), value));
+            epochs[at].push(out(case, input.at, Some(k), value));
         }
     }
     let end = times.last().copied().flatten();
@@ -428,7 +431,9 @@ fn group(
         }
         for ((end, start, key), inputs) in fire {
             if inputs.len() as u64 > having {
-                epochs[at].push(out(case, key.clone(), line((start, end), key, &inputs)));
+                // The last moment of the window.
+                let value = line((start, end), key.clone(), &inputs);
+                epochs[at].push(out(case, end - 1, key, value));
             }
         }
     }
@@ -512,7 +517,7 @@ fn join(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fate
                 if best.is_some() || keeps {
                     let (k, v, m) = (input.key(), quoted(input.v), quoted(best));
                     let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"m\":{m}}}");
-                    epochs[at].push(out(case, Some(k), value));
+                    epochs[at].push(out(case, window + size - 1, Some(k), value));
                 }
             }
         }

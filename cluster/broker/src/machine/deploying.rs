@@ -268,6 +268,8 @@ impl State {
         };
         let before = of_name(self.runs.get(name));
         let fresh = Run { pipeline: name.clone(), ..Run::default() };
+        // One that has come to no epoch yet has its place nevertheless: what expires before it is missed.
+        let keeps = matches!(beginning, Beginning::WithState);
         let (run, savepoint) = match beginning {
             Beginning::AsItIs => return,
             Beginning::WithState => (before, None),
@@ -278,7 +280,6 @@ impl State {
                 (Run { epoch, age_ms, delta_epoch, delta_age_ms, ..fresh }, Some(savepoint))
             }
         };
-        let keeps = run.epoch > 0 && savepoint.is_none();
         self.begin_positions(name, savepoint.as_ref(), keeps);
         if !keeps {
             self.begin_letters(name);

@@ -295,6 +295,9 @@ pub enum Refusal {
         "the pipeline has savepoints; `fulmar pipeline forget` removes one, and --savepoints all with it"
     )]
     SavepointHeld,
+    /// The name is that of a savepoint of another pipeline.
+    #[error("a savepoint of another pipeline has this name; take another name, or forget that one")]
+    SavepointOfAnother,
 }
 
 /// The outcome of an entry: one result per unit.
@@ -482,6 +485,7 @@ impl Refusal {
             Self::OtherInput => put(out, 42, &[]),
             Self::Circle => put(out, 43, &[]),
             Self::NeededAgain => put(out, 44, &[]),
+            Self::SavepointOfAnother => put(out, 45, &[]),
         }
     }
 
@@ -534,6 +538,7 @@ impl Refusal {
             42 => Self::OtherInput,
             43 => Self::Circle,
             44 => Self::NeededAgain,
+            45 => Self::SavepointOfAnother,
             _ => return Err(CodecError::Tag),
         })
     }
@@ -599,6 +604,7 @@ mod tests {
             Refusal::OtherInput,
             Refusal::Circle,
             Refusal::NeededAgain,
+            Refusal::SavepointOfAnother,
         ]
     }
 

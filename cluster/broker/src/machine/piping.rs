@@ -560,6 +560,9 @@ impl State {
             self.trim(step, &gone.pipeline, None);
             return Ok(OperationResult::SavepointSet { number });
         };
+        if known.is_some_and(|known| known.pipeline != pipeline) {
+            return Err(Refusal::SavepointOfAnother);
+        }
         let savepoint = self.savepoint_of(&name, &pipeline, known.is_some())?;
         let after = Some(settings(&savepoint));
         let changed = self.note(step, (ChangeOf::Savepoint, &name, who), (before, after));

@@ -581,6 +581,37 @@ fn pausing_changing_and_failing() {
 }
 
 #[test]
+fn what_expires_before_the_first_epoch_of_a_mended_file_is_missed() {
+    let mut site = Site::with_pipeline();
+    site.one(keep(1, &[("retention.bytes", Some("0"))])).expect("altered");
+    let fence = site.claim(2);
+    site.one(halt(fence)).expect("halted");
+    site.fill(1, 0, 2);
+    site.one(advance(1, 0, 11)).expect("moved");
+    let mended = PipelineDefinition { file: "mended".to_owned(), ..definition(&[1], &[2], 0) };
+    site.set(mended, Start::Keep).expect("set");
+    assert_eq!((site.run().epoch, site.position(0).next), (0, Offset(0)));
+    let fence = site.claim(2);
+    assert_eq!(site.one(commit(at(fence, 1), 0, vec![range(1, 0, 11, 12)])), COMMITTED);
+    assert_eq!(site.position(0).missed, 11);
+    site.set(definition(&[1], &[2], 0), Start::Fresh).expect("set");
+    assert_eq!((site.position(0).next, site.position(0).missed), (Offset(11), 0), "anew");
+}
+
+#[test]
+fn a_savepoint_of_another_pipeline_is_not_replaced() {
+    let mut site = Site::with_pipeline();
+    site.set(definition(&[1], &[2], 0), Start::Keep).expect("there");
+    site.one(set("q", definition(&[1], &[3], 0), Start::Keep)).expect("set");
+    site.one(save(Some("q"))).expect("saved");
+    assert_eq!(site.one(save(Some(P))), Err(Refusal::SavepointOfAnother));
+    assert_eq!(site.state.savepoint("s").map(|of| of.pipeline.as_str()), Some("q"));
+    site.one(save(Some("q"))).expect("its own it replaces");
+    site.one(save(None)).expect("forgotten");
+    site.one(save(Some(P))).expect("the name is free");
+}
+
+#[test]
 fn beginning_fresh_forgets_the_state_and_a_savepoint_brings_it_back() {
     let mut site = Site::with_pipeline();
     let fence = site.claim(2);

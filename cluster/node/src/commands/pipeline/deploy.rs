@@ -9,7 +9,7 @@ use super::super::output::{say, utc};
 use super::{CLIENT, Named, TIMEOUT, file, pipeline, pipelines, savepoints, status};
 use clap::Args;
 use fulmar_client::admin::AlterTopicError;
-use fulmar_client::{Cluster, LaidDown, PipelineSettings};
+use fulmar_client::{Cluster, LaidDown, PipelineSettings, PipelineStatus};
 use fulmar_flow::Plan;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::ExitCode;
@@ -44,7 +44,7 @@ pub struct Deploy {
     /// The pause between two epochs, in milliseconds; what it was, or 20.
     #[arg(long, value_name = "MS")]
     latency_ms: Option<u32>,
-    /// Do not let it run yet.
+    /// Do not let it run yet. One that is paused stays so in any case.
     #[arg(long)]
     paused: bool,
     #[command(flatten)]
@@ -245,6 +245,9 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     let name = asked.name.or(stem).unwrap_or_default();
     let cluster = asked.reaching.reached(CLIENT).await?;
     let before = pipelines(&cluster).await?.remove(&name);
+    // Whoever has paused it says when it goes on.
+    let stays_paused = before.as_ref().is_some_and(|before| before.is.paused);
+    wish.settings.paused |= stays_paused;
     let lines = wish.lines(before.as_ref().map(|before| &before.is));
     if lines.is_empty() {
         let failed = status::of(&cluster, &name).await?.failed;
@@ -263,6 +266,9 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     put(&cluster, &name, before.as_ref(), &wish.settings).await?;
     say(format!("pipeline {name}: {}", if before.is_none() { "new" } else { "changed" }));
     lines.iter().for_each(|line| say(format!("    {line}")));
+    if stays_paused {
+        say(format!("    stays paused; `fulmar pipeline resume {name}` lets it run"));
+    }
     Ok(ExitCode::Ok)
 }
 
@@ -281,13 +287,13 @@ async fn settled(
     Ok(pipeline(cluster, name).await?.number)
 }
 
-async fn wait_until_settled(cluster: &Cluster, name: &str) -> Result<(), Stop> {
+async fn wait_until_settled(cluster: &Cluster, name: &str) -> Result<PipelineStatus, Stop> {
     let deadline = time::now() + SETTLE_TIMEOUT;
     loop {
         let status = status::of(cluster, name).await?;
         let is_stored = status.owner.is_none() && status.epoch == status.delta_epoch;
         if is_stored || status.failed.is_some() {
-            return Ok(());
+            return Ok(status);
         }
         if time::now() >= deadline {
             return Err(Stop::failed(format!(
@@ -313,12 +319,29 @@ pub async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
     let wanted = PipelineSettings { paused, ..settings(&before.is) };
     set(&cluster, (name, before.number), &wanted).await?;
     if paused {
-        wait_until_settled(&cluster, name).await?;
-        say(format!("pipeline {name}: paused, and its state is in the log"));
+        let status = wait_until_settled(&cluster, name).await?;
+        say(format!("pipeline {name}: {}", rests(&status)));
     } else {
         say(format!("pipeline {name}: goes on"));
     }
     Ok(ExitCode::Ok)
+}
+
+/// How a pipeline rests that was paused.
+fn rests(status: &PipelineStatus) -> String {
+    let Some(why) = &status.failed else {
+        return "paused, and its state is in the log".to_owned();
+    };
+    let (epoch, stored) = (status.epoch, status.delta_epoch);
+    let state = if epoch == stored {
+        "Its state is in the log".to_owned()
+    } else {
+        format!(
+            "Its state is in the log up to epoch {stored} of {epoch}; the epochs behind that can be run again only as \
+             long as what they have read is there"
+        )
+    };
+    format!("paused; it has failed before: {why}. {state}")
 }
 
 /// Keeps state under a name.
