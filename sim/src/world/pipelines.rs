@@ -71,6 +71,9 @@ type Place = (Cluster, String);
 /// What is in the inputs.
 pub(super) type Rows = BTreeMap<Part, BTreeMap<Offset, ReadRecord>>;
 
+/// When records of the stream were acknowledged, and where they are, by partition.
+pub(super) type Acked = Arc<Mutex<BTreeMap<u32, Vec<(u64, Offset)>>>>;
+
 /// A pipeline of a run.
 #[derive(Clone)]
 pub(super) struct Piping {
@@ -83,7 +86,7 @@ pub(super) struct Piping {
     /// What was in the inputs at any time: it may have expired since.
     pub(super) remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
     /// When records of the stream were acknowledged, by partition, in virtual nanoseconds since the start.
-    pub(super) acked: Arc<Mutex<BTreeMap<u32, Vec<(u64, Offset)>>>>,
+    pub(super) acked: Acked,
     /// What was done to the pipeline.
     tended: Arc<Mutex<Tended>>,
 }
