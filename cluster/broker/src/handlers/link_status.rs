@@ -13,7 +13,7 @@
 //! received-rate
 //! sends/T/P          what may go: "next has noted-ms bytes ms", - for what is not known: the next
 //!                    offset here, that which the other site waits for and when it was noted, and how
-//!                    many bytes and milliseconds it is behind, at most
+//!                    many bytes and milliseconds it is behind, about
 //! takes/T/P          what comes: "next ms": the next offset, and how long ago the last record came
 //! gap/T/P/OFFSET     what will never come, or was not known to be there when it went here: "end ms
 //!                    count first-ms last-ms reason", noted so long ago; when it was appended there,

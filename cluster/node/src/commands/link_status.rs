@@ -138,7 +138,7 @@ fn sends(sent: &Sent) -> String {
     match sent.next.saturating_sub(has) {
         0 => arrived,
         records => format!(
-            "{arrived}: {} behind, at most {} bytes and {}",
+            "{arrived}: {} behind, about {} bytes and {}",
             count(records, "record"),
             grouped(sent.behind_bytes),
             seconds(sent.behind)

@@ -105,8 +105,8 @@ metrics! {
     LINK_SENT_RATE = "fulmar_link_sent_bytes_per_second", Gauge, "The same per second, over the last ten";
     LINK_RECEIVED_RATE = "fulmar_link_received_bytes_per_second", Gauge, "The same per second, over the last ten";
     LINK_LAG_RECORDS = "fulmar_link_lag_records", Gauge, "Records of a topic that the other site of a link lacks";
-    LINK_LAG_BYTES = "fulmar_link_lag_bytes", Gauge, "Bytes of them, at most";
-    LINK_LAG_SECONDS = "fulmar_link_lag_seconds", Gauge, "The age of the oldest of them, at most";
+    LINK_LAG_BYTES = "fulmar_link_lag_bytes", Gauge, "Bytes of them, about";
+    LINK_LAG_SECONDS = "fulmar_link_lag_seconds", Gauge, "The age of the oldest of them, about";
     LINK_ARRIVED = "fulmar_link_last_arrived_seconds", Gauge, "How long ago the last record of a copy came";
     LINK_MISSING = "fulmar_link_missing_records", Gauge, "Records of a copy that will never come";
     LINK_UNSENT = "fulmar_link_unsent_records", Gauge, "Records that went, or were not kept, before some other site was known to have them";
