@@ -346,7 +346,7 @@ fn everything_that_people_do_with_pipelines_does_what_it_says() {
     assert!(done(&site, &["pipeline", "list"]).contains("savepoint before: pipeline numbers"));
 
     // Another shape needs a beginning, and that reads everything.
-    let shaped = dividing("(v + 1)").replace("v BIGINT", "v BIGINT CHECK (v < 4)");
+    let shaped = dividing("(v + 1)").replace("v BIGINT", "v BIGINT NOT NULL CHECK (v < 4)");
     std::fs::write(&file, shaped).expect("the file is written");
     let refused = fulmar(&["pipeline", "deploy", &deploy, "--bootstrap", &site.bootstrap()]);
     assert!(told(&refused).contains("Deploy it with --fresh"), "{}", told(&refused));
