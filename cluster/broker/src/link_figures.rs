@@ -194,7 +194,7 @@ impl Look<'_> {
         let mirror = self.state.mirror(topic.id);
         let goes = self.state.rule_over(self.link, topic).is_some();
         let comes = mirror.is_some_and(|mirror| {
-            mirror.link == self.link.name && mirror.via.last() == Some(&self.link.definition.site)
+            mirror.link == self.link.name && mirror.is_given_by(&self.link.definition)
         });
         if !goes && !comes {
             if mirror.is_none() {

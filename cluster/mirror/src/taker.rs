@@ -305,7 +305,7 @@ impl Taker {
             let mirror = state.mirror(here.id).filter(|mirror| mirror.origin == topic.origin);
             let Some(mirror) = mirror else { return Here::InTheWay };
             if !state.is_brought(mirror) {
-                let is_heir = mirror.via.last() == Some(&link.definition.site);
+                let is_heir = mirror.is_given_by(&link.definition);
                 return Here::Left { topic: here.id, is_heir };
             }
             if mirror.link != link.name {

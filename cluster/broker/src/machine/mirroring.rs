@@ -343,12 +343,10 @@ impl State {
     /// Whether the link of a mirror brings it still: it is there, leads where it led, and takes the topic. One that
     /// has only its name does not.
     pub fn is_brought(&self, mirror: &Mirror) -> bool {
-        let brings = |link: &Link| {
-            mirror.via.last() == Some(&link.definition.site)
-                && link.definition.takes(&mirror.origin_name)
-        };
+        let brings =
+            |link: &LinkDefinition| mirror.is_given_by(link) && link.takes(&mirror.origin_name);
         let link = self.links.get(&mirror.link);
-        link.is_some_and(|link| brings(link) || planted(Plant::NameIsEnough))
+        link.is_some_and(|link| brings(&link.definition) || planted(Plant::NameIsEnough))
     }
 
     /// The link that is to bring a mirror from now on, by the number that its sender knows: its own, or, if that
@@ -361,7 +359,7 @@ impl State {
         let heir = self.links.iter().find(|link| link.number == number);
         let heir = heir.ok_or(Refusal::UnknownLink)?;
         self.check_number(&heir.name, number)?;
-        if mirror.via.last() != Some(&heir.definition.site) {
+        if !mirror.is_given_by(&heir.definition) {
             return Err(Refusal::InvalidLink);
         }
         let topic = self.topics.get(mirror.topic).expect("a mirror is a topic");

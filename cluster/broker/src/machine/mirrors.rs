@@ -12,7 +12,7 @@ use super::topics::TOPIC_CONFIGS_MAX;
 use fulmar_store::StreamId;
 use fulmar_store::entry::Tag;
 use fulmar_types::TopicId;
-use fulmar_types::link::VIA_MAX;
+use fulmar_types::link::{LinkDefinition, VIA_MAX};
 
 /// What a topic is a copy of.
 ///
@@ -34,6 +34,13 @@ pub struct Mirror {
     pub via: Vec<String>,
     /// The settings of its origin, as this site has taken them over last. It may have others since.
     pub configs: Vec<(String, String)>,
+}
+
+impl Mirror {
+    /// Whether a link leads to the site that gives it.
+    pub fn is_given_by(&self, link: &LinkDefinition) -> bool {
+        self.via.last() == Some(&link.site)
+    }
 }
 
 impl Element for Mirror {
