@@ -45,6 +45,7 @@ mod marking;
 mod mirroring;
 mod naming;
 mod origins;
+mod pausing;
 mod piped;
 mod pipelines;
 mod reading;

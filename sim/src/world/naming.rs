@@ -5,16 +5,11 @@
 //!
 //! Invariants: at the end each link has the name that it began with, since what compares asks for it by that.
 
+use super::pausing::{STEP, pause};
 use super::rules::LIMIT;
 use fulmar_client::Cluster;
 use fulmar_types::link::LinkDefinition;
 use std::time::Duration;
-
-/// How soon what has failed is tried again.
-const STEP: Duration = Duration::from_millis(100);
-
-/// How often it is looked whether it is time to stop.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Whoever changes the names of two links of a site.
 pub(super) struct Naming {
@@ -30,18 +25,9 @@ impl Naming {
     pub(super) async fn run(self, stopped: impl Fn() -> bool) {
         while !stopped() {
             for swapped in [true, false] {
-                self.pause(&stopped).await;
+                pause(self.each, &stopped).await;
                 self.name(swapped).await;
             }
-        }
-    }
-
-    async fn pause(&self, stopped: &impl Fn() -> bool) {
-        let mut left = self.each;
-        while !stopped() && !left.is_zero() {
-            let step = left.min(LOOK);
-            madsim::time::sleep(step).await;
-            left -= step;
         }
     }
 

@@ -17,6 +17,7 @@
 //! ended abruptly.
 
 use super::eavesdrop::Eavesdropper;
+use super::pausing::{STEP, pause};
 use super::stage::Stage;
 use crate::history::{History, PartitionName, Payload, Time};
 use crate::report::Verdict;
@@ -37,9 +38,6 @@ const BEHIND_MAX_NS: u64 = 10_000_000_000;
 
 /// How far the clocks of nodes may be off.
 const CLOCK_MS: u64 = 5_000;
-
-/// How often the client looks whether it is to stop.
-const STEP: Duration = Duration::from_millis(100);
 
 /// A time in which a topic of a site was to go nowhere.
 #[derive(Clone, Debug)]
@@ -194,7 +192,7 @@ impl Turning {
     /// Goes on until it is told to stop; then the topic may go.
     pub(super) async fn run(mut self, stopped: impl Fn() -> bool) {
         while !stopped() {
-            self.pause(&stopped).await;
+            pause(self.each, &stopped).await;
             self.look_at_ids().await;
             let asked = self.now();
             let withheld = self.turns.turn(&self.cluster, &self.topic, false).await;
@@ -211,7 +209,7 @@ impl Turning {
             if withheld && matches!(self.turns, Turns::Rule(_)) {
                 self.look_at_change((asked, answered)).await;
             }
-            self.pause(&stopped).await;
+            pause(self.each, &stopped).await;
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
             }
@@ -268,14 +266,5 @@ impl Turning {
 
     fn now(&self) -> Time {
         Time(self.stage.machines.now_ns())
-    }
-
-    async fn pause(&self, stopped: impl Fn() -> bool) {
-        let mut left = self.each;
-        while !left.is_zero() && !stopped() {
-            let step = left.min(STEP);
-            madsim::time::sleep(step).await;
-            left -= step;
-        }
     }
 }

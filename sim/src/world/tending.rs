@@ -10,6 +10,7 @@
 //! (`memory_kept`).
 
 use super::fates;
+use super::pausing::{STEP, pause};
 use crate::epochs::EpochLog;
 use crate::prng::Prng;
 use crate::scenario::workload::Tend;
@@ -21,9 +22,6 @@ use std::time::Duration;
 
 /// How long one attempt at anything may take.
 const LIMIT: Duration = Duration::from_secs(3);
-
-/// The pause before something is tried or looked at again.
-const STEP: Duration = Duration::from_millis(100);
 
 /// How long a pipeline may take to meet a bad record.
 const STEPS_TO_FAIL: u32 = 60;
@@ -317,14 +315,5 @@ impl Tending {
                 }
             });
         }
-    }
-}
-
-async fn pause(all: Duration, stopped: &impl Fn() -> bool) {
-    let mut left = all;
-    while !left.is_zero() && !stopped() {
-        let step = left.min(STEP);
-        madsim::time::sleep(step).await;
-        left -= step;
     }
 }
