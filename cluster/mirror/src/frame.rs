@@ -7,6 +7,7 @@
 //!                  number u64 | per message: length u32 | kind u8 | the message
 //!   form 16 to 18  the same, compressed:
 //!                  number u64 | bytes u32 | the messages as before, in an LZ4 frame
+//!   form 3         a greeting that refuses: who has dialled does not like the welcome
 //!   form 32        got u64
 //!   form 33        nothing: the site has paused the link
 //!   form 34        a part of one of the frames above, without its length
@@ -25,7 +26,7 @@
 //! Invariant: nothing is reserved for bytes that were only announced, and a frame is never longer
 //! than 8 MiB, compressed or not, or 2 MiB if it comes in parts, nor has it more than 1,024 messages.
 
-use crate::message::{MESSAGES_MAX, Message, priority, priority_number};
+use crate::message::{MESSAGES_MAX, Message, Refusal, priority, priority_number};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use fulmar_host::net::{ReadHalf, WriteHalf};
 use fulmar_host::time::{self, Duration};
@@ -47,6 +48,8 @@ const PARTED_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 /// How much is read at once.
 const READ_BYTES: usize = 64 << 10;
 
+/// The kind of a greeting that refuses, so that it is no form of anything else.
+const REFUSED: u8 = 3;
 const GOT: u8 = 32;
 const LEAVE: u8 = 33;
 const PART: u8 = 34;
@@ -84,6 +87,8 @@ pub enum Frame {
     Got(u64),
     /// This site has paused the link.
     Leave,
+    /// The other side has dialled, and does not like who welcomed it. It is sent as a greeting.
+    Refused(Refusal),
 }
 
 fn invalid(text: &'static str) -> io::Error {
@@ -167,6 +172,10 @@ pub fn encode(frame: &Frame) -> io::Result<Bytes> {
             out.put_u64_le(*bytes);
         }
         Frame::Leave => out.put_u8(LEAVE),
+        Frame::Refused(reason) => {
+            out.put_u8(REFUSED);
+            out.put_slice(&Message::Refused(*reason).encode().0);
+        }
     }
     let length = out.len() - LENGTH_BYTES;
     if length > FRAME_BYTES_MAX {
@@ -203,6 +212,10 @@ pub fn decode(mut bytes: Bytes) -> io::Result<Frame> {
             if bytes.is_empty() { Ok(Frame::Got(got)) } else { Err(short()) }
         }
         LEAVE if bytes.is_empty() => Ok(Frame::Leave),
+        REFUSED => match Message::decode(REFUSED, &bytes) {
+            Ok(Message::Refused(reason)) => Ok(Frame::Refused(reason)),
+            _ => Err(short()),
+        },
         form => {
             let is_packed = form & PACKED != 0;
             let lane = priority(form & !PACKED);

@@ -9,6 +9,8 @@
 //! compares it with what was shown
 //! ```
 //!
+//! Both say which bond they have heard last of the other side; who does not know it was put back, and refuses.
+//!
 //! Each connection of a session is greeted like the first one. That it belongs to the session is proved
 //! by the number that the first welcome has told, and it is of the same node.
 //!
@@ -66,6 +68,8 @@ pub(crate) struct Greeted {
     pub(crate) dialling: Option<Dialling>,
     /// The bytes of the largest batch that the other side takes.
     pub(crate) batch_bytes: u32,
+    /// The number of the last bond that the other side has heard.
+    pub(crate) shown: u64,
 }
 
 fn unexpected() -> GreetingError {
@@ -129,18 +133,23 @@ pub(crate) async fn call(
             session: joins.map_or(NEW_SESSION, |(session, _)| session),
             stripe: joins.map_or(0, |(_, stripe)| stripe),
             batch_bytes: context.settings.takes(),
+            heard: context.heard(&link),
         };
         let number = hello.stripe;
         frame::greet(&mut writer, &Message::Hello(hello)).await?;
         match reader.greeting(GREETING_BYTES_MAX, GREETING_TIMEOUT).await? {
-            Some(Message::Welcome { node, session, connections, batch_bytes }) => {
-                if let Err(reason) = trusted(Some(node)) {
+            Some(Message::Welcome { node, session, connections, batch_bytes, heard: shown }) => {
+                let known = match trusted(Some(node)) {
+                    Ok(()) => knows(context, &link, shown).await,
+                    distrusted => distrusted,
+                };
+                if let Err(reason) = known {
                     return Err(refuse(&mut writer, reason).await);
                 }
                 let connections = connections.min(link.definition.connections);
                 let dialling = Dialling { place: place.to_owned(), session, connections };
                 let stripe = Stripe { number, peer, node, reader, writer, abrupt };
-                Ok(Greeted { link, session, stripe, dialling: Some(dialling), batch_bytes })
+                Ok(Greeted { link, session, stripe, dialling: Some(dialling), batch_bytes, shown })
             }
             Some(Message::Refused(reason)) => Err(GreetingError::Refused(reason)),
             _ => Err(unexpected()),
@@ -189,11 +198,13 @@ pub(crate) async fn answer(
         let (node, connections) = (context.settings.node, link.definition.connections);
         context.cap(&link.name).owe(GREETING_BYTES);
         let batch_bytes = context.settings.takes();
-        let welcome = Message::Welcome { node, session, connections, batch_bytes };
+        let heard = context.heard(&link);
+        let welcome = Message::Welcome { node, session, connections, batch_bytes, heard };
         frame::greet(&mut writer, &welcome).await?;
-        let (number, node, batch_bytes) = (hello.stripe, hello.node, hello.batch_bytes);
+        let (number, node, shown) = (hello.stripe, hello.node, hello.heard);
+        let batch_bytes = hello.batch_bytes;
         let stripe = Stripe { number, peer, node, reader, writer, abrupt };
-        Ok(Greeted { link, session, stripe, dialling: None, batch_bytes })
+        Ok(Greeted { link, session, stripe, dialling: None, batch_bytes, shown })
     })
     .await
 }
@@ -231,5 +242,28 @@ async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<
     // Everything is applied here now, perhaps another definition.
     let link = known().ok_or(Refusal::UnknownSite)?;
     admitted(&link)?;
-    if link.definition.paused { Err(Refusal::Paused) } else { Ok(link) }
+    if link.definition.paused {
+        return Err(Refusal::Paused);
+    }
+    knows(context, &link, hello.heard).await?;
+    Ok(link)
+}
+
+/// Whether this site has given what the other one has heard of it. If not, and this node leads, the site was put back to
+/// an older copy of itself, whose rules may be older ones.
+async fn knows(context: &Context, link: &Link, shown: u64) -> Result<(), Refusal> {
+    let site = &link.definition.site;
+    let is_put_back = || context.broker.site().read(|state| state.is_put_back(site, shown));
+    if !is_put_back() {
+        return Ok(());
+    }
+    // Another node may lead, and have given it meanwhile.
+    if !context.leads().await {
+        return Err(Refusal::NotLeader);
+    }
+    if !is_put_back() {
+        return Ok(());
+    }
+    context.put_back(&link.name);
+    Err(Refusal::PutBack)
 }

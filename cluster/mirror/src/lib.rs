@@ -24,10 +24,11 @@
 //! | `outbox.rs`, `inbox.rs` | what goes over which of them, and what comes, in order again |
 //! | `flow.rs` | what is on its way over one of them |
 //! | `shares.rs`, `cap.rs` | who goes first, and how much goes |
-//! | `source.rs` | the side that gives |
+//! | `source.rs`, `shipment.rs` | the side that gives, and one partition on its way |
 //! | `target.rs` | the side that takes |
 //! | `taker.rs` | which of the offered topics it takes |
 //! | `links.rs` | which sessions there are to be |
+//! | `bond` | by what a site finds out that it was put back |
 //! | `policy`, `border` | what of a record a rule lets go, and under which rule a topic leaves |
 //!
 //! Invariants: a mirror is a prefix of its origin, apart from gaps that are noted; progress is the
@@ -37,6 +38,7 @@
 //!
 //! Never: merge two histories. Where tags differ the partition stops and says so.
 
+mod bond;
 mod border;
 mod cap;
 mod flow;
@@ -49,6 +51,7 @@ mod outbox;
 pub mod policy;
 mod session;
 mod shares;
+mod shipment;
 mod source;
 mod stripe;
 mod taker;

@@ -22,7 +22,7 @@ use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{Host, random};
 use fulmar_types::link::Priority;
-use fulmar_types::{Event, NodeId};
+use fulmar_types::{Event, NodeId, Probe};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -43,9 +43,15 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Under which name it stands in the log that some places answered, and none leads.
 const NO_LEADER: &str = "no-leader";
 
-/// Under which names it stands among the metrics that nobody answered, and that a link leads to its own site.
+/// Under which names it stands among the metrics that nobody answered, that this site was put back, and that a link leads
+/// to its own site.
 const SILENCE: &str = "no-answer";
+const PUT_BACK: &str = "put-back";
 const OWN_SITE: &str = "own-site";
+
+/// What is said then, and what to do.
+const PUT_BACK_TEXT: &str = "this site was put back to an older copy of itself: the other site has heard more of it than it \
+                             knows; look whether its rules and links are those that are to be, then pause and resume the link";
 
 /// A site that nobody could reach for so long is said to be unreachable.
 const SILENT: Duration = Duration::from_secs(5);
@@ -185,6 +191,18 @@ impl Context {
     pub(crate) fn cap(&self, link: &str) -> Arc<Cap> {
         let mut caps = locked(&self.caps);
         Arc::clone(caps.entry(link.to_owned()).or_insert_with(|| Arc::new(Cap::new())))
+    }
+
+    /// The number of the last bond that the other site of a link has given.
+    pub(crate) fn heard(&self, link: &Link) -> u64 {
+        self.broker.site().read(|state| state.bond(&link.definition.site).heard)
+    }
+
+    /// This site was put back, as the other one of a link knows.
+    pub(crate) fn put_back(&self, link: &str) {
+        self.host.report(Event::SitePutBack { link: link.to_owned() });
+        self.host.probe(Probe::PutBackNoticed);
+        self.trouble(link, PUT_BACK, PUT_BACK_TEXT.to_owned());
     }
 
     /// Whether a link has a session of this name that was dialled by that node of the other site.

@@ -3,8 +3,8 @@
 //! ```text
 //! kind  message    fields
 //!    1  hello      magic [u8; 4] | version u16 | site text | node u64 | to text
-//!                  | session [u8; 16] | stripe u8 | batch bytes u32
-//!    2  welcome    node u64 | session [u8; 16] | connections u8 | batch bytes u32
+//!                  | session [u8; 16] | stripe u8 | batch bytes u32 | heard u64
+//!    2  welcome    node u64 | session [u8; 16] | connections u8 | batch bytes u32 | heard u64
 //!    3  refused    reason u8
 //!    4  offer      topics u32 | per topic: id [u8; 16], origin [u8; 16], name text, partitions u32,
 //!                  via u32 of text, settings u32 of (key text, value text)
@@ -16,6 +16,7 @@
 //!   10  has        topic [u8; 16] | partition u32 | offset u64 | tag [u8; 16]
 //!   11  declines   topics u32 | per topic: id [u8; 16], reason u8
 //!   12  stuck      topic [u8; 16] | partition u32
+//!   13  bond       number u64
 //! text             len u32, UTF-8
 //! missing          reason u8 | count u64 | first ms u64 | last ms u64
 //! ```
@@ -25,12 +26,14 @@
 //! topic of the site itself. All numbers are little-endian. A session
 //! of zeros in a hello begins one; another one joins it as one of its stripes. A priority is 0 urgent,
 //! 1 normal, 2 bulk. `batch bytes` are those of the largest batch that the side takes which says so.
+//! `heard` is the number of the last bond that came from the other side, 0 if none did.
 //!
 //! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message; a name
 //! that is read is one that a topic can have, other texts are short and without control characters, and an
 //! offset is far from the end of the numbers.
 
 use bytes::Bytes;
+use fulmar_broker::machine::bonds::BOND_MAX;
 use fulmar_broker::machine::codec::{CodecError, Reader, Writer};
 use fulmar_broker::machine::topics::{TOPIC_CONFIGS_MAX, is_valid_name};
 use fulmar_host::net::Distrust;
@@ -43,7 +46,7 @@ use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 pub const MAGIC: [u8; 4] = *b"FLMK";
 
 /// The version of everything in this file.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// The longest hello.
 pub const GREETING_BYTES_MAX: usize = 1_024;
@@ -93,6 +96,8 @@ pub enum Refusal {
     Paused,
     /// There is no such session here, or not with this node.
     NoSession,
+    /// The one who says this was put back to an older copy of itself: the other one has heard more of it than it knows.
+    PutBack,
     /// What the other side showed does not prove that it is who it says.
     Distrusted(Distrust),
 }
@@ -101,7 +106,7 @@ impl Refusal {
     fn all() -> impl Iterator<Item = Self> {
         [Self::Version, Self::NotLeader, Self::UnknownSite, Self::OtherSite, Self::Paused]
             .into_iter()
-            .chain([Self::NoSession])
+            .chain([Self::NoSession, Self::PutBack])
             .chain(Distrust::ALL.map(Self::Distrusted))
     }
 
@@ -114,6 +119,7 @@ impl Refusal {
             Self::OtherSite => "other-site",
             Self::Paused => "paused",
             Self::NoSession => "no-session",
+            Self::PutBack => "put-back",
             Self::Distrusted(distrust) => distrust.name(),
         }
     }
@@ -133,6 +139,7 @@ impl Refusal {
             Self::Distrusted(Distrust::Missing) => 11,
             Self::Distrusted(Distrust::Malformed) => 12,
             Self::NoSession => 13,
+            Self::PutBack => 14,
         }
     }
 }
@@ -154,6 +161,8 @@ pub struct Hello {
     pub stripe: u8,
     /// The bytes of the largest batch that the site takes.
     pub batch_bytes: u32,
+    /// The number of the last bond that it has heard.
+    pub heard: u64,
 }
 
 /// A topic that may go to the other site.
@@ -188,6 +197,8 @@ pub enum Message {
         connections: u8,
         /// The bytes of the largest batch that the site takes.
         batch_bytes: u32,
+        /// The number of the last bond that it has heard.
+        heard: u64,
     },
     /// No.
     Refused(Refusal),
@@ -218,6 +229,8 @@ pub enum Message {
     Declines(Vec<(TopicId, Decline)>),
     /// A batch of a partition came that this side cannot take: nothing more of it is of use in this session.
     Stuck(Part),
+    /// The number by which this side is known from now on. It is in the log of this side.
+    Bond(u64),
 }
 
 /// Offsets go up to here: as far as nobody comes, and so far from the end of the numbers that what is
@@ -241,6 +254,11 @@ fn part(input: &mut Reader<'_>) -> Result<Part, CodecError> {
 fn offset(input: &mut Reader<'_>) -> Result<Offset, CodecError> {
     let offset = input.u64()?;
     if offset <= OFFSET_MAX { Ok(Offset(offset)) } else { Err(CodecError::Tag) }
+}
+
+fn bond(input: &mut Reader<'_>) -> Result<u64, CodecError> {
+    let number = input.u64()?;
+    if number <= BOND_MAX { Ok(number) } else { Err(CodecError::Tag) }
 }
 
 fn mark(input: &mut Reader<'_>) -> Result<Mark, CodecError> {
@@ -309,6 +327,7 @@ impl Message {
             Self::Has(..) => 10,
             Self::Declines(_) => 11,
             Self::Stuck(_) => 12,
+            Self::Bond(_) => 13,
         }
     }
 
@@ -326,12 +345,14 @@ impl Message {
                 out.raw(&hello.session);
                 out.u8(hello.stripe);
                 out.u32(hello.batch_bytes);
+                out.u64(hello.heard);
             }
-            Self::Welcome { node, session, connections, batch_bytes } => {
+            Self::Welcome { node, session, connections, batch_bytes, heard } => {
                 out.u64(node.0);
                 out.raw(session);
                 out.u8(*connections);
                 out.u32(*batch_bytes);
+                out.u64(*heard);
             }
             Self::Refused(reason) => out.u8(reason.number()),
             Self::Offer(topics) => {
@@ -365,6 +386,7 @@ impl Message {
                 }
             }
             Self::Stuck(part) => put_part(&mut out, part),
+            Self::Bond(number) => out.u64(*number),
             Self::Room(lane, bytes) => {
                 out.u8(priority_number(*lane));
                 out.u32(*bytes);
@@ -386,6 +408,7 @@ impl Message {
                 session: input.array()?,
                 connections: connections(&mut input)?,
                 batch_bytes: input.u32()?,
+                heard: bond(&mut input)?,
             },
             3 => {
                 let number = input.u8()?;
@@ -408,6 +431,7 @@ impl Message {
             10 => Self::Has(part(&mut input)?, mark(&mut input)?),
             11 => Self::Declines(declines(&mut input)?),
             12 => Self::Stuck(part(&mut input)?),
+            13 => Self::Bond(bond(&mut input)?),
             _ => return Err(CodecError::Tag),
         };
         input.end()?;
@@ -446,6 +470,7 @@ fn hello(input: &mut Reader<'_>) -> Result<Hello, CodecError> {
         session: input.array()?,
         stripe: input.u8()?,
         batch_bytes: input.u32()?,
+        heard: bond(input)?,
     })
 }
 
@@ -522,12 +547,14 @@ mod tests {
                 session: [5; 16],
                 stripe: 3,
                 batch_bytes: 1 << 20,
+                heard: 7,
             }),
             Message::Welcome {
                 node: NodeId(1),
                 session: [6; 16],
                 connections: 4,
                 batch_bytes: 1 << 18,
+                heard: 8,
             },
             Message::Refused(Refusal::NotLeader),
             Message::Offer(vec![Offered {
@@ -546,6 +573,7 @@ mod tests {
             Message::Has(part, mark),
             Message::Declines(vec![(part.topic, Decline::OtherLink)]),
             Message::Stuck(part),
+            Message::Bond(9),
         ]
     }
 
@@ -607,7 +635,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_message_or_an_error(
-            kind in 0u8..15,
+            kind in 0u8..16,
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(message) = Message::decode(kind, &bytes.clone().into()) {
@@ -616,7 +644,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_message_is_another_or_an_error(at in 0usize..12, byte in 0usize..200, by in 1u8..) {
+        fn a_damaged_message_is_another_or_an_error(at in 0usize..13, byte in 0usize..200, by in 1u8..) {
             let message = &messages()[at];
             let mut bytes = whole(message).to_vec();
             prop_assume!(!bytes.is_empty());

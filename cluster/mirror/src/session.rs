@@ -2,7 +2,7 @@
 //! first greeting to the end.
 //!
 //! ```text
-//! inbox  --> source: take, room, has, declines, stuck      target: offer, batch, gap, fork
+//! inbox  --> source: take, room, has, declines, stuck      target: bond, offer, batch, gap, fork
 //! outbox <-- both
 //! stripe.rs: each of the connections, between the two and the other side
 //! ```
@@ -21,7 +21,7 @@ use crate::greeting::Greeted;
 use crate::inbox::Inbox;
 use crate::links::{self, Context};
 use crate::locked;
-use crate::message::{Message, Part, SessionId};
+use crate::message::{Message, Part, Refusal, SessionId};
 use crate::outbox::Outbox;
 use crate::source::Source;
 use crate::stripe::{self, LEAVE_WAIT, Stripe, records_of};
@@ -75,6 +75,8 @@ pub(crate) enum Ended {
     Distrusted,
     /// The other site has paused the link.
     PausedThere,
+    /// The other site has dialled, and does not like this one after all.
+    RefusedThere(Refusal),
 }
 
 impl Ended {
@@ -90,6 +92,8 @@ impl Ended {
             Self::MirrorRemoved => "mirror-removed",
             Self::Distrusted => "distrusted",
             Self::PausedThere => "paused by the other site",
+            Self::RefusedThere(Refusal::PutBack) => "the other site was put back to an older copy",
+            Self::RefusedThere(reason) => reason.name(),
         }
     }
 }
@@ -104,6 +108,8 @@ pub(crate) struct Parts {
     pub(crate) border: Arc<Border>,
     /// The bytes of the largest batch that the other side takes.
     pub(crate) batch_bytes_there: usize,
+    /// The number of the last bond that the other side has heard.
+    pub(crate) shown: u64,
     end: mpsc::Sender<Ended>,
 }
 
@@ -284,6 +290,7 @@ impl Taker {
             Message::Has(part, mark) => source.has(part, mark),
             Message::Declines(topics) => source.declined(topics),
             Message::Stuck(part) => source.stuck(part),
+            Message::Bond(number) => target.bond(number),
             Message::Offer(topics) => target.offered(topics),
             Message::Batch(part, mark, bytes) => target.batch(lane, part, mark, bytes),
             Message::Gap { part, mark, to, missing } => target.gap(lane, part, mark, (to, missing)),
@@ -313,13 +320,13 @@ pub(crate) async fn run(
     greeted: Greeted,
     (joins, joining): (mpsc::Sender<Stripe>, Joining),
 ) -> Ended {
-    let Greeted { link, stripe, dialling, batch_bytes, .. } = greeted;
+    let Greeted { link, stripe, dialling, batch_bytes, shown, .. } = greeted;
     let (end, mut ended) = mpsc::channel(1);
     let cap = context.cap(&link.name);
     cap.set(link.definition.cap);
     let (outbox, border) = (Arc::default(), Arc::default());
     let (link, batch_bytes_there) = (Arc::new(link), batch_bytes as usize);
-    let parts = Parts { context, link, outbox, cap, border, batch_bytes_there, end };
+    let parts = Parts { context, link, outbox, cap, border, batch_bytes_there, shown, end };
     let up = Arc::new(Mutex::new(BTreeMap::new()));
     let dial_each = |to: Dialling| {
         let to = Arc::new(to);

@@ -210,7 +210,7 @@ async fn write_whole(
     let topics = topics(frame);
     let what = match frame {
         Frame::Messages { .. } => Written::Last(lane),
-        Frame::Got(_) | Frame::Leave => Written::Said,
+        Frame::Got(_) | Frame::Leave | Frame::Refused(_) => Written::Said,
     };
     parts.outbox.wrote(stripe, bytes.len() as u64, what);
     parts.wrote(frame, bytes.len());
@@ -284,7 +284,7 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
         let of = match &frame {
             None => Some(Priority::Normal),
             Some(Frame::Messages { lane, .. }) => Some(*lane),
-            Some(Frame::Got(_) | Frame::Leave) => None,
+            Some(Frame::Got(_) | Frame::Leave | Frame::Refused(_)) => None,
         };
         let taken = match frame {
             None => Ok(()),
@@ -301,6 +301,7 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
 fn take(parts: &Parts, taking: &Taking, number: u8, frame: Frame) -> Result<(), Ended> {
     match frame {
         Frame::Leave => Err(Ended::PausedThere),
+        Frame::Refused(reason) => Err(Ended::RefusedThere(reason)),
         Frame::Got(bytes) => parts.outbox.confirmed(number, bytes).map_err(|_| Ended::Protocol),
         Frame::Messages { lane, number, messages } => {
             parts.came(&messages);

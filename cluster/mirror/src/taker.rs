@@ -82,7 +82,15 @@ enum Here {
 }
 
 impl Taker {
-    pub(crate) async fn run(mut self, mut offered: watch::Receiver<Option<Vec<Offered>>>) {
+    pub(crate) async fn run(
+        mut self,
+        mut offered: watch::Receiver<Option<Vec<Offered>>>,
+        mut is_known: watch::Receiver<bool>,
+    ) {
+        // The session goes on or ends without this one.
+        if is_known.wait_for(|is_known| *is_known).await.is_err() {
+            return;
+        }
         loop {
             match time::timeout(LOOK_EVERY, offered.changed()).await {
                 Ok(Ok(())) => {}

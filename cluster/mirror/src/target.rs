@@ -8,6 +8,7 @@
 //!
 //! Never: tell the other side that something is here before it is committed.
 
+use crate::bond::Hearing;
 use crate::locked;
 use crate::message::{Mark, Message, Offered, Part};
 use crate::session::{Ended, Parts};
@@ -117,6 +118,7 @@ pub(crate) struct Target {
     parts: Parts,
     taking: Taking,
     rooms: Rooms,
+    hearing: Hearing,
     offers: watch::Sender<Option<Vec<Offered>>>,
     /// Partitions that are not taken any more in this session.
     given_up: GivenUp,
@@ -140,7 +142,8 @@ impl Target {
             copies: BTreeSet::new(),
             held: BTreeMap::new(),
         };
-        let _taking_up = task::spawn_owned(taker.run(offered));
+        let hearing = Hearing::start(parts.clone());
+        let _taking_up = task::spawn_owned(taker.run(offered, hearing.logged()));
         // No more than there are partitions: each is given up once.
         let (refused, mut refuses) = mpsc::unbounded_channel();
         let _refusing = task::spawn_owned({
@@ -151,7 +154,7 @@ impl Target {
                 }
             }
         });
-        Self { parts, taking, rooms, offers, given_up, refused, _taking_up, _refusing }
+        Self { parts, taking, rooms, hearing, offers, given_up, refused, _taking_up, _refusing }
     }
 
     /// Lets the other side send.
@@ -172,10 +175,15 @@ impl Target {
         locked(&self.rooms)[lane.rank()].freed += bytes;
     }
 
-    /// What the other side lets go, all of it.
+    /// The other side has given a number. `false` if that is none.
+    pub(crate) fn bond(&mut self, number: u64) -> bool {
+        self.hearing.came(number)
+    }
+
+    /// What the other side lets go, all of it. `false` if it has given no number before.
     pub(crate) fn offered(&mut self, topics: Vec<Offered>) -> bool {
         // Only the newest counts.
-        self.offers.send(Some(topics)).is_ok()
+        self.hearing.has_come() && self.offers.send(Some(topics)).is_ok()
     }
 
     /// A batch came. `false` if it may not.

@@ -270,6 +270,12 @@ pub enum Event {
         /// The name of the reason.
         reason: &'static str,
     },
+    /// This site was put back to an older copy of itself, as the other site of a link knows: nothing passes until somebody
+    /// resumes that.
+    SitePutBack {
+        /// The name of the link.
+        link: String,
+    },
     /// A mirror and its origin differ before an offset: nothing more passes.
     LinkForked {
         /// The topic on this site.

@@ -230,6 +230,12 @@ plants! {
     TooLargeGoes = "too-large-goes",
     /// Let a node carry a link that does not know whether it still leads its site.
     LinkWithoutLease = "link-without-lease",
+    /// Carry a link whose other site has heard more of this one than this one knows.
+    BondNotAsked = "bond-not-asked",
+    /// Leave out of the log what the other site of a link has given.
+    BondNotLogged = "bond-not-logged",
+    /// Take two histories for one where they have parted and what could be compared is gone.
+    PartedForgotten = "parted-forgotten",
 }
 
 impl Plant {

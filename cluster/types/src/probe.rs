@@ -87,6 +87,8 @@ probes! {
     BatchTooLarge = "batch too large for the other site",
     /// Somebody said that he is of another site, and could not prove it.
     StrangerRefused = "stranger refused",
+    /// A site found out that it was put back to an older copy of itself.
+    PutBackNoticed = "put back noticed",
     /// A link refused a mirror whose tag is not the one of the origin.
     ForkRefused = "fork refused",
     /// A mirror was told what it will never have.

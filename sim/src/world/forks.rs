@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How a copy begins to say that it is a fork.
-const FORK: &str = "a fork";
+pub(super) const FORK: &str = "a fork";
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(2);

@@ -177,6 +177,18 @@ impl Mirrors {
         }
     }
 
+    /// What whoever looks after a site needs to know: its links by name, and its rules by topic.
+    pub(super) fn of_site(
+        &self,
+        site: &SiteName,
+        stage: &Stage,
+    ) -> (BTreeMap<String, LinkDefinition>, BTreeMap<String, RuleDefinition>) {
+        let links = self.links(stage).into_iter().filter(|((here, _), _)| here == site);
+        let rules = self.passing().into_iter().filter(|((at, _), _)| at == site);
+        let links = links.map(|((_, there), link)| (there.as_str().to_owned(), link));
+        (links.collect(), rules.map(|((_, topic), rule)| (topic, rule)).collect())
+    }
+
     /// Under which rule which topic of which site goes.
     fn passing(&self) -> BTreeMap<(SiteName, String), RuleDefinition> {
         let mut regions: BTreeMap<(SiteName, String), BTreeSet<String>> = BTreeMap::new();

@@ -18,6 +18,7 @@
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
+//! | `operator` | who looks after a site that was put back |
 //! | `pipelines`, `fates` | what pipelines read, what they have to give, and what they say of it |
 //! | `tending` | who pauses them, changes them and puts them back |
 //! | `whole` | whole partitions, read from front to back |
@@ -44,6 +45,7 @@ mod lines;
 mod marking;
 mod mirroring;
 mod naming;
+mod operator;
 mod origins;
 mod pausing;
 mod piped;

@@ -140,6 +140,17 @@ impl Secrecy {
         self.all.iter().find(is_it).expect("made from the same scenario").clone()
     }
 
+    /// What a site keeps.
+    pub(super) fn of_site(&self, site: &SiteName) -> Vec<Keeping> {
+        self.all.iter().filter(|keeping| keeping.secrets.site == *site).cloned().collect()
+    }
+
+    /// The copies that a site has, each with the link that brings it.
+    pub(super) fn copies_at(&self, site: &SiteName) -> Vec<(String, String)> {
+        let here = self.all.iter().map(|keeping| &keeping.secrets).filter(|of| of.to == *site);
+        here.map(|of| (of.site.to_string(), format!("{}.{}", of.site, of.topic))).collect()
+    }
+
     /// Creates the topics and their rules.
     pub(super) async fn lay_down(&self, workloads: &Workloads) {
         for keeping in &self.all {
@@ -177,7 +188,11 @@ impl Secrecy {
     pub(super) async fn verdict(&self, workloads: &Workloads, deadline_ns: u64) -> Option<Verdict> {
         let safety = |check: &str, text| Some(Verdict::Safety { check: check.to_owned(), text });
         for keeping in &self.all {
-            let mut verdict = keeping.compare(workloads, deadline_ns).await;
+            let mut verdict = match workloads.was_put_back(&keeping.secrets.site) {
+                // What was acknowledged since the copy was made is nowhere, or at the other site alone.
+                true => None,
+                false => keeping.compare(workloads, deadline_ns).await,
+            };
             if verdict.is_none() && keeping.secrets.piped {
                 verdict = keeping.compare_piped(workloads, deadline_ns).await;
             }
@@ -229,6 +244,15 @@ impl Keeping {
         ]);
         let rule = rule.expect("a rule that can be read");
         cluster.set_rule(self.secrets.topic.as_str(), None, &rule, LIMIT).await.is_ok()
+    }
+
+    /// Makes the rule what it is to be by now.
+    pub(super) async fn set_rule_again(&self, cluster: &Cluster) -> bool {
+        let fields = match self.locked().stricter_ns {
+            Some(_) => format!("{FIELDS},late=drop"),
+            None => FIELDS.to_owned(),
+        };
+        self.set_rule(cluster, &fields).await
     }
 
     /// Produces until it is told to stop.

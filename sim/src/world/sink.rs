@@ -16,7 +16,7 @@ use crate::scenario::{EventKind, SiteName};
 use crate::trace::{Kind, Record, TraceHash, TraceSink};
 use fulmar_types::{Event, ExitCode, LogPosition, NodeId, Probe, Role, Term};
 use madsim::task::NodeId as Machine;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -66,6 +66,8 @@ struct State {
     canaries: Option<Canaries>,
     /// Who owns which pipeline, with his number.
     owners: BTreeMap<(u16, String), (u64, Option<NodeId>)>,
+    /// Links that say that their site was put back.
+    stopped_links: BTreeSet<(u16, String)>,
     /// What the harness compared, by the name of the check.
     compared: BTreeMap<&'static str, u64>,
     exits: VecDeque<Exit>,
@@ -139,6 +141,18 @@ impl Sink {
     /// How often a site was put back to an older copy of itself.
     pub fn put_back_times(&self, site: u16) -> u16 {
         self.state().checks.put_back_times(site)
+    }
+
+    /// A link of a site that says that the site was put back.
+    pub fn stopped_link(&self, site: u16) -> Option<String> {
+        let state = self.state();
+        let first = state.stopped_links.range((site, String::new())..).next();
+        first.filter(|(at, _)| *at == site).map(|(_, link)| link.clone())
+    }
+
+    /// Somebody has resumed it.
+    pub fn resumed_link(&self, site: u16, link: &str) {
+        self.state().stopped_links.remove(&(site, link.to_owned()));
     }
 
     /// Something was done to the disk of a node.
@@ -408,6 +422,9 @@ impl MachineSink for Sink {
             let _ = writeln!(text, "[{} s{} n{}] {event:?}", Stamp(at_ns), at.site, at.node);
         }
         state.follow(at, event);
+        if let Event::SitePutBack { link } = event {
+            state.stopped_links.insert((at.site, link.clone()));
+        }
         state.checks.observe(&Observation { at, time_ns: at_ns, event });
         drop(state);
         if let Some(kind) = trigger_kind(event) {

@@ -180,6 +180,8 @@ async fn heard(connection: Connection, is_known: bool) -> io::Result<(bool, Opti
     body.put_u64_le(NODE);
     body.put_slice(&[7; SESSION_BYTES]);
     body.put_u8(1);
+    body.put_u32_le(BATCH_BYTES);
+    body.put_u64_le(0);
     writer.write_all(&message(body)).await?;
     writer.flush().await?;
     let answer = reader.read_exact(&mut head).await.ok().map(|_| head[4]);
@@ -214,6 +216,7 @@ fn hello(claims: impl Display, to: impl Display) -> Vec<u8> {
     body.put_slice(&[0; SESSION_BYTES]);
     body.put_u8(0);
     body.put_u32_le(BATCH_BYTES);
+    body.put_u64_le(0);
     message(body)
 }
 

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::eavesdrop::{Eavesdropper, For};
 use super::line::Line;
 use super::mirroring::{Mirrors, later};
+use super::operator::Operator;
 use super::pipelines::Pipelines;
 use super::reading::Reader;
 use super::secrets::Secrecy;
@@ -21,7 +22,7 @@ use crate::history::{ClientId, History, PartitionName};
 use crate::prng::Prng;
 use crate::report::{Canaries, Verdict};
 use crate::scenario::workload::{Impostor, Mirror, Stranger};
-use crate::scenario::{Drawn, LINK_PORT, SiteName, Workload};
+use crate::scenario::{Drawn, Fault, LINK_PORT, SiteName, Workload};
 use fulmar_client::admin::CreateTopicError;
 use fulmar_client::{Cluster, Settings};
 use fulmar_host::Host;
@@ -245,12 +246,42 @@ impl Workloads {
             }
         }
         self.watch_lines();
+        self.look_after();
     }
 
     /// Watches the lines between sites, from beside the machines.
     fn watch_lines(&self) {
         for watching in self.mirrors.watching(self, &self.stage) {
             drop(madsim::task::spawn(watching.run()));
+        }
+    }
+
+    /// Whether a site was put back to an older copy of itself.
+    pub(super) fn was_put_back(&self, site: &SiteName) -> bool {
+        self.stage.sink.put_back_times(self.stage.site_number(site)) > 0
+    }
+
+    /// Looks after the sites that are put back, to the end of the run.
+    fn look_after(&self) {
+        let mut faults = self.stage.drawn.faults.iter();
+        if !faults.any(|scheduled| matches!(scheduled.fault, Fault::Restore(_))) {
+            return;
+        }
+        for site in self.stage.sites() {
+            let (links, rules) = self.mirrors.of_site(site, &self.stage);
+            let operator = Operator {
+                site: self.stage.site_number(site),
+                cluster: self.cluster(site),
+                sink: self.stage.sink.clone(),
+                links,
+                rules,
+                secrets: self.secrecy.of_site(site),
+                copies: self.secrecy.copies_at(site),
+                prng: Prng::new(self.stage.drawn.stream_seed, &format!("operator/{site}")),
+            };
+            let machine = self.stage.client_machine(site);
+            let node = Handle::current().get_node(machine).expect("the stage built it");
+            drop(node.spawn(operator.run()));
         }
     }
 

@@ -206,6 +206,11 @@ impl State {
                 self.align_mirror((link, topic), via, configs)
             }
             LinkOperation::PeerDeclines { link, topics } => self.peer_declines(link, topics),
+            LinkOperation::GiveBond { link, shown } => self.give_bond(link, shown),
+            LinkOperation::HearBond { link, number } => self.hear_bond(link, number),
+            LinkOperation::PeerParted { link, topic, partition } => {
+                self.peer_parted(link, (topic, partition))
+            }
         }
     }
 
@@ -242,6 +247,9 @@ impl State {
         }
         if known.is_none() && self.links.len() >= LINKS_PER_SITE_MAX {
             return Err(Refusal::LimitReached);
+        }
+        if known.is_some_and(|link| link.definition.paused) && !definition.paused {
+            self.consent(&definition.site);
         }
         let number = step.number();
         let after = Some(definition.settings());

@@ -36,6 +36,7 @@
 //! Never: let anything local (a clock, configuration, addresses of memory) into a section.
 
 pub mod batch;
+pub mod bonds;
 pub mod budget;
 pub mod changes;
 mod circles;

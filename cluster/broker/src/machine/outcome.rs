@@ -74,8 +74,13 @@ pub enum OperationResult {
     },
     /// A mirror goes on behind a gap.
     Skipped,
-    /// The progress of a peer was noted.
+    /// Something of a peer was noted.
     PeerNoted,
+    /// A number was drawn for a peer.
+    BondGiven {
+        /// The number.
+        number: u64,
+    },
     /// A batch was taken and not kept, since the budget of its partition is reached.
     NotKept {
         /// The offset of its first record.
@@ -401,6 +406,7 @@ impl OperationResult {
             Self::DeltaWanted { epoch } => put(out, 19, &[epoch]),
             Self::SavepointSet { number } => put(out, 20, &[number]),
             Self::LettersWanted { records } => put(out, 21, &[records]),
+            Self::BondGiven { number } => put(out, 22, &[number]),
         }
     }
 
@@ -433,6 +439,7 @@ impl OperationResult {
             19 => Self::DeltaWanted { epoch: take_varint(input)? },
             20 => Self::SavepointSet { number: take_varint(input)? },
             21 => Self::LettersWanted { records: take_varint(input)? },
+            22 => Self::BondGiven { number: take_varint(input)? },
             _ => return Err(CodecError::Tag),
         })
     }
@@ -631,6 +638,8 @@ mod tests {
             OperationResult::Halted,
             OperationResult::DeltaWanted { epoch: 302 },
             OperationResult::SavepointSet { number: 303 },
+            OperationResult::LettersWanted { records: 304 },
+            OperationResult::BondGiven { number: 305 },
         ];
         let refusals = refusals();
         let mut results = vec![UnitResult::Done(done)];

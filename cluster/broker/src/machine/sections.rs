@@ -4,6 +4,7 @@
 //! Invariants: a section's id and the meaning of its version never change; a section that is not in the
 //! list does not compile, since the list makes the state.
 
+use super::bonds::Bond;
 use super::changes::Change;
 use super::codec::{Reader, Writer};
 use super::deleted::DeletedName;
@@ -198,6 +199,7 @@ sections! {
     MAKINGS = 22, version 1, makings: Table<Making>;
     DECLINED = 23, version 1, declined: Table<Declined>;
     LETTERS = 24, version 1, letters: Table<Letters>;
+    BONDS = 25, version 1, bonds: Table<Bond>;
 }
 
 impl Default for State {

@@ -16,6 +16,7 @@ use fulmar_types::{LogIndex, LogPosition, Offset, PartitionIndex, Term, TopicId,
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
+mod bonds;
 mod budgets;
 mod chains;
 mod letters;

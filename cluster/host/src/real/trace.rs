@@ -165,6 +165,14 @@ impl TracingObserver {
             {
                 tracing::warn!(target: LINKS, %address, ?site, reason, "a site that dialled is refused");
             }
+            Event::SitePutBack { link }
+                if self.is_due(Refused::Link(link.clone(), false), PUT_BACK) =>
+            {
+                tracing::error!(target: LINKS, link,
+                    "this site was put back to an older copy of itself, as the other site of the link knows: nothing passes; \
+                     look at its rules and links, then pause and resume the link"
+                );
+            }
             Event::LinkForked { topic, partition, offset }
                 if self.is_due(Refused::Fork(*topic), FORK) =>
             {
@@ -190,6 +198,7 @@ impl TracingObserver {
         refused.len() < before
     }
 }
+const PUT_BACK: &str = "put-back";
 
 /// The same for a fork.
 const FORK: &str = "fork";
@@ -212,6 +221,7 @@ impl Observer for TracingObserver {
             | Event::LinkRefused { .. }
             | Event::LinkUnreachable { .. }
             | Event::SiteRefused { .. }
+            | Event::SitePutBack { .. }
             | Event::LinkForked { .. } => self.observe_links(event),
             Event::Recovered { last, snapshot, cut_bytes } => {
                 tracing::info!(target: STORE, ?last, ?snapshot, cut_bytes, "recovered");

@@ -19,6 +19,9 @@
 //!             24 v1  align mirror      link u64 | topic [u8; 16] | via texts
 //!                                      | configs u16 | (key text, value text) per config
 //!             25 v1  peer declines     link u64 | topics u16 | (topic [u8; 16], reason u8) per topic
+//!             27 v1  give bond         link u64 | shown u64
+//!             28 v1  hear bond         link u64 | number u64
+//!             29 v1  peer parted       link u64 | topic [u8; 16] | partition u32
 //! text                len u16 | UTF-8
 //! texts               count u16 | text per element
 //! bytes               len u16 | bytes
@@ -45,7 +48,7 @@ use fulmar_types::Uuid;
 use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{CopyLimits, Decline, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
-use fulmar_types::{Offset, TopicId};
+use fulmar_types::{Offset, PartitionIndex, TopicId};
 
 pub(super) const SET_LINK: u8 = 9;
 pub(super) const SET_RULE: u8 = 10;
@@ -55,6 +58,9 @@ pub(super) const MIRROR_SKIP: u8 = 13;
 pub(super) const PEER_HAS: u8 = 14;
 pub(super) const ALIGN_MIRROR: u8 = 24;
 pub(super) const PEER_DECLINES: u8 = 25;
+pub(super) const GIVE_BOND: u8 = 27;
+pub(super) const HEAR_BOND: u8 = 28;
+pub(super) const PEER_PARTED: u8 = 29;
 
 /// What stands for a number that does not matter: no entry has this index.
 const WHATEVER: u64 = u64::MAX;
@@ -71,7 +77,7 @@ pub struct MirrorPlace {
     /// The topic on this site.
     pub topic: TopicId,
     /// Its partition.
-    pub partition: fulmar_types::PartitionIndex,
+    pub partition: PartitionIndex,
     /// The offset, the same on both sites.
     pub offset: Offset,
     /// The origin's chain.
@@ -167,6 +173,29 @@ pub enum LinkOperation {
         link: u64,
         /// The topics, and why.
         topics: Vec<(TopicId, Decline)>,
+    },
+    /// Draws the next number that the peer of a link is to be given.
+    GiveBond {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The number that the peer has heard last, as it says.
+        shown: u64,
+    },
+    /// Notes the number that the peer of a link has given.
+    HearBond {
+        /// The number of the definition of the link.
+        link: u64,
+        /// What it has given.
+        number: u64,
+    },
+    /// Notes that what the peer of a link holds of a partition has another history.
+    PeerParted {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The topic.
+        topic: TopicId,
+        /// Its partition.
+        partition: PartitionIndex,
     },
 }
 
@@ -268,6 +297,9 @@ impl LinkOperation {
             Self::PeerHas { .. } => PEER_HAS,
             Self::AlignMirror { .. } => ALIGN_MIRROR,
             Self::PeerDeclines { .. } => PEER_DECLINES,
+            Self::GiveBond { .. } => GIVE_BOND,
+            Self::HearBond { .. } => HEAR_BOND,
+            Self::PeerParted { .. } => PEER_PARTED,
         }
     }
 
@@ -302,6 +334,8 @@ impl LinkOperation {
                 8 + 16 + texts_bytes(via) + configs_bytes(configs)
             }
             Self::PeerDeclines { topics, .. } => 8 + 2 + topics.len() * DECLINED_BYTES,
+            Self::GiveBond { .. } | Self::HearBond { .. } => 8 + 8,
+            Self::PeerParted { .. } => 8 + PLACE_BYTES,
         }
     }
 
@@ -327,7 +361,12 @@ impl LinkOperation {
             }
             Self::AlignMirror { via, configs, .. } => fit_texts(via) && fit_configs(configs),
             Self::PeerDeclines { topics, .. } => topics.len() <= usize::from(u16::MAX),
-            Self::MirrorAppend { .. } | Self::MirrorSkip { .. } | Self::PeerHas { .. } => true,
+            Self::MirrorAppend { .. }
+            | Self::MirrorSkip { .. }
+            | Self::PeerHas { .. }
+            | Self::GiveBond { .. }
+            | Self::HearBond { .. }
+            | Self::PeerParted { .. } => true,
         }
     }
 
@@ -390,6 +429,14 @@ impl LinkOperation {
                     out.put_u8(why.number());
                 }
             }
+            Self::GiveBond { link, shown: number } | Self::HearBond { link, number } => {
+                out.put_u64_le(*link);
+                out.put_u64_le(*number);
+            }
+            Self::PeerParted { link, topic, partition } => {
+                out.put_u64_le(*link);
+                put_place(out, *topic, *partition);
+            }
         }
     }
 
@@ -422,6 +469,17 @@ impl LinkOperation {
                 Some(Self::AlignMirror { link, topic, via, configs: read_configs(reader)? })
             }),
             PEER_DECLINES => item.whole(payload, "what a peer does not take", read_declines),
+            GIVE_BOND => item.whole(payload, "a bond to give", |reader| {
+                Some(Self::GiveBond { link: reader.u64()?, shown: reader.u64()? })
+            }),
+            HEAR_BOND => item.whole(payload, "a bond that was given", |reader| {
+                Some(Self::HearBond { link: reader.u64()?, number: reader.u64()? })
+            }),
+            PEER_PARTED => item.whole(payload, "a fork", |reader| {
+                let link = reader.u64()?;
+                let (topic, partition): Place = read_place(reader)?;
+                Some(Self::PeerParted { link, topic, partition })
+            }),
             _ => Err(item.unknown()),
         }
     }

@@ -477,7 +477,9 @@ impl Operation {
             }),
             (ALTER_TOPIC, VERSION_1) => item.whole(payload, "changes of a topic", read_alter_topic),
             (
-                kind @ (link::SET_LINK..=link::PEER_HAS | link::ALIGN_MIRROR..=link::PEER_DECLINES),
+                kind @ (link::SET_LINK..=link::PEER_HAS
+                | link::ALIGN_MIRROR..=link::PEER_DECLINES
+                | link::GIVE_BOND..=link::PEER_PARTED),
                 VERSION_1,
             ) => LinkOperation::decode(payload, kind, item).map(Self::Link),
             (

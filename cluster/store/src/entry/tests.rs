@@ -177,6 +177,11 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
             }
         ),
         any_place().prop_map(|place| LinkOperation::PeerHas { place }),
+        any::<[u64; 2]>().prop_map(|[link, shown]| LinkOperation::GiveBond { link, shown }),
+        any::<[u64; 2]>().prop_map(|[link, number]| LinkOperation::HearBond { link, number }),
+        any_place().prop_map(|MirrorPlace { link, topic, partition, .. }| {
+            LinkOperation::PeerParted { link, topic, partition }
+        }),
     ]
 }
 
@@ -354,7 +359,33 @@ fn link_operations() -> Vec<LinkOperation> {
             configs: vec![(text("k"), text("v"))],
         },
         LinkOperation::PeerDeclines { link: 7, topics: vec![(TOPIC, Decline::Loop)] },
+        LinkOperation::GiveBond { link: 7, shown: 3 },
+        LinkOperation::HearBond { link: 7, number: 4 },
+        LinkOperation::PeerParted { link: 7, topic: TOPIC, partition: PartitionIndex(2) },
     ]
+}
+
+/// Those of the operations about links that bring and take nothing.
+fn golden_notes(topic: &str) -> String {
+    [
+        "180125000000",
+        &["0700000000000000", topic, "0100010073"].concat(),
+        "010001006b010076", // align mirror
+        "19011b000000",
+        "0700000000000000",
+        &["0100", topic, "02"].concat(), // peer declines
+        "1b0110000000",
+        "0700000000000000",
+        "0300000000000000", // give bond
+        "1c0110000000",
+        "0700000000000000",
+        "0400000000000000", // hear bond
+        "1d011c000000",
+        "0700000000000000",
+        topic,
+        "02000000", // peer parted
+    ]
+    .concat()
 }
 
 #[test]
@@ -419,13 +450,8 @@ fn golden_bytes_of_the_operations_about_links() {
         "0800000000000000", // mirror skip
         "0e0134000000",
         &mirror_place, // peer has
-        "180125000000",
-        &["0700000000000000", &topic, "0100010073"].concat(),
-        "010001006b010076", // align mirror
-        "19011b000000",
-        "0700000000000000",
-        &["0100", &topic, "02"].concat(), // peer declines
     ];
+    let expected = [expected.concat(), golden_notes(&topic)];
     assert_eq!(hex(&bytes[ENTRY_HEADER_BYTES + UNIT_HEADER_BYTES..]), expected.concat());
 }
 
