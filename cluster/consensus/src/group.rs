@@ -337,9 +337,25 @@ impl Group {
     /// If this node does not lead, or leadership was lost before the outcome was known.
     pub async fn propose(&self, payload: Bytes) -> Result<Proposed, ProposeError> {
         let claim = self.shared.progress.applied().map_or(0, |at| at.index.get() + 1);
-        let ticket = self.shared.space.admit(Demand::of_payload(payload.len()));
-        let written = self.shared.raft.client_write(Proposal { claim, payload }).await;
-        ticket.settle();
+        let (seen, demand) = (self.leadership(), Demand::of_payload(payload.len()));
+        let ticket = self.shared.space.admit(demand);
+        let mut writing =
+            std::pin::pin!(self.shared.raft.client_write(Proposal { claim, payload }));
+        let written = tokio::select! {
+            biased;
+            written = &mut writing => {
+                ticket.settle();
+                written
+            }
+            () = self.wait_leadership_change(seen) => {
+                // It is in the log or never will be, and its answer may have to wait for entries of the next leader:
+                // they must find its place.
+                let kept = planted(Plant::DeposedProposalsCount).then_some(ticket);
+                let written = writing.await;
+                drop(kept);
+                written
+            }
+        };
         match written {
             Ok(response) => {
                 Ok(Proposed { position: position(&response.log_id), outcome: response.data.0 })

@@ -12,7 +12,8 @@
 //! records may use the reserve, down to what blank entries of new leaders need.
 //!
 //! Invariants: what was let in and is not answered yet counts as if it were not in the log, so the
-//! same place is never promised twice; a node that was not heard of is taken to have room, since
+//! same place is never promised twice, but no longer than this node leads, or the place of what waits for
+//! entries of the next leader would be kept from them; a node that was not heard of is taken to have room, since
 //! entries that it refuses are not committed by it.
 //!
 //! Never: a wait in here that a heartbeat or a vote has to wait for.

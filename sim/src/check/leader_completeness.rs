@@ -2,7 +2,9 @@
 //! (Ongaro 2014, section 3.6.3 and figure 3.2). Any node's `Applied` proves a commit.
 //!
 //! An election is checked against what is known to be committed, and what turns out to have been
-//! committed in an earlier term, against the leader that is in office then.
+//! committed in an earlier term, against the leader that is in office then. An entry of an earlier term is committed in
+//! that of the leader which brings it to a majority: at most the latest that had a leader when its commit became known. A
+//! candidate of a term before that one, which counts its votes late, leads nobody and owes nothing.
 
 use super::node_log::NodeLogs;
 use super::{Check, Observation, SiteNode};
@@ -12,7 +14,10 @@ use std::collections::BTreeMap;
 /// The committed entries of each site, and the log of each node.
 #[derive(Default)]
 pub struct LeaderCompleteness {
-    committed: BTreeMap<u16, BTreeMap<LogIndex, Term>>,
+    /// With the term of each, and the latest term in which it may have been committed.
+    committed: BTreeMap<u16, BTreeMap<LogIndex, (Term, Term)>>,
+    /// The latest term of each site that had a leader.
+    latest: BTreeMap<u16, Term>,
     logs: NodeLogs,
     /// The leader of the highest term of each site, as long as it lives and says so.
     in_office: BTreeMap<u16, (Term, NodeId)>,
@@ -40,11 +45,11 @@ impl LeaderCompleteness {
     fn check_leader(&mut self, at: SiteNode, term: Term) -> Result<(), String> {
         let Some(committed) = self.committed.get(&at.site) else { return Ok(()) };
         let log = self.logs.of(at);
-        for (index, committed_term) in committed.range(log.start()..) {
+        for (index, (committed_term, by)) in committed.range(log.start()..) {
             self.compared += 1;
-            // An entry of a later term than this leader's is committed by somebody else: this
-            // leader is deposed and does not know it yet.
-            if *committed_term >= term {
+            // It may be committed by somebody else in a later term: this leader is deposed and does not know it
+            // yet.
+            if *by >= term {
                 continue;
             }
             let mine = log.term_at(*index);
@@ -71,13 +76,19 @@ impl Check for LeaderCompleteness {
         match seen.event {
             Event::Recovered { .. } => self.leaves(seen.at),
             Event::Applied { position, .. } => {
+                let latest = self.latest.get(&seen.at.site).copied().unwrap_or_default();
+                let by = latest.max(position.term);
                 let site = self.committed.entry(seen.at.site).or_default();
-                if site.insert(position.index, position.term).is_none() {
+                let is_new = !site.contains_key(&position.index);
+                if is_new {
+                    site.insert(position.index, (position.term, by));
                     return self.check_entry(seen.at.site, *position);
                 }
             }
             Event::RoleChanged { role: Role::Leader, term, .. } => {
                 let highest = self.in_office.get(&seen.at.site).is_none_or(|(of, _)| of < term);
+                let latest = self.latest.entry(seen.at.site).or_default();
+                *latest = (*latest).max(*term);
                 if highest {
                     self.in_office.insert(seen.at.site, (*term, seen.at.node));
                 }
@@ -122,6 +133,22 @@ mod tests {
         ];
         assert_eq!(run(&mut check, &events), None);
         assert_eq!(check.compared(), 1);
+    }
+
+    #[test]
+    fn a_candidate_that_counts_its_votes_late_owes_nothing() {
+        let begin = [
+            (1, appended(2, 0, 7)),
+            (1, leads(5)),
+            (1, appended(5, 1, 8)),
+            // Committed by the leader of term 5, though it is of term 2.
+            (1, applied(2, 0, 7)),
+        ];
+        let mut check = LeaderCompleteness::default();
+        assert_eq!(run(&mut check, &begin), None);
+        assert_eq!(run(&mut check, &[(2, appended(4, 0, 9)), (2, leads(4))]), None);
+        let text = run(&mut check, &[(3, leads(6))]).expect("a later leader has to have it");
+        assert!(text.contains("without the committed entry 2.0"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A node that tells which topics there are knows at least what it knew before, in an earlier life
 //! too: a client that is told of a topic no more takes it for deleted. It is what Kafka has of a
 //! broker that registers anew: it serves nobody before it has caught up (KIP-631, "fenced").
+//!
+//! What was installed on its disk it knows when its state is that, or when it comes back: it has told nobody before.
 
 use super::{Check, Observation, SiteNode};
 use fulmar_types::{Event, LogIndex};
@@ -10,7 +12,16 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub struct TopicsCurrent {
     known: BTreeMap<SiteNode, LogIndex>,
+    /// What was installed in this life.
+    installed: BTreeMap<SiteNode, LogIndex>,
     compared: u64,
+}
+
+impl TopicsCurrent {
+    fn knows(&mut self, at: SiteNode, index: LogIndex) {
+        let known = self.known.entry(at).or_default();
+        *known = (*known).max(index);
+    }
 }
 
 impl Check for TopicsCurrent {
@@ -20,10 +31,14 @@ impl Check for TopicsCurrent {
 
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         match seen.event {
-            Event::Applied { position: reached, .. }
-            | Event::SnapshotInstalled { last: reached, .. } => {
-                let known = self.known.entry(seen.at).or_default();
-                *known = (*known).max(reached.index);
+            Event::Applied { position, .. } => self.knows(seen.at, position.index),
+            Event::SnapshotInstalled { last, .. } => {
+                self.installed.insert(seen.at, last.index);
+            }
+            Event::Recovered { .. } => {
+                if let Some(index) = self.installed.remove(&seen.at) {
+                    self.knows(seen.at, index);
+                }
             }
             Event::TopicsTold { applied } => {
                 self.compared += 1;
@@ -35,6 +50,7 @@ impl Check for TopicsCurrent {
                         seen.at
                     ));
                 }
+                self.knows(seen.at, applied.index);
             }
             _ => {}
         }
@@ -43,6 +59,7 @@ impl Check for TopicsCurrent {
 
     fn wiped(&mut self, node: SiteNode) {
         self.known.remove(&node);
+        self.installed.remove(&node);
     }
 
     fn compared(&self) -> u64 {
@@ -57,6 +74,24 @@ mod tests {
 
     fn told(index: u64) -> Event {
         Event::TopicsTold { applied: position(1, index) }
+    }
+
+    #[test]
+    fn what_was_installed_counts_when_it_was_told_or_the_node_came_back() {
+        let installed = |index| Event::SnapshotInstalled {
+            last: position(1, index),
+            segments: 1,
+            tail_kept: false,
+        };
+        let mut check = TopicsCurrent::default();
+        let begin = [(1, applied(1, 3, 7)), (1, installed(9)), (1, told(3)), (1, told(9))];
+        assert_eq!(run(&mut check, &begin), None);
+        assert!(run(&mut check, &[(1, told(3))]).is_some(), "it has told of 9");
+        let mut check = TopicsCurrent::default();
+        let recovered = Event::Recovered { last: None, snapshot: None, cut_bytes: 0 };
+        let begin = [(1, applied(1, 3, 7)), (1, installed(9)), (1, recovered)];
+        assert_eq!(run(&mut check, &begin), None);
+        assert!(run(&mut check, &[(1, told(3))]).is_some(), "it came back with 9");
     }
 
     #[test]
