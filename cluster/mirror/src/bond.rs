@@ -35,8 +35,8 @@ async fn settled(parts: &Parts, operation: LinkOperation) -> Option<UnitResult> 
     }
 }
 
-/// Gives the other side a new number. Ends the session if this side may not.
-pub(crate) async fn give(parts: &Parts) {
+/// Gives the other side a new number. `false` if this side may not: the session ends.
+pub(crate) async fn give(parts: &Parts) -> bool {
     let operation = || LinkOperation::GiveBond { link: parts.link.number, shown: parts.shown };
     loop {
         match settled(parts, operation()).await {
@@ -44,10 +44,13 @@ pub(crate) async fn give(parts: &Parts) {
                 if let Some(OperationResult::BondGiven { number }) = results.first() {
                     parts.send(Message::Bond(*number)).await;
                 }
-                return;
+                return true;
             }
             // The link is another one.
-            Some(UnitResult::Refused(_)) => return parts.end(Ended::Redefined),
+            Some(UnitResult::Refused(_)) => {
+                parts.end(Ended::Redefined);
+                return false;
+            }
             None => time::sleep(PAUSE).await,
         }
     }

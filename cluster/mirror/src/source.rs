@@ -178,7 +178,9 @@ fn offers(state: &State, parts: &Parts) -> Vec<Offered> {
 async fn offer(parts: Parts, lanes: Lanes) {
     // Who has dialled gives room when he has accepted the welcome. The lanes go with the session.
     drop(lanes[Priority::Urgent.rank()].room.acquire().await);
-    bond::give(&parts).await;
+    if !bond::give(&parts).await {
+        return;
+    }
     let mut told = None;
     loop {
         let now = parts.context.broker.site().read(|state| offers(state, &parts));
@@ -270,9 +272,9 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
             let ticket = submit(&parts, LinkOperation::PeerHas { place }).await;
             submitted.push((part, mark, ticket));
         }
-        if is_due && !submitted.is_empty() {
-            // An older copy of this site would not know how far the other one has come.
-            bond::give(&parts).await;
+        // An older copy of this site would not know how far the other one has come.
+        if is_due && !submitted.is_empty() && !bond::give(&parts).await {
+            return;
         }
         for (part, mark, ticket) in submitted {
             if !is_settled(ticket).await {
