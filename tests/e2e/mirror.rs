@@ -1,7 +1,7 @@
 //! Two sites of three real nodes with a link between them, over TLS: kcat, unmodified, writes at one and
 //! reads at the other while leaders of both die and all nodes of one; of what another producer has
 //! compressed only that comes which a rule lets go; then the authority that the link pins is another
-//! one, nothing passes, and both sides say why.
+//! one, nothing passes, and both sides say why. A site that is put back to an older copy of itself waits for somebody.
 
 use fulmar_tests::kcat::{Kcat, lines, produce};
 use fulmar_tests::site::{How, NODES, Site, binary, eventually};
@@ -249,6 +249,100 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     let alone = NODES.into_iter().find(|id| *id != leader).expect("there are three");
     NODES.into_iter().filter(|id| *id != alone).for_each(|id| south.kill(id));
     south.wait_health(alone, 503, "no leader");
+}
+
+/// Copies the directories of all nodes, which must not run.
+fn copied(from: impl Fn(i32) -> PathBuf, to: impl Fn(i32) -> PathBuf) {
+    for id in NODES {
+        let to = to(id);
+        if to.exists() {
+            fs::remove_dir_all(&to).expect("it is taken away");
+        }
+        copy_directory(&from(id), &to);
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("it is there");
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().expect("it is there").is_dir() {
+            true => copy_directory(&from, &to),
+            false => drop(fs::copy(&from, &to).expect("it is copied")),
+        }
+    }
+}
+
+/// Waits until `fulmar link status` says something at a site.
+fn status_says(site: &Site, what: &str) {
+    let said = eventually(|| {
+        let asked = ["link", "status", "--bootstrap", &site.bootstrap()];
+        let output = Command::new(binary()).args(asked).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if said.contains(what) { Ok(()) } else { Err(io::Error::other(said)) }
+    });
+    said.unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+#[test]
+fn a_site_that_is_put_back_to_an_older_copy_waits_for_somebody() {
+    let _alone = alone();
+    if !tools::is_there("kcat") {
+        return;
+    }
+    let [mut north, mut south] = Site::pair(["north", "south"], "\n[tls]\nkeys = \"keys\"\n");
+    let (of_north, of_south) = (keys(&north, "keys"), keys(&south, "keys"));
+    north.start_all(How::Plain);
+    south.start_all(How::Plain);
+    north.wait_ready();
+    south.wait_ready();
+    north.create_topic("readings", PARTITIONS);
+    let bootstrap = north.bootstrap();
+    fulmar(&["rule", "set", "readings", "--regions", "eu", "--bootstrap", &bootstrap]);
+    linked(&north, ("south", "eu", &of_south), &[]);
+    let dial = north.links();
+    linked(&south, ("north", "us", &of_north), &["--dial", &dial, "--take", "readings"]);
+    let write = |count: usize| {
+        let records: Vec<String> = (0..count).map(|at| format!("record {at}")).collect();
+        produce(&bootstrap, "readings", "none", &records);
+    };
+    write(60);
+    assert_eq!(converged(&north, &south), 60);
+
+    let keep = north.directory().join("copy");
+    let kept = |id: i32| keep.join(id.to_string());
+    north.kill_all();
+    copied(|id| north.data(id), kept);
+    north.start_all(How::Plain);
+    north.wait_ready();
+    write(90);
+    assert_eq!(converged(&north, &south), 150);
+    // What is withheld since then, the copy does not know.
+    fulmar(&["rule", "delete", "readings", "--bootstrap", &bootstrap]);
+    status_says(&north, "link south: up");
+
+    north.kill_all();
+    copied(kept, |id| north.data(id));
+    north.start_all(How::Plain);
+    north.wait_ready();
+    status_says(&north, "link south: put-back");
+    status_says(&south, "put-back");
+    assert!(
+        north.metrics(north.leader("readings"))["fulmar_link_state{link=\"south\",state=\"put-back\"}"]
+            > 0.0
+    );
+    let told = fulmar(&["rule", "list", "--bootstrap", &bootstrap]);
+    assert!(told.contains("readings"), "the copy has the old rule: {told}");
+    write(200);
+    sleep(Duration::from_secs(2));
+    let came: usize = (0..PARTITIONS).map(|at| seen(&south, "north.readings", at).len()).sum();
+    assert_eq!(came, 150, "nothing passes before somebody has looked at it");
+
+    fulmar(&["link", "pause", "south", "--bootstrap", &bootstrap]);
+    fulmar(&["link", "resume", "south", "--bootstrap", &bootstrap]);
+    status_says(&north, "link south: up");
+    status_says(&south, "a fork");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! Never: anything out of a record.
 
 use crate::broker::Broker;
-use crate::link_states::LinkState;
+use crate::link_states::{LinkState, PUT_BACK};
 use crate::machine::gaps::Gap;
 use crate::machine::links::Link;
 use crate::machine::spans::Span;
@@ -152,6 +152,7 @@ impl Look<'_> {
         let state = match is.up_since {
             _ if self.link.definition.paused => "paused",
             Some(_) => "up",
+            None if is.trouble_kind == PUT_BACK => PUT_BACK,
             None => "down",
         };
         let ago = |at: Instant| now.saturating_duration_since(at);

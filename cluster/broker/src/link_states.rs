@@ -11,6 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Over how many seconds a rate is taken.
 const RATE_SECONDS: usize = 10;
 
+/// The state of a link, and the kind of its trouble, whose site was put back to an older copy of itself: it waits for
+/// somebody.
+pub const PUT_BACK: &str = "put-back";
+
 /// Bytes that have passed, and how many of them each second lately.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Passed {

@@ -16,6 +16,7 @@ use crate::policy::Pace;
 use crate::session;
 use crate::stripe::Stripe;
 use fulmar_broker::Broker;
+use fulmar_broker::link_states::PUT_BACK;
 use fulmar_broker::machine::links::Link;
 use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
@@ -43,10 +44,8 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Under which name it stands in the log that some places answered, and none leads.
 const NO_LEADER: &str = "no-leader";
 
-/// Under which names it stands among the metrics that nobody answered, that this site was put back, and that a link leads
-/// to its own site.
+/// Under which names it stands among the metrics that nobody answered, and that a link leads to its own site.
 const SILENCE: &str = "no-answer";
-const PUT_BACK: &str = "put-back";
 const OWN_SITE: &str = "own-site";
 
 /// What is said then, and what to do.

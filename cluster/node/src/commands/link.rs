@@ -237,7 +237,7 @@ async fn status(cluster: &Cluster) -> Result<ExitCode, Stop> {
     let mirrors = client::mirrors(cluster, TIMEOUT).await;
     for (name, LaidDown { is: link, .. }) in links {
         let status = status_of(cluster, &name).await?;
-        if status.state == "down" || !status.stopped.is_empty() {
+        if !matches!(&*status.state, "up" | "paused") || !status.stopped.is_empty() {
             code = ExitCode::Failed;
         }
         say(link_status::render(&name, &link, &status).trim_end());

@@ -30,7 +30,7 @@ pub fn render(name: &str, link: &LinkDefinition, status: &LinkStatus) -> String 
     if let Some((trouble, at)) = &status.trouble {
         line(format!("  last error {} ago: {trouble}", ago(*at)));
     }
-    if status.state == "down" {
+    if !matches!(&*status.state, "up" | "paused") {
         if let Some(next) = status.next_attempt {
             line(format!("  dials again in {}", seconds(next)));
         }

@@ -4,6 +4,7 @@ use super::names as m;
 use super::text::Text;
 use crate::node_view::NodeView;
 use fulmar_broker::link_figures::{LinkFigures, Sends, Takes};
+use fulmar_broker::link_states::PUT_BACK;
 use fulmar_host::time::Duration;
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 const LINKS_MAX: usize = 256;
 const PARTITIONS_MAX: usize = 4_096;
 
-const STATES: [&str; 3] = ["up", "down", "paused"];
+const STATES: [&str; 4] = ["up", "down", "paused", PUT_BACK];
 
 pub(super) fn tell(text: &mut Text, view: &NodeView) {
     let Some(serving) = view.serving() else { return };
