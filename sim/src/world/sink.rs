@@ -50,6 +50,8 @@ pub struct Exit {
 #[derive(Default)]
 struct State {
     nodes: BTreeMap<Machine, SiteNode>,
+    /// The names of the sites, by number.
+    names: BTreeMap<u16, SiteName>,
     views: BTreeMap<SiteNode, NodeView>,
     checks: Checks,
     probes: BTreeMap<&'static str, u64>,
@@ -93,6 +95,11 @@ impl Sink {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere must not hide what led to it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what a site is called.
+    pub fn name(&self, site: u16, name: SiteName) {
+        self.state().names.insert(site, name);
     }
 
     /// Says which node runs on a machine.
@@ -272,7 +279,13 @@ impl Sink {
 
     /// The first violation that a check found.
     pub fn violation(&self) -> Option<Violation> {
-        self.state().checks.violation().cloned()
+        let state = self.state();
+        let mut seen = state.checks.violation().cloned()?;
+        // Checks know the sites by their numbers. The greatest first: 1 is the beginning of 10.
+        for (number, name) in state.names.iter().rev() {
+            seen.text = seen.text.replace(&format!("of site {number}"), &format!("of {name}"));
+        }
+        Some(seen)
     }
 
     /// The harness cannot go on.

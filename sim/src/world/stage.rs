@@ -220,6 +220,7 @@ impl Stage {
         };
         self.machines.give_papers(built.id(), papers);
         let site_number = u16::try_from(number).expect("few sites");
+        self.sink.name(site_number, site.clone());
         self.sink.introduce(built.id(), SiteNode { site: site_number, node });
         self.nodes.insert(address, built.id());
     }
