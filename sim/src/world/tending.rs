@@ -61,6 +61,8 @@ pub(super) struct Tended {
     files: Vec<(u64, OnError)>,
     /// Behind which epochs it was told to go on, one after the other.
     put_back: Vec<u64>,
+    /// Which number it had, when it was last to become something.
+    asked: Option<u64>,
     /// Why it stopped.
     halted: BTreeSet<String>,
     /// How often its state was looked at, and had all of the memory.
@@ -202,6 +204,7 @@ impl Tending {
             latency_ms: Some(self.latency_ms),
             start,
         };
+        self.note(|tended| tended.asked = Some(number));
         let set = self.cluster.set_pipeline(&self.name, Some(number), &settings, LIMIT).await;
         self.known().await;
         set.is_ok()
@@ -211,18 +214,26 @@ impl Tending {
     async fn change(&self, to: OnError) {
         let mut tries = 0;
         loop {
-            let Known { is, paused, .. } = self.known().await;
-            if (is == to && !paused) || self.set(to, false, Start::Keep).await {
+            let Known { number, is, paused } = self.known().await;
+            let is_so = is == to && !paused;
+            if (is_so && !self.is_asked(number)) || self.set(to, false, Start::Keep).await {
                 return;
             }
             // Its state has to be in the log before another file may go on with it.
             tries += 1;
             let begins_again = tries % BEGIN_AGAIN == 0;
-            if begins_again || !paused {
+            if begins_again || !(paused || is_so) {
                 self.set(is, !begins_again, Start::Keep).await;
             }
             madsim::time::sleep(STEP).await;
         }
+    }
+
+    /// Whether the pipeline of this number is to become something: that may be done already, since a node may tell
+    /// what was before, or may be done yet, since not everything is answered.
+    fn is_asked(&self, number: u64) -> bool {
+        let tended = self.tended.lock().unwrap_or_else(PoisonError::into_inner);
+        tended.asked == Some(number)
     }
 
     /// Has it stop at a bad record, and mends it.
