@@ -28,6 +28,7 @@ pub use eval::Failure;
 pub use plan::{Plan, plan};
 pub use problem::{Position, Problem};
 pub use run::Halt;
+pub use run::awaited::Horizon;
 pub use run::engine::Engine;
 pub use run::epoch::CameOut;
 pub use run::fates::Fates;

@@ -6,6 +6,7 @@
 //! Invariants: an epoch is given to the engine in the order of topics, partitions and offsets; nothing is
 //! given to it before the last epoch is in the log with all its outputs; others run in between.
 
+mod reach;
 mod taking;
 
 use crate::delta::{PartReader, PartWriter, Rounds};
@@ -15,12 +16,13 @@ use crate::{Context, plans};
 use bytes::Bytes;
 use fulmar_broker::machine::pipelines::{LoggedEpoch, Run};
 use fulmar_broker::machine::state::State;
-use fulmar_flow::{Cutter, Cutting, Engine, Halt, Layout, Plan, bytes_of};
+use fulmar_flow::{Cutter, Cutting, Engine, Halt, Horizon, Layout, Plan, bytes_of};
 use fulmar_host::{planted, task};
 use fulmar_store::entry::InputRange;
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::pipeline::STATE_PART_BYTES_MAX;
 use fulmar_types::{Offset, PartitionIndex, Plant, Probe, TopicId, Uuid};
+use reach::Reach;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -213,6 +215,10 @@ pub struct Job {
     weight_max: Option<usize>,
     /// Where among the inputs the next epoch begins, if the last one could not take something of all.
     turn: Place,
+    /// Up to where the epoch that is being read takes of a partition, while there is little memory.
+    horizon: Option<Horizon>,
+    /// How far that is beyond the partition that is last.
+    reach: Reach,
 }
 
 impl Job {
@@ -254,6 +260,8 @@ impl Job {
             taken: (0, 0),
             weight_max: None,
             turn: Place::default(),
+            horizon: None,
+            reach: Reach::default(),
             context,
         })
     }
@@ -411,7 +419,7 @@ impl Job {
             }
             self.engine.halted().map_err(|halt| End::Halted(halt.to_string()))?;
             task::yield_now().await;
-            if self.is_full() {
+            if self.is_enough(input) {
                 break;
             }
             // What a record becomes is not known before: few at first, and few again if it was much.

@@ -194,6 +194,8 @@ plants! {
     MemoryStandsStill = "memory-stands-still",
     /// Let a pipeline that has no memory left read what event time does not wait for.
     BeyondReadsAll = "beyond-reads-all",
+    /// Let a pipeline that has little memory left read some partitions far beyond the others.
+    ReadsFarAhead = "reads-far-ahead",
     /// Let a pipeline that has waited for memory once wait for good.
     MemoryNeverFree = "memory-never-free",
     /// Take for the delta of an owner what the one before had begun to write.

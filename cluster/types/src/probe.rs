@@ -117,6 +117,8 @@ probes! {
     WaitedForRoom = "pipeline waited for room",
     /// A pipeline had no memory left, and read what lets event time go on.
     ReadBeyondMemory = "read past a full memory",
+    /// A pipeline with little memory left read no more of a partition, since others were behind it.
+    HeldAtHorizon = "partition held at the horizon",
     /// A pipeline ended an epoch without records, since partitions were idle.
     IdleEpoch = "idle epoch",
     /// An epoch of a pipeline left input unread that was there.

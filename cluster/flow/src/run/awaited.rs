@@ -1,8 +1,11 @@
-//! Which partitions event time waits for.
+//! Which partitions event time waits for, and up to where they are to be read.
 //!
 //! Where streams are joined, time goes on with the one that is furthest behind, and in a stream with the
 //! partition that is. To read of any other one makes state larger and lets no window end. So a pipeline that
-//! has no memory left for more state reads of these alone.
+//! has no memory left for more state reads of these alone, and one that has little reads none of them much further
+//! than the others: what it has of one that is far ahead stays until all others have come as far, and what these
+//! need on their way there must not be taken by then. A table without a watermark holds up nobody; it is read as far as
+//! what it is joined with, since its versions stay until that has come as far.
 //!
 //! A partition with something to read is never idle, whether that is read or not: it counts, and holds up the
 //! others if it is the one that is furthest behind. So nothing is late for that it was not read.
@@ -13,29 +16,92 @@ use super::engine::Engine;
 use crate::plan::Operator;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What event time waits for, in one source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Awaited {
-    /// How far it has come.
-    pub mark: Option<i64>,
-    /// The partitions that are furthest behind; none, if all are idle.
-    pub last: Vec<u32>,
-    /// Whether all are idle.
-    pub is_idle: bool,
+/// Up to where sources are read in event time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Horizon {
+    /// By source; without a time up to the first row.
+    of: BTreeMap<usize, Option<i64>>,
+}
+
+/// How far a source is where it is last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lasts {
+    /// Of what there is something to read of.
+    unread: Option<Option<i64>>,
+    /// Of what is waited for, and there is nothing.
+    waited: Option<Option<i64>>,
+}
+
+impl Lasts {
+    fn last(&self) -> Option<Option<i64>> {
+        self.unread.into_iter().chain(self.waited).min()
+    }
 }
 
 impl Engine {
-    /// The partitions, with their topics, that have to be read so that event time goes on, when the pipeline
-    /// is so old and there is something to read of these.
-    pub fn awaited(&self, age_ms: u64, unread: &BTreeSet<(&str, u32)>) -> BTreeSet<(&str, u32)> {
-        let sources = self.plan.sources.iter().zip(&self.times);
-        let times = sources.map(|(source, time)| {
-            let of_source = unread.iter().filter(|(topic, _)| *topic == source.topic);
-            let unread = of_source.map(|(_, partition)| *partition).collect();
-            time.as_ref().map(|time| time.awaited(age_ms, &unread))
-        });
-        let times: Vec<Option<Awaited>> = times.collect();
-        // What ends in one sink meets on its way.
+    /// So much beyond what is furthest behind of what ends in one sink: of the partitions with something to read and, if
+    /// an age is given, of those that are not idle then either. It is not beyond any of the latter: to come that far
+    /// would be of no use before something is there of it.
+    pub fn horizon(
+        &self,
+        age_ms: Option<u64>,
+        unread: &BTreeSet<(&str, u32)>,
+        reach_ms: i64,
+    ) -> Horizon {
+        let lasts: Vec<Lasts> =
+            (0..self.times.len()).map(|source| self.lasts(source, age_ms, unread)).collect();
+        let mut horizon = Horizon::default();
+        for sources in self.meeting().values() {
+            let of_all = || sources.iter().map(|source| &lasts[*source]);
+            let waited = of_all().filter_map(|lasts| lasts.waited).min();
+            let least = of_all().filter_map(Lasts::last).min().flatten();
+            let up_to = least.map(|least| least.saturating_add(reach_ms));
+            let up_to = waited.map_or(up_to, |waited| up_to.min(waited));
+            let counting: Vec<usize> =
+                sources.iter().copied().filter(|source| lasts[*source].last().is_some()).collect();
+            let counts = |source: usize| counting.contains(&source);
+            let follows = |source: usize| !counting.is_empty() && self.follows(source);
+            for source in
+                sources.iter().copied().filter(|source| counts(*source) || follows(*source))
+            {
+                let of_source = horizon.of.entry(source).or_default();
+                *of_source = up_to.max(*of_source);
+            }
+        }
+        horizon
+    }
+
+    fn lasts(&self, source: usize, age_ms: Option<u64>, unread: &BTreeSet<(&str, u32)>) -> Lasts {
+        let Some(time) = &self.times[source] else { return Lasts::default() };
+        let of = &self.plan.sources[source];
+        let unread = unread.iter().filter(|(topic, _)| *topic == of.topic);
+        let unread = unread.map(|(_, partition)| *partition).collect();
+        let mut lasts = Lasts { unread: time.last_of(&unread), waited: None };
+        if let Some(age_ms) = age_ms {
+            lasts.waited = time.last_waited(age_ms, &unread);
+            // A stream that is idle holds up what it is joined with, and a table does not.
+            if lasts.last().is_none() && of.primary.is_none() {
+                lasts.waited = Some(time.watermark());
+            }
+        }
+        lasts
+    }
+
+    /// Whether a source is a table without a watermark.
+    fn follows(&self, source: usize) -> bool {
+        self.times[source].is_none() && self.plan.sources[source].primary.is_some()
+    }
+
+    /// Takes note of how far a source has been read, if it is such a table.
+    pub(super) fn note_top(&mut self, source: usize, partition: u32, time: i64) {
+        if self.follows(source) {
+            let top = self.tops.entry((source, partition)).or_insert(time);
+            *top = time.max(*top);
+        }
+    }
+
+    /// The sources that meet on their way to a sink.
+    fn meeting(&self) -> BTreeMap<usize, BTreeSet<usize>> {
         let mut meeting: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (at, node) in self.plan.nodes.iter().enumerate() {
             let source = match node.operator {
@@ -45,32 +111,32 @@ impl Engine {
             };
             meeting.entry(self.sink(at)).or_default().insert(source);
         }
-        let mut awaited = BTreeSet::new();
-        for sources in meeting.values() {
-            let counting = sources.iter().filter_map(|source| {
-                let time = times[*source].as_ref()?;
-                let is_table = self.plan.sources[*source].primary.is_some();
-                // A stream that is idle holds up what it is joined with, and a table does not.
-                (!is_table || !time.is_idle).then_some((*source, time))
-            });
-            let counting: Vec<(usize, &Awaited)> = counting.collect();
-            let least = counting.iter().map(|(_, time)| time.mark).min();
-            for (source, time) in counting.into_iter().filter(|(_, time)| Some(time.mark) == least)
-            {
-                self.extend(&mut awaited, source, &time.last);
-            }
-        }
-        awaited
+        meeting
     }
 
-    fn extend<'a>(
-        &'a self,
-        awaited: &mut BTreeSet<(&'a str, u32)>,
-        source: usize,
-        partitions: &[u32],
-    ) {
-        let topic = self.plan.sources[source].topic.as_str();
-        awaited.extend(partitions.iter().map(|partition| (topic, *partition)));
+    /// Whether a partition has not come up to the horizon, in one of the sources that have one.
+    pub fn is_behind(&self, horizon: &Horizon, topic: &str, partition: u32) -> bool {
+        self.come_up(horizon, topic, partition).any(|has_come| !has_come)
+    }
+
+    /// Whether it has come beyond, in all sources that have one.
+    pub fn is_ahead(&self, horizon: &Horizon, topic: &str, partition: u32) -> bool {
+        let mut come_up = self.come_up(horizon, topic, partition).peekable();
+        come_up.peek().is_some() && come_up.all(|has_come| has_come)
+    }
+
+    fn come_up(
+        &self,
+        horizon: &Horizon,
+        topic: &str,
+        partition: u32,
+    ) -> impl Iterator<Item = bool> {
+        let bounded = horizon.of.iter();
+        let bounded = bounded.filter(move |(source, _)| self.plan.sources[**source].topic == topic);
+        bounded.map(move |(source, up_to)| match &self.times[*source] {
+            Some(time) => time.mark_of(partition) > *up_to,
+            None => self.tops.get(&(*source, partition)).copied() > *up_to,
+        })
     }
 
     /// Where the rows of a node come out at last.
@@ -149,9 +215,21 @@ mod tests {
         with(engine, age_ms, &[])
     }
 
-    fn with<'a>(engine: &'a Engine, age_ms: u64, unread: &[(&str, u32)]) -> Vec<(&'a str, u32)> {
-        let unread = unread.iter().copied().collect();
-        engine.awaited(age_ms, &unread).into_iter().collect()
+    fn with<'a>(engine: &'a Engine, age_ms: u64, unread: &[(&'a str, u32)]) -> Vec<(&'a str, u32)> {
+        let unread: BTreeSet<(&str, u32)> = unread.iter().copied().collect();
+        let horizon = engine.horizon(Some(age_ms), &unread, 0);
+        let silent = engine.silent(age_ms);
+        let mut all = vec![("s", 0), ("s", 1), ("t", 0)];
+        let sources = || engine.plan.sources.iter().zip(&engine.times);
+        all.retain(|(topic, partition)| {
+            let mut times = sources().filter(|(source, _)| source.topic == *topic);
+            times.any(|(_, time)| {
+                time.as_ref().is_some_and(|time| time.last_of(&[*partition].into()).is_some())
+            })
+        });
+        all.retain(|of| unread.contains(of) || !silent.contains(of));
+        all.retain(|(topic, partition)| engine.is_behind(&horizon, topic, *partition));
+        all
     }
 
     #[test]
@@ -164,6 +242,61 @@ mod tests {
         assert_eq!(told(&engine, 3), [("s", 0), ("t", 0)]);
         epoch(&mut engine, 3, &[("s", 0, 6_001)]);
         assert_eq!(told(&engine, 4), [("s", 1), ("t", 0)]);
+    }
+
+    #[test]
+    fn none_is_read_much_further_than_the_others() {
+        let mut engine = joined();
+        let all = BTreeSet::from([("s", 0), ("s", 1), ("t", 0)]);
+        let ahead = |engine: &Engine, horizon: &Horizon| -> Vec<(&str, u32)> {
+            let all = all.iter().copied();
+            all.filter(|(topic, at)| engine.is_ahead(horizon, topic, *at)).collect()
+        };
+        let first = engine.horizon(None, &all, 500);
+        assert_eq!(ahead(&engine, &first), [], "up to the first row of each");
+        epoch(&mut engine, 1, &[("s", 0, 5_000), ("s", 1, 6_000), ("t", 0, 7_500)]);
+        assert_eq!(ahead(&engine, &first), [("s", 0), ("s", 1), ("t", 0)]);
+        // What counts is how far each lets time go on: 5,000, 6,000 and 5,500.
+        let horizon = engine.horizon(None, &all, 500);
+        assert_eq!(ahead(&engine, &horizon), [("s", 1)]);
+        epoch(&mut engine, 2, &[("s", 0, 5_501)]);
+        assert_eq!(ahead(&engine, &horizon), [("s", 0), ("s", 1)]);
+        // One of which nothing is there to read holds up nobody, as long as there is room.
+        let without: BTreeSet<_> = [("s", 0), ("s", 1)].into();
+        assert_eq!(engine.horizon(None, &without, 0).of, [(0, Some(5_501))].into());
+        let waited_for = engine.horizon(Some(3), &without, 0);
+        assert_eq!(waited_for.of, [(0, Some(5_500)), (1, Some(5_500))].into());
+        assert_eq!(engine.horizon(Some(3), &without, 500), waited_for, "further is of no use");
+        assert_eq!(engine.horizon(Some(3), &all, 500).of[&0], Some(6_000));
+        assert!(!engine.is_ahead(&Horizon::default(), "s", 1), "without a time nothing is");
+    }
+
+    #[test]
+    fn a_table_without_a_watermark_is_read_as_far_as_its_stream() {
+        let text = "
+            CREATE STREAM s (k VARCHAR, at TIMESTAMP(3)) FROM TOPIC s WATERMARK at ON ERROR FAIL LATE DROP;
+            CREATE TABLE t (k VARCHAR PRIMARY KEY, v BIGINT, at TIMESTAMP(3) METADATA FROM 'timestamp')
+                FROM TOPIC t ON ERROR FAIL;
+            INSERT INTO TOPIC one SELECT s.k, t.v FROM s JOIN t ON s.k = t.k;";
+        let plan = crate::plan(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let mut engine = Engine::new(Arc::new(plan), &BTreeMap::new());
+        let record = |at: i64| {
+            let value = format!("{{\"k\":\"a\",\"v\":1,\"at\":{at}}}");
+            Arc::new(Record { value: Some(value.into()), timestamp: at, ..blank(at) })
+        };
+        let unread = BTreeSet::from([("s", 0), ("t", 0)]);
+        engine.batch("s", &[record(9_000)]).expect("a good record");
+        engine.end_epoch(1, false).expect("nothing fails");
+        let horizon = engine.horizon(None, &unread, 100);
+        assert!(engine.is_behind(&horizon, "t", 0), "nothing is known of it");
+        engine.batch("t", &[record(9_000)]).expect("a good record");
+        engine.end_epoch(2, false).expect("nothing fails");
+        assert!(!engine.is_ahead(&horizon, "t", 0));
+        engine.batch("t", &[record(9_101)]).expect("a good record");
+        engine.end_epoch(3, false).expect("nothing fails");
+        assert!(engine.is_ahead(&horizon, "t", 0));
+        let alone = engine.horizon(None, &[("t", 0)].into(), 100);
+        assert!(!engine.is_ahead(&alone, "t", 0), "it has nobody to follow");
     }
 
     #[test]

@@ -100,6 +100,9 @@ pub struct Engine {
     pub(super) held_back: u64,
     /// The last record of this epoch, to see that they come in order.
     last: Option<(Arc<str>, u32, i64)>,
+    /// How far tables have been read that have no watermark, by source and partition, since this is there: see
+    /// `awaited.rs`.
+    pub(super) tops: BTreeMap<(usize, u32), i64>,
     /// What this epoch leaves unread.
     unread: BTreeSet<(Arc<str>, u32)>,
     /// How long a record may be that is written.
@@ -137,6 +140,7 @@ impl Engine {
             over: 0,
             held_back: 0,
             last: None,
+            tops: BTreeMap::new(),
             unread: BTreeSet::new(),
             record_bytes_max: BATCH_BYTES_MAX - HEADER_BYTES,
             bytes_written: 0,

@@ -184,12 +184,15 @@ impl Engine {
 
     /// Every join with a table is told what its topic says.
     fn tell(
-        &self,
+        &mut self,
         index: usize,
         record: &Arc<Record>,
         (key, time, values): (Vec<Value>, i64, Option<Vec<Value>>),
         batches: &mut Batches,
     ) {
+        if !record.is_retried {
+            self.note_top(index, record.partition, time);
+        }
         for (reader, told) in self.readers[index].iter().zip(&mut batches.told) {
             assert!(reader.is_table, "reader {} reads a table as a stream", reader.number);
             let version =

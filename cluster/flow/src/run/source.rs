@@ -6,7 +6,6 @@
 //! idle and does not count, so that it never holds up the others. If all are idle, time stands still.
 //! Records that are there and have not been read are no silence: such a partition does not become idle.
 
-use super::awaited::Awaited;
 use super::kept::{Kept, Part};
 use super::record::{Record, Row};
 use crate::eval::convert::{from_json, shorten};
@@ -301,23 +300,25 @@ impl EventTime {
         Some(active[place - 1].0)
     }
 
-    /// What it waits for, when the pipeline is so old and there is something to read of these partitions.
-    pub fn awaited(&self, age_ms: u64, unread: &BTreeSet<u32>) -> Awaited {
-        let known = self.partitions.entries();
-        let counts = |(number, partition): &(&u32, &Partition)| {
-            unread.contains(number) || !self.is_silent(partition, age_ms)
-        };
-        let active: Vec<(u32, Option<i64>)> = known
-            .iter()
-            .filter(counts)
-            .map(|(number, partition)| (*number, partition.top_ms))
-            .collect();
-        let least = active.iter().map(|(_, top_ms)| *top_ms).min();
-        let last = active.iter().filter(|(_, top_ms)| Some(*top_ms) == least);
-        let last = last.map(|(number, _)| *number).collect();
-        // It never goes back, whatever wakes up.
-        let mark = least.flatten().map(|top_ms| top_ms - self.rule.delay_ms).max(self.watermark());
-        Awaited { mark, last, is_idle: least.is_none() }
+    /// How far the partition is that is last of these; nothing, if there is none. It has no time if no row came from
+    /// there yet.
+    pub fn last_of(&self, unread: &BTreeSet<u32>) -> Option<Option<i64>> {
+        let known = self.partitions.entries().keys().filter(|number| unread.contains(number));
+        known.map(|number| self.mark_of(*number)).min()
+    }
+
+    /// The same of all others that are not idle at this age.
+    pub fn last_waited(&self, age_ms: u64, unread: &BTreeSet<u32>) -> Option<Option<i64>> {
+        let others = self.partitions.entries().iter().filter(|(number, partition)| {
+            !unread.contains(number) && !self.is_silent(partition, age_ms)
+        });
+        others.map(|(number, _)| self.mark_of(*number)).min()
+    }
+
+    /// How far a partition lets time go on. That never goes back, whatever wakes up.
+    pub fn mark_of(&self, partition: u32) -> Option<i64> {
+        let known = self.partitions.get(&partition).and_then(|known| known.top_ms);
+        known.map(|top_ms| top_ms - self.rule.delay_ms).max(self.watermark())
     }
 
     /// What it keeps.
