@@ -34,8 +34,8 @@ pub struct History {
     kept: BTreeMap<PartitionName, Kept>,
     markers: BTreeMap<PartitionName, Vec<Marker>>,
     payloads: BTreeSet<Payload>,
-    /// When each site was put back to an older copy of itself last.
-    put_back: BTreeMap<String, Time>,
+    /// When the copies were made that each site was put back to, and when it was, in order.
+    put_back: BTreeMap<String, Vec<(Time, Time)>>,
 }
 
 impl History {
@@ -70,8 +70,8 @@ impl History {
         assert!(operation.invoked <= returned, "{operation} ends before it begins, {returned}");
         operation.returned = Some(returned);
         // What was asked before the site was put back to an older copy may have been answered before too.
-        let put_back = self.put_back.get(&operation.partition.site);
-        if put_back.is_none_or(|at| operation.invoked > *at) {
+        let put_back = self.put_back.get(&operation.partition.site).and_then(|all| all.last());
+        if put_back.is_none_or(|(_, at)| operation.invoked > *at) {
             answer(&mut operation.action);
         }
     }
@@ -90,12 +90,17 @@ impl History {
                 Action::Keep { outcome, .. } => *outcome = ChangeOutcome::Unknown,
             }
         }
-        self.put_back.insert(site.to_owned(), now);
+        self.put_back.entry(site.to_owned()).or_default().push((copied, now));
     }
 
     /// Whether a site was put back to an older copy of itself.
     pub fn was_put_back(&self, site: &str) -> bool {
         self.put_back.contains_key(site)
+    }
+
+    /// When the copies were made that a site was put back to, and when it was, in order.
+    pub fn put_backs(&self, site: &str) -> &[(Time, Time)] {
+        self.put_back.get(site).map_or(&[], Vec::as_slice)
     }
 
     /// Notes that a produce request ended.

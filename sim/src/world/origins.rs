@@ -3,7 +3,7 @@
 //! Invariants: what a copy may lack is what its origin may have let go, and nothing else; markers are
 //! asked for at both sites, and have to tell of everything that a copy that keeps all does not have.
 
-use super::forks;
+use super::forks::{self, Lives};
 use super::marking::{self, Marked};
 use super::mirroring::{LOOK, Part, topic_of};
 use super::reading::{Reader, Sizes};
@@ -31,6 +31,8 @@ pub(super) struct Origin {
     /// All that anybody ever sent to it, if its site was put back to an older copy of itself: what it had
     /// before is not known otherwise.
     pub(super) sent: Option<BTreeSet<Payload>>,
+    /// The same by the lives of the site, as far as that is known.
+    pub(super) lives: Lives,
     /// What lies in batches that may be too large for the site with the copy.
     pub(super) too_large: BTreeSet<Payload>,
     /// What may have been appended after the origin was read: nobody was told what became of it.
@@ -38,6 +40,21 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// One that has just these records.
+    #[cfg(test)]
+    pub(super) fn of(read: ReadBack) -> Self {
+        Self {
+            read,
+            ever: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            kept: None,
+            sent: None,
+            lives: Lives::default(),
+            too_large: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+        }
+    }
+
     /// What is wrong with a record at an offset. Of one that has expired since, and whose producer
     /// was never told where it is, nothing is known; nor of one behind the end that may have come later.
     pub(super) fn contradicts(&self, offset: Offset, payload: Payload) -> Option<String> {
@@ -69,6 +86,7 @@ pub(super) fn origins(
     for (name, read) in history.read_backs().iter().filter(|(name, _)| is_of(name)) {
         let acked = history.operations().iter().filter(|of| of.partition == *name);
         let sent = history.was_put_back(&name.site).then(|| payloads(&history, name, |_, _| true));
+        let lives = Lives::of(&history, name);
         let (mut ever, mut told) = (BTreeMap::new(), BTreeMap::new());
         for operation in acked {
             let Some((batch, base)) = operation.acked() else { continue };
@@ -84,7 +102,7 @@ pub(super) fn origins(
         let unsettled =
             payloads(&history, name, |_, outcome| matches!(outcome, ProduceOutcome::Unknown));
         let (read, acked) = (read.clone(), told);
-        let origin = Origin { read, ever, acked, kept, sent, too_large, unsettled };
+        let origin = Origin { read, ever, acked, kept, sent, lives, too_large, unsettled };
         found.push((name.partition, origin));
     }
     found
@@ -127,7 +145,7 @@ pub(super) async fn whole(
         let mut is_fork = false;
         if let Ok((mirror, sizes)) = &read {
             if origin.sent.is_some() {
-                is_fork = match forks::parted(mirror, &origin.read) {
+                is_fork = match forks::parted(mirror, origin) {
                     Ok(parted) => parted.is_some(),
                     Err(text) => {
                         let (check, text) = ("mirror_merged".to_owned(), format!("{name} {text}"));
