@@ -12,9 +12,13 @@
 //! With the batches it is also known which records of which topic left when, whatever becomes of them at the
 //! other site.
 //!
+//! Of a frame that broke off its beginning is undone when all is over; of a batch in it that a producer has compressed, and
+//! that is not whole, nothing.
+//!
 //! Invariants: a token that lies across two writes is found as well; of one that might cross for a while,
 //! it is known when it left last.
 
+use super::torn;
 use crate::net::Ear;
 use bytes::Bytes;
 use fulmar_types::{Offset, PartitionIndex, Uuid};
@@ -101,6 +105,8 @@ struct Line {
     /// The parts of a frame that have come.
     parts: Vec<u8>,
     is_greeted: bool,
+    /// When the last byte left.
+    left_ns: u64,
 }
 
 /// The one who listens.
@@ -139,6 +145,16 @@ impl Eavesdropper {
         self.locked().departures.len() as u64
     }
 
+    /// Looks at what is not whole, and will not be.
+    pub(super) fn over(&self) {
+        let mut heard = self.locked();
+        for (line, at) in std::mem::take(&mut heard.lines) {
+            heard.now_ns = at.left_ns;
+            heard.torn(&at);
+            heard.lines.insert(line, at);
+        }
+    }
+
     /// A token that must not have crossed, and where it was found.
     pub(super) fn canary(&self) -> Option<(String, &'static str)> {
         self.locked().canaries.first_key_value().map(|(token, place)| (token.clone(), *place))
@@ -165,6 +181,7 @@ impl Ear for Eavesdropper {
         let keep = (CANARY.len() + TOKEN_DIGITS).min(at.tail.len());
         at.tail.drain(..at.tail.len() - keep);
         at.rest.extend_from_slice(bytes);
+        at.left_ns = left_ns;
         while let Some(frame) = split(&mut at.rest) {
             // The first one is a greeting, and has no records.
             if at.is_greeted {
@@ -202,6 +219,27 @@ impl Heard {
         }
     }
 
+    /// The beginning of a frame.
+    fn torn(&mut self, line: &Line) {
+        let rest = line.rest.get(4..).unwrap_or_default();
+        let frame = match rest.first() {
+            Some(&(PART_FORM | LAST_PART_FORM)) => [&line.parts[..], &rest[1..]].concat(),
+            _ if line.parts.is_empty() => rest.to_vec(),
+            _ => line.parts.clone(),
+        };
+        let messages = match frame.first() {
+            Some(form) if (PACKED_FORM..GOT_FORM).contains(form) => {
+                let packed = frame.get(13..).unwrap_or_default();
+                torn::undone(packed, PLAIN_BYTES_MAX)
+            }
+            _ => frame.get(9..).unwrap_or_default().to_vec(),
+        };
+        if line.is_greeted {
+            self.look(&messages, "in a frame that broke off");
+            self.messages(messages);
+        }
+    }
+
     fn frame(&mut self, frame: &Bytes) {
         let messages = match frame.first() {
             Some(form) if *form >= GOT_FORM => return,
@@ -215,7 +253,10 @@ impl Heard {
             }
             _ => frame.slice(frame.len().min(9)..),
         };
-        let mut rest = messages.to_vec();
+        self.messages(messages.to_vec());
+    }
+
+    fn messages(&mut self, mut rest: Vec<u8>) {
         while let Some(message) = split(&mut rest) {
             if message.first() == Some(&MESSAGE_BATCH) && message.len() > 1 + BATCH_PLACE_BYTES {
                 self.batch(&message);
@@ -291,6 +332,29 @@ mod tests {
     fn framed(bytes: &[u8]) -> Vec<u8> {
         let len = u32::try_from(bytes.len()).expect("it is short");
         [&len.to_le_bytes(), bytes].concat()
+    }
+
+    #[test]
+    fn a_token_is_found_in_a_frame_that_broke_off() {
+        let filling = "some telemetry, ".repeat(40);
+        let value = format!("CANARY-0123456789ab {filling}");
+        let mut batch = BatchBuilder::new();
+        batch.push(1, None, Some(value.as_bytes()), &[]).expect("it fits");
+        let batch = batch.build().expect("it has a record");
+        let messages = framed(&[&[6; 1][..], &[0; BATCH_PLACE_BYTES], &batch].concat());
+        // What stands before it makes of the token a copy, and no text of its own.
+        let doubled = [messages.clone(), messages].concat();
+        let frame = [&[16; 13][..], &compress(Compression::Lz4, &doubled)].concat();
+        let whole = framed(&frame);
+        let parts = framed(&[&[PART_FORM], &frame[..frame.len() - 3]].concat());
+        for line in [&whole[..whole.len() - 3], &parts[..], &parts[..parts.len() - 1]] {
+            let ear = Eavesdropper::new(For { tokens: true, departures: false });
+            let line = [framed(b"\x01hello"), line.to_vec()].concat();
+            line.chunks(9).for_each(|bytes| ear.hears(3, bytes, 7));
+            ear.locked().canaries.clear();
+            ear.over();
+            assert!(ear.canary().is_some(), "what is undone has it");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! | [`workload`] | clients, over real Kafka bytes |
 //! | `reading` | clients that read, and the reader of whole logs |
 //! | `mirroring`, `marking`, `rules`, `stranger` | links between sites, what is missing, and who has no business there |
-//! | `secrets`, `piped`, `eavesdrop` | records of which not everything may leave, and who listens whether it does |
+//! | `secrets`, `piped`, `eavesdrop`, `torn` | records of which not everything may leave, and who listens whether it does |
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
@@ -60,6 +60,7 @@ pub mod sink;
 pub mod stage;
 mod stranger;
 mod tending;
+mod torn;
 mod whole;
 pub mod workload;
 

@@ -163,6 +163,7 @@ impl Workloads {
         if let Some(verdict) = self.welcomed.verdict() {
             return Some(verdict);
         }
+        self.ear.over();
         if let Some(verdict) = self.secrecy.crossed() {
             return Some(verdict);
         }
