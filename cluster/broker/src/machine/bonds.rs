@@ -33,6 +33,9 @@ use fulmar_types::{PartitionIndex, Plant, TopicId};
 /// Numbers that another site may say it has heard: so far from the end of the numbers that there are more.
 pub const BOND_MAX: u64 = 1 << 62;
 
+/// So far ahead of what this site knows nobody is who has only heard what it gave: one each five seconds for centuries.
+const AHEAD_MAX: u64 = 1 << 32;
+
 /// Sites that are remembered, at most: those without a link are forgotten first.
 const BONDS_MAX: usize = 2 * LINKS_PER_SITE_MAX;
 
@@ -138,14 +141,15 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         let link = self.numbered(number)?.clone();
         let mut bond = self.bonds.of(&link.definition.site);
-        if self.is_put_back(&bond.site, shown) || shown > BOND_MAX {
+        if self.is_put_back(&bond.site, shown) {
             return Err(Refusal::StaleLink { number: link.number });
         }
         if shown > bond.given {
             bond.parted = true;
             self.peers.drop_link(&link.name);
         }
-        bond.given = bond.given.max(shown) + 1;
+        let is_sense = shown <= bond.given.saturating_add(AHEAD_MAX);
+        bond.given = if is_sense { bond.given.max(shown) } else { bond.given } + 1;
         bond.consent = false;
         let number = bond.given;
         self.put_bond(bond);
