@@ -84,7 +84,7 @@ fn inputs(partition: u32) -> Vec<Input> {
         partition,
         offset: number.cast_signed(),
         number,
-        device: ((number % 4) as u32 * PARTITIONS + partition) as u8,
+        device: (number % 4) as u32 * PARTITIONS + partition,
         v: (!number.is_multiple_of(11)).then_some((number % 17).cast_signed() - 1),
         d: (number * 37 % 1_000).cast_signed() - 500,
         f: (number % 18).cast_signed() - 9,
@@ -92,6 +92,7 @@ fn inputs(partition: u32) -> Vec<Input> {
         // A few are bad.
         is_broken: number % 501 == 500,
         is_device: false,
+        batch: None,
     };
     let last = Input { at: BEGIN_MS + 10_000_000, is_broken: false, ..input(RECORDS) };
     (0..RECORDS).map(input).chain([last]).collect()

@@ -36,6 +36,7 @@ fn came(written: &Written) -> Came {
         at: written.timestamp,
         from: place.map(|(partition, offset)| (number(partition), number(offset).into())),
         is_by_zero: told("fulmar.reason").as_deref() == Some("division by zero"),
+        behind: told("fulmar.reader").and_then(|name| Some(name.split(' ').next()?.to_owned())),
     }
 }
 
@@ -359,6 +360,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     ];
     prop_oneof![
         1 => Just(Shape::Plain),
+        1 => any::<bool>().prop_map(|drops| Shape::Several { drops }),
         2 => any::<bool>().prop_map(|keeps| Shape::Enrich { keeps }),
         4 => (windows, any::<bool>(), 0u64..3)
             .prop_map(|(windows, by_key, having)| Shape::Group { windows, by_key, having }),
@@ -371,7 +373,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 fn input(is_device: bool) -> impl Strategy<Value = Input> {
     let v = prop_oneof![1 => Just(None), 9 => (-2i64..12).prop_map(Some), 1 => (88i64..92).prop_map(Some)];
     let broken = prop::bool::weighted(if is_device { 0.25 } else { 0.05 });
-    (0..PARTITIONS, 0u8..3, v, (-500i64..500, -9i64..9), -4_000i64..3_000, broken).prop_map(
+    (0..PARTITIONS, 0u32..3, v, (-500i64..500, -9i64..9), -4_000i64..3_000, broken).prop_map(
         move |(partition, device, v, (d, f), at, is_broken)| Input {
             partition: if is_device { 0 } else { partition },
             offset: 0,
@@ -383,6 +385,7 @@ fn input(is_device: bool) -> impl Strategy<Value = Input> {
             at,
             is_broken,
             is_device,
+            batch: None,
         },
     )
 }

@@ -170,6 +170,8 @@ plants! {
     BarrierNotAligned = "barrier-not-aligned",
     /// Count a row as late, and do not write it to the topic for late rows.
     LateRowDropped = "late-row-dropped",
+    /// Leave out the first group of each step but the first when what ends a window is made in several.
+    StepLosesGroup = "step-loses-group",
     /// Write what comes out of a window twice.
     WindowFiresTwice = "window-fires-twice",
     /// Read the partitions of an epoch in an order that depends on the node.
@@ -204,6 +206,8 @@ plants! {
     IdleEpochLeftOut = "idle-epoch-left-out",
     /// Let a partition become idle of which something is there that was not read.
     UnreadCountsAsSilence = "unread-counts-as-silence",
+    /// Take of a batch that is damaged what can be read, and say nothing of the rest.
+    DamagedBatchHalfRead = "damaged-batch-half-read",
     /// Do not count what a query leaves out.
     FateNotCounted = "fate-not-counted",
     /// Let the state of a pipeline go that a savepoint needs, once no delta does.
@@ -226,6 +230,8 @@ plants! {
     /// Forget how far dead letters were put through when a pipeline begins another time with a file that does
     /// not write their topic.
     LettersForgotten = "letters-forgotten",
+    /// Put a dead letter through another query of its stream than it failed behind.
+    LetterForAnother = "letter-for-another",
     /// Write the offset behind it to the headers of a dead letter.
     LetterNamesNextOffset = "letter-names-next-offset",
     /// Send batches that are larger than the other site takes.

@@ -32,8 +32,8 @@ const RETENTION_FOR_MAX: HumanDuration = HumanDuration::from_millis(10_000);
 const CLIENTS_MAX: u32 = 64;
 const PARTITIONS_MAX: u32 = 64;
 const BATCH_RECORDS_MAX: u32 = 1_000;
-/// The reference numbers devices by a byte.
-const DEVICES_MAX: u32 = 255;
+/// With more than that the reference would take longer than the run.
+const DEVICES_MAX: u32 = 10_000;
 const BATCH_BYTES_MAX: u64 = 256 << 10;
 
 /// Numbers of one workload that would hang or exhaust the run.

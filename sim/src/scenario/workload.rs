@@ -132,6 +132,8 @@ words! {
     enum Does, "thing that a pipeline does" {
         /// Row by row.
         Plain = "plain",
+        /// Row by row, in several queries.
+        Several = "several",
         /// A join with a table.
         Enrich = "enrich",
         /// Groups in windows that follow one another.
@@ -352,6 +354,10 @@ kinds! {
         late = "late": Span<Probability>, or Span::fixed(one_in_twenty());
         /// How many records are no rows.
         bad = "bad": Span<Probability>, or Span::fixed(one_in_twenty());
+        /// How many records of the stream begin a batch of a few that is compressed, with any codec.
+        packed = "packed": Span<Probability>, or Span::fixed(Probability::NEVER);
+        /// How many of these batches nobody can read.
+        damaged = "damaged": Span<Probability>, or Span::fixed(Probability::NEVER);
         /// How many devices the rows are of.
         devices = "devices": Span<Count>, or Span::fixed(Count::of(5));
         /// For how long the records of the inputs are kept at least; for good if left out.

@@ -8,7 +8,8 @@
 
 use super::due;
 use super::fates;
-use super::pipelines::{LIMIT, LOOK, OUTPUTS, Piping, Places, Rows};
+use super::packing::is_nothing;
+use super::pipelines::{LIMIT, LOOK, Piping, Places, Rows};
 use super::retrying::{misread, mistold};
 use super::stage::Stage;
 use super::tending::OnError;
@@ -236,10 +237,16 @@ impl Piping {
                     let place = (partition.get(), offset.get().cast_signed());
                     if *topic == input || *topic == dead {
                         let payload = record.value.as_deref().unwrap_or_default();
+                        if is_nothing(record) {
+                            continue;
+                        }
                         let input = made.get(payload).ok_or("a record that nobody made")?;
                         let (partition, offset) = place;
                         let partition = if *topic == dead { RETRIED } else { partition };
-                        epoch.inputs.push(Input { partition, offset, ..input.clone() });
+                        // What cannot be read is no record when it is put through again.
+                        if *topic != dead || input.batch.is_none() {
+                            epoch.inputs.push(Input { partition, offset, ..input.clone() });
+                        }
                     } else {
                         epoch.devices.push(device(place, record)?);
                     }
@@ -297,7 +304,7 @@ impl Piping {
         let topic = self.case.topic("in");
         let mut bad = BTreeSet::new();
         for ((_, partition), records) in rows.iter().filter(|((of, _), _)| *of == input) {
-            for (offset, record) in records {
+            for (offset, record) in records.iter().filter(|(_, record)| !is_nothing(record)) {
                 let payload = record.value.as_deref().unwrap_or_default();
                 let input = made.get(payload).ok_or("a record that nobody made")?;
                 // What fails behind the source fails by a division by zero.
@@ -312,12 +319,11 @@ impl Piping {
     /// All partitions of all outputs, without records.
     fn expected(&self) -> BTreeMap<(String, u32), Vec<Came>> {
         let partitions: BTreeMap<String, u32> = self.topics().into_iter().collect();
-        let outputs = OUTPUTS.map(|name| self.case.topic(name));
-        let parts = |topic: &String| {
-            let topic = topic.clone();
+        let outputs = self.case.shape.outputs().iter().map(|name| self.case.topic(name));
+        let parts = |topic: String| {
             (0..partitions[&topic]).map(move |partition| ((topic.clone(), partition), Vec::new()))
         };
-        outputs.iter().flat_map(parts).collect()
+        outputs.flat_map(parts).collect()
     }
 
     /// What comes out of epochs behind a number.
@@ -387,11 +393,13 @@ fn differs(
     for (offset, record) in records {
         let (key, value) = (text(&record.key), text(&record.value).unwrap_or("NULL".to_owned()));
         let Some(came) = expected.next() else {
+            let value = shown(&value);
             return Some(Differs::Wrong(format!("{at} has one more at {offset}: {value}")));
         };
         let ms = record.timestamp_ms;
         if came.key != key || came.value != value || came.at != ms {
-            let (wanted, key, with) = (&came.value, of_key(&key), of_key(&came.key));
+            let (wanted, key, with) = (shown(&came.value), of_key(&key), of_key(&came.key));
+            let value = shown(&value);
             let due = came.at;
             return Some(Differs::Wrong(format!(
                 "{at} has {value} {key} of time {ms} at {offset}, and not {wanted} {with} of time {due}"
@@ -400,6 +408,12 @@ fn differs(
     }
     let lacks = expected.count();
     (lacks > 0).then(|| Differs::Lacks(format!("{at} lacks the last {lacks} records")))
+}
+
+/// For whoever reads it: a batch that cannot be read is no text.
+fn shown(value: &str) -> String {
+    let is_odd = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    value.replace(is_odd, ".")
 }
 
 /// Where the record of each dead letter was read, by the offset of the letter.
@@ -455,5 +469,6 @@ fn device((partition, offset): (u32, i64), record: &ReadRecord) -> Result<Input,
         at: record.timestamp_ms,
         is_broken: value.is_none(),
         is_device: true,
+        batch: None,
     })
 }

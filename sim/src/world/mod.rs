@@ -47,6 +47,7 @@ mod mirroring;
 mod naming;
 mod operator;
 mod origins;
+mod packing;
 mod pausing;
 mod piped;
 mod pipelines;

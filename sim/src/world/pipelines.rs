@@ -17,6 +17,7 @@
 //! came after follows from the records that it read again. What is done to a pipeline meanwhile: `tending.rs`.
 
 use super::mirroring::region;
+use super::packing::{self, Damage};
 use super::retrying::Asked;
 use super::stage::Stage;
 use super::tending::{Tended, Tending};
@@ -27,6 +28,7 @@ use crate::prng::Prng;
 use crate::report::Verdict;
 use crate::scenario::workload::{Does, Pipeline};
 use crate::scenario::{Drawn, SiteName, Workload};
+use bytes::Bytes;
 use fulmar_client::admin::CreateTopicError;
 use fulmar_client::{
     Cluster, Outcome, PipelineSettings, Producer, ProducerSettings, ReadRecord, TopicPartition,
@@ -36,6 +38,7 @@ use fulmar_host::time;
 use fulmar_reference::spec::{Case, Input, Shape, Windows};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
+use fulmar_wire::batch::Compression;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,14 +65,23 @@ const ROWS_PER_DEVICE: u64 = 12;
 /// A partition is silent for a part of the time, between two times in which it is not.
 const SILENT_ONE_IN: u64 = 400;
 
+/// How batches are compressed that are.
+const CODECS: [Compression; 4] =
+    [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
 const INPUTS: [&str; 2] = ["in", "devices"];
-pub(super) const OUTPUTS: [&str; 3] = ["out", "dead", "late"];
 
 /// A site that has the outputs, and how their names begin there.
 type Place = (Cluster, String);
 
 /// What is in the inputs.
 pub(super) type Rows = BTreeMap<Part, BTreeMap<Offset, ReadRecord>>;
+
+/// What was appended to the stream, by its payload.
+type Made = Arc<Mutex<BTreeMap<Vec<u8>, Input>>>;
+
+/// What was in partitions at any time.
+type Remembered = Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>;
 
 /// When records of the stream were acknowledged, and where they are, by partition.
 pub(super) type Acked = Arc<Mutex<BTreeMap<u32, Vec<(u64, Offset)>>>>;
@@ -80,11 +92,11 @@ pub(super) struct Piping {
     pub(super) of: Pipeline<Drawn>,
     pub(super) case: Case,
     /// What was appended to the stream, by its payload.
-    pub(super) made: Arc<Mutex<BTreeMap<Vec<u8>, Input>>>,
+    pub(super) made: Made,
     /// Up to where dead letters were asked for to be put through again.
     pub(super) asked: Asked,
     /// What was in the inputs at any time: it may have expired since.
-    pub(super) remembered: Arc<Mutex<BTreeMap<TopicPartition, BTreeMap<Offset, ReadRecord>>>>,
+    pub(super) remembered: Remembered,
     /// When records of the stream were acknowledged, by partition, in virtual nanoseconds since the start.
     pub(super) acked: Acked,
     /// What was done to the pipeline.
@@ -160,7 +172,11 @@ impl Pipelines {
             _ => None,
         });
         all.flat_map(|of| {
-            let names = INPUTS.into_iter().chain(OUTPUTS);
+            let shape = match of.does {
+                Some(Does::Several) => Shape::Several { drops: false },
+                _ => Shape::Plain,
+            };
+            let names = INPUTS.into_iter().chain(shape.outputs().iter().copied());
             let out = of.copied_to.iter().map(|to| (to.clone(), &of.site));
             let fed = of.fed_from.iter().map(|from| (of.site.clone(), from));
             let copies = out.chain(fed).flat_map(move |(to, from)| {
@@ -202,6 +218,7 @@ fn case(of: &Pipeline<Drawn>, prng: &mut Prng) -> Case {
     };
     let shape = match does {
         Does::Plain => Shape::Plain,
+        Does::Several => Shape::Several { drops: keeps },
         Does::Enrich => Shape::Enrich { keeps },
         Does::Join => Shape::Join { size: 2_000, keeps },
         Does::Tumble | Does::Hop | Does::Session => Shape::Group { windows, by_key, having },
@@ -225,9 +242,12 @@ fn case(of: &Pipeline<Drawn>, prng: &mut Prng) -> Case {
 impl Piping {
     pub(super) fn topics(&self) -> Vec<(String, u32)> {
         let partitions = self.case.partitions;
-        [("in", partitions), ("devices", 1), ("out", partitions), ("dead", 1), ("late", 1)]
-            .map(|(name, partitions)| (self.case.topic(name), partitions))
-            .to_vec()
+        let outputs = self.case.shape.outputs().iter().map(|name| match *name {
+            "dead" | "late" | "rest" => (*name, 1),
+            name => (name, partitions),
+        });
+        let all = [("in", partitions), ("devices", 1)].into_iter().chain(outputs);
+        all.map(|(name, partitions)| (self.case.topic(name), partitions)).collect()
     }
 
     fn is_input(&self, topic: &str) -> bool {
@@ -344,7 +364,7 @@ impl Piping {
             delivery_timeout: Duration::from_secs(20),
             ..ProducerSettings::default()
         };
-        let producer = Producer::new(cluster, settings);
+        let producer = Producer::new(cluster.clone(), settings);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let begun = time::now();
         let mut silent = BTreeMap::new();
@@ -360,25 +380,78 @@ impl Piping {
                 continue;
             };
             let to = TopicPartition::new(&topic, PartitionIndex(partition));
-            let ticket = producer.enqueue(&to, vec![record.clone()]).await;
-            let (remembered, acked) = (self.remembered.clone(), self.acked.clone());
             let is_row = topic == self.own_name(&self.case.topic("in"));
+            let packed = self.of.packed.ppm();
+            if is_row && packed > 0 && prng.chance(packed) {
+                let (batch, records) =
+                    self.pack(&mut prng, (&mut number, now_ms), (partition, record));
+                let (piping, cluster) = (self.clone(), cluster.clone());
+                fulmar_host::task::spawn(async move {
+                    if let Some(base) = packing::send(&cluster, &to, batch, LIMIT).await {
+                        piping.acknowledged((to, is_row), base, records);
+                    }
+                    drop(permit);
+                });
+                continue;
+            }
+            let ticket = producer.enqueue(&to, vec![record.clone()]).await;
+            let piping = self.clone();
             fulmar_host::task::spawn(async move {
                 // What became of others shows in the topic.
                 if let Outcome::Done { base_offset: Some(offset), .. } = ticket.await {
-                    if is_row {
-                        let mut acked = acked.lock().unwrap_or_else(PoisonError::into_inner);
-                        acked.entry(partition).or_default().push((now_ns(), offset));
-                    }
-                    let WriteRecord { timestamp_ms, key, value, headers } = record;
-                    let record = ReadRecord { offset, timestamp_ms, key, value, headers };
-                    let mut all = remembered.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.entry(to).or_default().insert(offset, record);
+                    piping.acknowledged((to, is_row), offset, vec![read_as(record)]);
                 }
                 drop(permit);
             });
         }
         let _all = room.acquire_many(u32::try_from(IN_FLIGHT).expect("a handful")).await;
+    }
+
+    /// Remembers what is in a partition from an offset on.
+    fn acknowledged(
+        &self,
+        (to, is_row): (TopicPartition, bool),
+        base: Offset,
+        records: Vec<ReadRecord>,
+    ) {
+        if is_row {
+            let mut acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+            acked.entry(to.partition.get()).or_default().push((now_ns(), base));
+        }
+        let mut all = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = all.entry(to).or_default();
+        for (number, record) in (0..).zip(records) {
+            let offset = base.plus(number);
+            of.insert(offset, ReadRecord { offset, ..record });
+        }
+    }
+
+    /// A compressed batch that begins with a record, and what is to be read in it.
+    fn pack(
+        &self,
+        prng: &mut Prng,
+        (number, now_ms): (&mut u64, i64),
+        (partition, first): (u32, WriteRecord),
+    ) -> (Bytes, Vec<ReadRecord>) {
+        let mut records = vec![first];
+        for _ in 0..1 + prng.below(3) {
+            *number += 1;
+            let device = self.device(prng);
+            records.push(self.row(prng, (*number, now_ms), (partition, device)));
+        }
+        let codec = *prng.pick(&CODECS).expect("there are four");
+        let is_damaged = prng.chance(self.of.damaged.ppm());
+        let damage = is_damaged.then(|| *prng.pick(&Damage::ALL).expect("there are some"));
+        let batch = packing::packed(&records, codec, damage);
+        if damage.is_none() {
+            return (batch, records.into_iter().map(read_as).collect());
+        }
+        let text = String::from_utf8_lossy(&batch).into();
+        let input =
+            Input { partition, is_broken: true, batch: Some(text), ..blank(*number, 0, prng) };
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.to_vec(), input);
+        let records = packing::unreadable(&batch, Offset(0));
+        (batch, records)
     }
 
     /// The next record, and where it goes. None if that partition is silent.
@@ -389,7 +462,7 @@ impl Piping {
         silent: &mut BTreeMap<u32, i64>,
     ) -> Option<(String, u32, WriteRecord)> {
         let at = TIME_ZERO_MS + now_ms;
-        let device = prng.below(u64::from(self.of.devices.get().max(1))) as u8;
+        let device = self.device(prng);
         if matches!(self.case.shape, Shape::Enrich { .. }) && prng.below(ROWS_PER_DEVICE) == 0 {
             let input = Input {
                 at: at - prng.below(500).cast_signed(),
@@ -410,21 +483,42 @@ impl Piping {
             let span_ms = i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX);
             silent.insert(partition, now_ms.saturating_add(span_ms));
         }
+        let record = self.row(prng, (number, now_ms), (partition, device));
+        let topic = self.case.topic("in");
+        Some((self.own_name(&topic).to_owned(), partition, record))
+    }
+
+    fn device(&self, prng: &mut Prng) -> u32 {
+        prng.below(u64::from(self.of.devices.get().max(1))) as u32
+    }
+
+    /// The next record of a partition of the stream.
+    fn row(
+        &self,
+        prng: &mut Prng,
+        (number, now_ms): (u64, i64),
+        (partition, device): (u32, u32),
+    ) -> WriteRecord {
         let is_late = prng.chance(self.of.late.ppm());
         let behind = prng.below(self.case.delay_ms.unsigned_abs().max(1)).cast_signed();
         let late = if is_late { self.case.delay_ms + prng.below(4_000).cast_signed() } else { 0 };
         let input = Input {
             partition,
-            at: at - behind - late,
+            at: TIME_ZERO_MS + now_ms - behind - late,
             is_broken: prng.chance(self.of.bad.ppm()),
             ..blank(number, device, prng)
         };
         let record = write(&input);
         let payload = record.value.clone().unwrap_or_default().to_vec();
         self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(payload, input);
-        let topic = self.case.topic("in");
-        Some((self.own_name(&topic).to_owned(), partition, record))
+        record
     }
+}
+
+/// A record as it is read; where it is comes later.
+fn read_as(record: WriteRecord) -> ReadRecord {
+    let WriteRecord { timestamp_ms, key, value, headers } = record;
+    ReadRecord { offset: Offset(0), timestamp_ms, key, value, headers }
 }
 
 fn now_ns() -> u64 {
@@ -433,7 +527,7 @@ fn now_ns() -> u64 {
 }
 
 /// A record with nothing but its numbers.
-fn blank(number: u64, device: u8, prng: &mut Prng) -> Input {
+fn blank(number: u64, device: u32, prng: &mut Prng) -> Input {
     let v = match prng.below(12) {
         0 => None,
         1 => Some(88 + prng.below(4).cast_signed()),
@@ -450,6 +544,7 @@ fn blank(number: u64, device: u8, prng: &mut Prng) -> Input {
         at: 0,
         is_broken: false,
         is_device: false,
+        batch: None,
     }
 }
 

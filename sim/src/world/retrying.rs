@@ -107,6 +107,11 @@ pub(super) fn mistold(
             return Some(format!("{name} is {told}, and not {wanted}"));
         }
     }
+    // Who puts it through again has to know for whom.
+    let (reader, behind) = (told("fulmar.reader"), came.behind.as_deref().unwrap_or_default());
+    if reader.split(' ').next() != Some(behind) {
+        return Some(format!("fulmar.reader is {reader:?}, and it failed behind {behind:?}"));
+    }
     let reason = told("fulmar.reason");
     let is_right = (reason == "division by zero") == came.is_by_zero && !reason.is_empty();
     (!is_right).then(|| format!("the reason is {reason:?}"))

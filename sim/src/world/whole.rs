@@ -1,5 +1,8 @@
 //! Whole partitions, read from front to back once everything has healed.
+//!
+//! What is in a compressed batch that cannot be read: see `packing.rs`.
 
+use super::packing;
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, OffsetAt, ReadRecord, Target, TopicPartition};
 use fulmar_types::Offset;
@@ -36,13 +39,15 @@ pub(super) async fn since(
     while at < end {
         let fetch = Fetch { max_wait: Duration::ZERO, ..Fetch::new(of.clone(), at) };
         let fetched = cluster.fetch(Target::Leader, &fetch, LIMIT).await.ok()?;
-        let records = fetched.records().ok()?;
         // What is withheld at the end is no record, and never comes.
         if fetched.next_offset() == at {
             return (fetched.high_watermark >= end).then_some(read);
         }
         at = fetched.next_offset();
-        read.extend(records.into_iter().map(|record| (record.offset, record)));
+        for batch in &fetched.batches {
+            let records = packing::records(&fetched, batch)?;
+            read.extend(records.into_iter().map(|record| (record.offset, record)));
+        }
     }
     Some(read)
 }

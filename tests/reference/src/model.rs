@@ -41,6 +41,8 @@ pub struct Came {
     pub from: Option<(u32, i64)>,
     /// Whether it could not be computed, which is for a division by zero here.
     pub is_by_zero: bool,
+    /// The output of the query behind which that was.
+    pub behind: Option<String>,
 }
 
 /// What a case has to give.
@@ -168,7 +170,7 @@ fn step(times: &[Option<i64>], at: usize) -> (Option<i64>, Option<i64>) {
 
 /// Runs a case.
 pub fn run(case: &Case) -> Expected {
-    let uses_time = case.shape != Shape::Plain;
+    let uses_time = !matches!(case.shape, Shape::Plain | Shape::Several { .. });
     let mut epochs: Vec<Vec<Came>> = vec![Vec::new(); case.epochs.len()];
     let mut fates: BTreeMap<(String, u32), Fates> = BTreeMap::new();
     let mut rows = Vec::new();
@@ -180,11 +182,12 @@ pub fn run(case: &Case) -> Expected {
             of.read += 1;
             let raw = |topic: &str| Came {
                 topic: case.topic(topic),
-                key: Some(input.key()),
+                key: input.record_key(),
                 value: input.payload().unwrap_or_default(),
                 at: input.at,
                 from: Some((input.partition, input.offset)),
                 is_by_zero: false,
+                behind: None,
             };
             if is_bad(input) {
                 if case.drops {
@@ -203,6 +206,7 @@ pub fn run(case: &Case) -> Expected {
     }
     match case.shape {
         Shape::Plain => plain(case, &rows, &mut epochs, &mut fates),
+        Shape::Several { drops } => several(case, drops, &rows, (&mut epochs, &mut fates)),
         Shape::Enrich { keeps } => enrich(case, keeps, &rows, (&mut epochs, &mut fates)),
         Shape::Group { windows, by_key, having } => {
             group(case, (windows, by_key, having), &rows, (&mut epochs, &mut fates));
@@ -220,7 +224,11 @@ fn quoted(number: Option<impl ToString>) -> String {
 
 /// 100 / (v - 3) with six digits, half away from zero.
 fn quotient(v: i64) -> Option<String> {
-    let by = v - 3;
+    divided(v - 3)
+}
+
+/// 100 divided by something, as [`quotient`].
+fn divided(by: i64) -> Option<String> {
     let (above, below) = (100_000_000i64, by.abs());
     let number = (above.checked_div(below)? * 2 + i64::from(above % below * 2 >= below) * 2) / 2;
     let sign = if by < 0 && number != 0 { "-" } else { "" };
@@ -235,7 +243,8 @@ fn fate<'a>(fates: &'a mut BTreeMap<(String, u32), Fates>, input: &Input) -> &'a
 }
 
 fn out(case: &Case, at: i64, key: Option<String>, value: String) -> Came {
-    Came { topic: case.topic("out"), key, value, at, from: None, is_by_zero: false }
+    let topic = case.topic("out");
+    Came { topic, key, value, at, from: None, is_by_zero: false, behind: None }
 }
 
 /// A row that cannot be computed.
@@ -249,10 +258,14 @@ fn bad(
         return;
     }
     fate(fates, input).dead_lettered += 1;
-    let value = input.payload().unwrap_or_default();
-    let (topic, key) = (case.topic("dead"), Some(input.key()));
+    epoch.push(letter(input, case.topic("dead"), Some(case.topic("out"))));
+}
+
+/// A record that is bad, or cannot be computed behind a query with this output.
+fn letter(input: &Input, topic: String, behind: Option<String>) -> Came {
+    let (value, key) = (input.payload().unwrap_or_default(), input.record_key());
     let from = Some((input.partition, input.offset));
-    epoch.push(Came { topic, key, value, at: input.at, from, is_by_zero: true });
+    Came { topic, key, value, at: input.at, from, is_by_zero: behind.is_some(), behind }
 }
 
 fn plain(
@@ -276,6 +289,95 @@ fn plain(
         let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"q\":{q},\"d\":{d}}}");
         epochs[*epoch].push(out(case, input.at, Some(k), value));
     }
+}
+
+/// One of several queries: the topic that it writes, what it divides by, and the reader that is it.
+struct Query {
+    output: &'static str,
+    less: i64,
+    reader: &'static str,
+}
+
+/// Those over the stream, in the order of what they write; each letter is for the one that it failed behind.
+const QUERIES: [Query; 2] = [
+    Query { output: "more", less: 5, reader: "s more" },
+    Query { output: "out", less: 3, reader: "s" },
+];
+
+/// The one over the other stream, of which no letter comes once more.
+const ASIDE: Query = Query { output: "side", less: 7, reader: "u" };
+
+fn several(case: &Case, drops: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) {
+    // What is bad at the stream is so for both of its readers.
+    let bad: Vec<((String, u32), Fates)> = fates.iter().map(|(at, of)| (at.clone(), *of)).collect();
+    for ((_, partition), of) in bad {
+        let only = Fates { read: of.dead_lettered + of.dropped, ..of };
+        for query in &QUERIES {
+            fates.insert((query.reader.to_owned(), partition), only);
+        }
+    }
+    for query in &QUERIES {
+        for Row { epoch, input } in rows {
+            let is_other = |other: &Query| other.output != query.output && failed(other, input);
+            if input.partition == RETRIED && QUERIES.iter().any(is_other) {
+                continue;
+            }
+            let of = fates.entry((query.reader.to_owned(), input.partition)).or_default();
+            of.read += 1;
+            let dead = if case.drops { None } else { Some("dead") };
+            epochs[*epoch].extend(one_of_several(case, (query, input), dead, of));
+        }
+    }
+    let rest = if drops { None } else { Some("rest") };
+    for is_early in [true, false] {
+        for (epoch, inputs) in case.epochs.iter().enumerate() {
+            for input in inputs.inputs.iter().filter(|input| input.partition != RETRIED) {
+                let is_bad = input.is_broken || input.v.is_some_and(|v| v >= 89);
+                if is_bad != is_early {
+                    continue;
+                }
+                let of = fates.entry((ASIDE.reader.to_owned(), input.partition)).or_default();
+                of.read += 1;
+                if !is_bad {
+                    epochs[epoch].extend(one_of_several(case, (&ASIDE, input), rest, of));
+                } else if let Some(rest) = rest {
+                    of.dead_lettered += 1;
+                    epochs[epoch].push(letter(input, case.topic(rest), None));
+                } else {
+                    of.dropped += 1;
+                }
+            }
+        }
+    }
+}
+
+fn failed(query: &Query, input: &Input) -> bool {
+    input.v == Some(query.less)
+}
+
+/// What a query makes of a row.
+fn one_of_several(
+    case: &Case,
+    (query, input): (&Query, &Input),
+    dead: Option<&str>,
+    of: &mut Fates,
+) -> Option<Came> {
+    let Some(v) = input.v.filter(|v| *v >= case.least) else {
+        of.filtered += 1;
+        return None;
+    };
+    let Some(q) = divided(v - query.less) else {
+        let Some(dead) = dead else {
+            of.dropped += 1;
+            return None;
+        };
+        of.dead_lettered += 1;
+        return Some(letter(input, case.topic(dead), Some(case.topic(query.output))));
+    };
+    of.passed += 1;
+    let k = input.key();
+    let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"q\":{q}}}");
+    Some(Came { topic: case.topic(query.output), ..out(case, input.at, Some(k), value) })
 }
 
 fn enrich(case: &Case, keeps: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) {

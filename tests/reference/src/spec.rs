@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// How rows get into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,12 @@ pub enum Windows {
 pub enum Shape {
     /// Row by row.
     Plain,
+    /// Row by row, in two queries, and in a third one over another stream of the same topic, which has its own ways with bad
+    /// records.
+    Several {
+        /// Whether the other stream drops them, and does not send them to a topic of its own.
+        drops: bool,
+    },
     /// Joined with the table.
     Enrich {
         /// Whether rows without a device are kept.
@@ -42,6 +49,16 @@ pub enum Shape {
     },
 }
 
+impl Shape {
+    /// The topics that it writes, without what is before them in their names.
+    pub fn outputs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Several { .. } => &["out", "dead", "late", "more", "side", "rest"],
+            _ => &["out", "dead", "late"],
+        }
+    }
+}
+
 /// In place of the partition: the record was a dead letter, and comes once more.
 pub const RETRIED: u32 = u32::MAX;
 
@@ -55,7 +72,7 @@ pub struct Input {
     /// What it is called by whoever made it.
     pub number: u64,
     /// The device.
-    pub device: u8,
+    pub device: u32,
     /// A number, or none.
     pub v: Option<i64>,
     /// Hundredths.
@@ -64,20 +81,30 @@ pub struct Input {
     pub f: i64,
     /// The time, in milliseconds.
     pub at: i64,
-    /// For the stream: no JSON at all. For the table: the device is gone.
+    /// For the stream: no JSON at all, or a batch that cannot be read. For the table: the device is gone.
     pub is_broken: bool,
     /// Whether it is one of the table.
     pub is_device: bool,
+    /// In place of a record, a batch that cannot be read; as a text, as far as it is one.
+    pub batch: Option<Arc<str>>,
 }
 
 impl Input {
-    /// The key of the record.
+    /// The name of the device.
     pub fn key(&self) -> String {
         format!("dev-{}", self.device)
     }
 
+    /// The key of the record.
+    pub fn record_key(&self) -> Option<String> {
+        self.batch.is_none().then(|| self.key())
+    }
+
     /// The payload.
     pub fn payload(&self) -> Option<String> {
+        if let Some(batch) = &self.batch {
+            return Some(batch.to_string());
+        }
         match (self.is_broken, self.is_device) {
             (true, true) => None,
             (true, false) => Some(format!("{{\"k\": {}", self.number)),
@@ -163,7 +190,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The full name of one of its topics: `in`, `devices`, `out`, `dead`, `late`.
+    /// The full name of one of its topics: `in`, `devices`, or one of [`Shape::outputs`].
     pub fn topic(&self, name: &str) -> String {
         let from = if matches!(name, "in" | "devices") { self.from.as_str() } else { "" };
         format!("{from}{}{name}", self.prefix)
@@ -197,6 +224,7 @@ impl Case {
                      WHERE v >= {least};"
                 );
             }
+            Shape::Several { drops } => self.several(drops, &mut sql),
             Shape::Enrich { keeps } => {
                 let watermark = if self.table_time {
                     "WATERMARK at IDLE INTERVAL '3000' MILLISECOND"
@@ -245,6 +273,24 @@ impl Case {
             }
         }
         sql
+    }
+
+    /// What fails in one query does not in the others.
+    fn several(&self, drops: bool, sql: &mut String) {
+        let (input, out, least) = (self.topic("in"), self.topic("out"), self.least);
+        let (more, side) = (self.topic("more"), self.topic("side"));
+        let on_error = match drops {
+            true => "DROP".to_owned(),
+            false => format!("DEAD LETTER \"{}\"", self.topic("rest")),
+        };
+        let _ = write!(
+            sql,
+            "CREATE STREAM u (k VARCHAR NOT NULL, v BIGINT CHECK (v < 89)) FROM TOPIC \"{input}\" ON ERROR \
+             {on_error};\n\
+             INSERT INTO TOPIC \"{out}\" KEY k SELECT k, v, 100 / (v - 3) AS q FROM s WHERE v >= {least};\n\
+             INSERT INTO TOPIC \"{side}\" KEY k SELECT k, v, 100 / (v - 7) AS q FROM u WHERE v >= {least};\n\
+             INSERT INTO TOPIC \"{more}\" KEY k SELECT k, v, 100 / (v - 5) AS q FROM s WHERE v >= {least};"
+        );
     }
 }
 

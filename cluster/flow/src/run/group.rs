@@ -18,6 +18,7 @@ use crate::pattern;
 use crate::plan::Grouping;
 use crate::value::codec::{Codec, LIST_WEIGHT, Malformed};
 use crate::value::{Value, time};
+use fulmar_host::planted;
 use fulmar_types::Plant;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -187,6 +188,9 @@ impl Groups {
         {
             closed += 1;
             if closed > most {
+                if planted(Plant::StepLosesGroup) {
+                    self.windows.pop_first();
+                }
                 return (rows, false);
             }
             if let Some(((end, (start, keys)), group)) = self.windows.pop_first() {
@@ -195,7 +199,7 @@ impl Groups {
                     false => Rank::Only,
                 };
                 let row = self.close((start, end), keys, &group, context);
-                let times = if fulmar_host::planted(Plant::WindowFiresTwice) { 2 } else { 1 };
+                let times = if planted(Plant::WindowFiresTwice) { 2 } else { 1 };
                 for row in row.into_iter().flat_map(|row| std::iter::repeat_n(row, times)) {
                     rows.push(row, context.rank.clone());
                 }
@@ -275,7 +279,7 @@ impl Groups {
 
     /// After everything was loaded.
     pub fn loaded(&mut self) {
-        if fulmar_host::planted(Plant::TimerNotSaved) {
+        if planted(Plant::TimerNotSaved) {
             return;
         }
         let sessions = self.sessions.entries().iter();

@@ -21,6 +21,8 @@ use super::engine::Engine;
 use super::epoch::NO_SOURCE;
 use super::record::{Header, Record, Written};
 use crate::plan::order;
+use fulmar_host::planted;
+use fulmar_types::Plant;
 use std::sync::Arc;
 
 /// The pipeline; what is before the last one of these the record had.
@@ -135,6 +137,8 @@ impl Engine {
         let streams = self.readers[source].iter().filter(|reader| !reader.is_table);
         let streams: Vec<u32> = streams.map(|reader| reader.number).collect();
         let found = order::called(name, streams.iter().map(|number| &self.names[*number as usize]));
+        let is_off = usize::from(planted(Plant::LetterForAnother));
+        let found = found.map(|at| (at + is_off) % streams.len());
         found.map(|at| streams[at]).ok_or(Unfit::NoStream)
     }
 
