@@ -87,10 +87,16 @@ impl Hearing {
     }
 }
 
+fn knows(parts: &Parts, number: u64) -> bool {
+    let site = &parts.link.definition.site;
+    parts.context.broker.site().read(|state| state.bond(site).heard == number)
+}
+
 async fn log(parts: Parts, mut comes: watch::Receiver<u64>, logs: watch::Sender<bool>) {
     while comes.changed().await.is_ok() {
         let number = *comes.borrow_and_update();
-        loop {
+        // Who gives it again, as often as he likes, moves nothing.
+        while !knows(&parts, number) {
             match settled(&parts, LinkOperation::HearBond { link: parts.link.number, number }).await
             {
                 Some(UnitResult::Done(_)) => break,

@@ -264,6 +264,6 @@ async fn knows(context: &Context, link: &Link, shown: u64) -> Result<(), Refusal
     if !is_put_back() {
         return Ok(());
     }
-    context.put_back(&link.name);
+    context.put_back(link, shown).await;
     Err(Refusal::PutBack)
 }

@@ -18,10 +18,12 @@ use crate::stripe::Stripe;
 use fulmar_broker::Broker;
 use fulmar_broker::link_states::PUT_BACK;
 use fulmar_broker::machine::links::Link;
+use fulmar_broker::proposer::Answer;
 use fulmar_host::net::Listener;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{Host, random};
+use fulmar_store::entry::{LinkOperation, Operation, Unit};
 use fulmar_types::link::Priority;
 use fulmar_types::{Event, NodeId, Probe};
 use std::collections::BTreeMap;
@@ -49,8 +51,17 @@ const SILENCE: &str = "no-answer";
 const OWN_SITE: &str = "own-site";
 
 /// What is said then, and what to do.
-const PUT_BACK_TEXT: &str = "this site was put back to an older copy of itself: the other site has heard more of it than it \
-                             knows; look whether its rules and links are those that are to be, then pause and resume the link";
+const PUT_BACK_TEXT: &str = "the other site has heard more of this one than this one knows: this site was put back to an older \
+                             copy of itself, or begun anew under its name; look whether its rules and links are those that are \
+                             to be, then pause and resume the link";
+
+/// The same at the other side, and its kind among the metrics.
+const OTHER_PUT_BACK_TEXT: &str = "this site has heard more of the other one than that one knows: it was put back to an older copy \
+                                   of itself, or begun anew under its name; nothing passes until somebody there has looked at it";
+pub(crate) const OTHER_PUT_BACK: &str = "other-site-put-back";
+
+/// How long the log may take to note it.
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A site that nobody could reach for so long is said to be unreachable.
 const SILENT: Duration = Duration::from_secs(5);
@@ -197,11 +208,23 @@ impl Context {
         self.broker.site().read(|state| state.bond(&link.definition.site).heard)
     }
 
-    /// This site was put back, as the other one of a link knows.
-    pub(crate) fn put_back(&self, link: &str) {
-        self.host.report(Event::SitePutBack { link: link.to_owned() });
+    /// This site was put back, as the other one of a link knows: it has heard a number that this one has not given. The log
+    /// knows it before anybody is told, so that who resumes the link pardons just that.
+    pub(crate) async fn put_back(&self, link: &Link, shown: u64) {
+        let noticed = self.broker.site().read(|state| state.bond(&link.definition.site).noticed);
+        if noticed < shown {
+            let operation = LinkOperation::PutBackNoticed { link: link.number, shown };
+            let unit = Unit::of(Operation::Link(operation));
+            let ticket = self.broker.proposer().submit(unit, time::now() + NOTICE_TIMEOUT).await;
+            let answer = time::timeout(NOTICE_TIMEOUT, ticket).await;
+            if !matches!(answer, Ok(Answer::Done { .. })) {
+                // The other site, or this one, dials again.
+                return;
+            }
+        }
+        self.host.report(Event::SitePutBack { link: link.name.clone() });
         self.host.probe(Probe::PutBackNoticed);
-        self.trouble(link, PUT_BACK, PUT_BACK_TEXT.to_owned());
+        self.trouble(&link.name, PUT_BACK, PUT_BACK_TEXT.to_owned());
     }
 
     /// Whether a link has a session of this name that was dialled by that node of the other site.
@@ -287,7 +310,11 @@ impl Context {
         };
         sessions.remove(name);
         drop(sessions);
-        self.trouble(name, why, format!("the session ended: {why}"));
+        let text = match why {
+            OTHER_PUT_BACK => OTHER_PUT_BACK_TEXT.to_owned(),
+            why => format!("the session ended: {why}"),
+        };
+        self.trouble(name, why, text);
         if since.elapsed() < SHORT {
             // What ended it may end the next one as well.
             let rest = PAUSE_MIN + PAUSE_MIN * spread() / 500;
@@ -415,7 +442,12 @@ async fn dial_each(context: &Context, link: &Link) -> Result<Greeted, Vain> {
         if reason != Refusal::NotLeader {
             let (link, reason) = (link.name.clone(), reason.name());
             let who = if by_peer { "the other site refuses this one" } else { "refused" };
-            refusal = Some((reason, format!("{place}: {who}: {reason}")));
+            let told = match reason {
+                PUT_BACK if by_peer => (OTHER_PUT_BACK, OTHER_PUT_BACK_TEXT.to_owned()),
+                PUT_BACK => (PUT_BACK, PUT_BACK_TEXT.to_owned()),
+                reason => (reason, format!("{place}: {who}: {reason}")),
+            };
+            refusal = Some(told);
             context.host.report(Event::LinkRefused { link, reason, by_peer });
         }
     }

@@ -92,7 +92,7 @@ impl Ended {
             Self::MirrorRemoved => "mirror-removed",
             Self::Distrusted => "distrusted",
             Self::PausedThere => "paused by the other site",
-            Self::RefusedThere(Refusal::PutBack) => "the other site was put back to an older copy",
+            Self::RefusedThere(Refusal::PutBack) => links::OTHER_PUT_BACK,
             Self::RefusedThere(reason) => reason.name(),
         }
     }

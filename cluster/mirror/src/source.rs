@@ -20,8 +20,8 @@ use fulmar_broker::proposer::{Answer, Ticket};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_store::entry::{LinkOperation, MirrorPlace, Operation, Unit};
-use fulmar_types::TopicId;
 use fulmar_types::link::{Decline, Priority};
+use fulmar_types::{Plant, TopicId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -239,6 +239,10 @@ pub(crate) async fn is_settled(ticket: Ticket) -> bool {
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.
 async fn note(parts: Parts, progress: Progress, declined: Declines) {
     let (mut noted, mut declined_noted) = (time::now(), None);
+    let border = || {
+        parts.context.broker.site().read(|state| state.changes().next_back().map(|of| of.number))
+    };
+    let (mut given, mut changed, mut is_owed) = (time::now(), border(), false);
     loop {
         time::sleep(LOOK_EVERY).await;
         // The first at once, and then the last that was said: each that differs is an entry of the log.
@@ -272,9 +276,14 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
             let ticket = submit(&parts, LinkOperation::PeerHas { place }).await;
             submitted.push((part, mark, ticket));
         }
-        // An older copy of this site would not know how far the other one has come.
-        if is_due && !submitted.is_empty() && !bond::give(&parts).await {
-            return;
+        // An older copy of this site would not know how far the other one has come, nor what goes by now.
+        is_owed |= !submitted.is_empty() && (is_due || !fulmar_host::planted(Plant::BondAtTheTick));
+        is_owed |= changed != border();
+        if is_owed && given.elapsed() >= NOTE_EVERY {
+            (given, changed, is_owed) = (time::now(), border(), false);
+            if !bond::give(&parts).await {
+                return;
+            }
         }
         for (part, mark, ticket) in submitted {
             if !is_settled(ticket).await {

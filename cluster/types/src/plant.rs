@@ -242,6 +242,10 @@ plants! {
     DeposedProposalsCount = "deposed-proposals-count",
     /// Carry a link whose other site has heard more of this one than this one knows.
     BondNotAsked = "bond-not-asked",
+    /// Take whoever resumes a link for one who has looked at a site that was put back, whenever that is.
+    PardonInAdvance = "pardon-in-advance",
+    /// Give a bond only where progress is noted at the moment at which it has to be.
+    BondAtTheTick = "bond-at-the-tick",
     /// Leave out of the log what the other site of a link has given.
     BondNotLogged = "bond-not-logged",
     /// Take two histories for one where they have parted and what could be compared is gone.

@@ -1,5 +1,5 @@
 //! A link says that a mirror and its origin have parted only if somebody has parted them, by putting a
-//! site back to an older copy of itself (DESIGN of mirrors: two histories are never merged; while
+//! site back to an older copy of itself, and that a site was put back only if it was (DESIGN of mirrors: two histories are never merged; while
 //! nobody does that there is one).
 
 use super::{Check, Observation};
@@ -24,6 +24,13 @@ impl Check for ForksHaveCause {
                 return Err(format!(
                     "{}: partition {partition} of topic {topic} and its mirror are said to differ \
                      before offset {offset}, and nobody has parted them",
+                    seen.at
+                ));
+            }
+            // The lives of a site that was put back have numbers of their own.
+            Event::SitePutBack { link } if seen.at.is_first_life() => {
+                return Err(format!(
+                    "{}: the link {link} says that its site was put back to an older copy, and nobody did that",
                     seen.at
                 ));
             }
@@ -56,6 +63,9 @@ mod tests {
         let text = text.expect("nobody made it");
         assert!(text.contains("node 2 of site 0") && text.contains("before offset 7"), "{text}");
         assert_eq!(check.compared(), 1);
+        let told = Event::SitePutBack { link: "hub".to_owned() };
+        let text = run(&mut check, &[(2, told)]).expect("nobody did that");
+        assert!(text.contains("the link hub says"), "{text}");
         check.put_back();
         let forked = Event::LinkForked { topic, partition, offset: Offset(7) };
         assert_eq!(run(&mut check, &[(2, forked)]), None, "there are two histories now");

@@ -46,6 +46,13 @@ pub struct SiteNode {
     pub node: NodeId,
 }
 
+impl SiteNode {
+    /// Whether the site was never put back to an older copy of itself.
+    pub fn is_first_life(self) -> bool {
+        self.site < SITES
+    }
+}
+
 impl fmt::Display for SiteNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {} of site {}", self.node, self.site % SITES)?;

@@ -65,8 +65,7 @@ impl Lives {
 /// # Errors
 /// What is wrong with the copy.
 pub(super) fn parted(copy: &ReadBack, origin: &Origin) -> Result<Option<Offset>, String> {
-    let there: BTreeMap<Offset, Payload> =
-        origin.read.records.iter().map(|record| (record.offset, record.payload)).collect();
+    let there = &origin.ever;
     let now: BTreeSet<Payload> = there.values().copied().collect();
     let (mut parted, mut lost, mut had) = (None, None, BTreeSet::new());
     let mut next = copy.start;
@@ -91,7 +90,8 @@ pub(super) fn parted(copy: &ReadBack, origin: &Origin) -> Result<Option<Offset>,
         if origin.lives.lost.contains(&payload) {
             lost = lost.or(life.map(|life| (offset, life)));
         }
-        let is_gone = offset < origin.read.start && !origin.lives.lost.contains(&payload);
+        let is_unknown = offset < origin.read.start && !there.contains_key(&offset);
+        let is_gone = is_unknown && !origin.lives.lost.contains(&payload);
         if !is_gone && there.get(&offset) != Some(&payload) {
             parted.get_or_insert(offset);
         }
@@ -155,6 +155,7 @@ mod tests {
         // 3 to 5 were lost, 13 to 19 came in the next life, of which 18 and 19 are left.
         let mut origin = Origin::of(log(&[0, 1, 2, 13, 14, 15, 16, 17, 18, 19]));
         origin.read.records.drain(..8);
+        origin.ever = origin.ever.split_off(&Offset(8));
         origin.read.start = Offset(8);
         origin.kept = Some(Kept::default());
         origin.lives.lost = [3, 4, 5].map(Payload).into();

@@ -44,8 +44,8 @@ impl Origin {
     #[cfg(test)]
     pub(super) fn of(read: ReadBack) -> Self {
         Self {
+            ever: read.records.iter().map(|of| (of.offset, of.payload)).collect(),
             read,
-            ever: BTreeMap::new(),
             acked: BTreeMap::new(),
             kept: None,
             sent: None,

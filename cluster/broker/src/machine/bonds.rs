@@ -14,8 +14,8 @@
 //! that it notes how far the other has come.
 //!
 //! Invariants: a number is given only when the log has it, so one that somebody has heard is one that this site has
-//! given, unless its log is older than that; a site that was put back gives nothing to those who know it, until somebody
-//! who has looked at it resumes their link; where histories may have parted, what cannot be compared is not one.
+//! given, unless its log is older than that; a site that was put back gives nothing to those who know it, until that was
+//! noticed and somebody who has looked at it resumes their link; where histories may have parted, what cannot be compared is not one.
 //!
 //! A copy of which the other site has heard nothing newer is not found out.
 //!
@@ -42,7 +42,7 @@ const BONDS_MAX: usize = 2 * LINKS_PER_SITE_MAX;
 /// What a site and another one have said to each other last.
 ///
 /// ```text
-/// site len u32, UTF-8 | given u64 | heard u64 | consent u8 | parted u8
+/// site len u32, UTF-8 | given u64 | heard u64 | noticed u64 | pardoned u64 | parted u8
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bond {
@@ -52,24 +52,20 @@ pub struct Bond {
     pub given: u64,
     /// The number that it has given last.
     pub heard: u64,
-    /// Somebody has resumed the link since the last session: whoever does that has looked at this site.
-    pub consent: bool,
+    /// The number by which this site was last found to be put back: the other one has heard it, and this one has not
+    /// given it.
+    pub noticed: u64,
+    /// The same, of which somebody has resumed the link since: whoever does that has looked at this site. It says nothing
+    /// of what is noticed later.
+    pub pardoned: u64,
     /// What the other site holds may be of another history, where it cannot be compared.
     pub parted: bool,
-}
-
-fn flag(input: &mut Reader<'_>) -> Result<bool, CodecError> {
-    match input.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(CodecError::Tag),
-    }
 }
 
 impl Element for Bond {
     type Key = String;
     const SEED: u64 = 25;
-    const BYTES_MIN: usize = 22;
+    const BYTES_MIN: usize = 37;
 
     fn key(&self) -> String {
         self.site.clone()
@@ -79,13 +75,20 @@ impl Element for Bond {
         out.text(&self.site);
         out.u64(self.given);
         out.u64(self.heard);
-        out.u8(u8::from(self.consent));
+        out.u64(self.noticed);
+        out.u64(self.pardoned);
         out.u8(u8::from(self.parted));
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         let (site, given, heard) = (input.text()?, input.u64()?, input.u64()?);
-        Ok(Self { site, given, heard, consent: flag(input)?, parted: flag(input)? })
+        let (noticed, pardoned) = (input.u64()?, input.u64()?);
+        let parted = match input.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(CodecError::Tag),
+        };
+        Ok(Self { site, given, heard, noticed, pardoned, parted })
     }
 }
 
@@ -107,7 +110,7 @@ impl State {
     /// looked at it since.
     pub fn is_put_back(&self, site: &str, shown: u64) -> bool {
         let bond = self.bonds.of(site);
-        shown > bond.given && !bond.consent && !planted(Plant::BondNotAsked)
+        shown > bond.given.max(bond.pardoned) && !planted(Plant::BondNotAsked)
     }
 
     fn put_bond(&mut self, bond: Bond) {
@@ -126,10 +129,29 @@ impl State {
         link.ok_or(Refusal::StaleLink { number: 0 })
     }
 
-    /// Somebody has resumed the link to a site.
-    pub(super) fn consent(&mut self, site: &str) {
-        let bond = Bond { consent: true, ..self.bonds.of(site) };
-        self.put_bond(bond);
+    /// Somebody has resumed the link to a site: that pardons what was noticed before, and nothing else.
+    pub(super) fn pardon(&mut self, site: &str) {
+        let bond = self.bonds.of(site);
+        let pardoned = match planted(Plant::PardonInAdvance) {
+            true => u64::MAX,
+            false => bond.noticed,
+        };
+        if pardoned > 0 {
+            self.put_bond(Bond { pardoned, ..bond });
+        }
+    }
+
+    /// Notes that the peer of a link has heard a number which this site has not given.
+    pub(super) fn note_put_back(
+        &mut self,
+        number: u64,
+        shown: u64,
+    ) -> Result<OperationResult, Refusal> {
+        let site = self.numbered(number)?.definition.site.clone();
+        let bond = self.bonds.of(&site);
+        let noticed = bond.noticed.max(shown.min(BOND_MAX));
+        self.put_bond(Bond { noticed, ..bond });
+        Ok(OperationResult::PeerNoted)
     }
 
     /// Draws the next number for the peer of a link, which has heard another one last. If this site was put back,
@@ -150,7 +172,7 @@ impl State {
         }
         let is_sense = shown <= bond.given.saturating_add(AHEAD_MAX);
         bond.given = if is_sense { bond.given.max(shown) } else { bond.given } + 1;
-        bond.consent = false;
+        (bond.noticed, bond.pardoned) = (0, 0);
         let number = bond.given;
         self.put_bond(bond);
         Ok(OperationResult::BondGiven { number })

@@ -208,6 +208,7 @@ impl State {
             LinkOperation::PeerDeclines { link, topics } => self.peer_declines(link, topics),
             LinkOperation::GiveBond { link, shown } => self.give_bond(link, shown),
             LinkOperation::HearBond { link, number } => self.hear_bond(link, number),
+            LinkOperation::PutBackNoticed { link, shown } => self.note_put_back(link, shown),
             LinkOperation::PeerParted { link, topic, partition } => {
                 self.peer_parted(link, (topic, partition))
             }
@@ -249,7 +250,7 @@ impl State {
             return Err(Refusal::LimitReached);
         }
         if known.is_some_and(|link| link.definition.paused) && !definition.paused {
-            self.consent(&definition.site);
+            self.pardon(&definition.site);
         }
         let number = step.number();
         let after = Some(definition.settings());

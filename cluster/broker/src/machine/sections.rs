@@ -239,7 +239,11 @@ impl State {
 
 fn section<P: Part>(sections: &[Section], id: u32) -> Result<P, RestoreError> {
     let mut found = sections.iter().filter(|section| section.id == id);
-    let section = found.next().ok_or(RestoreError::Missing { id })?;
+    let Some(section) = found.next() else {
+        // A build that did not know it yet knew none of the later ones.
+        let is_older = !sections.is_empty() && sections.iter().all(|section| section.id < id);
+        return if is_older { Ok(P::default()) } else { Err(RestoreError::Missing { id }) };
+    };
     if found.next().is_some() {
         return Err(RestoreError::Damaged { id, error: TableError::Twice });
     }

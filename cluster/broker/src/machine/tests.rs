@@ -344,8 +344,12 @@ fn sections_that_do_not_belong_together_are_refused() {
         );
         assert_eq!(State::restore(&mixed).is_ok(), possible, "section {}", mixed[at].id);
         mixed.remove(at);
-        let missing = State::restore(&mixed).expect_err("missing");
-        assert_eq!(missing, RestoreError::Missing { id: sections[at].id });
+        // As a build leaves it that did not know the last section yet.
+        let is_last = at + 1 == sections.len();
+        match State::restore(&mixed) {
+            Ok(_) => assert!(is_last, "section {} is missing", sections[at].id),
+            Err(missing) => assert_eq!(missing, RestoreError::Missing { id: sections[at].id }),
+        }
     }
     let mut newer = sections;
     newer[0].version += 1;

@@ -37,7 +37,7 @@ use thiserror::Error;
 /// The first bytes of a connection between peers.
 pub const MAGIC: u32 = 0x464C_4D52; // "FLMR"
 /// The version of everything in this module.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 const HEAD_BYTES_MAX: usize = 8 << 20;
 

@@ -169,8 +169,8 @@ impl TracingObserver {
                 if self.is_due(Refused::Link(link.clone(), false), PUT_BACK) =>
             {
                 tracing::error!(target: LINKS, link,
-                    "this site was put back to an older copy of itself, as the other site of the link knows: nothing passes; \
-                     look at its rules and links, then pause and resume the link"
+                    "the other site of the link has heard more of this one than it knows: this site was put back to an older copy \
+                     of itself, or begun anew; look at its rules and links, then pause and resume the link"
                 );
             }
             Event::LinkForked { topic, partition, offset }

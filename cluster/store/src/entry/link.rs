@@ -22,6 +22,7 @@
 //!             27 v1  give bond         link u64 | shown u64
 //!             28 v1  hear bond         link u64 | number u64
 //!             29 v1  peer parted       link u64 | topic [u8; 16] | partition u32
+//!             30 v1  put back noticed  link u64 | shown u64
 //! text                len u16 | UTF-8
 //! texts               count u16 | text per element
 //! bytes               len u16 | bytes
@@ -61,6 +62,7 @@ pub(super) const PEER_DECLINES: u8 = 25;
 pub(super) const GIVE_BOND: u8 = 27;
 pub(super) const HEAR_BOND: u8 = 28;
 pub(super) const PEER_PARTED: u8 = 29;
+pub(super) const PUT_BACK_NOTICED: u8 = 30;
 
 /// What stands for a number that does not matter: no entry has this index.
 const WHATEVER: u64 = u64::MAX;
@@ -197,6 +199,13 @@ pub enum LinkOperation {
         /// Its partition.
         partition: PartitionIndex,
     },
+    /// Notes that this site was put back: the peer of a link has heard a number which it has not given.
+    PutBackNoticed {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The number that the peer has heard.
+        shown: u64,
+    },
 }
 
 fn configs_bytes(configs: &[(String, String)]) -> usize {
@@ -286,6 +295,15 @@ fn read_missing(reader: &mut Reader<'_>) -> Option<Missing> {
     Some(Missing { reason, count, first_ms, last_ms })
 }
 
+fn put_declines(out: &mut BytesMut, link: u64, topics: &[(TopicId, Decline)]) {
+    out.put_u64_le(link);
+    put_count(out, topics.len());
+    for (topic, why) in topics {
+        out.put_slice(&topic.0.0);
+        out.put_u8(why.number());
+    }
+}
+
 impl LinkOperation {
     pub(super) fn kind(&self) -> u8 {
         match self {
@@ -300,6 +318,7 @@ impl LinkOperation {
             Self::GiveBond { .. } => GIVE_BOND,
             Self::HearBond { .. } => HEAR_BOND,
             Self::PeerParted { .. } => PEER_PARTED,
+            Self::PutBackNoticed { .. } => PUT_BACK_NOTICED,
         }
     }
 
@@ -334,7 +353,7 @@ impl LinkOperation {
                 8 + 16 + texts_bytes(via) + configs_bytes(configs)
             }
             Self::PeerDeclines { topics, .. } => 8 + 2 + topics.len() * DECLINED_BYTES,
-            Self::GiveBond { .. } | Self::HearBond { .. } => 8 + 8,
+            Self::GiveBond { .. } | Self::HearBond { .. } | Self::PutBackNoticed { .. } => 8 + 8,
             Self::PeerParted { .. } => 8 + PLACE_BYTES,
         }
     }
@@ -366,7 +385,8 @@ impl LinkOperation {
             | Self::PeerHas { .. }
             | Self::GiveBond { .. }
             | Self::HearBond { .. }
-            | Self::PeerParted { .. } => true,
+            | Self::PeerParted { .. }
+            | Self::PutBackNoticed { .. } => true,
         }
     }
 
@@ -421,15 +441,10 @@ impl LinkOperation {
                 put_texts(out, via);
                 put_configs(out, configs);
             }
-            Self::PeerDeclines { link, topics } => {
-                out.put_u64_le(*link);
-                put_count(out, topics.len());
-                for (topic, why) in topics {
-                    out.put_slice(&topic.0.0);
-                    out.put_u8(why.number());
-                }
-            }
-            Self::GiveBond { link, shown: number } | Self::HearBond { link, number } => {
+            Self::PeerDeclines { link, topics } => put_declines(out, *link, topics),
+            Self::GiveBond { link, shown: number }
+            | Self::HearBond { link, number }
+            | Self::PutBackNoticed { link, shown: number } => {
                 out.put_u64_le(*link);
                 out.put_u64_le(*number);
             }
@@ -474,6 +489,9 @@ impl LinkOperation {
             }),
             HEAR_BOND => item.whole(payload, "a bond that was given", |reader| {
                 Some(Self::HearBond { link: reader.u64()?, number: reader.u64()? })
+            }),
+            PUT_BACK_NOTICED => item.whole(payload, "a site that was put back", |reader| {
+                Some(Self::PutBackNoticed { link: reader.u64()?, shown: reader.u64()? })
             }),
             PEER_PARTED => item.whole(payload, "a fork", |reader| {
                 let link = reader.u64()?;

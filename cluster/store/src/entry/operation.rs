@@ -479,7 +479,7 @@ impl Operation {
             (
                 kind @ (link::SET_LINK..=link::PEER_HAS
                 | link::ALIGN_MIRROR..=link::PEER_DECLINES
-                | link::GIVE_BOND..=link::PEER_PARTED),
+                | link::GIVE_BOND..=link::PUT_BACK_NOTICED),
                 VERSION_1,
             ) => LinkOperation::decode(payload, kind, item).map(Self::Link),
             (

@@ -179,6 +179,7 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
         any_place().prop_map(|place| LinkOperation::PeerHas { place }),
         any::<[u64; 2]>().prop_map(|[link, shown]| LinkOperation::GiveBond { link, shown }),
         any::<[u64; 2]>().prop_map(|[link, number]| LinkOperation::HearBond { link, number }),
+        any::<[u64; 2]>().prop_map(|[link, shown]| LinkOperation::PutBackNoticed { link, shown }),
         any_place().prop_map(|MirrorPlace { link, topic, partition, .. }| {
             LinkOperation::PeerParted { link, topic, partition }
         }),
@@ -362,6 +363,7 @@ fn link_operations() -> Vec<LinkOperation> {
         LinkOperation::GiveBond { link: 7, shown: 3 },
         LinkOperation::HearBond { link: 7, number: 4 },
         LinkOperation::PeerParted { link: 7, topic: TOPIC, partition: PartitionIndex(2) },
+        LinkOperation::PutBackNoticed { link: 7, shown: 5 },
     ]
 }
 
@@ -384,6 +386,9 @@ fn golden_notes(topic: &str) -> String {
         "0700000000000000",
         topic,
         "02000000", // peer parted
+        "1e0110000000",
+        "0700000000000000",
+        "0500000000000000", // put back noticed
     ]
     .concat()
 }

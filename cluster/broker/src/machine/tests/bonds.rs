@@ -16,6 +16,10 @@ fn give(link: u64, shown: u64) -> Operation {
     Operation::Link(LinkOperation::GiveBond { link, shown })
 }
 
+fn noticed(link: u64, shown: u64) -> Operation {
+    Operation::Link(LinkOperation::PutBackNoticed { link, shown })
+}
+
 fn hear(link: u64, number: u64) -> Operation {
     Operation::Link(LinkOperation::HearBond { link, number })
 }
@@ -55,8 +59,13 @@ fn who_was_put_back_goes_on_when_somebody_has_looked_at_it() {
     assert!(site.state.is_put_back("north", 5), "north has heard more of this site than it knows");
     assert_eq!(site.one(give(number, 5)), Err(Refusal::StaleLink { number }));
     link(&mut site, true);
+    number = link(&mut site, false);
+    assert!(site.state.is_put_back("north", 5), "whoever resumed it was not told");
+    assert_eq!(site.one(noticed(number, 5)), Ok(OperationResult::PeerNoted));
+    link(&mut site, true);
     assert!(site.state.is_put_back("north", 5), "nobody has resumed it yet");
     number = link(&mut site, false);
+    assert!(site.state.is_put_back("north", 6), "he was not told of that");
     assert!(!site.state.is_put_back("north", 5));
     let stream = StreamId(0);
     assert!(site.state.peer_progress("north", stream).is_some());
@@ -67,18 +76,25 @@ fn who_was_put_back_goes_on_when_somebody_has_looked_at_it() {
 }
 
 #[test]
-fn to_resume_a_link_is_no_consent_to_what_comes_after_the_next_session() {
+fn to_resume_a_link_pardons_nothing_that_comes_later() {
     let mut site = Site::new();
     link(&mut site, true);
-    let number = link(&mut site, false);
-    assert!(site.state.bond("north").consent);
-    assert_eq!(site.one(give(number, 0)), given(1));
-    assert!(!site.state.bond("north").parted, "nobody was put back");
-    assert!(site.state.is_put_back("north", 2));
+    let mut number = link(&mut site, false);
+    assert!(site.state.is_put_back("north", 2), "nothing was noticed");
+    site.one(noticed(number, 2)).expect("noted");
     link(&mut site, true);
-    let number = link(&mut site, false);
-    let nonsense = give(number, BOND_MAX);
-    assert_eq!(site.one(nonsense), given(2), "whoever says that has not heard it from this site");
+    number = link(&mut site, false);
+    // A copy that is made now has the pardon. By the time that it is put back the other site has heard more.
+    let copy = site.state.snapshot();
+    assert_eq!(site.one(give(number, 2)), given(3));
+    let restored = State::restore(&copy).expect("a state");
+    assert!(!restored.is_put_back("north", 2) && restored.is_put_back("north", 3));
+    assert!(site.state.is_put_back("north", 4), "once, and not for ever");
+    site.one(noticed(number, BOND_MAX)).expect("noted");
+    link(&mut site, true);
+    number = link(&mut site, false);
+    let nonsense = site.one(give(number, BOND_MAX));
+    assert_eq!(nonsense, given(4), "whoever says that has not heard it from this site");
 }
 
 #[test]
