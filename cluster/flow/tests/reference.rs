@@ -366,6 +366,8 @@ fn shape() -> impl Strategy<Value = Shape> {
             .prop_map(|(windows, by_key, having)| Shape::Group { windows, by_key, having }),
         2 => (prop::sample::select(vec![1_000, 3_000]), any::<bool>())
             .prop_map(|(size, keeps)| Shape::Join { size, keeps }),
+        2 => (prop::sample::select(vec![1_000, 3_000]), any::<bool>())
+            .prop_map(|(size, keeps)| Shape::Pairs { size, keeps }),
     ]
 }
 

@@ -166,6 +166,8 @@ plants! {
     TimerNotSaved = "timer-not-saved",
     /// Take the watermark of a stream from the partition that is furthest, not from the one that is last.
     WatermarkFromFastestPartition = "watermark-from-fastest-partition",
+    /// Let windows of two streams that are joined end by the time of one of them.
+    OneSideDecides = "one-side-decides",
     /// Let an operator of a pipeline pass a barrier on when it has come on one of its inputs.
     BarrierNotAligned = "barrier-not-aligned",
     /// Count a row as late, and do not write it to the topic for late rows.

@@ -144,6 +144,8 @@ words! {
         Session = "session",
         /// Windows of two streams, joined.
         Join = "join",
+        /// Windows of two topics, joined.
+        Pairs = "pairs",
     }
 }
 

@@ -173,7 +173,7 @@ impl Piping {
         let (cluster, _) = places.outputs.first().ok_or("it is nowhere")?;
         let mut rows = Rows::new();
         let mut sources = vec![(input, "in", self.case.partitions)];
-        if matches!(self.case.shape, Shape::Enrich { .. }) {
+        if matches!(self.case.shape, Shape::Enrich { .. } | Shape::Pairs { .. }) {
             sources.push((devices, "devices", 1));
         }
         for (topic, name, partitions) in sources {

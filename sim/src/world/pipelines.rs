@@ -62,6 +62,9 @@ const DEVICES_MANY: u32 = 50;
 /// One record of the table for so many of the stream.
 const ROWS_PER_DEVICE: u64 = 12;
 
+/// The same where that is the other stream.
+const ROWS_PER_PARTNER: u64 = 3;
+
 /// A partition is silent for a part of the time, between two times in which it is not.
 const SILENT_ONE_IN: u64 = 400;
 
@@ -221,6 +224,7 @@ fn case(of: &Pipeline<Drawn>, prng: &mut Prng) -> Case {
         Does::Several => Shape::Several { drops: keeps },
         Does::Enrich => Shape::Enrich { keeps },
         Does::Join => Shape::Join { size: 2_000, keeps },
+        Does::Pairs => Shape::Pairs { size: 2_000, keeps },
         Does::Tumble | Does::Hop | Does::Session => Shape::Group { windows, by_key, having },
     };
     let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
@@ -463,7 +467,12 @@ impl Piping {
     ) -> Option<(String, u32, WriteRecord)> {
         let at = TIME_ZERO_MS + now_ms;
         let device = self.device(prng);
-        if matches!(self.case.shape, Shape::Enrich { .. }) && prng.below(ROWS_PER_DEVICE) == 0 {
+        let rows_per_device = match self.case.shape {
+            Shape::Enrich { .. } => Some(ROWS_PER_DEVICE),
+            Shape::Pairs { .. } => Some(ROWS_PER_PARTNER),
+            _ => None,
+        };
+        if rows_per_device.is_some_and(|rows| prng.below(rows) == 0) {
             let input = Input {
                 at: at - prng.below(500).cast_signed(),
                 is_broken: prng.below(4) == 0,

@@ -211,6 +211,9 @@ pub fn run(case: &Case) -> Expected {
         Shape::Group { windows, by_key, having } => {
             group(case, (windows, by_key, having), &rows, (&mut epochs, &mut fates));
         }
+        Shape::Pairs { size, keeps } => {
+            pairs(case, (size, keeps), &rows, (&mut epochs, &mut fates));
+        }
         Shape::Join { size, keeps } => {
             join(case, (size, keeps), &rows, (&mut epochs, &mut fates));
         }
@@ -592,6 +595,70 @@ fn line((start, end): (i64, i64), key: Option<String>, inputs: &[&Input]) -> Str
         quoted(first),
         quoted(last),
     )
+}
+
+/// The rows of the other topic that are neither bad nor late, and what became of all others.
+fn others<'a>(
+    case: &'a Case,
+    times: &[Time],
+    fates: &mut BTreeMap<(String, u32), Fates>,
+) -> Vec<Row<'a>> {
+    let mut rows = Vec::new();
+    for (at, epoch) in case.epochs.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|before| times[before].mark);
+        for input in &epoch.devices {
+            let of = fates.entry(("w".to_owned(), input.partition)).or_default();
+            of.read += 1;
+            if input.is_broken {
+                of.dropped += 1;
+            } else if before.is_some_and(|before| input.at < before) {
+                of.late += 1;
+            } else {
+                rows.push(Row { epoch: at, input });
+            }
+        }
+    }
+    rows
+}
+
+fn pairs(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fates): Out<'_>) {
+    let clock = Clock { is_table: true, partitions: 1, ..stream(case) };
+    let other_times = times(case, clock);
+    let others = others(case, &other_times, fates);
+    let both = stream_times(case).into_iter().zip(&other_times);
+    // Neither is ever ahead of the other.
+    let times: Vec<Option<i64>> = both.map(|(one, other)| one.min(other.mark)).collect();
+    let end = |input: &Input| input.at.div_euclid(size) * size + size;
+    for at in 0..case.epochs.len() {
+        let (before, now) = step(&times, at);
+        let is_due = |row: &&Row<'_>| {
+            let end = end(row.input);
+            let is_new = before.is_none_or(|before| end > before);
+            row.epoch <= at && is_new && now.is_some_and(|now| end <= now)
+        };
+        let mut left: Vec<&Row<'_>> = rows.iter().filter(is_due).collect();
+        left.sort_by_key(|row| (end(row.input), row.input.key()));
+        for Row { input, .. } in left {
+            let is_partner =
+                |row: &&Row<'_>| row.input.device == input.device && end(row.input) == end(input);
+            let partners: Vec<Option<i64>> =
+                others.iter().filter(is_due).filter(is_partner).map(|r| Some(r.input.d)).collect();
+            let nobody = if partners.is_empty() && keeps { vec![None] } else { Vec::new() };
+            for r in partners.into_iter().chain(nobody) {
+                let (k, v, r) = (input.key(), quoted(input.v), quoted(r));
+                let value = format!("{{\"k\":\"{k}\",\"v\":{v},\"r\":{r}}}");
+                epochs[at].push(out(case, end(input) - 1, Some(k), value));
+            }
+        }
+    }
+    let now = times.last().copied().flatten();
+    let named = [("s", rows), ("w", others.as_slice())];
+    for (name, row) in
+        named.into_iter().flat_map(|(name, rows)| rows.iter().map(move |r| (name, r)))
+    {
+        let of = fates.entry((name.to_owned(), row.input.partition)).or_default();
+        if now.is_some_and(|now| end(row.input) <= now) { of.absorbed += 1 } else { of.held += 1 }
+    }
 }
 
 fn join(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fates): Out<'_>) {

@@ -40,6 +40,13 @@ pub enum Shape {
         /// Groups of so many rows or fewer are left out.
         having: u64,
     },
+    /// Windows of two topics, joined: the table's is a stream here.
+    Pairs {
+        /// The length of a window, in milliseconds.
+        size: i64,
+        /// Whether rows of the stream without a partner are kept.
+        keeps: bool,
+    },
     /// Two groupings of the same windows, joined.
     Join {
         /// The length of a window, in milliseconds.
@@ -258,21 +265,40 @@ impl Case {
                      HAVING COUNT(*) > {having};"
                 );
             }
-            Shape::Join { size, keeps } => {
-                let join = if keeps { "LEFT JOIN" } else { "JOIN" };
-                let size = interval(size);
-                let _ = write!(
-                    sql,
-                    "CREATE STREAM a AS SELECT k, v, window_start AS ws, window_end AS we FROM TUMBLE(s, \
-                     {size}) WHERE v >= {least};\n\
-                     CREATE STREAM b AS SELECT MAX(v) AS m, window_start AS ws, window_end AS we FROM \
-                     TUMBLE(s, {size}) GROUP BY window_start, window_end;\n\
-                     INSERT INTO TOPIC \"{out}\" KEY k SELECT a.k, a.v, b.m FROM a {join} b ON a.ws = b.ws AND \
-                     a.we = b.we AND a.v = b.m;"
-                );
-            }
+            Shape::Pairs { size, keeps } => self.pairs((size, keeps), &idle, &mut sql),
+            Shape::Join { size, keeps } => self.join((size, keeps), &mut sql),
         }
         sql
+    }
+
+    /// Windows of the stream and of the other topic.
+    fn pairs(&self, (size, keeps): (i64, bool), idle: &str, sql: &mut String) {
+        let (join, size) = (if keeps { "LEFT JOIN" } else { "JOIN" }, interval(size));
+        let (devices, out, delay) = (self.topic("devices"), self.topic("out"), self.delay_ms);
+        let _ = write!(
+            sql,
+            "CREATE STREAM w (k VARCHAR NOT NULL METADATA FROM 'key', r BIGINT, at TIMESTAMP(3) METADATA \
+             FROM 'timestamp') FROM TOPIC \"{devices}\" WATERMARK at - INTERVAL '{delay}' MILLISECOND{idle} \
+             ON ERROR DROP LATE DROP;\n\
+             INSERT INTO TOPIC \"{out}\" KEY k SELECT l.k AS k, l.v AS v, r.r AS r FROM TUMBLE(s, {size}) AS l \
+             {join} TUMBLE(w, {size}) AS r ON l.k = r.k AND l.window_start = r.window_start AND \
+             l.window_end = r.window_end;"
+        );
+    }
+
+    /// Windows of the stream, joined with what is the most in them.
+    fn join(&self, (size, keeps): (i64, bool), sql: &mut String) {
+        let (join, size) = (if keeps { "LEFT JOIN" } else { "JOIN" }, interval(size));
+        let (out, least) = (self.topic("out"), self.least);
+        let _ = write!(
+            sql,
+            "CREATE STREAM a AS SELECT k, v, window_start AS ws, window_end AS we FROM TUMBLE(s, \
+             {size}) WHERE v >= {least};\n\
+             CREATE STREAM b AS SELECT MAX(v) AS m, window_start AS ws, window_end AS we FROM \
+             TUMBLE(s, {size}) GROUP BY window_start, window_end;\n\
+             INSERT INTO TOPIC \"{out}\" KEY k SELECT a.k, a.v, b.m FROM a {join} b ON a.ws = b.ws AND \
+             a.we = b.we AND a.v = b.m;"
+        );
     }
 
     /// What fails in one query does not in the others.

@@ -157,7 +157,10 @@ impl Engine {
         let (node, epoch, before) = (at.node, at.epoch, at.promised);
         let Operator::TableJoin { table, .. } = self.plan.nodes[node].operator else {
             let watermarks: Option<Vec<i64>> = barriers.iter().map(|one| one.watermark).collect();
-            return watermarks.and_then(|watermarks| watermarks.into_iter().min());
+            return match watermarks {
+                Some(watermarks) if planted(Plant::OneSideDecides) => watermarks.into_iter().max(),
+                watermarks => watermarks.and_then(|watermarks| watermarks.into_iter().min()),
+            };
         };
         let (stream, of_table) = (barriers[0].watermark, barriers[1]);
         if self.plan.sources[table].watermark.is_none() {
