@@ -219,6 +219,8 @@ pub struct Job {
     horizon: Option<Horizon>,
     /// How far that is beyond the partition that is last.
     reach: Reach,
+    /// Epochs with little memory, counted round.
+    held: u32,
 }
 
 impl Job {
@@ -262,6 +264,7 @@ impl Job {
             turn: Place::default(),
             horizon: None,
             reach: Reach::default(),
+            held: 0,
             context,
         })
     }

@@ -4,7 +4,7 @@
 //! partition that is. To read of any other one makes state larger and lets no window end. So a pipeline that
 //! has no memory left for more state reads of these alone, and one that has little reads none of them much further
 //! than the others: what it has of one that is far ahead stays until all others have come as far, and what these
-//! need on their way there must not be taken by then. A table without a watermark holds up nobody; it is read as far as
+//! need on their way there must not be taken by then. What nothing is kept of is always read. A table without a watermark holds up nobody; it is read as far as
 //! what it is joined with, since its versions stay until that has come as far.
 //!
 //! A partition with something to read is never idle, whether that is read or not: it counts, and holds up the
@@ -14,7 +14,29 @@
 
 use super::engine::Engine;
 use crate::plan::Operator;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Records of a table that say together how far it has been read: what one of them says alone may be any time, and is
+/// not to keep the others from being read.
+const TOLD_BY: usize = 8;
+
+/// The times of the last records of a partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lately(VecDeque<i64>);
+
+impl Lately {
+    fn note(&mut self, time: i64) {
+        if self.0.len() == TOLD_BY {
+            self.0.pop_front();
+        }
+        self.0.push_back(time);
+    }
+
+    /// How far it has been read.
+    fn top(&self) -> Option<i64> {
+        self.0.iter().min().copied()
+    }
+}
 
 /// Up to where sources are read in event time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,8 +117,7 @@ impl Engine {
     /// Takes note of how far a source has been read, if it is such a table.
     pub(super) fn note_top(&mut self, source: usize, partition: u32, time: i64) {
         if self.follows(source) {
-            let top = self.tops.entry((source, partition)).or_insert(time);
-            *top = time.max(*top);
+            self.tops.entry((source, partition)).or_default().note(time);
         }
     }
 
@@ -135,8 +156,34 @@ impl Engine {
         let bounded = bounded.filter(move |(source, _)| self.plan.sources[**source].topic == topic);
         bounded.map(move |(source, up_to)| match &self.times[*source] {
             Some(time) => time.mark_of(partition) > *up_to,
-            None => self.tops.get(&(*source, partition)).copied() > *up_to,
+            None => self.tops.get(&(*source, partition)).and_then(Lately::top) > *up_to,
         })
+    }
+
+    /// Whether whatever reads a topic keeps nothing of it: it makes no state larger.
+    pub fn keeps_nothing(&self, topic: &str) -> bool {
+        let nodes = self.plan.nodes.iter().enumerate();
+        let mut reads = nodes.filter(|(_, node)| match node.operator {
+            Operator::Read { source, .. } => self.plan.sources[source].topic == topic,
+            Operator::TableJoin { table, .. } => self.plan.sources[table].topic == topic,
+            _ => false,
+        });
+        reads.all(|(at, node)| matches!(node.operator, Operator::Read { .. }) && self.passes(at))
+    }
+
+    /// Whether the rows of a node come out as they come in, and nothing waits.
+    fn passes(&self, mut node: usize) -> bool {
+        while let Some((next, _)) = self.behind.consumers[node] {
+            let operator = &self.plan.nodes[next].operator;
+            if !matches!(
+                operator,
+                Operator::Filter(_) | Operator::Project(_) | Operator::Sink { .. }
+            ) {
+                return false;
+            }
+            node = next;
+        }
+        true
     }
 
     /// Where the rows of a node come out at last.
@@ -292,11 +339,36 @@ mod tests {
         engine.batch("t", &[record(9_000)]).expect("a good record");
         engine.end_epoch(2, false).expect("nothing fails");
         assert!(!engine.is_ahead(&horizon, "t", 0));
-        engine.batch("t", &[record(9_101)]).expect("a good record");
+        // One of any time says nothing of the others.
+        engine.batch("t", &[record(9_000_000_000)]).expect("a good record");
+        engine.end_epoch(3, false).expect("nothing fails");
+        assert!(!engine.is_ahead(&horizon, "t", 0));
+        let beyond: Vec<_> = (9_101..9_109).map(record).collect();
+        engine.batch("t", &beyond).expect("good records");
         engine.end_epoch(3, false).expect("nothing fails");
         assert!(engine.is_ahead(&horizon, "t", 0));
         let alone = engine.horizon(None, &[("t", 0)].into(), 100);
         assert!(!engine.is_ahead(&alone, "t", 0), "it has nobody to follow");
+    }
+
+    #[test]
+    fn what_nothing_is_kept_of_is_known() {
+        let engine = counts();
+        assert!(!engine.keeps_nothing("s") && !engine.keeps_nothing("t"));
+        let engine = engine_of_both();
+        assert!(!engine.keeps_nothing("s"), "one of its readers groups it");
+        assert!(engine.keeps_nothing("t"));
+    }
+
+    /// One that counts `s`, and passes on rows of both.
+    fn engine_of_both() -> Engine {
+        engine(
+            "CREATE STREAM a AS SELECT COUNT(*) AS n FROM TUMBLE(s, INTERVAL '1' SECOND)
+                 GROUP BY window_start, window_end;
+             INSERT INTO TOPIC one SELECT n FROM a;
+             INSERT INTO TOPIC two SELECT v FROM s WHERE v > 0;
+             INSERT INTO TOPIC three SELECT v + 1 AS v FROM t;",
+        )
     }
 
     #[test]

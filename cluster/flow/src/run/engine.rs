@@ -13,6 +13,7 @@
 //! given since.
 
 use super::Halt;
+use super::awaited::Lately;
 use super::channel::{Barrier, Item};
 use super::epoch::{CameOut, Epoch};
 use super::fates::{Fates, Ledger};
@@ -102,7 +103,7 @@ pub struct Engine {
     last: Option<(Arc<str>, u32, i64)>,
     /// How far tables have been read that have no watermark, by source and partition, since this is there: see
     /// `awaited.rs`.
-    pub(super) tops: BTreeMap<(usize, u32), i64>,
+    pub(super) tops: BTreeMap<(usize, u32), Lately>,
     /// What this epoch leaves unread.
     unread: BTreeSet<(Arc<str>, u32)>,
     /// How long a record may be that is written.

@@ -36,6 +36,9 @@ const GROWTH_PARTS: usize = 2;
 /// one record in an epoch.
 const BEYOND_PARTS: usize = 16;
 
+/// Of each so many epochs with little memory one reads a little of every partition, those at the horizon too.
+const HELD_EPOCHS_MAX: u32 = 32;
+
 /// A partition, and from where and up to where there is something to read.
 type Ready = (Input, Offset, Offset);
 
@@ -120,8 +123,11 @@ impl Job {
         if has_little && !planted(Plant::ReadsFarAhead) {
             self.turn = Place::default();
             let horizon = self.engine.horizon(None, &unread(&ready), self.reach.ms());
+            // Whatever their times say, none is left unread for good.
+            self.held = (self.held + 1) % HELD_EPOCHS_MAX;
+            let is_held_up = self.held > 0;
             ready.retain(|(input, ..)| {
-                !self.engine.is_ahead(&horizon, &input.name, input.partition.0)
+                !is_held_up || !self.engine.is_ahead(&horizon, &input.name, input.partition.0)
             });
             return self.take_near((ready, horizon), (most, growth)).await;
         }
@@ -240,7 +246,10 @@ impl Job {
         }
         let horizon = self.engine.horizon(Some(age_ms), &unread(&ready), self.reach.ms());
         let engine = &self.engine;
-        ready.retain(|(input, ..)| engine.is_behind(&horizon, &input.name, input.partition.0));
+        ready.retain(|(input, ..)| {
+            engine.keeps_nothing(&input.name)
+                || engine.is_behind(&horizon, &input.name, input.partition.0)
+        });
         (ready, horizon)
     }
 
