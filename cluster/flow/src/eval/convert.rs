@@ -99,7 +99,7 @@ pub fn from_json(json: &Json, of: Type) -> Result<Value, String> {
             digits.parse().ok().and_then(Double::new).map(Value::Double)
         }
         (Json::Number(digits), Type::Decimal(_, scale)) => {
-            number(digits, scale).and_then(|number| decimal(number, of))
+            Decimal::rounded(digits, scale).and_then(|number| decimal(number, of))
         }
         (Json::Number(digits), Type::Bigint) => whole_number(digits).map(Value::Bigint),
         _ => None,
@@ -116,11 +116,34 @@ fn whole_number(digits: &str) -> Option<i64> {
     })
 }
 
-/// A number of a payload. One with more digits than 38 is first read as a double, as most of those who
-/// write such numbers mean it.
-fn number(digits: &str, scale: u8) -> Option<Decimal> {
-    Decimal::parse(digits).or_else(|| {
-        let double = digits.parse().ok().and_then(Double::new)?;
-        Decimal::from_double(double.get(), scale)
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However many digits it has.
+        #[test]
+        fn a_number_of_a_payload_is_what_its_text_is_cast_to(
+            digits in "-?(0|[1-9][0-9]{0,39})([.][0-9]{1,40})?(0{0,40}|[.]0{1,40})(e-?[0-9]{1,2})?",
+            (precision, scale) in (1u8..=38).prop_flat_map(|precision| (Just(precision), 0..=precision)),
+        ) {
+            let Ok(Json::Number(number)) = Json::parse(&digits) else { return Ok(()) };
+            let of = Type::Decimal(precision, scale);
+            let cast = cast(Value::text(&*number), of).ok();
+            prop_assert_eq!(from_json(&Json::Number(number), of).ok(), cast);
+        }
+    }
+
+    #[test]
+    fn digits_that_say_nothing_change_nothing() {
+        let read = |digits: &str| from_json(&Json::Number(digits.into()), Type::Decimal(38, 10));
+        let short = read("12345678901234567890.1234567890");
+        assert_eq!(
+            short.as_ref().map(ToString::to_string),
+            Ok("12345678901234567890.1234567890".to_owned())
+        );
+        assert_eq!(read("12345678901234567890.123456789000000000000000000000"), short);
+        assert_eq!(read(&format!("12345678901234567890.12345678904{}", "9".repeat(60))), short);
+    }
 }

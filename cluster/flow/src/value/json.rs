@@ -117,26 +117,62 @@ impl Json {
         out
     }
 
-    /// Whether they mean the same: the order of members, and how a number is written, say nothing.
+    /// Whether they mean the same: the order of members, and how a number is written, say nothing. Members with
+    /// one name have to be there as often, and in the same order.
     pub fn means(&self, other: &Self) -> bool {
-        let number = |text: &str| {
-            let text = super::decimal::Decimal::parse(text)?;
-            Some(text)
-        };
         match (self, other) {
-            (Self::Number(left), Self::Number(right)) => match (number(left), number(right)) {
-                (Some(left), Some(right)) => left.compare(right).is_eq(),
-                _ => left.parse::<f64>().ok() == right.parse::<f64>().ok(),
-            },
+            (Self::Number(left), Self::Number(right)) => {
+                // With an exponent that is beyond all numbers, only the same text is the same.
+                left == right || Digits::of(left).is_some_and(|l| Digits::of(right) == Some(l))
+            }
             (Self::Array(left), Self::Array(right)) => {
                 left.len() == right.len() && left.iter().zip(right).all(|(l, r)| l.means(r))
             }
             (Self::Object(left), Self::Object(right)) => {
+                let sorted = |members: &[(Box<str>, Self)]| {
+                    let mut at: Vec<usize> = (0..members.len()).collect();
+                    at.sort_by_key(|at| &members[*at].0);
+                    at
+                };
+                let pairs = sorted(left).into_iter().zip(sorted(right));
                 left.len() == right.len()
-                    && left.iter().all(|(n, l)| other.member(n).is_some_and(|r| l.means(r)))
+                    && pairs
+                        .map(|(l, r)| (&left[l], &right[r]))
+                        .all(|((name, l), (other, r))| name == other && l.means(r))
             }
             _ => self == other,
         }
+    }
+}
+
+/// A number, however it was written: its digits without zeros on either side, as a whole number, and how many
+/// places that is moved to the left.
+#[derive(PartialEq, Eq)]
+struct Digits {
+    is_negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Digits {
+    /// `None` if the exponent is no number of 64 bits.
+    fn of(number: &str) -> Option<Self> {
+        let (number, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let unsigned = number.trim_start_matches('-');
+        let (whole, behind) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        let all = [whole, behind].concat();
+        let digits = all.trim_start_matches('0');
+        if digits.is_empty() {
+            return Some(Self { is_negative: false, digits: String::new(), exponent: 0 });
+        }
+        let short = digits.trim_end_matches('0');
+        let moved = i64::try_from(digits.len() - short.len()).ok()?;
+        let exponent = exponent.parse::<i64>().ok()?.checked_add(moved)?;
+        Some(Self {
+            is_negative: number.starts_with('-'),
+            digits: short.to_owned(),
+            exponent: exponent.checked_sub(i64::try_from(behind.len()).ok()?)?,
+        })
     }
 }
 
@@ -546,6 +582,36 @@ mod tests {
         assert!(json("{\"a\":1.50,\"b\":[2]}").means(&json("{\"b\":[2.0],\"a\":15e-1}")));
         assert!(!json("{\"a\":1}").means(&json("{\"a\":1,\"b\":2}")));
         assert!(!json("1").means(&json("\"1\"")));
+        for (left, right) in [
+            ("1", "2"),
+            ("1", "-1"),
+            ("1e400", "2e999"),
+            ("1e400", "1e401"),
+            ("1e-400", "0"),
+            (
+                "123456789012345678901234567890123456789012",
+                "123456789012345678901234567890123456789999",
+            ),
+            ("1e99999999999999999999", "2e99999999999999999999"),
+            (r#"{"k":1,"k":1}"#, r#"{"k":1,"j":2}"#),
+            (r#"{"k":1,"j":2}"#, r#"{"k":1,"k":1}"#),
+            (r#"{"k":1,"k":2}"#, r#"{"k":2,"k":1}"#),
+            (r#"{"k":1,"k":2}"#, r#"{"k":2}"#),
+        ] {
+            assert!(!json(left).means(&json(right)), "{left} {right}");
+            assert!(!json(right).means(&json(left)), "{right} {left}");
+        }
+        for (left, right) in [
+            ("100", "1E+2"),
+            ("-0.0", "0e7"),
+            ("0e99999999999999999999", "0"),
+            ("1e400", "10.0e399"),
+            ("0.00120", "12e-4"),
+            (r#"{"k":1,"j":0,"k":2}"#, r#"{"j":0,"k":1,"k":2.0}"#),
+        ] {
+            assert!(json(left).means(&json(right)), "{left} {right}");
+            assert!(json(right).means(&json(left)), "{right} {left}");
+        }
     }
 
     proptest! {
