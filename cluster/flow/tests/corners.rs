@@ -314,3 +314,45 @@ fn numbers_are_compared_and_folded_without_loss() {
         zeros = "0".repeat(37)
     ));
 }
+
+/// What is on the left of `AND` keeps rows away from what is on its right, also where the one asks for windows and the
+/// other one does not.
+#[test]
+fn where_goes_from_left_to_right() {
+    passes(
+        "CREATE STREAM s (v BIGINT, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR DEAD LETTER bad LATE DROP;
+         INSERT INTO TOPIC o SELECT v FROM TUMBLE(s, INTERVAL '1' MINUTE)
+             WHERE window_start > TIMESTAMP '2000-01-01 00:00:00' AND 10 / v > 1 AND v < 100;
+         TEST 'a guard'
+             INPUT t '{\"v\":0,\"at\":1}'
+             INPUT t '{\"v\":0,\"at\":\"2026-01-01T00:00:00Z\"}'
+             INPUT t '{\"v\":2,\"at\":\"2026-01-01T00:00:00Z\"}'
+             EXPECT bad REASON 'division by zero' '{\"v\":0,\"at\":\"2026-01-01T00:00:00Z\"}'
+             EXPECT o '{\"v\":2}';",
+    );
+}
+
+/// A number that the other type has no room for is not equal to any of its numbers, and no error.
+#[test]
+fn what_does_not_fit_matches_nothing() {
+    passes(
+        "CREATE STREAM l (k BIGINT, at TIMESTAMP(3)) FROM TOPIC l WATERMARK at ON ERROR DEAD LETTER bad LATE DROP;
+         CREATE STREAM r (k DECIMAL(38, 30), at TIMESTAMP(3)) FROM TOPIC r WATERMARK at
+             ON ERROR DEAD LETTER bad LATE DROP;
+         CREATE TABLE t (k DECIMAL(38, 30) PRIMARY KEY, n BIGINT) FROM TOPIC t ON ERROR DEAD LETTER bad;
+         CREATE STREAM lw AS SELECT k, window_start, window_end FROM TUMBLE(l, INTERVAL '10' SECOND);
+         CREATE STREAM rw AS SELECT k, window_start, window_end FROM TUMBLE(r, INTERVAL '10' SECOND);
+         INSERT INTO TOPIC w SELECT lw.k AS k, rw.k AS rk FROM lw LEFT JOIN rw ON lw.window_start = rw.window_start
+             AND lw.window_end = rw.window_end AND lw.k = rw.k;
+         INSERT INTO TOPIC n SELECT NULLIF(k, 1.000000000000000000000000000000) AS i FROM l;
+         INSERT INTO TOPIC j SELECT l.k AS k, t.n AS n FROM l LEFT JOIN t ON l.k = t.k;
+         TEST 'of two exact types'
+             INPUT t TIMESTAMP '1970-01-01T00:00:00Z' '{\"k\":1,\"n\":5}'
+             INPUT r '{\"k\":1,\"at\":1}'
+             INPUT l '{\"k\":9000000000000000000,\"at\":1}'
+             INPUT l '{\"k\":1,\"at\":2}'
+             EXPECT w '{\"k\":9000000000000000000,\"rk\":null}' EXPECT w '{\"k\":1,\"rk\":1}'
+             EXPECT n '{\"i\":9000000000000000000}' EXPECT n '{\"i\":null}'
+             EXPECT j '{\"k\":9000000000000000000,\"n\":null}' EXPECT j '{\"k\":1,\"n\":5}';",
+    );
+}

@@ -226,6 +226,18 @@ fn windows() {
 
 #[test]
 fn tables() {
+    let other = "CREATE TABLE u (k DECIMAL(3, 0) PRIMARY KEY) FROM TOPIC c ON ERROR DROP;\n";
+    let join =
+        |on: &str| format!("{STREAM}{other}INSERT INTO TOPIC x SELECT s.k FROM s JOIN u ON {on};");
+    for on in ["s.v = u.k", "u.k = s.v"] {
+        let found = problems(&join(on));
+        assert_eq!(
+            found,
+            ["3:51: found BIGINT = a column of the PRIMARY KEY that is DECIMAL(3, 0), \
+              expected DECIMAL(3, 0) on both sides, by CAST or TRY_CAST of the other"]
+        );
+    }
+    assert_eq!(problems(&join("TRY_CAST(s.v AS DECIMAL(3, 0)) = u.k")), Vec::<String>::new());
     for (query, part) in [
         ("SELECT k FROM t", "found the table `t`"),
         ("SELECT s.k FROM s JOIN t ON s.v = t.r", "expected ON ... = t.k, of the PRIMARY KEY"),

@@ -2,7 +2,7 @@
 //!
 //! Unless said otherwise a function of NULL is NULL. Positions in texts count characters, from 1.
 
-use super::{Failure, compare, double, eval};
+use super::{Failure, compare, double, eval, meeting};
 use crate::pattern::Pattern;
 use crate::plan::expr::Expr;
 use crate::plan::functions::Function;
@@ -38,7 +38,8 @@ pub fn call(
         values.push(eval(argument, row)?);
     }
     if function == Function::NullIf {
-        let same = compare(&values[0], &values[1]).is_some_and(|order| order.is_eq());
+        let met = meeting(&values[0], &arguments[0], &arguments[1])?;
+        let same = compare(&met, &values[1]).is_some_and(|order| order.is_eq());
         return Ok(if same { Value::Null } else { values.swap_remove(0) });
     }
     if values.iter().any(Value::is_null) {
@@ -301,8 +302,17 @@ fn number_function(
 fn rounded(function: Function, number: f64, digits: u8, expr: &Expr) -> Result<Value, Failure> {
     let written = number.to_string();
     let Some(exact) = Decimal::parse(&written) else {
-        // Too large or too small for 38 digits. A large one has no digits behind the point.
-        return if number.abs() < 1.0 { double(0.0, expr.at) } else { double(number, expr.at) };
+        // A large one has no digits behind the point. A small one has more than 38, and those behind the last
+        // that is kept decide how it is rounded, or are left out.
+        if number.abs() >= 1.0 {
+            return double(number, expr.at);
+        }
+        let kept = match (function, written.find('.')) {
+            (Function::Truncate, Some(point)) => written.get(..=point + usize::from(digits)),
+            _ => None,
+        };
+        let exact = Decimal::rounded(kept.unwrap_or(&written), digits);
+        return double(exact.map_or(number, Decimal::to_double), expr.at);
     };
     if digits >= exact.scale {
         return double(number, expr.at);

@@ -10,7 +10,7 @@ use super::written::{begin, interval, place};
 use super::{Column, Joining, Operator, Planner, Readable, Role, Windows};
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::position;
-use crate::value::Type;
+use crate::value::{Type, Value};
 use sqlparser::ast::{
     FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart,
     TableAlias, TableFactor, TableWithJoins,
@@ -410,6 +410,9 @@ impl<'a> Planner<'a> {
             let Some((left, _)) = pairs.iter_mut().find(|pair| is_key(pair)).and_then(Option::take)
             else {
                 let name = &source.columns[*index].column.name;
+                if let Some(problem) = pairs.iter().flatten().find_map(|p| other_type(p, *index)) {
+                    return Err(problem);
+                }
                 let expected = format!("ON ... = {}.{name}, of the PRIMARY KEY", source.name);
                 return Err(Problem::expected(at, "a join with a table", expected));
             };
@@ -491,10 +494,37 @@ fn equalities(parts: Vec<Expr>, width: usize) -> (Vec<(Expr, Expr)>, Vec<Expr>) 
     (pairs, rest)
 }
 
-/// Keys have one type, also where numbers may be too large for it.
+/// Keys have one type. A number that is too large for it is larger than all that the other side has, since that has
+/// as many digits behind the point as the type: it is NULL, which matches nothing.
 fn key(left: Expr, right: Expr) -> (Expr, Expr) {
     let of = left.of.common(right.of).unwrap_or(left.of);
-    (left.into_type(of), right.into_type(of))
+    let fitted = |side: Expr| match &side.kind {
+        Kind::Literal(Value::Null) => side.into_type(of),
+        _ if side.of == of => side,
+        _ => Expr { at: side.at, of, kind: Kind::Cast(Box::new(side), true) },
+    };
+    (fitted(left), fitted(right))
+}
+
+/// What is wrong with a pair that has a column of the primary key, but as another type.
+fn other_type((left, right): &(Expr, Expr), index: usize) -> Option<Problem> {
+    // A cast that was not written stands where its inner part does.
+    let mut written = left;
+    while let Kind::Cast(inner, _) = &written.kind
+        && inner.at == written.at
+    {
+        written = inner;
+    }
+    let mut column = right;
+    while let Kind::Cast(inner, _) = &column.kind {
+        column = inner;
+    }
+    if column.kind != Kind::Column(index) {
+        return None;
+    }
+    let found = format!("{} = a column of the PRIMARY KEY that is {}", written.of, column.of);
+    let expected = format!("{} on both sides, by CAST or TRY_CAST of the other", column.of);
+    Some(Problem::expected(left.at.min(column.at), found, expected))
 }
 
 /// A column, or one that was converted.
@@ -525,9 +555,12 @@ impl Planner<'_> {
         let waits = input.windows.is_some() || input.session_gap_ms.is_some();
         let width = input.scope.columns.len() - if waits { 2 } else { 0 };
         for part in parts {
-            let mut asks = false;
-            part.columns(&mut |index| asks |= index >= width);
-            if asks { after.push(part) } else { before.push(part) }
+            let mut waits = false;
+            part.columns(&mut |index| waits |= index >= width);
+            // What stands on the left may keep rows away that have no value on the right, and is looked at first.
+            let may_fail = |part: &Expr| part.may_fail();
+            waits |= !after.is_empty() && (part.may_fail() || after.iter().any(may_fail));
+            if waits { after.push(part) } else { before.push(part) }
         }
         if let (Some(part), true) = (after.first(), input.session_gap_ms.is_some()) {
             let expected = "HAVING: where a session ends is known only then";

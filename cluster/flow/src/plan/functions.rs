@@ -87,6 +87,8 @@ enum Gives {
     First,
     /// The type that holds all arguments.
     Common,
+    /// The type of the first argument, which is compared with the second as `=` does.
+    Compared,
     /// The type of the first argument with as many digits behind the point as the second says.
     Digits,
 }
@@ -158,7 +160,7 @@ const SIGNATURES: &[Signature] = &[
     repeated(row("GREATEST", Function::Greatest, &[Any, Any], Gives::Common)),
     repeated(row("LEAST", Function::Least, &[Any, Any], Gives::Common)),
     repeated(row("COALESCE", Function::Coalesce, &[Any, Any], Gives::Common)),
-    row("NULLIF", Function::NullIf, &[Any, Any], Gives::Common),
+    row("NULLIF", Function::NullIf, &[Any, Any], Gives::Compared),
     row("JSON_VALUE", Function::JsonValue, &[Takes::Json, Takes::PathLiteral], TEXT),
     row(
         "JSON_QUERY",
@@ -363,7 +365,7 @@ fn result(signature: &Signature, given: &mut Vec<Expr>, at: Position) -> Result<
     match signature.gives {
         Gives::Is(of) => Ok(of),
         Gives::First => Ok(given[0].of),
-        Gives::Common => {
+        Gives::Common | Gives::Compared => {
             let common = given.iter().try_fold(Type::Null, |of, argument| of.common(argument.of));
             let types: Vec<String> = given.iter().map(|a| a.of.to_string()).collect();
             let of =
@@ -371,8 +373,18 @@ fn result(signature: &Signature, given: &mut Vec<Expr>, at: Position) -> Result<
             let Some(of) = of else {
                 return Err(Problem::expected(at, types.join(" and "), "values of one type"));
             };
-            *given = given.drain(..).map(|argument| argument.into_type(of)).collect();
-            Ok(of)
+            // Exact numbers are compared as they are, and may not fit into each other's type.
+            let are_exact = given.iter().all(|argument| argument.of.digits().is_some());
+            let keeps = |(index, argument): (usize, &Expr)| {
+                let is_first = index == 0 && argument.of != Type::Null;
+                signature.gives == Gives::Compared && (are_exact || is_first)
+            };
+            let keeps: Vec<bool> = given.iter().enumerate().map(keeps).collect();
+            let into = |(argument, keeps): (Expr, bool)| {
+                if keeps { argument } else { argument.into_type(of) }
+            };
+            *given = given.drain(..).zip(keeps).map(into).collect();
+            Ok(if signature.gives == Gives::Compared { given[0].of } else { of })
         }
         Gives::Digits => {
             let digits = match given.get(1).map(|argument| &argument.kind) {
