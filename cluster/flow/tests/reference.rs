@@ -9,7 +9,7 @@ use fulmar_flow::{
     Change, Cursor, Cutter, Cutting, Engine, Fates, Layout, OutputBatch, Plan, Record, Written,
     plan,
 };
-use fulmar_reference::model::{self, Came};
+use fulmar_reference::model::{self, ByReader, Came};
 use fulmar_reference::spec::{Case, Epoch, Input, Shape, Windows};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -191,16 +191,14 @@ fn check_idle(plan: &Arc<Plan>, now: &Engine, age_ms: u64) {
 struct Driven {
     /// What came in each epoch.
     came: Vec<Vec<Written>>,
-    fates: BTreeMap<(String, u32), Fates>,
+    /// By reader and partition.
+    fates: BTreeMap<(u32, u32), Fates>,
     state: Vec<Change>,
 }
 
 impl Driven {
-    fn new(plan: &Plan, engine: &Engine, came: Vec<Vec<Written>>) -> Self {
-        let fates = engine.fates().map(|(reader, partition, fates)| {
-            let name = &plan.sources[plan.readers[reader as usize]].name;
-            ((name.clone(), partition), fates)
-        });
+    fn new(engine: &Engine, came: Vec<Vec<Written>>) -> Self {
+        let fates = engine.fates().map(|(reader, partition, of)| ((reader, partition), of));
         Self { came, fates: fates.collect(), state: engine.snapshot() }
     }
 }
@@ -269,7 +267,7 @@ fn overlap(case: &Case, layout: Layout, seed: u64) -> Driven {
     while ended > all.len() {
         collect(&mut engine, 1 + drawn.below(9), &mut all);
     }
-    Driven::new(&plan, &engine, all)
+    Driven::new(&engine, all)
 }
 
 fn drive(case: &Case, driving: Driving) -> Driven {
@@ -301,7 +299,7 @@ fn drive(case: &Case, driving: Driving) -> Driven {
             check_idle(&plan, &engine, epoch.age_ms);
         }
     }
-    Driven::new(&plan, &engine, all)
+    Driven::new(&engine, all)
 }
 
 fn equal(other: &Driven, whole: &Driven, how: &impl std::fmt::Debug) -> Result<(), TestCaseError> {
@@ -314,6 +312,22 @@ fn equal(other: &Driven, whole: &Driven, how: &impl std::fmt::Debug) -> Result<(
     Ok(())
 }
 
+/// Each reader says what it should of each partition, and none says anything else.
+fn check_fates(case: &Case, whole: &Driven, expected: &ByReader) -> Result<(), TestCaseError> {
+    let plan = plan_of(case);
+    let sources = plan.readers.iter().map(|source| plan.sources[*source].name.as_str());
+    prop_assert_eq!(sources.collect::<Vec<_>>(), case.shape.readers(), "{}", case.sql());
+    for (place, fates) in &whole.fates {
+        prop_assert_eq!(fates.sum(), fates.read, "{:?}", place);
+    }
+    for place in whole.fates.keys().chain(expected.keys()) {
+        let told = whole.fates.get(place).map(in_words).unwrap_or_default();
+        let expected = expected.get(place).copied().unwrap_or_default();
+        prop_assert_eq!(told, expected, "reader and partition {:?} of\n{}", place, case.sql());
+    }
+    Ok(())
+}
+
 fn check(case: &Case, layouts: [Layout; 3], seed: u64) -> Result<(), TestCaseError> {
     let whole = drive(case, Driving::new(usize::MAX, None));
     let expected = model::run(case);
@@ -321,11 +335,7 @@ fn check(case: &Case, layouts: [Layout; 3], seed: u64) -> Result<(), TestCaseErr
         let came_now = by_topic(came_now.iter().map(came).collect());
         prop_assert_eq!(&came_now, &by_topic(expected.clone()), "epoch {} of\n{}", at, case.sql());
     }
-    for (place, fates) in &whole.fates {
-        prop_assert_eq!(fates.sum(), fates.read, "{:?}", place);
-        let expected = expected.fates.get(place).copied().unwrap_or_default();
-        prop_assert_eq!(in_words(fates), expected, "{:?} of\n{}", place, case.sql());
-    }
+    check_fates(case, &whole, &expected.fates)?;
     let [layout, other, third] = layouts;
     for driving in [
         Driving::new(1, None),

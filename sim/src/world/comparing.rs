@@ -115,7 +115,8 @@ impl Piping {
             return Err("it goes on".to_owned());
         }
         let drops = self.tended().has_dropped();
-        let wrong = (last > 0).then(|| fates::wrong(&status.facts, &given.fates, drops)).flatten();
+        let fates = (case.shape.readers(), &given.fates);
+        let wrong = (last > 0).then(|| fates::wrong(&status.facts, fates, drops)).flatten();
         let missed = status.inputs.values().map(|input| input.missed).sum();
         if let Some(text) = wrong.or_else(|| due::missed(log, [input, devices], missed)) {
             return Ok(Differs::Fates(text));

@@ -3,10 +3,10 @@
 //! What it says stands in the log, so any node tells it; the bytes are read here from their drawing in
 //! `cluster/pipelines/src/facts.rs`, and not by the code that wrote them.
 //!
-//! Invariant checked here: for each reader and partition the fates add up to what was read, and every
-//! partition of every source has a reader whose fates are those of the reference.
+//! Invariant checked here: for each reader and partition the fates add up to what was read, and are those that
+//! the reference has for this reader, and no other.
 
-use fulmar_reference::model::Fates;
+use fulmar_reference::model::{ByReader, Fates};
 use std::collections::BTreeMap;
 
 /// The numbers of one reader and partition: read, passed, filtered, late, dead-lettered, dropped, absorbed,
@@ -77,20 +77,24 @@ fn numbers(fates: &Fates) -> Numbers {
     [read, passed, filtered, late, dead_lettered, dropped, absorbed, held]
 }
 
-/// What is wrong with what a pipeline says of itself. With `drops` bad records may have been dropped as well
-/// as written away.
+/// Bad records may have been dropped as well as written away: those are one fate then.
+fn merged(mut of: Numbers, drops: bool) -> Numbers {
+    if drops {
+        of[4] += std::mem::take(&mut of[5]);
+    }
+    of
+}
+
+/// What is wrong with what a pipeline says of itself; `readers` are the sources of its readers. With `drops` bad
+/// records may have been dropped as well as written away.
 pub(super) fn wrong(
     facts: &[u8],
-    expected: &BTreeMap<(String, u32), Fates>,
+    (readers, expected): (&[&str], &ByReader),
     drops: bool,
 ) -> Option<String> {
-    let Some(mut told) = told(facts) else {
+    let Some(told) = told(facts) else {
         return Some("what it says cannot be read".to_owned());
     };
-    for of in told.values_mut().filter(|_| drops) {
-        let [_, _, _, _, dead, dropped, _, _] = of;
-        *dead += std::mem::take(dropped);
-    }
     for ((reader, partition), of) in &told {
         let sum: u64 = of[1..].iter().sum();
         if of[0] != sum {
@@ -100,16 +104,21 @@ pub(super) fn wrong(
             ));
         }
     }
-    for ((source, partition), fates) in expected {
-        let mut wanted = numbers(fates);
-        if drops {
-            wanted[4] += std::mem::take(&mut wanted[5]);
-        }
-        let mut of_partition = told.iter().filter(|((_, at), _)| *at == u64::from(*partition));
-        if wanted[0] > 0 && !of_partition.any(|(_, of)| *of == wanted) {
-            let all: Vec<_> =
-                told.iter().filter(|((_, at), _)| *at == u64::from(*partition)).collect();
-            return Some(format!("{source}/{partition} has to have {wanted:?}, told are {all:?}"));
+    let expected: BTreeMap<(u64, u64), Numbers> = expected
+        .iter()
+        .map(|((reader, partition), of)| ((u64::from(*reader), (*partition).into()), numbers(of)))
+        .collect();
+    for place in expected.keys().chain(told.keys()) {
+        let of = |all: &BTreeMap<(u64, u64), Numbers>| {
+            merged(all.get(place).copied().unwrap_or_default(), drops)
+        };
+        let (wanted, of) = (of(&expected), of(&told));
+        if wanted != of {
+            let (reader, partition) = *place;
+            let source = readers.get(reader as usize).unwrap_or(&"nothing");
+            return Some(format!(
+                "reader {reader}, of {source}/{partition}, has to have {wanted:?}, told are {of:?}"
+            ));
         }
     }
     None
@@ -121,19 +130,25 @@ mod tests {
 
     #[test]
     fn fates_that_do_not_add_up_or_are_others_are_found() {
-        let expected = |absorbed| {
+        let expected = |reader, absorbed| {
             let fates =
                 Fates { read: 300, late: 1, absorbed, held: 299 - absorbed, ..Fates::default() };
-            BTreeMap::from([(("s".to_owned(), 2), fates)])
+            ByReader::from([((reader, 2), fates)])
+        };
+        let found = |facts: &[u8], (reader, absorbed)| {
+            wrong(facts, (&["s", "w"], &expected(reader, absorbed)), false)
         };
         // 300 is two bytes; one source with a watermark, and one without.
         let mut facts = vec![2, 0, 5, 6, 0, 0, 0, 0, 0, 0, 2, 1, 9, 0, 1];
         facts.extend([0, 2, 0xac, 2, 0, 0, 1, 0, 0, 100, 0xc7, 1, 0]);
-        assert_eq!(wrong(&facts, &expected(100), false), None);
-        assert!(wrong(&facts, &expected(99), false).is_some_and(|text| text.contains("s/2")));
-        assert!(wrong(&facts[..26], &expected(100), false).is_some(), "cut off");
+        assert_eq!(found(&facts, (0, 100)), None);
+        assert!(found(&facts, (0, 99)).is_some_and(|text| text.contains("of s/2")));
+        assert!(found(&facts, (1, 100)).is_some_and(|text| text.contains("of w/2")), "another one");
+        let nothing = wrong(&facts, (&["s", "w"], &ByReader::new()), false);
+        assert!(nothing.is_some_and(|text| text.contains("of s/2")), "nothing was to be read");
+        assert!(found(&facts[..26], (0, 100)).is_some(), "cut off");
         let at = facts.len() - 4;
         facts[at] = 101;
-        assert!(wrong(&facts, &expected(100), false).is_some_and(|text| text.contains("read 300")));
+        assert!(found(&facts, (0, 100)).is_some_and(|text| text.contains("read 300")));
     }
 }

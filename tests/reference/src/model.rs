@@ -26,6 +26,9 @@ pub struct Fates {
     pub held: u64,
 }
 
+/// Fates by reader, as [`Shape::readers`] has them, and partition.
+pub type ByReader = BTreeMap<(u32, u32), Fates>;
+
 /// A record that comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Came {
@@ -49,9 +52,8 @@ pub struct Came {
 pub struct Expected {
     /// What comes out in each epoch.
     pub epochs: Vec<Vec<Came>>,
-    /// What has become of the records in the end, by source and partition, at the last reader of the
-    /// source.
-    pub fates: BTreeMap<(String, u32), Fates>,
+    /// What has become of the records in the end, for each reader.
+    pub fates: ByReader,
 }
 
 /// A row of the stream that is neither bad nor late.
@@ -172,13 +174,13 @@ fn step(times: &[Option<i64>], at: usize) -> (Option<i64>, Option<i64>) {
 pub fn run(case: &Case) -> Expected {
     let uses_time = !matches!(case.shape, Shape::Plain | Shape::Several { .. });
     let mut epochs: Vec<Vec<Came>> = vec![Vec::new(); case.epochs.len()];
-    let mut fates: BTreeMap<(String, u32), Fates> = BTreeMap::new();
+    let mut fates = ByReader::new();
     let mut rows = Vec::new();
     let times = stream_times(case);
     for (epoch, inputs) in case.epochs.iter().enumerate() {
         let before = step(&times, epoch).0;
         for input in &inputs.inputs {
-            let of = fates.entry(("s".to_owned(), input.partition)).or_default();
+            let of = fates.entry((0, input.partition)).or_default();
             of.read += 1;
             let raw = |topic: &str| Came {
                 topic: case.topic(topic),
@@ -204,6 +206,7 @@ pub fn run(case: &Case) -> Expected {
             }
         }
     }
+    others_of_stream(case, &mut fates);
     match case.shape {
         Shape::Plain => plain(case, &rows, &mut epochs, &mut fates),
         Shape::Several { drops } => several(case, drops, &rows, (&mut epochs, &mut fates)),
@@ -238,11 +241,20 @@ fn divided(by: i64) -> Option<String> {
     Some(format!("{sign}{}.{:06}", number / 1_000_000, number % 1_000_000))
 }
 
-type Out<'a> = (&'a mut Vec<Vec<Came>>, &'a mut BTreeMap<(String, u32), Fates>);
+type Out<'a> = (&'a mut Vec<Vec<Came>>, &'a mut ByReader);
 
-fn fate<'a>(fates: &'a mut BTreeMap<(String, u32), Fates>, input: &Input) -> &'a mut Fates {
-    let name = if input.is_device { "t" } else { "s" };
-    fates.entry((name.to_owned(), input.partition)).or_default()
+/// Where a topic has one reader: that of the stream is the first one.
+fn fate<'a>(fates: &'a mut ByReader, input: &Input) -> &'a mut Fates {
+    fates.entry((input.is_device.into(), input.partition)).or_default()
+}
+
+/// What is bad or late at the stream is so for all of its readers, and not only for the first one.
+fn others_of_stream(case: &Case, fates: &mut ByReader) {
+    let first: Vec<(u32, Fates)> =
+        fates.iter().map(|((_, partition), of)| (*partition, *of)).collect();
+    for (reader, _) in (0..).zip(case.shape.readers()).skip(1).filter(|(_, name)| **name == "s") {
+        fates.extend(first.iter().map(|(partition, of)| ((reader, *partition), *of)));
+    }
 }
 
 fn out(case: &Case, at: i64, key: Option<String>, value: String) -> Came {
@@ -251,11 +263,7 @@ fn out(case: &Case, at: i64, key: Option<String>, value: String) -> Came {
 }
 
 /// A row that cannot be computed.
-fn bad(
-    case: &Case,
-    input: &Input,
-    (epoch, fates): (&mut Vec<Came>, &mut BTreeMap<(String, u32), Fates>),
-) {
+fn bad(case: &Case, input: &Input, (epoch, fates): (&mut Vec<Came>, &mut ByReader)) {
     if case.drops {
         fate(fates, input).dropped += 1;
         return;
@@ -271,12 +279,7 @@ fn letter(input: &Input, topic: String, behind: Option<String>) -> Came {
     Came { topic, key, value, at: input.at, from, is_by_zero: behind.is_some(), behind }
 }
 
-fn plain(
-    case: &Case,
-    rows: &[Row<'_>],
-    epochs: &mut [Vec<Came>],
-    fates: &mut BTreeMap<(String, u32), Fates>,
-) {
+fn plain(case: &Case, rows: &[Row<'_>], epochs: &mut [Vec<Came>], fates: &mut ByReader) {
     // Bad records of an epoch come before what cannot be computed.
     for Row { epoch, input } in rows {
         let Some(v) = input.v.filter(|v| *v >= case.least) else {
@@ -298,26 +301,20 @@ fn plain(
 struct Query {
     output: &'static str,
     less: i64,
-    reader: &'static str,
+    reader: u32,
 }
 
 /// Those over the stream, in the order of what they write; each letter is for the one that it failed behind.
-const QUERIES: [Query; 2] = [
-    Query { output: "more", less: 5, reader: "s more" },
-    Query { output: "out", less: 3, reader: "s" },
-];
+const QUERIES: [Query; 2] =
+    [Query { output: "more", less: 5, reader: 0 }, Query { output: "out", less: 3, reader: 1 }];
 
 /// The one over the other stream, of which no letter comes once more.
-const ASIDE: Query = Query { output: "side", less: 7, reader: "u" };
+const ASIDE: Query = Query { output: "side", less: 7, reader: 2 };
 
 fn several(case: &Case, drops: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) {
-    // What is bad at the stream is so for both of its readers.
-    let bad: Vec<((String, u32), Fates)> = fates.iter().map(|(at, of)| (at.clone(), *of)).collect();
-    for ((_, partition), of) in bad {
-        let only = Fates { read: of.dead_lettered + of.dropped, ..of };
-        for query in &QUERIES {
-            fates.insert((query.reader.to_owned(), partition), only);
-        }
+    // Of the rows each of the two reads what is for it.
+    for of in fates.values_mut() {
+        of.read = of.dead_lettered + of.dropped;
     }
     for query in &QUERIES {
         for Row { epoch, input } in rows {
@@ -325,7 +322,7 @@ fn several(case: &Case, drops: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>)
             if input.partition == RETRIED && QUERIES.iter().any(is_other) {
                 continue;
             }
-            let of = fates.entry((query.reader.to_owned(), input.partition)).or_default();
+            let of = fates.entry((query.reader, input.partition)).or_default();
             of.read += 1;
             let dead = if case.drops { None } else { Some("dead") };
             epochs[*epoch].extend(one_of_several(case, (query, input), dead, of));
@@ -339,7 +336,7 @@ fn several(case: &Case, drops: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>)
                 if is_bad != is_early {
                     continue;
                 }
-                let of = fates.entry((ASIDE.reader.to_owned(), input.partition)).or_default();
+                let of = fates.entry((ASIDE.reader, input.partition)).or_default();
                 of.read += 1;
                 if !is_bad {
                     epochs[epoch].extend(one_of_several(case, (&ASIDE, input), rest, of));
@@ -428,11 +425,7 @@ fn enrich(case: &Case, keeps: bool, rows: &[Row<'_>], (epochs, fates): Out<'_>) 
 }
 
 /// A row of the table is kept as long as a row of the stream can still ask for it.
-fn table_fates(
-    devices: &[(usize, &Input)],
-    end: Option<i64>,
-    fates: &mut BTreeMap<(String, u32), Fates>,
-) {
+fn table_fates(devices: &[(usize, &Input)], end: Option<i64>, fates: &mut ByReader) {
     for (at, (_, device)) in devices.iter().enumerate() {
         let same = |other: &&(usize, &Input)| other.1.device == device.device;
         let is_replaced = devices[at + 1..].iter().filter(same).any(|(_, o)| o.at == device.at);
@@ -598,16 +591,12 @@ fn line((start, end): (i64, i64), key: Option<String>, inputs: &[&Input]) -> Str
 }
 
 /// The rows of the other topic that are neither bad nor late, and what became of all others.
-fn others<'a>(
-    case: &'a Case,
-    times: &[Time],
-    fates: &mut BTreeMap<(String, u32), Fates>,
-) -> Vec<Row<'a>> {
+fn others<'a>(case: &'a Case, times: &[Time], fates: &mut ByReader) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     for (at, epoch) in case.epochs.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|before| times[before].mark);
         for input in &epoch.devices {
-            let of = fates.entry(("w".to_owned(), input.partition)).or_default();
+            let of = fates.entry((1, input.partition)).or_default();
             of.read += 1;
             if input.is_broken {
                 of.dropped += 1;
@@ -652,11 +641,8 @@ fn pairs(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fat
         }
     }
     let now = times.last().copied().flatten();
-    let named = [("s", rows), ("w", others.as_slice())];
-    for (name, row) in
-        named.into_iter().flat_map(|(name, rows)| rows.iter().map(move |r| (name, r)))
-    {
-        let of = fates.entry((name.to_owned(), row.input.partition)).or_default();
+    for row in rows.iter().chain(&others) {
+        let of = fate(fates, row.input);
         if now.is_some_and(|now| end(row.input) <= now) { of.absorbed += 1 } else { of.held += 1 }
     }
 }
@@ -691,11 +677,19 @@ fn join(case: &Case, (size, keeps): (i64, bool), rows: &[Row<'_>], (epochs, fate
             }
         }
     }
-    // The last reader is the one that looks for the most; nothing is left out on its way.
     let end = times.last().copied().flatten();
     for row in rows {
         let is_closed = end.is_some_and(|end| start(row.input) + size <= end);
-        let of = fate(fates, row.input);
-        if is_closed { of.absorbed += 1 } else { of.held += 1 }
+        // The second reader looks for the most: nothing is left out on its way.
+        for (reader, is_kept) in
+            [row.input.v.is_some_and(|v| v >= case.least), true].iter().enumerate()
+        {
+            let of = fates.entry((reader as u32, row.input.partition)).or_default();
+            match (is_kept, is_closed) {
+                (false, _) => of.filtered += 1,
+                (true, true) => of.absorbed += 1,
+                (true, false) => of.held += 1,
+            }
+        }
     }
 }

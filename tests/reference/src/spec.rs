@@ -64,6 +64,18 @@ impl Shape {
             _ => &["out", "dead", "late"],
         }
     }
+
+    /// The source of each of its readers: queries in the order of what they write, and in each of them what
+    /// comes first in the text.
+    pub fn readers(&self) -> &'static [&'static str] {
+        match self {
+            Self::Plain | Self::Group { .. } => &["s"],
+            Self::Several { .. } => &["s", "s", "u"],
+            Self::Enrich { .. } => &["s", "t"],
+            Self::Pairs { .. } => &["s", "w"],
+            Self::Join { .. } => &["s", "s"],
+        }
+    }
 }
 
 /// In place of the partition: the record was a dead letter, and comes once more.
