@@ -168,6 +168,8 @@ plants! {
     WatermarkFromFastestPartition = "watermark-from-fastest-partition",
     /// Let windows of two streams that are joined end by the time of one of them.
     OneSideDecides = "one-side-decides",
+    /// Take rows on the left of two streams that are joined for late when their window is over.
+    LeftRowsLate = "left-rows-late",
     /// Let an operator of a pipeline pass a barrier on when it has come on one of its inputs.
     BarrierNotAligned = "barrier-not-aligned",
     /// Count a row as late, and do not write it to the topic for late rows.

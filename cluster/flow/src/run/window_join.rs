@@ -14,6 +14,8 @@ use crate::pattern;
 use crate::plan::Joining;
 use crate::value::Value;
 use crate::value::codec::{Codec, Malformed};
+use fulmar_host::planted;
+use fulmar_types::Plant;
 use std::ops::Bound;
 
 /// End and start of a window, the keys, the side, and the number of the row among those.
@@ -104,7 +106,12 @@ impl WindowJoin {
                 return (out, false);
             }
             left = left.saturating_sub(1);
-            if let Some((_, (_, Some(record)))) = self.rows.pop_first() {
+            let gone = self.rows.pop_first();
+            let Some((place, (_, Some(record)))) = gone else { continue };
+            if place.1.1.0 == 0 && planted(Plant::LeftRowsLate) {
+                context.fates.release(Some(record));
+                context.fates.settle(record, Fate::Late);
+            } else {
                 context.fates.absorb(record, 1);
             }
         }
