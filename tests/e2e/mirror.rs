@@ -327,7 +327,7 @@ fn a_site_that_is_put_back_to_an_older_copy_waits_for_somebody() {
     north.start_all(How::Plain);
     north.wait_ready();
     status_says(&north, "link south: put-back");
-    status_says(&south, "put-back");
+    status_says(&south, "this site has heard more of the other one");
     assert!(
         north.metrics(north.leader("readings"))["fulmar_link_state{link=\"south\",state=\"put-back\"}"]
             > 0.0
