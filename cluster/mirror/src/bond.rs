@@ -11,9 +11,8 @@
 
 use crate::message::Message;
 use crate::session::{Ended, Parts};
-use crate::source::submit;
+use crate::source::{settled, submit};
 use fulmar_broker::machine::outcome::{OperationResult, UnitResult};
-use fulmar_broker::proposer::Answer;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::LinkOperation;
@@ -23,23 +22,11 @@ use tokio::sync::watch;
 /// of the log, and the other side sends as many as it likes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the log may take.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// Has an operation proposed. What the log has made of it, if it has taken it.
-async fn settled(parts: &Parts, operation: LinkOperation) -> Option<UnitResult> {
-    let ticket = submit(parts, operation).await;
-    match time::timeout(LIMIT, ticket).await {
-        Ok(Answer::Done { result, .. }) => Some(result),
-        Ok(Answer::NotDone | Answer::NoRoom | Answer::Unknown) | Err(time::Elapsed) => None,
-    }
-}
-
 /// Gives the other side a new number. `false` if this side may not: the session ends.
 pub(crate) async fn give(parts: &Parts) -> bool {
     let operation = || LinkOperation::GiveBond { link: parts.link.number, shown: parts.shown };
     loop {
-        match settled(parts, operation()).await {
+        match settled(submit(parts, operation()).await).await {
             Some(UnitResult::Done(results)) => {
                 if let Some(OperationResult::BondGiven { number }) = results.first() {
                     parts.send(Message::Bond(*number)).await;
@@ -97,8 +84,8 @@ async fn log(parts: Parts, mut comes: watch::Receiver<u64>, logs: watch::Sender<
         let number = *comes.borrow_and_update();
         // Who gives it again, as often as he likes, moves nothing.
         while !knows(&parts, number) {
-            match settled(&parts, LinkOperation::HearBond { link: parts.link.number, number }).await
-            {
+            let operation = LinkOperation::HearBond { link: parts.link.number, number };
+            match settled(submit(&parts, operation).await).await {
                 Some(UnitResult::Done(_)) => break,
                 Some(UnitResult::Refused(_)) => return parts.end(Ended::Redefined),
                 None => time::sleep(PAUSE).await,

@@ -15,6 +15,7 @@ use crate::locked;
 use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
 use crate::session::Parts;
 use crate::shipment::Shipment;
+use fulmar_broker::machine::outcome::UnitResult;
 use fulmar_broker::machine::state::State;
 use fulmar_broker::proposer::{Answer, Ticket};
 use fulmar_host::task::{self, Owned};
@@ -230,10 +231,18 @@ pub(crate) async fn submit(parts: &Parts, operation: LinkOperation) -> Ticket {
     parts.context.broker.proposer().submit(unit, time::now() + NOTE_EVERY).await
 }
 
+/// What the log has made of what was submitted, if it has taken it.
+pub(crate) async fn settled(ticket: Ticket) -> Option<UnitResult> {
+    match time::timeout(NOTE_EVERY, ticket).await {
+        Ok(Answer::Done { result, .. }) => Some(result),
+        Ok(Answer::NotDone | Answer::NoRoom | Answer::Unknown) | Err(time::Elapsed) => None,
+    }
+}
+
 /// Whether the log has taken what was submitted, whatever it made of it. The other side says it only once,
 /// so whatever the log has not taken has to be submitted again.
 pub(crate) async fn is_settled(ticket: Ticket) -> bool {
-    matches!(time::timeout(NOTE_EVERY, ticket).await, Ok(Answer::Done { .. }))
+    settled(ticket).await.is_some()
 }
 
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.

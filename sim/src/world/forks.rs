@@ -17,13 +17,13 @@ use super::origins::Origin;
 use super::workload::Workloads;
 use crate::history::{Action, History, PartitionName, Payload, ReadBack, Time};
 use crate::scenario::SiteName;
-use fulmar_client::TopicPartition;
+use fulmar_client::{Cluster, TopicPartition};
 use fulmar_types::{Offset, PartitionIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How a copy begins to say that it is a fork.
-pub(super) const FORK: &str = "a fork";
+const FORK: &str = "a fork";
 
 /// How long one question may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -113,10 +113,13 @@ pub(super) async fn is_told(
     (site, of): (&SiteName, &SiteName),
     (topic, partition): (&str, PartitionIndex),
 ) -> bool {
-    let asked = workloads.cluster(site).link_status(of.as_str(), LIMIT).await;
-    let Ok(Some(status)) = asked else { return false };
-    let copy = TopicPartition::new(topic, partition);
-    status.stopped.get(&copy).is_some_and(|why| why.starts_with(FORK))
+    tells(&workloads.cluster(site), of.as_str(), &TopicPartition::new(topic, partition)).await
+}
+
+/// Whether a site says of a copy that comes over a link that it is a fork.
+pub(super) async fn tells(cluster: &Cluster, link: &str, copy: &TopicPartition) -> bool {
+    let Ok(Some(status)) = cluster.link_status(link, LIMIT).await else { return false };
+    status.stopped.get(copy).is_some_and(|why| why.starts_with(FORK))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //!
 //! Invariant: he does nothing before the site says so. What it does until then by itself is what is checked.
 
-use super::forks::FORK;
+use super::forks;
 use super::pausing::STEP;
 use super::secrets::Keeping;
 use super::sink::Sink;
@@ -45,9 +45,8 @@ pub(super) struct Operator {
 impl Operator {
     async fn delete_forks(&self) {
         for (link, copy) in &self.copies {
-            let Ok(Some(status)) = self.cluster.link_status(link, LIMIT).await else { continue };
             let of = TopicPartition::new(copy, PartitionIndex(0));
-            if status.stopped.get(&of).is_some_and(|why| why.starts_with(FORK)) {
+            if forks::tells(&self.cluster, link, &of).await {
                 // Whatever becomes of it: if it is there still he is told again.
                 let _ = self.cluster.delete_topic(copy, LIMIT).await;
             }

@@ -259,7 +259,8 @@ impl Workloads {
 
     /// Whether a site was put back to an older copy of itself.
     pub(super) fn was_put_back(&self, site: &SiteName) -> bool {
-        self.stage.sink.put_back_times(self.stage.site_number(site)) > 0
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.was_put_back(site.as_str())
     }
 
     /// Looks after the sites that are put back, to the end of the run.

@@ -83,12 +83,7 @@ impl Element for Bond {
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         let (site, given, heard) = (input.text()?, input.u64()?, input.u64()?);
         let (noticed, pardoned) = (input.u64()?, input.u64()?);
-        let parted = match input.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(CodecError::Tag),
-        };
-        Ok(Self { site, given, heard, noticed, pardoned, parted })
+        Ok(Self { site, given, heard, noticed, pardoned, parted: input.flag()? })
     }
 }
 
@@ -124,7 +119,7 @@ impl State {
     }
 
     /// The link that has a number.
-    fn numbered(&self, number: u64) -> Result<&Link, Refusal> {
+    pub(super) fn numbered(&self, number: u64) -> Result<&Link, Refusal> {
         let link = self.links.iter().find(|link| link.number == number);
         link.ok_or(Refusal::StaleLink { number: 0 })
     }

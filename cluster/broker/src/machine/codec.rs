@@ -163,6 +163,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads a byte that says yes or no.
+    ///
+    /// # Errors
+    /// If it says something else, or is missing.
+    pub fn flag(&mut self) -> Result<bool, CodecError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(CodecError::Tag),
+        }
+    }
+
     /// Takes a UUID.
     ///
     /// # Errors

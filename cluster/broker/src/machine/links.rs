@@ -82,11 +82,7 @@ impl Element for Link {
         let name = input.text()?;
         let number = input.u64()?;
         let changed = Changed::decode(input)?;
-        let paused = match input.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(CodecError::Tag),
-        };
+        let paused = input.flag()?;
         let (site, region) = (input.text()?, input.text()?);
         let authority = input.bytes()?.to_vec();
         if authority.len() > LINK_AUTHORITY_BYTES_MAX {

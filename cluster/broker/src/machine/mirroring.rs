@@ -486,8 +486,7 @@ impl State {
         number: u64,
         topics: Vec<(TopicId, Decline)>,
     ) -> Result<OperationResult, Refusal> {
-        let link = self.links.iter().find(|link| link.number == number);
-        let link = link.ok_or(Refusal::StaleLink { number: 0 })?.name.clone();
+        let link = self.numbered(number)?.name.clone();
         self.declined.drop_link(&link);
         for (topic, why) in topics.into_iter().filter(|(id, _)| self.topics.get(*id).is_some()) {
             self.declined.put(Declined { link: link.clone(), topic, why });
@@ -497,8 +496,7 @@ impl State {
 
     fn peer_has(&mut self, step: &Step, place: &MirrorPlace) -> Result<OperationResult, Refusal> {
         let stream = self.stream(place.topic, place.partition)?.1;
-        let link = self.links.iter().find(|link| link.number == place.link);
-        let link = link.ok_or(Refusal::StaleLink { number: 0 })?.name.clone();
+        let link = self.numbered(place.link)?.name.clone();
         let next = self.known(stream).next;
         if place.offset > next {
             return Err(Refusal::OffsetOutOfRange { next });

@@ -28,14 +28,6 @@ use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 /// Topics that one topic is made of, of which it is known; of one that is made of more nothing is known.
 pub const MADE_OF_MAX: usize = 1_024;
 
-fn flag(input: &mut Reader<'_>) -> Result<bool, CodecError> {
-    match input.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(CodecError::Tag),
-    }
-}
-
 pub(super) fn name(input: &mut Reader<'_>) -> Result<String, CodecError> {
     let name = input.text()?;
     if name.len() > PIPELINE_NAME_BYTES_MAX { Err(CodecError::Tag) } else { Ok(name) }
@@ -109,7 +101,7 @@ impl Element for Pipeline {
         let (name, number) = (name(input)?, input.u64()?);
         let changed = Changed::decode(input)?;
         let topic = TopicId(input.uuid()?);
-        let (shape, paused, latency_ms) = (input.array()?, flag(input)?, input.u32()?);
+        let (shape, paused, latency_ms) = (input.array()?, input.flag()?, input.u32()?);
         let inputs = texts(input, PIPELINE_TOPICS_MAX)?;
         let outputs = texts(input, PIPELINE_TOPICS_MAX)?;
         let file = input.text()?;
@@ -237,9 +229,9 @@ impl Element for Run {
         run.delta_epoch = input.u64()?;
         run.delta_age_ms = input.u64()?;
         run.logged_ranges = input.u32()?;
-        run.wants_delta = if flag(input)? { Some(input.u64()?) } else { None };
-        run.failed = if flag(input)? { Some(input.text()?) } else { None };
-        if flag(input)? {
+        run.wants_delta = if input.flag()? { Some(input.u64()?) } else { None };
+        run.failed = if input.flag()? { Some(input.text()?) } else { None };
+        if input.flag()? {
             let (fence, epoch) = (input.u64()?, input.u64()?);
             let (first, end) = (Offset(input.u64()?), Offset(input.u64()?));
             run.parts = Some(Parts { fence, epoch, first, end });
@@ -411,7 +403,7 @@ impl Element for LoggedEpoch {
         let mut range = || {
             let (topic, partition) = (TopicId(input.uuid()?), PartitionIndex(input.u32()?));
             let (from, to) = (Offset(input.u64()?), Offset(input.u64()?));
-            Ok(InputRange { topic, partition, from, to, has_more: flag(input)? })
+            Ok(InputRange { topic, partition, from, to, has_more: input.flag()? })
         };
         let ranges = (0..count).map(|_| range()).collect::<Result<_, CodecError>>()?;
         Ok(Self { pipeline, epoch, age_ms, hash, appends, ranges })
@@ -584,7 +576,7 @@ impl Element for Making {
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let (topic, has_more) = (TopicId(input.uuid()?), flag(input)?);
+        let (topic, has_more) = (TopicId(input.uuid()?), input.flag()?);
         let of = texts(input, MADE_OF_MAX)?;
         if !of.is_sorted() {
             return Err(CodecError::Tag);
