@@ -3,13 +3,15 @@
 //! Numbers stay the text that they were, so that no digit is lost. Members keep their order; of two with
 //! one name the last counts.
 //!
-//! Invariant: reading is bounded by the length of the text and by [`DEPTH_MAX`], whatever it holds.
+//! Invariant: reading is bounded by the length of the text and by how deep a value may lie, whatever it holds.
 
-use std::borrow::Cow;
+mod path;
+mod reader;
+
+pub use path::{Path, Wanted};
+
+use reader::Reader;
 use std::fmt::Write;
-
-/// How deep arrays and objects may lie in each other.
-const DEPTH_MAX: usize = 64;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,28 +60,13 @@ impl Json {
     /// The same, but of objects only the members that are wanted, and of lists that are not wanted as a
     /// whole, nothing. The text has to be JSON all the same.
     pub fn parse_wanted(text: &str, wanted: &Wanted) -> Result<Self, Malformed> {
-        let mut reader = Reader { text, at: 0 };
-        let value = reader.value(0, Some(wanted))?;
-        reader.space();
-        match reader.peek() {
-            None => Ok(value),
-            Some(_) => Err(reader.expected("nothing after the value")),
-        }
+        Reader::of(text).whole(wanted)
     }
 
     /// A member of an object.
     pub fn member(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
         members.iter().rev().find(|(member, _)| &**member == name).map(|(_, value)| value)
-    }
-
-    /// What a path leads to.
-    pub fn at(&self, path: &Path) -> Option<&Self> {
-        path.0.iter().try_fold(self, |value, step| match (step, value) {
-            (Step::Member(name), _) => value.member(name),
-            (Step::Element(at), Self::Array(elements)) => elements.get(*at),
-            _ => None,
-        })
     }
 
     /// Writes it without any space.
@@ -202,302 +189,6 @@ pub fn write_text(text: &str, out: &mut String) {
 /// Whether a byte cannot stand in a text as it is.
 fn is_special(byte: u8) -> bool {
     byte == b'"' || byte == b'\\' || byte < 0x20
-}
-
-/// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Member(Box<str>),
-    Element(usize),
-}
-
-/// A path like `$.motor.bearings[0]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path(Vec<Step>);
-
-impl Path {
-    /// A path to a member of the outermost object.
-    pub fn member(name: &str) -> Self {
-        Self(vec![Step::Member(name.into())])
-    }
-
-    /// Reads a path. `None` if it is none.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut rest = text.strip_prefix('$')?;
-        let mut steps = Vec::new();
-        while !rest.is_empty() {
-            let quoted = [("['", "']"), ("[\"", "\"]"), (".\"", "\"")];
-            let quoted =
-                quoted.iter().find_map(|(open, close)| rest.strip_prefix(open)?.split_once(close));
-            if let Some((name, after)) = quoted {
-                steps.push(Step::Member(name.into()));
-                rest = after;
-            } else if let Some(after) = rest.strip_prefix('[') {
-                let (at, after) = after.split_once(']')?;
-                let is_number = at.bytes().all(|digit| digit.is_ascii_digit());
-                steps.push(Step::Element(at.parse().ok().filter(|_| is_number)?));
-                rest = after;
-            } else {
-                let after = rest.strip_prefix('.')?;
-                let end = after.find(['.', '[']).unwrap_or(after.len());
-                let name = &after[..end];
-                // What other dialects give a meaning is no name, unless it is quoted.
-                let is_other = |c: char| c.is_whitespace() || "*?@()\"'],:".contains(c);
-                if name.is_empty() || name.contains(is_other) {
-                    return None;
-                }
-                steps.push(Step::Member(name.into()));
-                rest = &after[end..];
-            }
-        }
-        Some(Self(steps))
-    }
-}
-
-/// What of a value somebody will look at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
-    everything: bool,
-    members: Vec<(Box<str>, Wanted)>,
-}
-
-impl Wanted {
-    fn everything() -> Self {
-        Self { everything: true, members: Vec::new() }
-    }
-
-    /// What some paths lead to.
-    pub fn of<'p>(paths: impl IntoIterator<Item = &'p Path>) -> Self {
-        let mut wanted = Self::default();
-        paths.into_iter().for_each(|path| wanted.add(&path.0));
-        wanted
-    }
-
-    fn add(&mut self, steps: &[Step]) {
-        let Some((Step::Member(name), rest)) = steps.split_first() else {
-            self.everything = true;
-            return;
-        };
-        let known = self.members.iter().position(|(known, _)| known == name);
-        let at = known.unwrap_or(self.members.len());
-        if known.is_none() {
-            self.members.push((name.clone(), Self::default()));
-        }
-        self.members[at].1.add(rest);
-    }
-
-    fn member(&self, name: &str) -> Option<&Self> {
-        if self.everything {
-            return Some(self);
-        }
-        self.members.iter().find(|(known, _)| **known == *name).map(|(_, wanted)| wanted)
-    }
-}
-
-struct Reader<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn expected(&self, expected: &'static str) -> Malformed {
-        Malformed { at: self.at, expected }
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        let is_there = self.peek() == Some(byte);
-        self.at += usize::from(is_there);
-        is_there
-    }
-
-    /// The next value; NULL if nobody wants it.
-    fn value(&mut self, depth: usize, wanted: Option<&Wanted>) -> Result<Json, Malformed> {
-        self.space();
-        if depth > DEPTH_MAX {
-            return Err(self.expected("at most 64 levels"));
-        }
-        match self.peek() {
-            Some(b'"') => {
-                let text = self.string()?;
-                Ok(wanted.map_or(Json::Null, |_| Json::String(text.into())))
-            }
-            Some(b'{') => self.object(depth, wanted),
-            Some(b'[') => self.array(depth, wanted),
-            Some(b'-' | b'0'..=b'9') => {
-                let digits = self.number()?;
-                Ok(wanted.map_or(Json::Null, |_| Json::Number(digits.into())))
-            }
-            _ => {
-                for (word, value) in
-                    [("null", Json::Null), ("true", Json::Bool(true)), ("false", Json::Bool(false))]
-                {
-                    if self.text[self.at..].starts_with(word) {
-                        self.at += word.len();
-                        return Ok(value);
-                    }
-                }
-                Err(self.expected("a JSON value"))
-            }
-        }
-    }
-
-    fn object(&mut self, depth: usize, wanted: Option<&Wanted>) -> Result<Json, Malformed> {
-        self.at += 1;
-        let mut members = Vec::new();
-        self.space();
-        if self.take(b'}') {
-            return Ok(Json::Object(members));
-        }
-        loop {
-            self.space();
-            if self.peek() != Some(b'"') {
-                return Err(self.expected("the name of a member, in quotes"));
-            }
-            let name = self.string()?;
-            self.space();
-            if !self.take(b':') {
-                return Err(self.expected("a colon"));
-            }
-            let inner = wanted.and_then(|wanted| wanted.member(&name));
-            let value = self.value(depth + 1, inner)?;
-            if inner.is_some() {
-                members.push((name.into(), value));
-            }
-            self.space();
-            if self.take(b'}') {
-                return Ok(Json::Object(members));
-            }
-            if !self.take(b',') {
-                return Err(self.expected("a comma or a closing brace"));
-            }
-        }
-    }
-
-    fn array(&mut self, depth: usize, wanted: Option<&Wanted>) -> Result<Json, Malformed> {
-        self.at += 1;
-        let mut elements = Vec::new();
-        self.space();
-        if self.take(b']') {
-            return Ok(Json::Array(elements));
-        }
-        let inner = wanted.filter(|wanted| wanted.everything);
-        loop {
-            let element = self.value(depth + 1, inner)?;
-            if inner.is_some() {
-                elements.push(element);
-            }
-            self.space();
-            if self.take(b']') {
-                return Ok(Json::Array(elements));
-            }
-            if !self.take(b',') {
-                return Err(self.expected("a comma or a closing bracket"));
-            }
-        }
-    }
-
-    fn digits(&mut self) -> Result<(), Malformed> {
-        let begun = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if begun == self.at { Err(self.expected("a digit")) } else { Ok(()) }
-    }
-
-    fn number(&mut self) -> Result<&'a str, Malformed> {
-        let begun = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        if self.take(b'.') {
-            self.digits()?;
-        }
-        if self.take(b'e') || self.take(b'E') {
-            let _ = self.take(b'+') || self.take(b'-');
-            self.digits()?;
-        }
-        Ok(&self.text[begun..self.at])
-    }
-
-    fn string(&mut self) -> Result<Cow<'a, str>, Malformed> {
-        self.at += 1;
-        let mut text = Cow::Borrowed("");
-        loop {
-            let rest = &self.text[self.at..];
-            let Some(plain) = rest.bytes().position(is_special) else {
-                self.at = self.text.len();
-                return Err(self.expected("a closing quote"));
-            };
-            // Nothing is copied unless something is escaped.
-            text += &rest[..plain];
-            self.at += plain;
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(text);
-                }
-                Some(b'\\') => text.to_mut().push(self.escape()?),
-                _ => return Err(self.expected("no bare control character")),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<char, Malformed> {
-        self.at += 1;
-        let escaped = self.peek().ok_or_else(|| self.expected("an escaped character"))?;
-        let c = match escaped {
-            b'"' | b'\\' | b'/' => escaped as char,
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => return self.unicode(),
-            _ => return Err(self.expected("an escaped character")),
-        };
-        self.at += 1;
-        Ok(c)
-    }
-
-    /// The four digits after `\u`, twice for a character beyond 16 bits.
-    fn unicode(&mut self) -> Result<char, Malformed> {
-        let first = self.hex()?;
-        let code = match first {
-            0xd800..0xdc00 => {
-                if !(self.take(b'\\') && self.peek() == Some(b'u')) {
-                    return Err(self.expected("the other half of a surrogate pair"));
-                }
-                let second = self.hex()?;
-                if !(0xdc00..0xe000).contains(&second) {
-                    return Err(self.expected("the other half of a surrogate pair"));
-                }
-                0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)
-            }
-            code => code,
-        };
-        char::from_u32(code).ok_or_else(|| self.expected("a character"))
-    }
-
-    /// From the `u` on.
-    fn hex(&mut self) -> Result<u32, Malformed> {
-        let digits = self.text.get(self.at + 1..self.at + 5);
-        let digits = digits.filter(|digits| digits.bytes().all(|d| d.is_ascii_hexdigit()));
-        let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let code = code.ok_or_else(|| self.expected("four hexadecimal digits"))?;
-        self.at += 5;
-        Ok(code)
-    }
 }
 
 #[cfg(test)]
