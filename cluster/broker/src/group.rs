@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 use fulmar_host::BoxFuture;
+use fulmar_host::time::Instant;
 use fulmar_store::{Row, StoredBatch, StreamId};
 use fulmar_types::{LogIndex, LogPosition, Offset};
 use std::ops::Range;
@@ -42,8 +43,8 @@ pub trait GroupHandle: Send + Sync + 'static {
     /// Who leads, as far as this node knows.
     fn leadership(&self) -> Leadership;
 
-    /// Whether this node leads, and the peers have granted that nobody else does at this moment.
-    fn holds_lease_now(&self) -> bool;
+    /// Until when the peers have granted that nobody else leads, if this node does and they have.
+    fn lease_until(&self) -> Option<Instant>;
 
     /// Waits until the leadership differs from `seen`.
     fn wait_leadership_change(&self, seen: Leadership) -> BoxFuture<'static, ()>;

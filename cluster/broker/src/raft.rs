@@ -7,6 +7,7 @@ use crate::group::{
 use bytes::Bytes;
 use fulmar_consensus::Group;
 use fulmar_host::BoxFuture;
+use fulmar_host::time::Instant;
 use fulmar_types::{LogIndex, LogPosition};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,8 +49,8 @@ impl GroupHandle for Group {
         Group::leadership(self)
     }
 
-    fn holds_lease_now(&self) -> bool {
-        Group::holds_lease_now(self)
+    fn lease_until(&self) -> Option<Instant> {
+        Group::lease_until(self)
     }
 
     fn wait_leadership_change(&self, seen: Leadership) -> BoxFuture<'static, ()> {

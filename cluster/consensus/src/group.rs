@@ -24,7 +24,7 @@ use crate::state_machine::{Progress, StateMachine};
 use crate::types::{Member, Proposal, TypeConfig, position};
 use bytes::Bytes;
 use fulmar_host::task::{self, Owned};
-use fulmar_host::time;
+use fulmar_host::time::{self, Instant};
 use fulmar_host::{Host, planted};
 use fulmar_store::{Demand, Life, OpenError, SavedVote, Store, StoreSettings};
 use fulmar_types::limits::{BLANKS_BYTES, control_reserve_bytes};
@@ -207,11 +207,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Whether the peers have granted this node that nobody else leads now.
-    fn holds_lease(&self, term: Term) -> bool {
+    /// Until when the peers have granted this node that nobody else leads, if they have.
+    fn lease_until(&self, term: Term) -> Option<Instant> {
         let metrics = self.raft.metrics();
         let membership = metrics.borrow_watched().membership_config.clone();
-        self.context.lease.holds(term, membership.membership().get_joint_config(), time::now())
+        self.context.lease.until(term, membership.membership().get_joint_config(), time::now())
     }
 
     /// Whether this node leads, as far as it knows.
@@ -393,10 +393,11 @@ impl Group {
         *self.shared.leadership.lock().expect("no holder of this lock panics")
     }
 
-    /// Whether this node leads, and the peers have granted that nobody else does at this moment.
-    pub fn holds_lease_now(&self) -> bool {
+    /// Until when the peers have granted that nobody else leads, if this node does and they have. Each
+    /// answer of theirs moves it.
+    pub fn lease_until(&self) -> Option<Instant> {
         let leadership = self.leadership();
-        leadership.is_me && self.shared.holds_lease(leadership.term)
+        if leadership.is_me { self.shared.lease_until(leadership.term) } else { None }
     }
 
     /// Waits until the leadership differs from `seen`.
@@ -421,7 +422,9 @@ impl Group {
             Ok((read, _)) => {
                 let until = position(read.log_id());
                 // openraft's own lease may be the answer to an older question.
-                if !self.shared.holds_lease(until.term) && !planted(Plant::LeaseOfOlderAnswer) {
+                if self.shared.lease_until(until.term).is_none()
+                    && !planted(Plant::LeaseOfOlderAnswer)
+                {
                     return Err(ReadError::NotLeader);
                 }
                 self.shared.host.report(Event::LeadProved { term: until.term });

@@ -75,18 +75,28 @@ impl Lease {
         answered.get(&node).filter(|asked| asked.term == term).map(|asked| asked.at)
     }
 
-    /// Whether a majority of each of these sets of voters has granted it in this term, and it has
+    /// Until when a majority of each of these sets of voters has granted it in this term, if it has
     /// not run out. There are two sets while the membership changes.
-    pub(crate) fn holds(&self, term: Term, voters: &[BTreeSet<NodeId>], now: Instant) -> bool {
+    pub(crate) fn until(
+        &self,
+        term: Term,
+        voters: &[BTreeSet<NodeId>],
+        now: Instant,
+    ) -> Option<Instant> {
         let answered = self.answered.lock().expect("no holder of this lock panics");
-        let grants = |node: &NodeId| {
-            let is_fresh = |asked: &Asked| asked.term == term && now < asked.at + self.length;
-            *node == self.node || answered.get(node).is_some_and(is_fresh)
+        let granted = |node: &NodeId| {
+            let of_term = answered.get(node).filter(|asked| asked.term == term);
+            let asked = if *node == self.node { Some(now) } else { of_term.map(|asked| asked.at) };
+            asked.map(|at| at + self.length)
         };
-        let has_majority = |voters: &BTreeSet<NodeId>| {
-            voters.iter().filter(|n| grants(n)).count() * 2 > voters.len()
+        let of_majority = |voters: &BTreeSet<NodeId>| {
+            let mut grants: Vec<Option<Instant>> = voters.iter().map(granted).collect();
+            grants.sort_unstable();
+            // As many have granted it for as long, or for longer, as a majority has.
+            grants.into_iter().rev().nth(voters.len() / 2).flatten()
         };
-        !voters.is_empty() && voters.iter().all(has_majority)
+        let until = voters.iter().map(of_majority).min().flatten();
+        until.filter(|until| now < *until)
     }
 }
 
@@ -115,6 +125,12 @@ impl EarlierGrant {
 mod tests {
     use super::*;
     const S: Duration = Duration::from_secs(1);
+
+    impl Lease {
+        fn holds(&self, term: Term, voters: &[BTreeSet<NodeId>], now: Instant) -> bool {
+            self.until(term, voters, now).is_some()
+        }
+    }
 
     fn set(nodes: &[u64]) -> BTreeSet<NodeId> {
         nodes.iter().copied().map(NodeId).collect()
@@ -167,5 +183,20 @@ mod tests {
         lease.grant(NodeId(2), Asked { term: Term(1), at: now });
         assert!(lease.holds(Term(1), &[set(&[1, 2, 3])], now));
         assert!(!lease.holds(Term(1), &[set(&[1, 2, 3]), set(&[1, 3])], now));
+    }
+
+    #[test]
+    fn it_runs_out_when_the_last_majority_does() {
+        let (lease, now) = (Lease::new(NodeId(1), 4 * S), time::now());
+        let five = [set(&[1, 2, 3, 4, 5])];
+        for (node, at) in [(2, now), (3, now + S), (4, now + 2 * S)] {
+            lease.grant(NodeId(node), Asked { term: Term(5), at });
+        }
+        let later = now + 3 * S;
+        assert_eq!(lease.until(Term(5), &five, later), Some(now + 5 * S), "1, 4 and 3");
+        assert_eq!(lease.until(Term(5), &five, now + 5 * S), None);
+        let both = [set(&[1, 3, 4]), set(&[1, 2, 5])];
+        assert_eq!(lease.until(Term(5), &both, later), Some(now + 4 * S), "the earlier of the two");
+        assert_eq!(lease.until(Term(5), &[set(&[1])], later), Some(later + 4 * S), "alone");
     }
 }

@@ -45,6 +45,7 @@ mod flow;
 mod frame;
 mod greeting;
 mod inbox;
+mod lapse;
 pub mod links;
 mod message;
 mod outbox;

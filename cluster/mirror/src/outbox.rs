@@ -115,12 +115,25 @@ struct State {
     is_leaving: bool,
 }
 
+/// The topic of the records in a message.
+fn topic_of_records(message: &Message) -> Option<TopicId> {
+    match message {
+        Message::Batch(part, ..) => Some(part.topic),
+        _ => None,
+    }
+}
+
 /// Whether what is urgent is to go past a connection.
 fn is_stuck(flow: &Flow, now: Instant) -> bool {
     flow.is_stuck(now) && !fulmar_host::planted(Plant::UrgentStaysStuck)
 }
 
 impl State {
+    /// What was given to connections and is not confirmed.
+    fn underway(&self) -> impl Iterator<Item = &Message> {
+        self.flows.values().flat_map(Flow::underway)
+    }
+
     /// The connection for what is urgent: the first, unless that is stuck and another is not.
     fn carrier(&self, now: Instant) -> Option<u8> {
         let moves = |(_, flow): &(&u8, &Flow)| !is_stuck(flow, now);
@@ -236,12 +249,12 @@ impl Outbox {
     pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
         let state = locked(&self.state);
         let waiting = state.lanes.iter().flat_map(|lane| lane.waiting.values());
-        let underway = state.flows.values().flat_map(Flow::underway);
-        let topic = |message: &Message| match message {
-            Message::Batch(part, ..) => Some(part.topic),
-            _ => None,
-        };
-        waiting.chain(underway).filter_map(topic).collect()
+        waiting.chain(state.underway()).filter_map(topic_of_records).collect()
+    }
+
+    /// Whether records were given to a connection, and are not confirmed.
+    pub(crate) fn has_records_underway(&self) -> bool {
+        locked(&self.state).underway().any(|message| topic_of_records(message).is_some())
     }
 
     /// A connection is up.

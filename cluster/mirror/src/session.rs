@@ -19,6 +19,7 @@ use crate::cap::Cap;
 use crate::frame::Frame;
 use crate::greeting::Greeted;
 use crate::inbox::Inbox;
+use crate::lapse;
 use crate::links::{self, Context};
 use crate::locked;
 use crate::message::{Message, Part, Refusal, SessionId};
@@ -61,7 +62,7 @@ pub(crate) enum Ended {
     Lost,
     /// The other side broke the rules of the protocol.
     Protocol,
-    /// This node does not lead any more.
+    /// This node does not lead any more, or cannot be sure that it does.
     Deposed,
     /// The link has another definition, or none.
     Redefined,
@@ -342,6 +343,7 @@ pub(crate) async fn run(
         biased;
         why = ended.recv() => why.unwrap_or(Ended::Lost),
         why = stands(&parts) => why,
+        why = lapse::wait(&parts) => why,
         why = carry(&parts, stripe, joining, &up) => why,
     }
 }

@@ -33,10 +33,6 @@ const JUDGE_EVERY: Duration = Duration::from_secs(60);
 /// How long a session that was paused here goes on for the other side to hear of it.
 pub(crate) const LEAVE_WAIT: Duration = Duration::from_millis(300);
 
-/// How long records wait for a lease that is not there, and how often somebody looks.
-const LEASE_WAIT: Duration = Duration::from_secs(2);
-const LEASE_LOOK: Duration = Duration::from_millis(20);
-
 /// A connection on which both sides know each other.
 pub(crate) struct Stripe {
     /// Which one of its session.
@@ -234,7 +230,7 @@ async fn may_pass(
     bytes: usize,
 ) -> Result<(), Ended> {
     parts.cap.pay(lane, (bytes + RECORD_BYTES) as u64).await;
-    if !topics.is_empty() && !has_lease(parts).await {
+    if !topics.is_empty() && !parts.holds_lease() {
         return Err(Ended::Deposed);
     }
     // With a cap the frame before this piece may have taken seconds.
@@ -256,20 +252,6 @@ async fn put(parts: &Parts, writer: &mut WriteHalf, piece: &[u8]) -> Result<(), 
         if is_capped { writer.flush().await } else { Ok(()) }
     };
     written.await.map_err(|_: std::io::Error| Ended::Lost)
-}
-
-/// Waits a little while nobody has granted that this node leads alone: who is cut off from its site may
-/// not know the rules that stand. `false` if that does not end.
-async fn has_lease(parts: &Parts) -> bool {
-    let begun = time::now();
-    let is_sure = fulmar_host::planted(Plant::LinkWithoutLease);
-    while !is_sure && !parts.context.broker.group().holds_lease_now() {
-        if begun.elapsed() > LEASE_WAIT {
-            return false;
-        }
-        time::sleep(LEASE_LOOK).await;
-    }
-    true
 }
 
 async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) -> Ended {

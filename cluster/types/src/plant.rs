@@ -242,6 +242,8 @@ plants! {
     TooLargeGoes = "too-large-goes",
     /// Let a node carry a link that does not know whether it still leads its site.
     LinkWithoutLease = "link-without-lease",
+    /// Leave to a line what was written to it under a lease that has run out.
+    LapseUnheeded = "lapse-unheeded",
     /// Keep the place of what a leader has proposed until it is answered, also when another one leads.
     DeposedProposalsCount = "deposed-proposals-count",
     /// Carry a link whose other site has heard more of this one than this one knows.

@@ -129,6 +129,8 @@ fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> 
         ("of", "a mirror is of another site")
     } else if mirror.in_the_way.is_some() && mirror.renew.is_none() {
         ("in_the_way", "only a copy that is renewed (`renew`) can find something in its way")
+    } else if mirror.insists && mirror.rule_for.is_none() {
+        ("insists", "only a rule that is taken back (`rule_for`) can be insisted on")
     } else if mirror.runs_for.is_some() && takes {
         ("runs_for", "a link that is paused has no `take_for`, `untaken`")
     } else if mirror.named_for.is_some()

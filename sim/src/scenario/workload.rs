@@ -313,6 +313,8 @@ kinds! {
         /// How long the rule lets the topic go; then it is taken back for as long, and so on by turns.
         /// For good if left out.
         rule_for = "rule_for": Option<Span<HumanDuration>>, or None;
+        /// Whoever takes the rule back has little patience, and asks again and again until it is done.
+        insists = "insists": bool, or false;
         /// How long the link of the site with the copy takes the topic; then it does not for as long,
         /// and so on by turns. For good if left out.
         take_for = "take_for": Option<Span<HumanDuration>>, or None;

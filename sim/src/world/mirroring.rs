@@ -272,8 +272,18 @@ impl Mirrors {
         let each = mirror.rule_for?.0;
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
         let (turns, rules) = (Turns::Rule(self.rule(mirror)), self.rules.clone());
-        let ids = BTreeSet::new();
-        Some(move |cluster, stage| Turning { site, topic, turns, each, cluster, stage, rules, ids })
+        let (ids, insists) = (BTreeSet::new(), mirror.insists);
+        Some(move |cluster, stage| Turning {
+            site,
+            topic,
+            turns,
+            each,
+            insists,
+            cluster,
+            stage,
+            rules,
+            ids,
+        })
     }
 
     /// A client that has the site of a mirror take the topic no more, and again, or pauses the link to its origin
@@ -292,8 +302,8 @@ impl Mirrors {
         }
         let turns = Turns::Take(mirror.of.as_str().to_owned(), Box::new([link, declines]));
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-        let (rules, ids) = (self.rules.clone(), BTreeSet::new());
-        Some(Turning { site, topic, turns, each, cluster, stage, rules, ids })
+        let (rules, ids, insists) = (self.rules.clone(), BTreeSet::new(), false);
+        Some(Turning { site, topic, turns, each, insists, cluster, stage, rules, ids })
     }
 
     /// A client that gives the link of a mirror the name of another one of its site, and back, if that is to be.

@@ -33,6 +33,9 @@ use std::time::Duration;
 /// How long one attempt to change a rule may take.
 pub(super) const LIMIT: Duration = Duration::from_secs(2);
 
+/// The same for whoever asks again and again.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// How long a node that is asked may be behind: it notices before that it does not lead.
 const BEHIND_MAX_NS: u64 = 10_000_000_000;
 
@@ -158,16 +161,17 @@ impl Turns {
     }
 
     /// Lets the topic go, or withholds it. Whether that is known to have been done.
-    async fn turn(&self, cluster: &Cluster, topic: &str, goes: bool) -> bool {
+    async fn turn(&self, of: (&Cluster, &str), goes: bool, limit: Duration) -> bool {
+        let (cluster, topic) = of;
         match self {
             Self::Rule(rule) => {
                 let rule = if goes { rule.clone() } else { RuleDefinition::default() };
-                cluster.set_rule(topic, None, &rule, LIMIT).await.is_ok()
+                cluster.set_rule(topic, None, &rule, limit).await.is_ok()
             }
             Self::Take(link, definitions) => {
                 let [takes, declines] = &**definitions;
                 let definition = if goes { takes } else { declines };
-                cluster.set_link(link, None, Some(definition), LIMIT).await.is_ok()
+                cluster.set_link(link, None, Some(definition), limit).await.is_ok()
             }
         }
     }
@@ -181,6 +185,8 @@ pub(super) struct Turning {
     pub(super) turns: Turns,
     /// How long each lasts.
     pub(super) each: Duration,
+    /// Whether it is taken back again and again until that is done.
+    pub(super) insists: bool,
     pub(super) cluster: Cluster,
     pub(super) stage: Arc<Stage>,
     pub(super) rules: Rules,
@@ -195,7 +201,7 @@ impl Turning {
             pause(self.each, &stopped).await;
             self.look_at_ids().await;
             let asked = self.now();
-            let withheld = self.turns.turn(&self.cluster, &self.topic, false).await;
+            let withheld = self.take_back(&stopped).await;
             let answered = self.now();
             // Without an answer nobody knows, and nothing is checked.
             let number = withheld.then(|| {
@@ -213,8 +219,19 @@ impl Turning {
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
             }
-            while !self.turns.turn(&self.cluster, &self.topic, true).await {
+            while !self.turns.turn((&self.cluster, &self.topic), true, LIMIT).await {
                 madsim::time::sleep(STEP).await;
+            }
+        }
+    }
+
+    /// Whether it is known to be taken back.
+    async fn take_back(&self, stopped: impl Fn() -> bool) -> bool {
+        let limit = if self.insists { PATIENCE } else { LIMIT };
+        loop {
+            let is_done = self.turns.turn((&self.cluster, &self.topic), false, limit).await;
+            if is_done || !self.insists || stopped() {
+                return is_done;
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::settings::{BrokerSettings, Endpoint};
 use crate::site::Site;
 use bytes::Bytes;
 use fulmar_consensus::Machine;
+use fulmar_host::time::{self, Instant};
 use fulmar_host::{BoxFuture, Observer};
 use fulmar_store::entry::{Operation, Unit};
 use fulmar_store::{Row, StoredBatch, StreamId};
@@ -183,8 +184,9 @@ impl GroupHandle for FakeGroup {
         })
     }
 
-    fn holds_lease_now(&self) -> bool {
-        self.locked().leader == Some(self.node)
+    fn lease_until(&self) -> Option<Instant> {
+        let leads = self.locked().leader == Some(self.node);
+        leads.then(|| time::now() + Duration::from_secs(1))
     }
 
     fn takes_records(&self) -> bool {
