@@ -284,6 +284,15 @@ fn every_problem_of_a_file_is_found() {
         problems(&unread),
         ["2:14: found `t`, which no output reads, expected a query that reads it"]
     );
+    // Of queries that only read each other the last one is told, and the rest follows from it.
+    let unread = format!(
+        "{STREAM}{TABLE}CREATE STREAM a AS SELECT s.k FROM s JOIN t ON s.k = t.k;\n\
+         CREATE STREAM b AS SELECT k FROM a;\nCREATE STREAM c TO TOPIC y AS SELECT k FROM s;"
+    );
+    assert_eq!(
+        problems(&unread),
+        ["4:15: found `b`, which no output reads, expected a query that reads it"]
+    );
     let test =
         format!("{STREAM}INSERT INTO TOPIC x SELECT k FROM s;\nTEST 't' INPUT x '1' EXPECT a '1';");
     assert_eq!(

@@ -189,6 +189,7 @@ impl<'a> Planner<'a> {
         at: Position,
     ) -> Result<Factor, Problem> {
         let alias = alias_of(alias, name)?;
+        self.read.insert(name.to_owned());
         let (source, query) = match self.names.get(name) {
             Some(Readable::Source(source)) => (Some(*source), None),
             Some(Readable::Query(named)) => (None, Some(*named)),

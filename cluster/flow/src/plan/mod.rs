@@ -37,6 +37,7 @@ pub mod written;
 
 use crate::problem::{Position, Problem};
 use crate::sql::Statements;
+use crate::sql::cursor::Name;
 use crate::sql::fixture::Fixture;
 use crate::sql::statement::{Late, Named, OnError, Statement};
 use crate::value::Type;
@@ -235,6 +236,8 @@ enum Readable<'a> {
 pub struct Planner<'a> {
     plan: Plan,
     names: BTreeMap<String, Readable<'a>>,
+    /// The names that a query has read.
+    read: BTreeSet<String>,
 }
 
 /// Makes the plan of a file, or finds everything that is wrong with it.
@@ -246,7 +249,7 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
     let patterns = patterns::Patterns::begin();
     let effort = effort::Effort::begin();
     let names = broken.into_iter().map(|name| (name, Readable::Broken)).collect();
-    let mut planner = Planner { plan: Plan::default(), names };
+    let mut planner = Planner { plan: Plan::default(), names, read: BTreeSet::new() };
     for statement in &statements {
         let (result, name) = match statement {
             Statement::Source(source) => (planner.source(source), Some(&source.name)),
@@ -288,11 +291,7 @@ pub fn plan(text: &str) -> Result<Plan, Vec<Problem>> {
 }
 
 impl<'a> Planner<'a> {
-    fn define(
-        &mut self,
-        name: &crate::sql::cursor::Name,
-        what: Readable<'a>,
-    ) -> Result<(), Problem> {
+    fn define(&mut self, name: &Name, what: Readable<'a>) -> Result<(), Problem> {
         if matches!(self.names.get(&name.text), Some(Readable::Broken)) {
             return Err(Problem::consequence(name.at));
         }
@@ -381,22 +380,26 @@ impl<'a> Planner<'a> {
         (self.plan.readers.len() - 1) as u32
     }
 
-    /// What nobody reads is a mistake, most likely in a name.
+    /// What nobody reads is a mistake, most likely in a name. Since names are used only below where they are created,
+    /// each row of queries that comes to no output ends with one that nobody reads, and that one is told.
     fn unread(&self, statements: &[Statement]) -> Vec<Problem> {
-        let mut problems = Vec::new();
         let is_output = |statement: &Statement| matches!(statement, Statement::Query(named) if named.topic.is_some());
-        let at = Position { line: 1, column: 1 };
         if !statements.iter().any(is_output) {
+            let at = Position { line: 1, column: 1 };
             let expected = "a query that goes to a topic: INSERT INTO TOPIC or TO TOPIC";
-            problems.push(Problem::expected(at, "no output", expected));
+            return vec![Problem::expected(at, "no output", expected)];
         }
-        for (index, source) in self.plan.sources.iter().enumerate() {
-            if !self.plan.readers.contains(&index) && problems.is_empty() {
-                let found = format!("`{}`, which no output reads", source.name);
-                problems.push(Problem::expected(source.at, found, "a query that reads it"));
-            }
-        }
-        problems
+        let names = statements.iter().filter_map(|statement| match statement {
+            Statement::Source(source) => Some(&source.name),
+            Statement::Query(named) if named.topic.is_none() => named.name.as_ref(),
+            Statement::Query(_) | Statement::Test(_) => None,
+        });
+        let unread = names.filter(|name| !self.read.contains(&name.text));
+        let problem = |name: &Name| {
+            let found = format!("`{}`, which no output reads", name.text);
+            Problem::expected(name.at, found, "a query that reads it")
+        };
+        unread.map(problem).collect()
     }
 
     /// What no site takes: an output that is an input of the same file.
@@ -439,7 +442,7 @@ impl<'a> Planner<'a> {
     fn inputs(&self, fixture: &Fixture) -> Vec<Problem> {
         let read: BTreeSet<&str> = self.plan.sources.iter().map(|s| s.topic.as_str()).collect();
         let written = self.plan.written();
-        let unknown = |name: &crate::sql::cursor::Name, known: &BTreeSet<&str>| {
+        let unknown = |name: &Name, known: &BTreeSet<&str>| {
             let known: Vec<&str> = known.iter().copied().collect();
             let is_known = known.contains(&name.text.as_str());
             let expected = format!("one of the topics {}", known.join(", "));
