@@ -54,6 +54,19 @@ fn what_follows_from_a_mistake_is_not_told() {
 }
 
 #[test]
+fn what_a_broken_statement_was_to_define_is_known() {
+    for (first, place) in [
+        ("CRAETE STREAM a (k VARCHAR) FROM TOPIC t ON ERROR DROP;", "2:1: found `CRAETE`"),
+        ("CREATE STRAEM a (k VARCHAR) FROM TOPIC t ON ERROR DROP;", "2:8: found `STRAEM`"),
+        ("CREATE STREAM b AS SELECT k FROM s\nCREATE STREAM a AS SELECT k FROM s;", "3:1: found"),
+    ] {
+        let found = problems(&format!("{STREAM}{first}\nINSERT INTO TOPIC x SELECT k FROM a;"));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with(place), "{found:#?}");
+    }
+}
+
+#[test]
 fn the_most_similar_function_is_named_first() {
     outputs(&[("SELECT RUOND(d, 1) AS r FROM s", &["docs/SQL.md, like ROUND, "])]);
 }
@@ -68,7 +81,7 @@ fn statements() {
         ("CREATE STREAM x (a INT) FROM TOPIC y ON ERROR DROP;", &["2:20: found `INT`", "BIGINT"]),
         (
             "CREATE STREAM x (a DECIMAL(40, 2)) FROM TOPIC y ON ERROR DROP;",
-            &["2:20: found", "DECIMAL"],
+            &["2:20: found `DECIMAL(40,2)`, expected DECIMAL(precision, scale) of 1 to 38 digits"],
         ),
         ("CREATE STREAM x (a BIGINT) FROM TOPIC y;", &["2:15: found `x` without ON ERROR"]),
         ("CREATE STREAM x (a BIGINT UNIQUE) FROM TOPIC y;", &["found `UNIQUE`, expected NOT NULL"]),
@@ -127,6 +140,61 @@ fn statements() {
         ("INSERT INTO TOPIC x SELECT k FROM s WHERE;", &["2:42: found the end of it"]),
         ("INSERT INTO TOPIC x SELECT 'k FROM s;", &["Unterminated string literal"]),
         ("TEST 'x' OPEN;", &["no output"]),
+    ]);
+}
+
+#[test]
+fn slips_are_told_where_they_are() {
+    let source = "CREATE STREAM x (a TIMESTAMP(3)) FROM TOPIC y WATERMARK a ON ERROR DROP";
+    check(&[
+        (
+            &format!("{source}\nINSERT INTO TOPIC x SELECT a FROM x;"),
+            &["3:1: found `INSERT`, expected LATE or `;`"],
+        ),
+        (
+            &format!("{source} LATE TO z\nCREATE STREAM u AS SELECT a FROM x;"),
+            &["3:1: found `CREATE`, expected `;`"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT k FROM s\nTEST 'a' OPEN;",
+            &["3:1: found `TEST`, expected `;` before it"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT k FROM s\nINSERT INTO TOPIC y SELECT k FROM s;",
+            &["3:1: found `INSERT`, expected `;` before it"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT k FROM s WHERE v > 1\nCREATE STREAM a AS SELECT k FROM s;",
+            &["3:1: found `CREATE`, expected `;`, the end of the statement"],
+        ),
+        (
+            "TEST 'a' OPEN EXPECT x NULL TEST 'b' OPEN;",
+            &["2:29: found `TEST`, expected EXPECT or `;`"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT k FROM TUMBLE(s, INTERVAL '10' SECNDS);",
+            &["2:59: found `SECNDS`, expected one of MILLISECOND, SECOND, MINUTE, HOUR, DAY"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT at + INTERVAL '10' SECNDS AS y FROM s;",
+            &["2:47: found `SECNDS`, expected one of MILLISECOND"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT at + INTERVAL '10' SECONDS ) AS y FROM s;",
+            &["2:55: found `)`, expected `;`"],
+        ),
+        (
+            "CREATE STREAM x (a TIMESTAMP(3)) FROM TOPIC y WATERMARK a IDLE INTERVAL '1' MINUT ON ERROR DROP;",
+            &["2:77: found `MINUT`, expected one of MILLISECOND"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT k FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(at), INTERVAL '1' SECOND));",
+            &["2:48: found `TABLE s`, expected a stream and an INTERVAL, as in TUMBLE(stream"],
+        ),
+        (
+            "INSERT INTO TOPIC x SELECT k FROM s WHERE k = 'a;\nTEST 'b'\n INPUT a '{}'\n EXPECT x '{}';",
+            &["2:47: found a text without an end in the file, expected `'` behind each text"],
+        ),
     ]);
 }
 
@@ -194,11 +262,20 @@ fn windows() {
         ("SELECT k FROM s HAVING v > 1", &["2:44: found HAVING"]),
         ("SELECT k FROM s WHERE COUNT(*) > 1", &["the aggregate COUNT"]),
         ("SELECT k FROM TUMBLE(s)", &["expected TUMBLE(stream, INTERVAL ...)"]),
-        ("SELECT k FROM TUMBLE(s, INTERVAL '0' SECOND)", &["expected a longer interval"]),
+        (
+            "SELECT k FROM TUMBLE(s, INTERVAL '0' SECOND)",
+            &["2:54: found `INTERVAL '0' SECOND`, expected a longer interval"],
+        ),
         ("SELECT k FROM TUMBLE(s, INTERVAL '1' MONTH)", &["expected an interval like"]),
         (
             "SELECT k FROM HOP(s, INTERVAL '2' SECOND, INTERVAL '3' SECOND)",
-            &["3000 ms every 2000 ms"],
+            &[
+                "windows of 3000 ms that begin every 2000 ms, expected a size that is a whole multiple",
+            ],
+        ),
+        (
+            "SELECT k FROM HOP(s, INTERVAL '1' SECOND, INTERVAL '1001' SECOND)",
+            &["a row in 1001 of them, expected at most 1000"],
         ),
         ("SELECT k FROM SESSION(s, INTERVAL '2' SECOND)", &["SESSION without GROUP BY"]),
         ("SELECT k FROM CUMULATE(s, INTERVAL '2' SECOND)", &["expected TUMBLE, HOP or SESSION"]),
@@ -219,6 +296,12 @@ fn windows() {
             "SELECT SUM(COUNT(*)) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, window_end",
             &["the aggregate COUNT", "not in each other"],
         ),
+        (
+            "SELECT CAST(AVGG(v) AS DOUBLE) AS n FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, \
+             window_end",
+            &["2:33: found the function `AVGG`, expected a function of docs/SQL.md, like AVG, "],
+        ),
+        ("SELECT MOD(v, 2, 1) AS n FROM s", &["found 3 arguments of MOD, expected 2 arguments"]),
         ("SELECT s.k FROM s JOIN s AS x ON s.k = x.k", &["a join of streams without windows"]),
     ];
     outputs(queries);

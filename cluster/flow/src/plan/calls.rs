@@ -53,6 +53,10 @@ impl Binder<'_> {
         if let Some(fold) = fold(&name) {
             return self.aggregate(fold, &name, &list.args, at);
         }
+        // Before its arguments are looked at: behind a GROUP BY those of an aggregate with a slip in its name would
+        // be told to be no columns of the group.
+        let is_mod = name.eq_ignore_ascii_case(functions::MOD);
+        let known = if is_mod { None } else { Some(functions::known(&name, at)?) };
         let mut arguments = Vec::new();
         for argument in &list.args {
             let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument else {
@@ -60,14 +64,10 @@ impl Binder<'_> {
             };
             arguments.push(self.bind(argument)?);
         }
-        if name.eq_ignore_ascii_case("MOD") && arguments.len() == 2 {
-            let right = arguments.pop();
-            let left = arguments.pop();
-            if let (Some(left), Some(right)) = (left, right) {
-                return arithmetic(Arithmetic::Remainder, left, right, at);
-            }
+        match known {
+            Some(known) => functions::called(known, arguments, at),
+            None => remainder(arguments, at),
         }
-        functions::call(&name, arguments, at)
     }
 
     fn aggregate(
@@ -105,18 +105,30 @@ impl Binder<'_> {
     }
 }
 
+/// The aggregate functions, by name.
+pub(super) const FOLDS: &[(&str, Fold)] = &[
+    ("COUNT", Fold::Count),
+    ("SUM", Fold::Sum),
+    ("MIN", Fold::Min),
+    ("MAX", Fold::Max),
+    ("AVG", Fold::Avg),
+    ("FIRST_VALUE", Fold::First),
+    ("LAST_VALUE", Fold::Last),
+];
+
 /// The aggregate function of a name.
-fn fold(name: &str) -> Option<Fold> {
-    let folds = [
-        ("COUNT", Fold::Count),
-        ("SUM", Fold::Sum),
-        ("MIN", Fold::Min),
-        ("MAX", Fold::Max),
-        ("AVG", Fold::Avg),
-        ("FIRST_VALUE", Fold::First),
-        ("LAST_VALUE", Fold::Last),
-    ];
-    folds.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, fold)| *fold)
+pub(super) fn fold(name: &str) -> Option<Fold> {
+    FOLDS.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, fold)| *fold)
+}
+
+/// `MOD`.
+fn remainder(arguments: Vec<Expr>, at: Position) -> Result<Expr, Problem> {
+    let count = arguments.len();
+    let Ok([left, right]) = <[Expr; 2]>::try_from(arguments) else {
+        let found = format!("{count} arguments of {}", functions::MOD);
+        return Err(Problem::expected(at, found, "2 arguments"));
+    };
+    arithmetic(Arithmetic::Remainder, left, right, at)
 }
 
 /// The type of an aggregate.

@@ -75,17 +75,24 @@ fn plain<'e>(
 /// Intervals in milliseconds, none of them nothing.
 fn lengths(intervals: &[&sqlparser::ast::Expr]) -> Result<Vec<i64>, Problem> {
     let lengths = intervals.iter().map(|parsed| match interval(parsed)? {
-        0 => Err(Problem::expected(begin(parsed), "nothing", "a longer interval")),
+        0 => {
+            let expected = "a longer interval, of 1 MILLISECOND at least";
+            Err(Problem::expected(begin(parsed), format!("`{parsed}`"), expected))
+        }
         ms => Ok(ms),
     });
     lengths.collect()
 }
 
 fn hop(slide_ms: i64, size_ms: i64, at: Position) -> Result<Windows, Problem> {
-    if size_ms % slide_ms != 0 || size_ms / slide_ms > WINDOWS_MAX {
-        let found = format!("{size_ms} ms every {slide_ms} ms");
-        let expected = "a window that is 1 to 1000 times as long as the time between starts";
+    let found = format!("windows of {size_ms} ms that begin every {slide_ms} ms");
+    if size_ms % slide_ms != 0 {
+        let expected = "a size that is a whole multiple of the time between starts";
         return Err(Problem::expected(at, found, expected));
+    }
+    if size_ms / slide_ms > WINDOWS_MAX {
+        let found = format!("{found}: a row in {} of them", size_ms / slide_ms);
+        return Err(Problem::expected(at, found, format!("at most {WINDOWS_MAX}")));
     }
     Ok(Windows { size_ms, slide_ms })
 }

@@ -4,6 +4,7 @@
 //!
 //! Invariant: no function reads a clock, a random number, or anything but its arguments.
 
+use super::calls::FOLDS;
 use super::expr::{Expr, Kind};
 use super::patterns;
 use crate::pattern::Pattern;
@@ -195,18 +196,18 @@ const UNITS: &[&str] =
 /// So many of them are those of `DATE_TRUNC`: a day of the week is no time.
 const CUTS: usize = 7;
 
+/// What is computed as `%` is.
+pub const MOD: &str = "MOD";
+
 /// More than any name of a function has.
 const NAME_BYTES: usize = 32;
-
-/// The names of all functions.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    SIGNATURES.iter().map(|signature| signature.name)
-}
 
 /// The functions that somebody may have meant: those with the same first letter, the most similar first.
 fn near(wanted: &str) -> Vec<&'static str> {
     let first = wanted.chars().next();
-    let mut near: Vec<&str> = names().filter(|name| name.chars().next() == first).collect();
+    let aggregates = FOLDS.iter().map(|(name, _)| *name);
+    let names = SIGNATURES.iter().map(|signature| signature.name).chain(aggregates).chain([MOD]);
+    let mut near: Vec<&str> = names.filter(|name| name.chars().next() == first).collect();
     near.sort_by_cached_key(|name| edits(wanted.as_bytes(), name.as_bytes()));
     near
 }
@@ -233,17 +234,36 @@ fn edits(one: &[u8], other: &[u8]) -> usize {
     last[other.len()]
 }
 
-/// A call, if its name and its arguments are right.
-pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Problem> {
+/// A function of one row.
+#[derive(Clone, Copy)]
+pub struct Known(&'static Signature);
+
+/// The function of a name.
+pub fn known(name: &str, at: Position) -> Result<Known, Problem> {
     let wanted = name.to_ascii_uppercase();
     let known = ALIASES.iter().find(|(alias, _)| *alias == wanted).map_or(&*wanted, |(_, is)| is);
-    let Some(signature) = SIGNATURES.iter().find(|signature| signature.name == known) else {
+    let found = SIGNATURES.iter().find(|signature| signature.name == known);
+    found.map(Known).ok_or_else(|| {
         let expected = match near(&wanted).as_slice() {
             [] => "a function of docs/SQL.md".to_owned(),
             near => format!("a function of docs/SQL.md, like {}", near.join(", ")),
         };
-        return Err(Problem::expected(at, format!("the function `{name}`"), expected));
-    };
+        Problem::expected(at, format!("the function `{name}`"), expected)
+    })
+}
+
+/// A call of a function by its name, if that and the arguments are right.
+pub fn call(name: &str, arguments: Vec<Expr>, at: Position) -> Result<Expr, Problem> {
+    called(known(name, at)?, arguments, at)
+}
+
+/// A call of a function, if the arguments are right.
+pub fn called(
+    Known(signature): Known,
+    arguments: Vec<Expr>,
+    at: Position,
+) -> Result<Expr, Problem> {
+    let known = signature.name;
     let count = arguments.len();
     let (least, most) = (signature.takes.len() - signature.optional, signature.takes.len());
     if count < least || (count > most && !signature.repeats) {

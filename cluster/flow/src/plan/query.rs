@@ -3,6 +3,7 @@
 //! Invariant: a part of the grammar that is not understood is refused here; nothing is left out.
 
 use super::bind::{Binder, Grouped, Scope};
+use super::calls::fold;
 use super::expr::{Expr, Kind};
 use super::from::Input;
 use super::written::{begin, place};
@@ -276,11 +277,7 @@ fn session_keys(mut keys: Vec<Expr>, (start, end): (usize, usize), is_session: b
 /// Whether there is an aggregate function anywhere in the columns or in `HAVING`.
 fn asks_for_groups(select: &Select) -> bool {
     let is_aggregate = |parsed: &Parsed| match parsed {
-        Parsed::Function(called) => {
-            let name = called.name.to_string().to_ascii_uppercase();
-            ["COUNT", "SUM", "MIN", "MAX", "AVG", "FIRST_VALUE", "LAST_VALUE"]
-                .contains(&name.as_str())
-        }
+        Parsed::Function(called) => fold(&called.name.to_string()).is_some(),
         _ => false,
     };
     // An aggregate deeper in an expression is refused when it is read.

@@ -61,6 +61,12 @@ pub fn data_type(written: &DataType, at: Position) -> Result<Type, Problem> {
                         JSON";
         Problem::expected(at, format!("`{written}`"), expected)
     };
+    let digits = || {
+        let expected = format!(
+            "DECIMAL(precision, scale) of 1 to {PRECISION_MAX} digits, at most all of them behind the point"
+        );
+        Problem::expected(at, format!("`{written}`"), expected)
+    };
     Ok(match written {
         DataType::Boolean | DataType::Bool => Type::Boolean,
         DataType::BigInt(None) => Type::Bigint,
@@ -69,10 +75,10 @@ pub fn data_type(written: &DataType, at: Position) -> Result<Type, Problem> {
         DataType::JSON => Type::Json,
         DataType::Timestamp(None | Some(3), TimezoneInfo::None) => Type::Timestamp,
         DataType::Decimal(ExactNumberInfo::Precision(precision)) => {
-            decimal(*precision, 0).ok_or_else(refuse)?
+            decimal(*precision, 0).ok_or_else(digits)?
         }
         DataType::Decimal(ExactNumberInfo::PrecisionAndScale(precision, scale)) => {
-            decimal(*precision, *scale).ok_or_else(refuse)?
+            decimal(*precision, *scale).ok_or_else(digits)?
         }
         _ => return Err(refuse()),
     })

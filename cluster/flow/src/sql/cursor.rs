@@ -2,7 +2,7 @@
 //!
 //! Invariant: it never goes back, and every refusal says what stands there and what was expected.
 
-use super::Fulmar;
+use super::{Fulmar, slip};
 use crate::problem::{Position, Problem};
 use fulmar_types::pipeline::is_internal;
 use sqlparser::ast::{DataType, Expr, Query};
@@ -61,7 +61,8 @@ impl<'a> Cursor<'a> {
 
     /// Something else was expected here.
     pub fn refuse(&self, expected: impl std::fmt::Display) -> Problem {
-        Problem::expected(self.position(), self.found(), expected)
+        let likely = slip::likely(&self.tokens[..self.at], self.tokens.get(self.at));
+        likely.unwrap_or_else(|| Problem::expected(self.position(), self.found(), expected))
     }
 
     /// Whether nothing is left.
@@ -236,7 +237,7 @@ impl<'a> Cursor<'a> {
 
     /// Nothing may be left.
     pub fn done(&self) -> Result<(), Problem> {
-        if self.is_done() { Ok(()) } else { Err(self.refuse("the end of the statement")) }
+        if self.is_done() { Ok(()) } else { Err(self.refuse("`;`, the end of the statement")) }
     }
 
     /// `sqlparser` writes the place into the message.
@@ -253,6 +254,10 @@ impl<'a> Cursor<'a> {
             Some((text, Position { line: line.parse().ok()?, column: column.parse().ok()? }))
         });
         let (text, at) = parts.unwrap_or((&message, self.position()));
+        let before = self.tokens.partition_point(|token| position(token.span.start) < at);
+        if let Some(likely) = slip::likely(&self.tokens[..before], self.tokens.get(before)) {
+            return likely;
+        }
         let found = text.strip_prefix("Expected: ").and_then(|t| t.rsplit_once(", found: "));
         match found {
             Some((expected, "EOF")) => Problem::expected(at, "the end of it", expected),

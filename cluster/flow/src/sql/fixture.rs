@@ -87,7 +87,8 @@ pub fn read(cursor: &mut Cursor<'_>) -> Result<Fixture, Problem> {
         } else if cursor.word("EXPECT") {
             fixture.expected.push(expected(cursor, at)?);
         } else {
-            let which = if has_expected { "EXPECT" } else { "INPUT, EPOCH, OPEN or EXPECT" };
+            let which =
+                if has_expected { "EXPECT or `;`" } else { "INPUT, EPOCH, OPEN, EXPECT or `;`" };
             return Err(cursor.refuse(which));
         }
     }

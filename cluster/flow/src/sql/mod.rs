@@ -5,6 +5,7 @@
 //! | [`cursor`] | a walk over the tokens of one statement |
 //! | [`statement`] | what a statement may be, and reading it |
 //! | [`fixture`] | `TEST` statements |
+//! | `slip` | what is most likely wrong in front of what is refused |
 //!
 //! The tokens and everything between `SELECT` and the end are `sqlparser`'s work; our own clauses are
 //! read here, token by token, so that nothing has to be added to its grammar.
@@ -13,6 +14,7 @@
 
 pub mod cursor;
 pub mod fixture;
+mod slip;
 pub mod statement;
 
 use crate::problem::{Position, Problem};
@@ -70,12 +72,14 @@ pub fn statements(text: &str) -> Statements {
         let found = format!("{} bytes", text.len());
         return Statements::none(Problem::expected(start, found, "at most 1 MiB"));
     }
-    let tokens = match Tokenizer::new(&Fulmar, text).tokenize_with_location() {
-        Ok(tokens) => tokens,
-        Err(error) => {
-            return Statements::none(Problem::new(position(error.location), error.message));
-        }
-    };
+    let mut tokens = Vec::new();
+    let done = Tokenizer::new(&Fulmar, text).tokenize_with_location_into_buf(&mut tokens);
+    if let Err(error) = done {
+        let is_text = error.message == "Unterminated string literal";
+        let likely = if is_text { slip::open_text(&tokens) } else { None };
+        let seen = || Problem::new(position(error.location), error.message);
+        return Statements::none(likely.unwrap_or_else(seen));
+    }
     let is_code = |token: &TokenWithSpan| !matches!(token.token, Token::Whitespace(_) | Token::EOF);
     let tokens: Vec<TokenWithSpan> = tokens.into_iter().filter(is_code).collect();
     let mut all = Statements::default();
@@ -111,9 +115,26 @@ pub fn statements(text: &str) -> Statements {
     all
 }
 
-/// The name that a statement was to define, whatever else is in it.
-fn defined(tokens: &[TokenWithSpan], end: Location) -> Option<String> {
+/// The names that a statement was to define, whatever else is in it: with a slip in its first words, or with several
+/// statements in it for want of a `;`.
+fn defined(tokens: &[TokenWithSpan], end: Location) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for at in 0..tokens.len() {
+        let mut cursor = Cursor::new(&tokens[at..], end);
+        if cursor.word("CREATE") && (cursor.word("STREAM") || cursor.word("TABLE")) {
+            names.extend(cursor.name("a name").map(|name| name.text));
+        }
+    }
     let mut cursor = Cursor::new(tokens, end);
-    let is_create = cursor.word("CREATE") && (cursor.word("STREAM") || cursor.word("TABLE"));
-    if is_create { cursor.name("a name").ok().map(|name| name.text) } else { None }
+    let is_other = cursor.at_word("INSERT") || cursor.at_word("TEST");
+    if names.is_empty()
+        && !is_other
+        && cursor.name("CREATE").is_ok()
+        && cursor.name("STREAM").is_ok()
+    {
+        let name = cursor.name("a name").ok();
+        // `DROP STREAM s` and the like define nothing.
+        names.extend(name.filter(|_| !cursor.is_done()).map(|name| name.text));
+    }
+    names
 }

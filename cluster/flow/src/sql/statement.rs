@@ -224,7 +224,16 @@ fn clause(cursor: &mut Cursor<'_>, source: &mut Source) -> Result<(), Problem> {
             return Err(cursor.refuse("TO or DROP"));
         });
     } else {
-        return Err(cursor.refuse("WATERMARK, ON ERROR or LATE, each once"));
+        let is_there =
+            [source.watermark.is_some(), source.on_error.is_some(), source.late.is_some()];
+        let clauses = ["WATERMARK", "ON ERROR", "LATE"].into_iter().zip(is_there);
+        let left: Vec<&str> =
+            clauses.filter(|(_, is_there)| !is_there).map(|(name, _)| name).collect();
+        let expected = match left.as_slice() {
+            [] => "`;`".to_owned(),
+            left => format!("{} or `;`", left.join(", ")),
+        };
+        return Err(cursor.refuse(expected));
     }
     Ok(())
 }
