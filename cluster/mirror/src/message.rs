@@ -39,7 +39,9 @@ use fulmar_broker::machine::topics::{TOPIC_CONFIGS_MAX, is_valid_name};
 use fulmar_host::net::Distrust;
 use fulmar_store::entry::Tag;
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::{Decline, LINK_CONNECTIONS_MAX, LINK_TEXT_BYTES_MAX, Priority, VIA_MAX};
+use fulmar_types::link::{
+    Decline, LINK_CONNECTIONS_MAX, LINK_OFFSET_MAX, LINK_TEXT_BYTES_MAX, Priority, VIA_MAX,
+};
 use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 
 /// How a link begins.
@@ -233,10 +235,6 @@ pub enum Message {
     Bond(u64),
 }
 
-/// Offsets go up to here: as far as nobody comes, and so far from the end of the numbers that what is
-/// counted on from one stays a number, for Kafka's clients as well.
-const OFFSET_MAX: u64 = 1 << 62;
-
 fn put_part(out: &mut Writer, part: &Part) {
     out.uuid(part.topic.0);
     out.u32(part.partition.0);
@@ -253,7 +251,7 @@ fn part(input: &mut Reader<'_>) -> Result<Part, CodecError> {
 
 fn offset(input: &mut Reader<'_>) -> Result<Offset, CodecError> {
     let offset = input.u64()?;
-    if offset <= OFFSET_MAX { Ok(Offset(offset)) } else { Err(CodecError::Tag) }
+    if offset <= LINK_OFFSET_MAX { Ok(Offset(offset)) } else { Err(CodecError::Tag) }
 }
 
 fn bond(input: &mut Reader<'_>) -> Result<u64, CodecError> {

@@ -11,7 +11,7 @@ use crate::message::{Mark, Message, Part};
 use crate::policy::Cleared;
 use crate::session::{Ended, Parts};
 use crate::source::{LOOK_EVERY, Lanes, Progress, Sent, Stuck, is_settled, submit};
-use crate::target::GAP_BYTES;
+use crate::target::{GAP_BYTES, TOO_FAR};
 use bytes::Bytes;
 use fulmar_broker::machine::gaps::Gap;
 use fulmar_broker::machine::partitions::chained;
@@ -19,7 +19,7 @@ use fulmar_host::time;
 use fulmar_store::entry::{LinkOperation, Tag};
 use fulmar_store::{StoredBatch, StreamId};
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::Priority;
+use fulmar_types::link::{LINK_OFFSET_MAX, Priority};
 use fulmar_types::{Event, Offset, Plant, Probe};
 use fulmar_wire::batch::{BatchHeader, Compression};
 use std::collections::VecDeque;
@@ -68,6 +68,8 @@ enum Stop {
     Withheld,
     /// The other side cannot take it.
     Stuck,
+    /// Its offsets go on where none can be said over a link.
+    TooFar,
 }
 
 /// One partition on its way.
@@ -100,6 +102,7 @@ impl Shipment {
                 self.parts.send(Message::Fork(self.part, from.offset)).await;
                 self.note_fork().await;
             }
+            Stop::TooFar => self.parts.stopped(self.part.topic, self.part.partition, TOO_FAR),
             Stop::Unreadable => self.parts.end(Ended::Lost),
             Stop::Deposed => self.parts.end(Ended::Deposed),
             Stop::Withheld => {
@@ -263,6 +266,11 @@ impl Shipment {
     /// Ships what there is behind a place, or waits until there is something. Returns how far it came.
     async fn ship_some(&self, lane: &mut Priority, at: Mark) -> Result<Mark, Stop> {
         let look = self.look(at.offset)?;
+        // Nothing that the other side could not read is sent: that would end the session, and with it all
+        // the others. No copy is so long but one that an earlier build has taken.
+        if look.next.0 > LINK_OFFSET_MAX {
+            return Err(Stop::TooFar);
+        }
         if look.lane != *lane {
             // What is on its way as another priority must not be overtaken, nor overtake.
             if !self.has_arrived(at) {

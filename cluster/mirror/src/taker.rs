@@ -10,7 +10,7 @@
 use crate::locked;
 use crate::message::{Mark, Message, Offered, Part};
 use crate::session::{Ended, Parts};
-use crate::target::{Committer, GivenUp, PROPOSE_TIMEOUT, Rooms, Taken, Taking};
+use crate::target::{Committer, GivenUp, PROPOSE_TIMEOUT, Rooms, TOO_FAR, Taken, Taking};
 use fulmar_broker::broker::chain_key;
 use fulmar_broker::machine::mirroring::NO_TAG;
 use fulmar_broker::machine::outcome::{Refusal, UnitResult};
@@ -20,7 +20,7 @@ use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{random, task};
 use fulmar_store::entry::{LinkOperation, NewMirror, Operation, Unit};
 use fulmar_types::limits::PARTITIONS_PER_TOPIC_MAX;
-use fulmar_types::link::{Decline, Priority, VIA_MAX};
+use fulmar_types::link::{Decline, LINK_OFFSET_MAX, Priority, VIA_MAX};
 use fulmar_types::{Offset, PartitionIndex, Plant, TopicId, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -394,6 +394,13 @@ impl Taker {
 
     async fn take(&self, origin: TopicId, topic: TopicId, partition: PartitionIndex, mark: Mark) {
         let part = Part { topic: origin, partition };
+        if mark.offset.0 > LINK_OFFSET_MAX {
+            // A copy that an earlier build took. It cannot be said from where it would go on.
+            if locked(&self.given_up).insert(part) {
+                self.parts.stopped(topic, partition, TOO_FAR);
+            }
+            return;
+        }
         {
             let mut taking = locked(&self.taking);
             if taking.contains_key(&part) || locked(&self.given_up).contains(&part) {

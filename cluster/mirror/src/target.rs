@@ -21,7 +21,7 @@ use fulmar_host::time::{self, Duration};
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, Operation, Unit};
 use fulmar_types::gap::Missing;
 use fulmar_types::limits::BATCH_BYTES_MAX;
-use fulmar_types::link::Priority;
+use fulmar_types::link::{LINK_OFFSET_MAX, Priority};
 use fulmar_types::{Event, Offset, Plant, Probe, TopicId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -62,6 +62,13 @@ pub(crate) const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const FORKED: &str = "a fork: the site that gives has other records: either the origin was put back to an older copy, \
                       or a copy in between was deleted and made anew; if that site is right, delete this copy: it is \
                       made anew from what that site has, and its older records are lost where that one has them no more";
+
+/// Why nothing more of a copy comes of which something came that is no batch.
+const NO_BATCH: &str = "a batch cannot be taken";
+
+/// The same where its offsets would go on behind the last that can be said over a link.
+pub(crate) const TOO_FAR: &str = "its offsets go beyond 2^62: the site that gives it has it from somebody who made them up; \
+                                  nothing more of it can go over a link";
 
 /// What came for a partition.
 pub(crate) struct Incoming {
@@ -198,15 +205,8 @@ impl Target {
         let bytes = match valid {
             Ok(batch) => batch.into_bytes(),
             Err(error) => {
-                self.give_back(lane, len);
-                let Some(taken) = locked(&self.taking).remove(&part) else {
-                    return locked(&self.given_up).contains(&part);
-                };
-                // It would come again and again: the others are not to suffer from it.
-                tracing::warn!(?part, offset = %mark.offset, %error, "a batch cannot be taken");
-                self.parts.stopped(taken.topic, part.partition, "a batch cannot be taken");
-                locked(&self.given_up).insert(part);
-                return self.refused.send(part).is_ok();
+                tracing::debug!(?part, offset = %mark.offset, %error, "no batch");
+                return self.give_up(part, (lane, len), mark.offset, NO_BATCH);
             }
         };
         let Some(records) = records_of(&bytes) else { return false };
@@ -216,6 +216,25 @@ impl Target {
             place: MirrorPlace { offset: mark.offset, ..place },
             batch: Batch::new(bytes),
         })
+    }
+
+    /// Takes nothing more of a partition in this session: what came would come again and again, and the
+    /// others are not to suffer from it. `false` if it may not have come.
+    fn give_up(
+        &self,
+        part: Part,
+        (lane, bytes): (Priority, u32),
+        offset: Offset,
+        why: &'static str,
+    ) -> bool {
+        self.give_back(lane, bytes);
+        let Some(taken) = locked(&self.taking).remove(&part) else {
+            return locked(&self.given_up).contains(&part);
+        };
+        tracing::warn!(?part, %offset, why, "nothing more of a copy is taken");
+        self.parts.stopped(taken.topic, part.partition, why);
+        locked(&self.given_up).insert(part);
+        self.refused.send(part).is_ok()
     }
 
     /// Something will never come. `false` if it may not be said.
@@ -247,6 +266,9 @@ impl Target {
         (lane, bytes): (Priority, u32),
         operation: impl FnOnce(MirrorPlace) -> LinkOperation,
     ) -> bool {
+        if behind.offset.0 > LINK_OFFSET_MAX {
+            return self.give_up(part, (lane, bytes), from, TOO_FAR);
+        }
         let mut taking = locked(&self.taking);
         // What was not asked for is not taken; what was given up may still come for a while.
         let Some(taken) = taking.get_mut(&part) else {

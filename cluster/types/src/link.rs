@@ -35,6 +35,11 @@ pub const LINK_CAP_MIN: u64 = 16 << 10;
 /// a site has, so that one peer leaves room for others.
 pub const COPIES_PARTITIONS_DEFAULT: u32 = 4_096;
 
+/// Offsets that can be said over a link go up to here: as far as nobody comes, and so far from the end of
+/// the numbers that what is counted on from one stays a number, for Kafka's clients as well. A copy ends
+/// here at the latest: what came behind it could not be told to the next site.
+pub const LINK_OFFSET_MAX: u64 = 1 << 62;
+
 /// What copies may take on this site, whatever their origin says: it chooses how many topics it offers,
 /// and how much of each is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use fulmar_store::StreamId;
 use fulmar_store::entry::{Batch, LinkOperation, MirrorPlace, NewMirror, RuleSecret, Tag};
 use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{
-    Decline, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition, VIA_MAX,
+    Decline, LINK_OFFSET_MAX, LINK_TEXT_BYTES_MAX, LINKS_PER_SITE_MAX, LinkDefinition, VIA_MAX,
 };
 use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::RuleDefinition;
@@ -433,6 +433,12 @@ impl State {
             (topic.id, topic.chain_key, self.keeping(topic).retention);
         let facts =
             BatchFacts::read(batch.bytes(), step.entry_ms()).ok_or(Refusal::InvalidBatch)?;
+        // Whoever this copy is passed on to must be able to hear where it ends.
+        let next = place.offset;
+        let end = next.0.checked_add(u64::from(facts.records));
+        if end.is_none_or(|end| end > LINK_OFFSET_MAX) {
+            return Err(Refusal::OffsetOutOfRange { next });
+        }
         // The origin has settled who wrote what; here the offset does.
         let facts = BatchFacts { sequenced: None, ..facts };
         let append = Append { topic, stream, chain_key, retention, batch, facts };
@@ -457,7 +463,7 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         let stream = self.mirror_stream(place)?;
         let next = self.known(stream).next;
-        if to.0 > i64::MAX as u64 || !missing.fits(next, to) {
+        if to.0 > LINK_OFFSET_MAX || !missing.fits(next, to) {
             return Err(Refusal::OffsetOutOfRange { next });
         }
         let is_empty = self.known(stream).log_start == place.offset;

@@ -94,7 +94,8 @@ fn what_people_see_and_what_is_counted_on_from_is_bounded() {
     }
     let mark = |offset| Mark { offset: Offset(offset), tag: [4; 16] };
     let missing = Missing { reason: GapReason::Budget, count: 6, first_ms: 1, last_ms: 2 };
-    for (offset, fits) in [(OFFSET_MAX, true), (OFFSET_MAX + 1, false), (u64::MAX, false)] {
+    for (offset, fits) in [(LINK_OFFSET_MAX, true), (LINK_OFFSET_MAX + 1, false), (u64::MAX, false)]
+    {
         assert_eq!(read(Message::Batch(part, mark(offset), Bytes::new())), fits);
         assert_eq!(read(Message::Take(part, mark(offset))), fits);
         assert_eq!(read(Message::Fork(part, Offset(offset))), fits);

@@ -5,7 +5,7 @@ use crate::machine::changes::Change;
 use crate::machine::mirroring::NO_TAG;
 use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
 use fulmar_types::gap::{GapReason, Missing};
-use fulmar_types::link::LinkDefinition;
+use fulmar_types::link::{LINK_OFFSET_MAX, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 
 fn link(site: &str, paused: bool) -> LinkDefinition {
@@ -227,6 +227,26 @@ fn a_gap_is_kept_and_the_partition_goes_on_behind_it() {
     site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
     assert_eq!((site.state.gaps(stream).count(), site.state.tag(stream)), (0, None));
     State::restore(&site.state.snapshot()).expect("nothing of it is left");
+}
+
+#[test]
+fn a_copy_ends_where_the_next_site_can_still_hear_of_it() {
+    let mut site = Site::new();
+    let number = number(&mut site, set_link(Some(false)));
+    site.one(create_mirror(1)).expect("a mirror");
+    for too_far in [LINK_OFFSET_MAX + 1, i64::MAX as u64, u64::MAX] {
+        let refused = site.one(skip(place(number, 1, 0, 1), too_far));
+        assert_eq!(refused, Err(Refusal::OffsetOutOfRange { next: Offset(0) }), "{too_far}");
+    }
+    let near = LINK_OFFSET_MAX - 2;
+    assert_eq!(site.one(skip(place(number, 1, 0, 1), near)), Ok(OperationResult::Skipped));
+    let refused = site.one(mirror_append(place(number, 1, near, 2), records(3)));
+    assert_eq!(refused, Err(Refusal::OffsetOutOfRange { next: Offset(near) }));
+    site.one(mirror_append(place(number, 1, near, 2), records(2)))
+        .expect("it ends at the last one");
+    let end = Offset(LINK_OFFSET_MAX);
+    let refused = site.one(mirror_append(place(number, 1, end.0, 3), records(1)));
+    assert_eq!(refused, Err(Refusal::OffsetOutOfRange { next: end }));
 }
 
 #[test]
