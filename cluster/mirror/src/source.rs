@@ -35,6 +35,9 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// is needed.
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 
+/// How often the other side is given a new bond at most, while it has more than before or may have less.
+const GIVE_EVERY: Duration = Duration::from_secs(1);
+
 /// Why nothing more of a partition goes whose batch was refused.
 const STUCK: &str = "the other site cannot take a batch of it; its log says why";
 
@@ -252,6 +255,8 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
         parts.context.broker.site().read(|state| state.changes().next_back().map(|of| of.number))
     };
     let (mut given, mut changed, mut is_owed) = (time::now(), border(), false);
+    let (mut said, is_rare) = (BTreeMap::new(), fulmar_host::planted(Plant::BondAtTheTick));
+    let give_every = if is_rare { NOTE_EVERY } else { GIVE_EVERY };
     loop {
         time::sleep(LOOK_EVERY).await;
         // The first at once, and then the last that was said: each that differs is an entry of the log.
@@ -264,9 +269,9 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
         if is_due {
             noted = time::now();
         }
-        let moved = {
+        let moved: BTreeMap<Part, Mark> = {
             let mut progress = locked(&progress);
-            let (moved, later) = parts.context.broker.site().read(|state| {
+            let (moved, later): (BTreeMap<_, _>, _) = parts.context.broker.site().read(|state| {
                 let all = std::mem::take(&mut *progress).into_iter();
                 all.partition(|(part, _)| {
                     // Who asks for what he did not take before is waited for from now on.
@@ -275,7 +280,9 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
                 })
             });
             *progress = later;
-            let moved: BTreeMap<Part, Mark> = moved;
+            // What the other side has, an older copy of this one would not.
+            is_owed |= !is_rare && progress.iter().any(|(part, mark)| said.get(part) != Some(mark));
+            said.clone_from(&progress);
             moved
         };
         let mut submitted = Vec::new();
@@ -286,9 +293,9 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
             submitted.push((part, mark, ticket));
         }
         // An older copy of this site would not know how far the other one has come, nor what goes by now.
-        is_owed |= !submitted.is_empty() && (is_due || !fulmar_host::planted(Plant::BondAtTheTick));
+        is_owed |= !submitted.is_empty() && (is_due || !is_rare);
         is_owed |= changed != border();
-        if is_owed && given.elapsed() >= NOTE_EVERY {
+        if is_owed && given.elapsed() >= give_every {
             (given, changed, is_owed) = (time::now(), border(), false);
             if !bond::give(&parts).await {
                 return;
