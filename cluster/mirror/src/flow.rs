@@ -17,12 +17,16 @@
 use crate::message::Message;
 use crate::outbox::Impossible;
 use fulmar_host::time::{self, Duration, Instant};
+use fulmar_types::Plant;
 use fulmar_types::link::Priority;
 use std::collections::VecDeque;
 
 /// What may be on its way over one connection, whatever its speed.
 pub(crate) const WINDOW_BYTES_MIN: u64 = 64 << 10;
 const WINDOW_BYTES_MAX: u64 = 4 << 20;
+
+/// What is urgent may be on its way, whatever the speed, if nothing else is.
+pub(crate) const URGENT_BYTES_MIN: u64 = 16 << 10;
 
 /// How long the speed of a connection is measured.
 const MEASURED: Duration = Duration::from_secs(1);
@@ -73,8 +77,10 @@ struct Underway {
 #[derive(Debug)]
 pub(crate) struct Flow {
     underway: [VecDeque<Underway>; Priority::ALL.len()],
-    /// Whose frame is being written in parts.
+    /// Whose frame is being written in parts, but for what is urgent.
     pub(crate) writes: Option<Priority>,
+    /// Whether what is urgent is being written, perhaps between those.
+    pub(crate) writes_urgent: bool,
     pub(crate) written: u64,
     asked: u64,
     confirmed: u64,
@@ -83,6 +89,7 @@ pub(crate) struct Flow {
     /// How long that takes.
     takes: Duration,
     window: u64,
+    urgent_window: u64,
     /// When the speed was measured last, and how much was confirmed then.
     measured: (Instant, u64),
     /// Bytes that have come, and of how many the other side was told.
@@ -97,12 +104,14 @@ impl Flow {
         Self {
             underway: Default::default(),
             writes: None,
+            writes_urgent: false,
             written: 0,
             asked: 0,
             confirmed: 0,
             moved: time::now(),
             takes: Duration::ZERO,
             window: WINDOW_BYTES_MIN,
+            urgent_window: URGENT_BYTES_MIN,
             measured: (time::now(), 0),
             got: 0,
             told: 0,
@@ -119,8 +128,9 @@ impl Flow {
             message: message.clone(),
         });
         self.underway[lane.rank()].extend(underway);
-        if lane != Priority::Urgent {
-            self.writes = Some(lane);
+        match lane {
+            Priority::Urgent => self.writes_urgent = true,
+            _ => self.writes = Some(lane),
         }
     }
 
@@ -141,15 +151,22 @@ impl Flow {
                 one.end = Some(self.written);
             }
             self.writes = self.writes.filter(|writes| *writes != lane);
+            self.writes_urgent &= lane != Priority::Urgent;
         }
         asks
     }
 
-    /// Whether a priority may put more on its way. What is urgent need not wait until the others have
-    /// come through.
-    pub(crate) fn has_room(&self, lane: Priority) -> bool {
-        let most = if lane == Priority::Urgent { 2 * self.window } else { self.window };
-        self.written - self.confirmed < most
+    /// How much more a priority may put on its way. What is urgent need not wait until the others have
+    /// come through; but of itself no more is on its way than comes through in some seconds, since all of that goes
+    /// once more if it has to go over another connection.
+    pub(crate) fn room(&self, lane: Priority) -> u64 {
+        let most = match lane {
+            Priority::Urgent if fulmar_host::planted(Plant::UrgentFloods) => 2 * self.window,
+            Priority::Urgent if self.writes.is_some() => self.window + self.urgent_window,
+            Priority::Urgent => self.urgent_window,
+            _ => self.window,
+        };
+        most.saturating_sub(self.written - self.confirmed)
     }
 
     /// The other side has got so many bytes.
@@ -162,7 +179,10 @@ impl Flow {
         }
         let now = time::now();
         if got > self.confirmed && self.asked > self.confirmed {
-            self.takes = (self.takes * 7 + (now - self.moved)) / 8;
+            let took = now - self.moved;
+            // It was slow, and not stuck.
+            let least = if self.is_stuck(now) { took } else { Duration::ZERO };
+            self.takes = ((self.takes * 7 + took) / 8).max(least);
             self.moved = now;
         }
         self.confirmed = self.confirmed.max(got);
@@ -174,14 +194,17 @@ impl Flow {
         }
         let (since, before) = self.measured;
         let (elapsed, moved) = (now - since, self.confirmed - before);
-        let bounded = |bytes: u64| bytes.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
-        if elapsed >= MEASURED {
+        let two_seconds = if elapsed >= MEASURED {
             let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-            self.window = bounded(moved.saturating_mul(2_000) / ms);
             self.measured = (now, self.confirmed);
+            (self.window, self.urgent_window) = (0, 0);
+            moved.saturating_mul(2_000) / ms
         } else {
-            self.window = self.window.max(bounded(moved.saturating_mul(2)));
-        }
+            moved.saturating_mul(2)
+        };
+        let bounded = |least: u64| two_seconds.clamp(least, WINDOW_BYTES_MAX);
+        self.window = self.window.max(bounded(WINDOW_BYTES_MIN));
+        self.urgent_window = self.urgent_window.max(bounded(URGENT_BYTES_MIN));
         Ok(())
     }
 
@@ -195,11 +218,11 @@ impl Flow {
         self.stuck_at().is_some_and(|at| at <= now)
     }
 
-    /// Gives away what is urgent and was written, with its numbers: somebody else is to see to it.
+    /// Gives away what is urgent and was written, or is being written, with its numbers: somebody else is
+    /// to see to it.
     pub(crate) fn give_urgent(&mut self) -> impl Iterator<Item = (u64, Message)> {
         let urgent = &mut self.underway[Priority::Urgent.rank()];
-        let written = urgent.iter().take_while(|one| one.end.is_some()).count();
-        urgent.drain(..written).map(|one| (one.number, one.message))
+        urgent.drain(..).map(|one| (one.number, one.message))
     }
 
     /// What was given to it and is not confirmed.

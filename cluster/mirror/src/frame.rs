@@ -12,19 +12,21 @@
 //!   form 33        nothing: the site has paused the link
 //!   form 34        a part of one of the frames above, without its length
 //!   form 35        the last part of it
+//!   form 36, 37    the same of one that is urgent
 //! ```
 //!
 //! `length` counts everything behind itself. The messages of a priority are numbered from 0 on through
 //! all connections of the session; `number` is that of the first. `got` is how many bytes of frames have
 //! come over this connection since the greeting.
 //!
-//! Other frames may stand between the parts of one, but not parts of another one.
+//! Other frames may stand between the parts of one, and those of one that is urgent between those of one that
+//! is not, but no parts of two alike.
 //!
 //! Messages whose batches no producer has compressed are compressed together, if that makes them
-//! less. `bytes` is how many bytes they are then again.
+//! less. `bytes` is how many bytes they are then again. Nothing else is: who sends it pays for each byte.
 //!
-//! Invariant: nothing is reserved for bytes that were only announced, and a frame is never longer
-//! than 8 MiB, compressed or not, or 2 MiB if it comes in parts, nor has it more than 1,024 messages.
+//! Invariant: nothing is reserved for bytes that were only announced; what lies between two lengths is never longer
+//! than 64 KiB, a frame in parts than 2 MiB, or 8 MiB if it is urgent, nor has it more than 1,024 messages.
 
 use crate::message::{MESSAGES_MAX, Message, Refusal, priority, priority_number};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -42,8 +44,11 @@ const LENGTH_BYTES: usize = 4;
 /// The longest frame, compressed or not: an offer of all the topics there may be is the longest message.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
-/// The longest frame that comes in parts: one batch, and what was taken before it.
+/// The longest frame that is not urgent: one batch, and what was taken before it.
 const PARTED_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+
+/// What is longer comes in parts that are not.
+pub const PIECE_BYTES_MAX: usize = 64 << 10;
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -54,6 +59,8 @@ const GOT: u8 = 32;
 const LEAVE: u8 = 33;
 const PART: u8 = 34;
 const LAST_PART: u8 = 35;
+const URGENT_PART: u8 = 36;
+const LAST_URGENT_PART: u8 = 37;
 
 /// What a part has beside its bytes.
 pub const PART_BYTES: usize = LENGTH_BYTES + 1;
@@ -186,15 +193,17 @@ pub fn encode(frame: &Frame) -> io::Result<Bytes> {
     Ok(out.freeze())
 }
 
-/// Cuts the bytes of a frame into parts with so many bytes each.
-pub fn parts(frame: &Bytes, part_bytes: usize) -> impl Iterator<Item = Bytes> {
+/// Cuts the bytes of a frame of a priority into parts with so many bytes each.
+pub fn parts(frame: &Bytes, lane: Priority, part_bytes: usize) -> impl Iterator<Item = Bytes> {
+    let is_urgent = lane == Priority::Urgent;
+    let forms = if is_urgent { [URGENT_PART, LAST_URGENT_PART] } else { [PART, LAST_PART] };
     let body = frame.get(LENGTH_BYTES..).unwrap_or_default();
     let chunk_bytes = part_bytes.saturating_sub(PART_BYTES).max(1);
     let last = body.len().div_ceil(chunk_bytes).saturating_sub(1);
     body.chunks(chunk_bytes).enumerate().map(move |(at, chunk)| {
         let mut part = BytesMut::with_capacity(PART_BYTES + chunk.len());
         part.put_u32_le(u32::try_from(1 + chunk.len()).expect("a part of a frame that is bounded"));
-        part.put_u8(if at == last { LAST_PART } else { PART });
+        part.put_u8(forms[usize::from(at == last)]);
         part.put_slice(chunk);
         part.freeze()
     })
@@ -222,7 +231,14 @@ pub fn decode(mut bytes: Bytes) -> io::Result<Frame> {
             let lane = lane.map_err(|_| invalid("a frame of a link has no such form"))?;
             let number = bytes.try_get_u64_le().map_err(|_| short())?;
             let bytes = if is_packed { unpacked(bytes)? } else { bytes };
-            Ok(Frame::Messages { lane, number, messages: messages(bytes)? })
+            let messages = messages(bytes)?;
+            // A few bytes of anything else might become much work.
+            if is_packed && !messages.iter().all(is_plain) {
+                return Err(invalid(
+                    "a compressed frame of a link has something else than batches",
+                ));
+            }
+            Ok(Frame::Messages { lane, number, messages })
         }
     }
 }
@@ -266,14 +282,14 @@ pub async fn greet(writer: &mut WriteHalf, message: &Message) -> io::Result<()> 
 pub struct Frames {
     reader: ReadHalf,
     buffer: BytesMut,
-    /// What has come of a frame that comes in parts.
-    parts: BytesMut,
+    /// What has come of a frame that comes in parts, and of one that is urgent.
+    parts: [BytesMut; 2],
 }
 
 impl Frames {
     /// Those of a connection.
     pub fn new(reader: ReadHalf) -> Self {
-        Self { reader, buffer: BytesMut::new(), parts: BytesMut::new() }
+        Self { reader, buffer: BytesMut::new(), parts: Default::default() }
     }
 
     /// The message of a greeting; `None` if the other side has closed the connection before it.
@@ -301,24 +317,26 @@ impl Frames {
         &mut self,
         silence_max: Duration,
     ) -> io::Result<Option<(Option<Frame>, u64)>> {
-        let Some(mut frame) = self.cut(FRAME_BYTES_MAX, silence_max).await? else {
-            let between = self.parts.is_empty();
+        let Some(mut frame) = self.cut(PIECE_BYTES_MAX, silence_max).await? else {
+            let between = self.parts.iter().all(BytesMut::is_empty);
             return if between { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         };
         let bytes = (LENGTH_BYTES + frame.len()) as u64;
         let form = frame.first().copied().unwrap_or_default();
-        if form != PART && form != LAST_PART {
-            return Ok(Some((Some(decode(frame)?), bytes)));
-        }
+        let (parts, most) = match form {
+            PART | LAST_PART => (&mut self.parts[0], PARTED_BYTES_MAX),
+            URGENT_PART | LAST_URGENT_PART => (&mut self.parts[1], FRAME_BYTES_MAX),
+            _ => return Ok(Some((Some(decode(frame)?), bytes))),
+        };
         frame.advance(1);
-        if self.parts.len() + frame.len() > PARTED_BYTES_MAX {
+        if parts.len() + frame.len() > most {
             return Err(invalid("the parts of a frame of a link are over the limit"));
         }
-        self.parts.extend_from_slice(&frame);
-        if form == PART {
+        parts.extend_from_slice(&frame);
+        if form == PART || form == URGENT_PART {
             return Ok(Some((None, bytes)));
         }
-        let whole = std::mem::take(&mut self.parts).freeze();
+        let whole = std::mem::take(parts).freeze();
         Ok(Some((Some(decode(whole)?), bytes)))
     }
 
@@ -456,7 +474,7 @@ mod tests {
         let bytes = encode(&long).expect("it is short");
         for part_bytes in [1, 100, 724, 1 << 20] {
             let mut line = Vec::new();
-            for part in parts(&bytes, part_bytes) {
+            for part in parts(&bytes, Priority::Normal, part_bytes) {
                 assert!(part.len() <= part_bytes.max(PART_BYTES + 1));
                 line.extend([got.clone(), part].concat());
             }
@@ -468,18 +486,60 @@ mod tests {
             let (frames, _, end) = read(line);
             assert!(end.is_err() && !frames.contains(&long));
         }
-        let nested: Vec<u8> = parts(&bytes, 100).take(1).flatten().collect();
+        let nested: Vec<u8> = parts(&bytes, Priority::Bulk, 100).take(1).flatten().collect();
         assert!(read(nested.clone()).2.is_err(), "it ends between two parts");
-        let nested: Vec<u8> = parts(&nested.into(), 1 << 20).flatten().collect();
+        let nested: Vec<u8> = parts(&nested.into(), Priority::Bulk, 1 << 10).flatten().collect();
         assert!(read(nested).2.is_err(), "no parts of parts");
     }
 
     #[test]
+    fn parts_of_what_is_urgent_go_between_those_of_the_others() {
+        let (long, urgent) = (telemetry(2, 100), telemetry(3, 40));
+        let [mut each, mut between] =
+            [(&long, Priority::Normal), (&urgent, Priority::Urgent)].map(|(frame, lane)| {
+                parts(&encode(frame).expect("it is short"), lane, 300).collect::<Vec<_>>()
+            });
+        each.reverse();
+        between.reverse();
+        let mut line = Vec::new();
+        while !each.is_empty() {
+            line.extend(each.pop().into_iter().chain(between.pop()).flatten());
+        }
+        assert!(between.is_empty());
+        let (frames, count, end) = read(line.clone());
+        assert_eq!((frames, count), (vec![urgent, long], line.len() as u64));
+        assert!(end.is_ok());
+    }
+
+    #[test]
+    fn what_is_long_has_to_come_in_parts() {
+        let frame = encode(&telemetry(2, 1_000)).expect("it is short");
+        assert!(frame.len() > PIECE_BYTES_MAX);
+        assert!(read(frame.to_vec()).2.is_err());
+        let parted: Vec<u8> = parts(&frame, Priority::Urgent, PIECE_BYTES_MAX).flatten().collect();
+        assert_eq!(read(parted).0.len(), 1);
+    }
+
+    #[test]
+    fn only_batches_come_compressed() {
+        let mut plain = BytesMut::new();
+        for _ in 0..40 {
+            put_message(&mut plain, &Message::Room(Priority::Bulk, 7)).expect("it is short");
+        }
+        let mut frame = BytesMut::new();
+        put_messages(&mut frame, (Priority::Urgent, 0), &plain, true);
+        assert_eq!(frame[0], PACKED);
+        assert!(decode(frame.freeze()).is_err());
+    }
+
+    #[test]
     fn parts_without_end_are_refused() {
-        let part = [&[0, 0, 16, 0, PART][..], &vec![0; (1 << 20) - 1]].concat();
-        let (frames, count, end) = read(part.repeat(18));
-        assert!(frames.is_empty() && end.is_err());
-        assert!(count <= (PARTED_BYTES_MAX + (1 << 20)) as u64);
+        for (form, most) in [(PART, PARTED_BYTES_MAX), (URGENT_PART, FRAME_BYTES_MAX)] {
+            let part = [&[0, 0, 1, 0, form][..], &vec![0; (64 << 10) - 1]].concat();
+            let (frames, count, end) = read(part.repeat(most / (64 << 10) + 2));
+            assert!(frames.is_empty() && end.is_err());
+            assert!(count <= (most + (65 << 10)) as u64);
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
 pub const MAGIC: [u8; 4] = *b"FLMK";
 
 /// The version of everything in this file.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// The longest hello.
 pub const GREETING_BYTES_MAX: usize = 1_024;

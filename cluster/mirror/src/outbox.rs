@@ -38,7 +38,7 @@ const WAITING_BYTES_MAX: usize = 512 << 10;
 /// Messages of one priority that may wait: those without records are few.
 const WAITING_MAX: usize = 1_024;
 
-/// A group takes no further message once it has so many bytes.
+/// A group takes no further message once it has so many bytes, or, if it is urgent, what there is room for.
 const GROUP_BYTES: usize = 64 << 10;
 
 /// Messages to be written as one frame.
@@ -83,11 +83,11 @@ impl Lane {
     }
 
     /// Takes neighbours off what waits.
-    fn group(&mut self, lane: Priority) -> Option<Group> {
+    fn group(&mut self, lane: Priority, most: usize) -> Option<Group> {
         let number = *self.waiting.first_key_value()?.0;
         let (mut messages, mut bytes, mut next) = (Vec::new(), 0, number);
         let mut is_first_plain = None;
-        while bytes < GROUP_BYTES && messages.len() < MESSAGES_MAX {
+        while bytes < most && messages.len() < MESSAGES_MAX {
             // What is compressed already would not let the others be compressed.
             let is_like = |message: &Message| {
                 let plain = is_plain(message);
@@ -183,24 +183,29 @@ impl State {
     fn next(&mut self, by: u8) -> Option<Job> {
         let now = time::now();
         let flow = self.flows.get(&by)?;
-        if self.is_leaving && flow.writes.is_none() {
+        if self.is_leaving && flow.writes.is_none() && !flow.writes_urgent {
             return Some(Job::Leave);
         }
         if flow.is_to_tell(now) {
             return Some(Job::Got);
         }
+        if flow.writes_urgent {
+            return None;
+        }
         let passes = self.pass_over(by, now);
         let mut waits = self.waits(by, now);
         let flow = self.flows.get_mut(&by)?;
         for lane in Priority::ALL {
-            waits[lane.rank()] &= flow.has_room(lane);
+            waits[lane.rank()] &= flow.room(lane) > 0;
             if let Some(writes) = flow.writes {
                 waits[lane.rank()] &= lane == Priority::Urgent;
                 waits[lane.rank()] |= lane == writes;
             }
         }
         let lane = self.shares.next(waits).filter(|lane| Some(*lane) != flow.writes)?;
-        let mut group = self.lanes[lane.rank()].group(lane)?;
+        let most = usize::try_from(flow.room(lane)).unwrap_or(GROUP_BYTES).min(GROUP_BYTES);
+        let most = if lane == Priority::Urgent { most } else { GROUP_BYTES };
+        let mut group = self.lanes[lane.rank()].group(lane, most)?;
         group.passes = passes && lane == Priority::Urgent;
         flow.takes(lane, group.number, &group.messages);
         Some(Job::Group(group))
@@ -302,6 +307,18 @@ impl Outbox {
         }
     }
 
+    /// Waits until more of what is urgent may be on its way over a connection.
+    pub(crate) async fn room(&self, by: u8) {
+        loop {
+            let changed = self.changed.notified();
+            let flow_has = |flow: &Flow| flow.room(Priority::Urgent) > 0;
+            if locked(&self.state).flows.get(&by).is_none_or(flow_has) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Bytes go over a connection.
     pub(crate) fn wrote(&self, by: u8, bytes: u64, what: Written) {
         let mut state = locked(&self.state);
@@ -381,6 +398,8 @@ mod tests {
         push(&outbox, Priority::Bulk, [batch(0, 10)]);
         push(&outbox, Priority::Urgent, [batch(0, 10)]);
         assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Urgent, 0, 1)));
+        assert_eq!(numbers(outbox.try_next(0)), None, "it writes that");
+        outbox.wrote(0, 10, Written::Last(Priority::Urgent));
         assert_eq!(numbers(outbox.try_next(0)), Some((Priority::Bulk, 0, 1)), "it is alone");
         outbox.up(1);
         push(&outbox, Priority::Normal, [batch(0, 10)]);
@@ -532,6 +551,7 @@ mod tests {
             urgent(2).await;
             assert_eq!(numbers(outbox.try_next(0)), None);
             assert_eq!(numbers(outbox.try_next(2)), Some((Priority::Urgent, 2, 1)));
+            outbox.wrote(2, 10, Written::Last(Priority::Urgent));
 
             assert_eq!(outbox.confirmed(0, 20), Ok(()), "it has come to itself");
             urgent(3).await;

@@ -33,6 +33,10 @@ const JUDGE_EVERY: Duration = Duration::from_secs(60);
 /// How long a session that was paused here goes on for the other side to hear of it.
 pub(crate) const LEAVE_WAIT: Duration = Duration::from_millis(300);
 
+/// What is urgent and longer is written in parts of this size: a slow line that many connections share takes each of
+/// them within the patience of the other side ([`crate::flow`]).
+const URGENT_PART_BYTES: usize = 2 << 10;
+
 /// A connection on which both sides know each other.
 pub(crate) struct Stripe {
     /// Which one of its session.
@@ -160,13 +164,13 @@ async fn write(
     frame: &Frame,
 ) -> Result<(), (Ended, usize)> {
     let bytes = frame::encode(frame).map_err(|_| (Ended::Protocol, 0))?;
-    let (piece_bytes, _) = parts.cap.piece_bytes();
     if lane == Priority::Urgent {
-        return write_whole(parts, (lane, stripe), writer, (frame, &bytes)).await;
+        return write_urgent(parts, stripe, writer, (frame, &bytes)).await;
     }
+    let (piece_bytes, _) = parts.cap.piece_bytes();
     let topics = topics(frame);
     let is_whole = fulmar_host::planted(Plant::UrgentAfterFrame);
-    let mut cut = frame::parts(&bytes, piece_bytes).peekable();
+    let mut cut = frame::parts(&bytes, lane, piece_bytes).peekable();
     while let Some(part) = cut.next() {
         loop {
             // What is not urgent may wait for seconds under the cap, behind others of its kind.
@@ -177,44 +181,91 @@ async fn write(
                     break passes.map_err(|why| (why, 0))?;
                 }
             };
-            let Some((lane, frame)) = frame_of(parts, stripe, job) else { continue };
+            let Some((_, frame)) = frame_of(parts, stripe, job) else { continue };
             let bytes = frame::encode(&frame).map_err(|_| (Ended::Protocol, 0))?;
-            write_whole(parts, (lane, stripe), writer, (&frame, &bytes)).await?;
+            write_urgent(parts, stripe, writer, (&frame, &bytes)).await?;
         }
         let is_last = cut.peek().is_none();
         let what = if is_last { Written::Last(lane) } else { Written::Part(lane) };
         parts.outbox.wrote(stripe, part.len() as u64, what);
         put(parts, writer, &part).await.map_err(|why| (why, 0))?;
-        if is_last {
-            parts.wrote(frame, bytes.len());
-            parts.shipped(frame);
-        }
     }
+    parts.wrote(frame, bytes.len());
+    parts.shipped(frame);
     Ok(())
 }
 
-/// Writes a frame without anything in between.
+/// Writes a frame that is urgent: as it is if it is short, else in parts, since the other side confirms what has
+/// come, and nobody can tell a long frame that comes slowly from a connection that nothing comes through.
 ///
 /// # Errors
-/// Why not, and how many pieces of it are written.
-async fn write_whole(
+/// As [`write`].
+async fn write_urgent(
     parts: &Parts,
-    (lane, stripe): (Priority, u8),
+    stripe: u8,
     writer: &mut WriteHalf,
     (frame, bytes): (&Frame, &Bytes),
 ) -> Result<(), (Ended, usize)> {
-    let topics = topics(frame);
+    let most = match fulmar_host::planted(Plant::UrgentFloods) {
+        true => frame::PIECE_BYTES_MAX,
+        false => URGENT_PART_BYTES,
+    };
+    let part_bytes = parts.cap.piece_bytes().0.min(most);
+    if bytes.len() <= part_bytes || !matches!(frame, Frame::Messages { .. }) {
+        return write_whole(parts, stripe, writer, (frame, bytes)).await;
+    }
+    let (lane, topics) = (Priority::Urgent, topics(frame));
+    let mut cut = frame::parts(bytes, lane, part_bytes).peekable();
+    let mut at = 0;
+    while let Some(part) = cut.next() {
+        loop {
+            let job = tokio::select! {
+                biased;
+                job = parts.outbox.next(stripe) => job,
+                passes = async {
+                    parts.outbox.room(stripe).await;
+                    may_pass(parts, lane, &topics, part.len()).await
+                } => {
+                    break passes.map_err(|why| (why, at))?;
+                }
+            };
+            // Nothing but what has come.
+            let Some((_, got)) = frame_of(parts, stripe, job) else { continue };
+            let bytes = frame::encode(&got).map_err(|_| (Ended::Protocol, at))?;
+            write_whole(parts, stripe, writer, (&got, &bytes))
+                .await
+                .map_err(|(why, _)| (why, at))?;
+        }
+        let is_last = cut.peek().is_none();
+        let what = if is_last { Written::Last(lane) } else { Written::Part(lane) };
+        parts.outbox.wrote(stripe, part.len() as u64, what);
+        put(parts, writer, &part).await.map_err(|why| (why, at))?;
+        at += 1;
+    }
+    parts.wrote(frame, bytes.len());
+    parts.shipped(frame);
+    Ok(())
+}
+
+/// Writes a short frame that is urgent, without anything in between.
+///
+/// # Errors
+/// As [`write`].
+async fn write_whole(
+    parts: &Parts,
+    stripe: u8,
+    writer: &mut WriteHalf,
+    (frame, bytes): (&Frame, &Bytes),
+) -> Result<(), (Ended, usize)> {
     let what = match frame {
-        Frame::Messages { .. } => Written::Last(lane),
+        Frame::Messages { .. } => Written::Last(Priority::Urgent),
         Frame::Got(_) | Frame::Leave | Frame::Refused(_) => Written::Said,
     };
+    let may = may_pass(parts, Priority::Urgent, &topics(frame), bytes.len()).await;
+    may.map_err(|why| (why, 0))?;
     parts.outbox.wrote(stripe, bytes.len() as u64, what);
+    put(parts, writer, bytes).await.map_err(|why| (why, 1))?;
     parts.wrote(frame, bytes.len());
-    let (piece_bytes, _) = parts.cap.piece_bytes();
-    for (at, piece) in bytes.chunks(piece_bytes).enumerate() {
-        may_pass(parts, lane, &topics, piece.len()).await.map_err(|why| (why, at))?;
-        put(parts, writer, piece).await.map_err(|why| (why, at))?;
-    }
     parts.shipped(frame);
     Ok(())
 }

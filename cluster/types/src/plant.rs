@@ -115,6 +115,8 @@ plants! {
     PriorityStarved = "priority-starved",
     /// Let nothing urgent go between the parts of another frame.
     UrgentAfterFrame = "urgent-after-frame",
+    /// Put much of what is urgent on its way at once, in parts that are as long as any.
+    UrgentFloods = "urgent-floods",
     /// Leave what is urgent on a connection that nothing comes through.
     UrgentStaysStuck = "urgent-stays-stuck",
     /// Go on taking what a link does not take any more.

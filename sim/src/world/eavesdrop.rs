@@ -61,6 +61,10 @@ const GOT_FORM: u8 = 32;
 const PART_FORM: u8 = 34;
 const LAST_PART_FORM: u8 = 35;
 
+/// The same of a frame that is urgent, which may come between those.
+const URGENT_PART_FORM: u8 = 36;
+const LAST_URGENT_PART_FORM: u8 = 37;
+
 /// What is listened for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct For {
@@ -102,8 +106,8 @@ struct Line {
     tail: Vec<u8>,
     /// What is not a whole frame yet.
     rest: Vec<u8>,
-    /// The parts of a frame that have come.
-    parts: Vec<u8>,
+    /// The parts of a frame that have come, and of one that is urgent.
+    parts: [Vec<u8>; 2],
     is_greeted: bool,
     /// When the last byte left.
     left_ns: u64,
@@ -206,27 +210,32 @@ fn split(rest: &mut Vec<u8>) -> Option<Bytes> {
 }
 
 impl Heard {
-    fn part_or_frame(&mut self, parts: &mut Vec<u8>, frame: &Bytes) {
-        match frame.first() {
-            Some(&PART_FORM) => parts.extend_from_slice(&frame[1..]),
-            Some(&LAST_PART_FORM) => {
-                parts.extend_from_slice(&frame[1..]);
-                let whole = Bytes::from(std::mem::take(parts));
-                self.look(&whole, "in a frame in parts");
-                self.frame(&whole);
-            }
-            _ => self.frame(frame),
+    fn part_or_frame(&mut self, parts: &mut [Vec<u8>; 2], frame: &Bytes) {
+        let Some((of, is_last)) = part(frame) else { return self.frame(frame) };
+        parts[of].extend_from_slice(&frame[1..]);
+        if is_last {
+            let whole = Bytes::from(std::mem::take(&mut parts[of]));
+            self.look(&whole, "in a frame in parts");
+            self.frame(&whole);
         }
     }
 
-    /// The beginning of a frame.
+    /// The beginnings of frames that broke off.
     fn torn(&mut self, line: &Line) {
+        if !line.is_greeted {
+            return;
+        }
         let rest = line.rest.get(4..).unwrap_or_default();
-        let frame = match rest.first() {
-            Some(&(PART_FORM | LAST_PART_FORM)) => [&line.parts[..], &rest[1..]].concat(),
-            _ if line.parts.is_empty() => rest.to_vec(),
-            _ => line.parts.clone(),
-        };
+        let mut begun = line.parts.clone();
+        match part(rest) {
+            Some((of, _)) => begun[of].extend_from_slice(&rest[1..]),
+            None => self.begun(rest),
+        }
+        begun.iter().for_each(|frame| self.begun(frame));
+    }
+
+    /// The beginning of a frame.
+    fn begun(&mut self, frame: &[u8]) {
         let messages = match frame.first() {
             Some(form) if (PACKED_FORM..GOT_FORM).contains(form) => {
                 let packed = frame.get(13..).unwrap_or_default();
@@ -234,10 +243,8 @@ impl Heard {
             }
             _ => frame.get(9..).unwrap_or_default().to_vec(),
         };
-        if line.is_greeted {
-            self.look(&messages, "in a frame that broke off");
-            self.messages(messages);
-        }
+        self.look(&messages, "in a frame that broke off");
+        self.messages(messages);
     }
 
     fn frame(&mut self, frame: &Bytes) {
@@ -291,6 +298,17 @@ impl Heard {
             let left_ns = self.lapsing.entry(token).or_default();
             *left_ns = self.now_ns.max(*left_ns);
         }
+    }
+}
+
+/// Of which frame something is a part, and whether it is the last one.
+fn part(frame: &[u8]) -> Option<(usize, bool)> {
+    match *frame.first()? {
+        PART_FORM => Some((0, false)),
+        LAST_PART_FORM => Some((0, true)),
+        URGENT_PART_FORM => Some((1, false)),
+        LAST_URGENT_PART_FORM => Some((1, true)),
+        _ => None,
     }
 }
 

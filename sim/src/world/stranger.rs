@@ -30,7 +30,7 @@ const WELCOME: u8 = 2;
 const REFUSED: u8 = 3;
 
 /// What is spoken on a link.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 
 /// The bytes of a session.
 const SESSION_BYTES: usize = 16;
