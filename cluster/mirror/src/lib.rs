@@ -50,6 +50,7 @@ pub mod links;
 mod message;
 mod outbox;
 pub mod policy;
+mod quiet;
 mod session;
 mod shares;
 mod shipment;

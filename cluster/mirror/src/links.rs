@@ -13,6 +13,7 @@ use crate::greeting::{self, Greeted, GreetingError};
 use crate::locked;
 use crate::message::{Refusal, SessionId};
 use crate::policy::Pace;
+use crate::quiet::Quiet;
 use crate::session;
 use crate::stripe::Stripe;
 use fulmar_broker::Broker;
@@ -113,6 +114,8 @@ pub(crate) struct Context {
     next_session: Mutex<u64>,
     /// What may be sent over each link. It outlives sessions, or each would begin with a burst.
     caps: Mutex<BTreeMap<String, Arc<Cap>>>,
+    /// What is logged on account of what other sites say.
+    quiet: Quiet,
     /// Batches of one priority go through their rules one at a time, whatever their link: what is done
     /// before others have their turn does not grow with their number.
     pub(crate) paces: [tokio::sync::Mutex<Pace>; Priority::ALL.len()],
@@ -172,6 +175,7 @@ impl Links {
             dialling: Mutex::default(),
             next_session: Mutex::default(),
             caps: Mutex::default(),
+            quiet: Quiet::default(),
             paces: Default::default(),
         });
         let mut tasks = vec![task::spawn_owned(keep(Arc::clone(&context)))];
@@ -201,6 +205,11 @@ impl Context {
     pub(crate) fn cap(&self, link: &str) -> Arc<Cap> {
         let mut caps = locked(&self.caps);
         Arc::clone(caps.entry(link.to_owned()).or_insert_with(|| Arc::new(Cap::new())))
+    }
+
+    /// Whether a line is written on account of what the other site of a link says, and how many were not.
+    pub(crate) fn may_say(&self, link: &str) -> Option<u64> {
+        self.quiet.may_say(link, time::now())
     }
 
     /// The number of the last bond that the other site of a link has given.

@@ -29,7 +29,7 @@
 //! `heard` is the number of the last bond that came from the other side, 0 if none did.
 //!
 //! Invariants: decoding is total, takes nothing on trust, and accepts one encoding of every message; a name
-//! that is read is one that a topic can have, other texts are short and without control characters, and an
+//! that is read is one that a topic can have, an offer names no topic and no name twice, other texts are short and without control characters, and an
 //! offset is far from the end of the numbers.
 
 use bytes::Bytes;
@@ -43,6 +43,7 @@ use fulmar_types::link::{
     Decline, LINK_CONNECTIONS_MAX, LINK_OFFSET_MAX, LINK_TEXT_BYTES_MAX, Priority, VIA_MAX,
 };
 use fulmar_types::{NodeId, Offset, PartitionIndex, TopicId};
+use std::collections::BTreeSet;
 
 /// How a link begins.
 pub const MAGIC: [u8; 4] = *b"FLMK";
@@ -492,10 +493,15 @@ fn offer(input: &mut Reader<'_>) -> Result<Vec<Offered>, CodecError> {
         return Err(CodecError::Tag);
     }
     let mut topics = Vec::with_capacity(count);
+    let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..count {
         let topic = TopicId(input.uuid()?);
         let origin = TopicId(input.uuid()?);
         let name = topic_name(input)?;
+        // A site has each once. What is made of one, and said of it, is so for each.
+        if !ids.insert(topic) || !names.insert(name.clone()) {
+            return Err(CodecError::Tag);
+        }
         let partitions = input.u32()?;
         let sites = input.count(4)?;
         if sites > VIA_MAX {

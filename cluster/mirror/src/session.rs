@@ -161,6 +161,11 @@ impl Parts {
         }
     }
 
+    /// Whether a line is written on account of what the other side says, and how many were not.
+    pub(crate) fn may_say(&self) -> Option<u64> {
+        self.context.may_say(&self.link.name)
+    }
+
     /// Ends the session.
     pub(crate) fn end(&self, why: Ended) {
         // The first reason counts.
@@ -176,13 +181,13 @@ impl Parts {
         });
     }
 
-    /// Nothing more of a copy comes over this session, for whoever asks.
+    /// Nothing more of a partition of this site passes over this session, for whoever asks.
     pub(crate) fn stopped(&self, topic: TopicId, partition: PartitionIndex, why: &'static str) {
         let name = self.context.broker.site().read(|state| {
             let topic = state.topics().get(topic);
             topic.map(|topic| topic.name.clone()).unwrap_or_default()
         });
-        // There are no more of them than the site has topics: none is hidden by what another site makes up.
+        // There are no more of them than the site has partitions: none is hidden by what another site makes up.
         self.context.broker.links().note(&self.link.name, |link| {
             link.stopped.insert((name, partition), why);
         });

@@ -105,6 +105,14 @@ impl Source {
         if self.shipping.len() >= PARTS_MAX || self.shipping.contains_key(&part) {
             return false;
         }
+        // What is said of it later stands in the status: nothing that the other side has made up.
+        let is_there = self.parts.context.broker.site().read(|state| {
+            let topic = state.topics().get(part.topic);
+            topic.is_some_and(|topic| topic.stream(part.partition).is_some())
+        });
+        if !is_there {
+            return false;
+        }
         let shipment = Shipment {
             parts: self.parts.clone(),
             lanes: Arc::clone(&self.lanes),
@@ -130,7 +138,10 @@ impl Source {
     pub(crate) fn stuck(&mut self, part: Part) -> bool {
         let is_shipped = self.shipping.contains_key(&part);
         if is_shipped && locked(&self.stuck).insert(part) {
-            tracing::warn!(?part, link = %self.parts.link.name, "the other site cannot take a batch");
+            if let Some(unsaid) = self.parts.may_say() {
+                let link = &self.parts.link.name;
+                tracing::warn!(?part, link, unsaid, "the other site cannot take a batch");
+            }
             self.parts.stopped(part.topic, part.partition, STUCK);
         }
         is_shipped

@@ -270,7 +270,9 @@ impl Taker {
                     return true;
                 }
                 Here::InTheWay => {
-                    tracing::warn!(topic = %topic.name, "another topic has the name of its mirror");
+                    if let Some(unsaid) = self.parts.may_say() {
+                        tracing::warn!(topic = %topic.name, unsaid, "another topic has the name of its mirror");
+                    }
                     self.stopped(topic, "another topic has the name of its copy");
                     self.hold(topic, Held::Stopped);
                     return true;
@@ -350,7 +352,9 @@ impl Taker {
         match self.propose(operation).await {
             Answer::Done { result: UnitResult::Done(_), .. } => true,
             Answer::Done { result: UnitResult::Refused(refusal), .. } => {
-                tracing::warn!(topic = %topic.name, %refusal, "a mirror keeps its settings");
+                if let Some(unsaid) = self.parts.may_say() {
+                    tracing::warn!(topic = %topic.name, %refusal, unsaid, "a mirror keeps its settings");
+                }
                 false
             }
             Answer::NotDone | Answer::NoRoom | Answer::Unknown => {
@@ -381,7 +385,9 @@ impl Taker {
             Answer::Done { result: UnitResult::Done(_), .. } => true,
             Answer::Done { result: UnitResult::Refused(Refusal::TopicExists), .. } => true,
             Answer::Done { result: UnitResult::Refused(refusal), .. } => {
-                tracing::warn!(topic = %topic.name, %refusal, "a topic cannot be mirrored");
+                if let Some(unsaid) = self.parts.may_say() {
+                    tracing::warn!(topic = %topic.name, %refusal, unsaid, "a topic cannot be mirrored");
+                }
                 self.stopped(topic, "the site does not take it: a name or a limit");
                 false
             }

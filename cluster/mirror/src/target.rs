@@ -231,7 +231,9 @@ impl Target {
         let Some(taken) = locked(&self.taking).remove(&part) else {
             return locked(&self.given_up).contains(&part);
         };
-        tracing::warn!(?part, %offset, why, "nothing more of a copy is taken");
+        if let Some(unsaid) = self.parts.may_say() {
+            tracing::warn!(?part, %offset, why, unsaid, "nothing more of a copy is taken");
+        }
         self.parts.stopped(taken.topic, part.partition, why);
         locked(&self.given_up).insert(part);
         self.refused.send(part).is_ok()

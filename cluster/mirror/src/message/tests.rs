@@ -104,6 +104,25 @@ fn what_people_see_and_what_is_counted_on_from_is_bounded() {
     }
 }
 
+#[test]
+fn an_offer_has_each_topic_and_each_name_once() {
+    let read = |topics: &[(u8, &str)]| {
+        let offered = topics.iter().map(|(id, name)| Offered {
+            topic: TopicId(Uuid([*id; 16])),
+            origin: TopicId(Uuid([1; 16])),
+            via: Vec::new(),
+            name: (*name).to_owned(),
+            partitions: 1,
+            configs: Vec::new(),
+        });
+        let offer = Message::Offer(offered.collect());
+        Message::decode(offer.kind(), &whole(&offer)).is_ok()
+    };
+    assert!(read(&[(1, "a"), (2, "b")]));
+    assert!(!read(&[(1, "a"), (1, "b")]));
+    assert!(!read(&[(1, "a"), (2, "b"), (3, "a")]));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_message_or_an_error(
