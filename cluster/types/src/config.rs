@@ -213,6 +213,12 @@ pub enum ClientTls {
     Mutual,
 }
 
+/// Whether a site can have this name.
+pub fn is_site_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 /// The name that the certificate of a node gives it.
 pub fn certificate_name(site: &str, node: NodeId) -> String {
     format!("node-{node}.{site}")
@@ -389,10 +395,7 @@ impl Config {
     }
 
     fn validate_nodes(&self) -> Result<(), ConfigError> {
-        let name_is_plain = !self.site.is_empty()
-            && self.site.len() <= 64
-            && self.site.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !name_is_plain {
+        if !is_site_name(&self.site) {
             return Err(invalid("site", "use 1 to 64 lower-case letters, digits and `-`"));
         }
         if self.nodes.len() != 1 && self.nodes.len() != 3 {

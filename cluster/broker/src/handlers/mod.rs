@@ -30,6 +30,8 @@ pub(crate) mod topic_config;
 #[cfg(test)]
 mod tests;
 
+pub use topic_config::check_on_any_site;
+
 use crate::answers::{Held, Named};
 use crate::broker::Broker;
 use crate::principal::Principal;

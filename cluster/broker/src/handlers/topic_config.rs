@@ -9,11 +9,15 @@ use crate::machine::budget::{BUDGET_POLICY, BudgetPolicy};
 use crate::machine::retention::{RETENTION_BYTES, RETENTION_MS};
 use crate::machine::topics::Topic;
 use crate::settings::BrokerSettings;
+use fulmar_types::limits::BATCH_BYTES_MAX;
 use fulmar_types::link::{PRIORITY, Priority};
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+/// The majority of the largest site, which has three nodes.
+const MAJORITY_MAX: usize = 2;
 
 /// What kind of value a setting has (`ConfigDef.Type`, as DescribeConfigs numbers them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +113,23 @@ pub(super) fn max_message_bytes(topic: &Topic) -> Option<usize> {
 
 /// Whether a setting is honoured, and if not, why.
 pub(crate) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(), String> {
+    check_within((site.majority(), site.batch_bytes_max()), "on this site", (key, value))
+}
+
+/// Whether there is a site that honours a setting, and if not, why: for whoever asks before there is a site to
+/// ask. What depends on the site is measured by the largest one.
+///
+/// # Errors
+/// For people.
+pub fn check_on_any_site(key: &str, value: &str) -> Result<(), String> {
+    check_within((MAJORITY_MAX, BATCH_BYTES_MAX), "on any site", (key, value))
+}
+
+fn check_within(
+    (majority, batch_bytes_max): (usize, usize),
+    place: &str,
+    (key, value): (&str, &str),
+) -> Result<(), String> {
     let only = |allowed: &[&str]| {
         if allowed.contains(&value) {
             Ok(())
@@ -119,7 +140,7 @@ pub(crate) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(),
     // The text is kept and shown again, so there is one for each number.
     let up_to = |max: usize| match value.parse::<usize>() {
         Ok(number) if (1..=max).contains(&number) && value == number.to_string() => Ok(()),
-        Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {max} on this site")),
+        Ok(_) | Err(_) => Err(format!("{key} must be from 1 to {max} {place}")),
     };
     match key {
         BUDGET_POLICY => only(&BudgetPolicy::ALL.map(BudgetPolicy::name)),
@@ -128,13 +149,13 @@ pub(crate) fn check(site: &BrokerSettings, key: &str, value: &str) -> Result<(),
         "message.timestamp.type" => only(&["CreateTime"]),
         PRIORITY => only(&Priority::ALL.map(Priority::name)),
         // Every answer waits for a majority; for more nodes none does.
-        MIN_INSYNC_REPLICAS => up_to(site.majority()),
+        MIN_INSYNC_REPLICAS => up_to(majority),
         RETENTION_MS | RETENTION_BYTES => match value.parse::<i64>() {
             Ok(limit) if limit >= -1 && value == limit.to_string() => Ok(()),
             Ok(_) | Err(_) => Err(format!("{key} must be a number from 0 on, or -1 for no limit")),
         },
         "unclean.leader.election.enable" => only(&["false"]),
-        MAX_MESSAGE_BYTES => up_to(site.batch_bytes_max()),
+        MAX_MESSAGE_BYTES => up_to(batch_bytes_max),
         _ => Err(format!("the setting {key} is not supported")),
     }
 }
@@ -158,6 +179,7 @@ mod tests {
             for setting in SETTINGS {
                 let default = (setting.default)(&site);
                 assert_eq!(check(&site, setting.name, &default), Ok(()), "{}", setting.name);
+                assert_eq!(check_on_any_site(setting.name, &default), Ok(()), "{}", setting.name);
             }
         }
     }
@@ -176,6 +198,9 @@ mod tests {
                 let why = check(site, key, &more).expect_err("too much");
                 assert_eq!(why, format!("{key} must be from 1 to {most} on this site"));
             }
+            assert_eq!(check_on_any_site(key, &most_of_large.to_string()), Ok(()));
+            let why = check_on_any_site(key, &(most_of_large + 1).to_string());
+            assert_eq!(why, Err(format!("{key} must be from 1 to {most_of_large} on any site")));
         }
     }
 

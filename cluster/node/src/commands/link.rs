@@ -112,6 +112,32 @@ struct Create {
     reaching: Reaching,
 }
 
+impl Create {
+    fn definition(&self) -> Result<LinkDefinition, Stop> {
+        plain_list("a place to dial", &self.dial)?;
+        plain_list("a topic", &self.take)?;
+        let of = |number: u32| number.to_string();
+        let copies = CopyLimits {
+            partitions_max: link::partitions_max(&of(self.partitions_max)).map_err(Stop::usage)?,
+            retention_bytes_max: link::retention_bytes_max(&self.retention_bytes_max)
+                .map_err(Stop::usage)?,
+        };
+        let link = LinkDefinition {
+            site: self.site.clone().unwrap_or_else(|| self.name.clone()),
+            region: self.region.clone(),
+            authority: authority(&self.authority)?,
+            dial: self.dial.clone(),
+            take: self.take.clone(),
+            paused: false,
+            cap: self.cap.as_deref().map_or(Ok(None), link::cap).map_err(Stop::usage)?,
+            connections: link::connections(&of(self.connections.into())).map_err(Stop::usage)?,
+            copies,
+        };
+        check_link(&self.name, &link)?;
+        Ok(link)
+    }
+}
+
 const CLIENT: &str = "fulmar-link";
 
 /// How long a question may take.
@@ -121,29 +147,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     match options.command {
         Command::Create(create) => {
-            for place in &create.dial {
-                client::parse_bootstrap(place).map_err(Stop::usage)?;
-            }
-            plain_list("a topic", &create.take)?;
+            let after = create.definition()?;
             let cluster = create.reaching.reached(CLIENT).await?;
-            let after = LinkDefinition {
-                site: create.site.unwrap_or_else(|| create.name.clone()),
-                region: create.region,
-                authority: authority(&create.authority)?,
-                dial: create.dial,
-                take: create.take,
-                paused: false,
-                cap: create.cap.as_deref().map_or(Ok(None), link::cap).map_err(Stop::usage)?,
-                connections: link::connections(&create.connections.to_string())
-                    .map_err(Stop::usage)?,
-                copies: CopyLimits {
-                    partitions_max: link::partitions_max(&create.partitions_max.to_string())
-                        .map_err(Stop::usage)?,
-                    retention_bytes_max: link::retention_bytes_max(&create.retention_bytes_max)
-                        .map_err(Stop::usage)?,
-                },
-            };
-            check_link(&create.name, &after)?;
             let there = links(&cluster).await?;
             if there.contains_key(&create.name) {
                 return Err(Stop::usage(format!(

@@ -76,7 +76,8 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     match options.command {
         Command::List(of) => list(&of.reaching.reached(CLIENT).await?).await?,
         Command::Create(create) => {
-            check_topic(&create.name, create.partitions)?;
+            let settings = create.settings.iter().map(|(key, value)| (key, value));
+            check_topic(&create.name, create.partitions, settings)?;
             let cluster = create.reaching.reached(CLIENT).await?;
             let (name, partitions) = (&create.name, create.partitions);
             let created = cluster.create_topic_with(name, partitions, &create.settings, TIMEOUT);

@@ -209,6 +209,13 @@ pub fn plain_list(what: &str, texts: &[String]) -> Result<(), Stop> {
 
 /// The authority in a file, as a link pins it.
 pub fn authority(file: &Path) -> Result<Vec<u8>, Stop> {
+    if !file.exists() {
+        return Err(Stop::usage(format!(
+            "there is no file {}. It is the `authority.crt` of the other site, by which its nodes prove who they \
+             are: copy it from there; one that is made here is not theirs.",
+            file.display()
+        )));
+    }
     authority_of(file).map_err(|error| {
         Stop::usage(format!("the authority of the other site cannot be read: {error}."))
     })
@@ -258,7 +265,7 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
         }
     }
     for topic in written.topic {
-        check_topic(&topic.name, topic.partitions)?;
+        check_topic(&topic.name, topic.partitions, topic.settings.iter())?;
         let is = Topic { partitions: topic.partitions, settings: topic.settings };
         if wanted.topics.insert(topic.name.clone(), is).is_some() {
             return Err(twice("topic", &topic.name));
@@ -271,4 +278,16 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
         }
     }
     Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_that_is_not_there_comes_from_the_other_site() {
+        let text = authority(Path::new("/nowhere/hub.crt")).expect_err("it is not there").message;
+        assert!(text.starts_with("there is no file /nowhere/hub.crt. It is the"), "{text}");
+        assert!(text.contains("copy it from there") && !text.contains("fulmar keys"), "{text}");
+    }
 }
