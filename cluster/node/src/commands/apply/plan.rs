@@ -1,5 +1,6 @@
 //! What a site lacks to be what a file says.
 
+use super::super::pipeline::deploy::written_by;
 use super::file::{Topic, Wanted};
 use fulmar_client::{LaidDown, PipelineSettings};
 use fulmar_host::real::tls::fingerprint;
@@ -116,11 +117,12 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
     changes.extend(gone.into_iter().map(removed));
     for (name, wish) in &wanted.pipelines {
         let before = known.pipelines.get(name);
-        let lines = wish.lines(before.map(|before| &before.is));
+        let mut lines = wish.lines(before.map(|before| &before.is));
         if let Some(before) = before {
             wish.fits(name, &before.is)?;
         }
         if !lines.is_empty() {
+            lines.extend(wish.notes(others(name, wanted, known)));
             let (name, settings) = (name.clone(), wish.settings.clone());
             let before = before.cloned().map(Box::new);
             changes.push(Change::Pipeline { name, before, settings, lines });
@@ -128,6 +130,18 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
     }
     changes.append(&mut more);
     Ok(changes)
+}
+
+/// What the other pipelines write that there are once a site is as a file says.
+fn others<'a>(
+    name: &'a str,
+    wanted: &'a Wanted,
+    known: &'a Known,
+) -> impl Iterator<Item = (&'a str, BTreeSet<&'a str>)> {
+    let left = known.pipelines.iter().filter(|(other, _)| !wanted.pipelines.contains_key(*other));
+    let left = left.map(|(other, of)| (other.as_str(), written_by(&of.is)));
+    let named = wanted.pipelines.iter().map(|(other, wish)| (other.as_str(), wish.written()));
+    left.chain(named).filter(move |(other, _)| *other != name)
 }
 
 /// What makes a rule let less go, and what makes it let more go.

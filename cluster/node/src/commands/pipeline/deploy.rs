@@ -176,8 +176,11 @@ impl Wish {
             let gone = old.iter().filter(|line| !new.contains(line)).count();
             let came = new.iter().filter(|line| !old.contains(line)).count();
             out.push(format!("file        {came} lines are new, {gone} are gone"));
-            let fits = if is.shape == plan.shape() { "it fits" } else { "it does not fit" };
-            out.push(format!("state       {fits}"));
+            // Where it begins otherwise, the state that there is says nothing.
+            if wanted.start == Start::Keep {
+                let fits = if is.shape == plan.shape() { "it fits" } else { "it does not fit" };
+                out.push(format!("state       {fits}"));
+            }
         }
         out.extend(list_differs("reads", &is.inputs, &plan.read()));
         out.extend(list_differs("writes", &is.outputs, &plan.written()));
@@ -193,6 +196,34 @@ impl Wish {
         }
         out
     }
+}
+
+impl Wish {
+    /// The topics that it writes.
+    pub fn written(&self) -> BTreeSet<&str> {
+        self.plan.written()
+    }
+
+    /// What somebody has to know of the topics that others write too: what both write is in there twice.
+    pub fn notes<'a>(
+        &self,
+        others: impl IntoIterator<Item = (&'a str, BTreeSet<&'a str>)>,
+    ) -> Vec<String> {
+        let written = self.written();
+        let mut notes = Vec::new();
+        for (other, outputs) in others {
+            let both = written.intersection(&outputs).copied().collect::<Vec<_>>();
+            if !both.is_empty() {
+                notes.push(format!("note        pipeline {other} writes {} too", both.join(", ")));
+            }
+        }
+        notes
+    }
+}
+
+/// What a pipeline of a site writes.
+pub fn written_by(is: &PipelineDefinition) -> BTreeSet<&str> {
+    is.outputs.iter().map(String::as_str).collect()
 }
 
 fn list_differs(what: &str, before: &[String], after: &BTreeSet<&str>) -> Option<String> {
@@ -244,11 +275,12 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     let stem = asked.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = asked.name.or(stem).unwrap_or_default();
     let cluster = asked.reaching.reached(CLIENT).await?;
-    let before = pipelines(&cluster).await?.remove(&name);
+    let mut others = pipelines(&cluster).await?;
+    let before = others.remove(&name);
     // Whoever has paused it says when it goes on.
     let stays_paused = before.as_ref().is_some_and(|before| before.is.paused);
     wish.settings.paused |= stays_paused;
-    let lines = wish.lines(before.as_ref().map(|before| &before.is));
+    let mut lines = wish.lines(before.as_ref().map(|before| &before.is));
     if lines.is_empty() {
         let failed = status::of(&cluster, &name).await?.failed;
         if let Some(why) = failed {
@@ -263,7 +295,11 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     if let Some(before) = &before {
         wish.fits(&name, &before.is).map_err(Stop::failed)?;
     }
+    if let Start::Savepoint(savepoint) = &wish.settings.start {
+        savepoint_of(&cluster, &name, savepoint).await?;
+    }
     put(&cluster, &name, before.as_ref(), &wish.settings).await?;
+    lines.extend(wish.notes(others.iter().map(|(name, of)| (name.as_str(), written_by(&of.is)))));
     say(format!("pipeline {name}: {}", if before.is_none() { "new" } else { "changed" }));
     lines.iter().for_each(|line| say(format!("    {line}")));
     if stays_paused {
@@ -382,11 +418,27 @@ pub async fn forget(of: Named) -> Result<ExitCode, Stop> {
     Ok(ExitCode::Ok)
 }
 
+/// A savepoint that is to be begun with has to be there, and to be one of the pipeline.
+async fn savepoint_of(cluster: &Cluster, name: &str, savepoint: &str) -> Result<(), Stop> {
+    match savepoints(cluster).await?.get(savepoint) {
+        Some(found) if found.is.pipeline == name => Ok(()),
+        Some(found) => Err(Stop::usage(format!(
+            "the savepoint {savepoint} is one of the pipeline {}, and not of {name}; `fulmar pipeline list` names \
+             them all.",
+            found.is.pipeline
+        ))),
+        None => Err(Stop::usage(format!(
+            "there is no savepoint {savepoint}; `fulmar pipeline list` names them all."
+        ))),
+    }
+}
+
 /// Puts a pipeline back.
 pub async fn restore(asked: Restore) -> Result<ExitCode, Stop> {
     let Restore { name, from, reaching } = asked;
     let cluster = reaching.reached(CLIENT).await?;
     let before = pipeline(&cluster, &name).await?;
+    savepoint_of(&cluster, &name, &from).await?;
     let start = Start::Savepoint(from.clone());
     let wanted = PipelineSettings { start, ..settings(&before.is) };
     set(&cluster, (&name, before.number), &wanted).await?;
@@ -403,4 +455,41 @@ pub async fn delete(asked: Delete) -> Result<ExitCode, Stop> {
     removed.map_err(|error| refused(&format!("pipeline {name}"), &error))?;
     say(format!("pipeline {name}: removed, with its state"));
     Ok(ExitCode::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(text: &str) -> Wish {
+        let plan = fulmar_flow::plan(text).expect("it has no mistake");
+        Wish { settings: PipelineSettings::of(text.to_owned()), plan: Arc::new(plan) }
+    }
+
+    const STREAM: &str = "CREATE STREAM s (v BIGINT) FROM TOPIC t ON ERROR DEAD LETTER bad;\n";
+
+    #[test]
+    fn a_topic_that_another_pipeline_writes_too_is_named() {
+        let wish = wish(&format!(
+            "{STREAM}INSERT INTO TOPIC one SELECT v FROM s; INSERT INTO TOPIC two SELECT v FROM s;"
+        ));
+        let is = |outputs: &[&str]| PipelineDefinition {
+            outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
+            ..PipelineDefinition::default()
+        };
+        let (same, alone) = (is(&["two", "one", "three"]), is(&["four"]));
+        let others = [("a", written_by(&same)), ("b", written_by(&alone))];
+        assert_eq!(wish.notes(others), ["note        pipeline a writes one, two too"]);
+    }
+
+    #[test]
+    fn whether_the_state_fits_is_told_where_it_goes_on_with_it() {
+        let mut wish = wish(&format!("{STREAM}INSERT INTO TOPIC one SELECT v FROM s;"));
+        let is = PipelineDefinition { shape: wish.plan.shape(), ..PipelineDefinition::default() };
+        let tells =
+            |wish: &Wish| wish.lines(Some(&is)).iter().any(|line| line.starts_with("state"));
+        assert!(tells(&wish));
+        wish.settings.start = Start::Fresh;
+        assert!(!tells(&wish));
+    }
 }

@@ -143,37 +143,54 @@ fn of_plan(plan: &Plan, facts: &Facts) -> String {
         }
     }
     let mut all = Fates::default();
-    let mut by_place: BTreeMap<(&str, u32), Vec<Fates>> = BTreeMap::new();
+    let mut by_place: BTreeMap<(&str, u32), Vec<(u32, Fates)>> = BTreeMap::new();
     for (reader, partition, fates) in &facts.fates {
         all.add(fates);
         let source = plan.readers.get(*reader as usize).and_then(|at| plan.sources.get(*at));
         let Some(source) = source else { continue };
-        by_place.entry((&source.name, *partition)).or_default().push(*fates);
+        by_place.entry((&source.name, *partition)).or_default().push((*reader, *fates));
     }
     facts.others.iter().for_each(|(_, _, fates)| all.add(fates));
     if all.dead_lettered + all.dropped + all.late + facts.failed_results > 0 {
+        let each = if plan.readers.len() > 1 { "; each query counts what it reads" } else { "" };
         line(format!(
-            "  trouble      {} dead-lettered, {} dropped, {} late, {} results without a value",
+            "  trouble      {} dead-lettered, {} dropped, {} late, {} results without a value{each}",
             grouped(all.dead_lettered),
             grouped(all.dropped),
             grouped(all.late),
             grouped(facts.failed_results)
         ));
     }
+    let queries = queries(plan);
+    let query = |reader: u32| queries.get(reader as usize).map_or("", String::as_str);
     for ((source, partition), readers) in by_place {
-        for fates in readers {
+        for (reader, fates) in readers {
+            let query = query(reader);
             match partition {
-                RETRIED => line(format!("  {source}, put through again  {fates}")),
-                _ => line(format!("  {source}/{partition}  {fates}")),
+                RETRIED => line(format!("  {source}, put through again{query}  {fates}")),
+                _ => line(format!("  {source}/{partition}{query}  {fates}")),
             }
         }
     }
     for (reader, partitions, fates) in &facts.others {
         let source = plan.readers.get(*reader as usize).and_then(|at| plan.sources.get(*at));
         let name = source.map_or("?", |source| &source.name);
-        line(format!("  {name}, {} more  {fates}", count(*partitions, "partition")));
+        let (more, query) = (count(*partitions, "partition"), query(*reader));
+        line(format!("  {name}, {more} more{query}  {fates}"));
     }
     text
+}
+
+/// For each reader what tells it from others of its stream: the output, and the number that metrics have for it.
+/// Nothing, if it is the only one.
+fn queries(plan: &Plan) -> Vec<String> {
+    let is_alone = |source: usize| plan.readers.iter().filter(|of| **of == source).count() == 1;
+    let names = plan.readers.iter().zip(plan.reader_names()).enumerate();
+    let told = names.map(|(reader, (source, name))| match is_alone(*source) {
+        true => String::new(),
+        false => format!(" to {} (query {reader})", name.output),
+    });
+    told.collect()
 }
 
 #[cfg(test)]
@@ -203,5 +220,29 @@ mod tests {
         assert!(text.contains("1 dropped"), "{text}");
         let failed = PipelineStatus { failed: Some("why".to_owned()), ..status };
         assert!(render("p", &is, &failed).starts_with("pipeline p: FAILED\n  because      why\n"));
+    }
+    #[test]
+    fn a_line_names_its_output_where_there_are_several() {
+        let file = "CREATE STREAM s (v BIGINT) FROM TOPIC t ON ERROR DEAD LETTER bad;\n\
+                    INSERT INTO TOPIC one SELECT v FROM s;\n\
+                    INSERT INTO TOPIC two SELECT v FROM s WHERE 60 / v > 1;";
+        let is = PipelineDefinition { file: file.to_owned(), ..PipelineDefinition::default() };
+        let bad = Fates { read: 3, passed: 2, dead_lettered: 1, ..Fates::default() };
+        let facts = Facts {
+            fates: vec![(0, 4, bad), (1, 4, bad)],
+            others: vec![(1, 7, Fates::default())],
+            ..Facts::default()
+        };
+        let facts = facts.encode().to_vec();
+        let text = render("p", &is, &PipelineStatus { facts, ..PipelineStatus::default() });
+        for line in [
+            "  trouble      2 dead-lettered, 0 dropped, 0 late, 0 results without a value; each query counts \
+             what it reads\n",
+            "  s/4 to one (query 0)  3 read = ",
+            "  s/4 to two (query 1)  3 read = ",
+            "  s, 7 partitions more to two (query 1)  0 read",
+        ] {
+            assert!(text.contains(line), "{text}\n{line}");
+        }
     }
 }
