@@ -506,10 +506,18 @@ impl Job {
         let facts = Facts::of(&self.engine, self.plan.sources.len());
         let facts = Facts { waiting, records_per_s, ..facts };
         let encoded = facts.encode();
-        self.context.figures.note(&self.name, |figure| {
-            figure.facts = Some((Arc::clone(&self.plan), facts));
-        });
+        self.tell(facts);
         Decision { age_ms, hash, ranges, facts: encoded }
+    }
+
+    /// What metrics tell until the first epoch that ends here: how it was left.
+    pub fn tell_as_found(&self) {
+        self.tell(Facts::of(&self.engine, self.plan.sources.len()));
+    }
+
+    fn tell(&self, facts: Facts) {
+        let facts = Some((Arc::clone(&self.plan), facts));
+        self.context.figures.note(&self.name, |figure| figure.facts = facts);
     }
 
     /// The epoch is in the log.

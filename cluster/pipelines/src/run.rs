@@ -185,6 +185,7 @@ impl Owner {
     }
 
     async fn work(&mut self) -> End {
+        self.job.tell_as_found();
         let streams: Vec<_> = self.job.inputs.iter().map(|input| input.stream).collect();
         let watch = self.job.context.broker.site().watch(&streams);
         loop {
