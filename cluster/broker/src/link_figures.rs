@@ -140,10 +140,90 @@ impl Broker {
         })
     }
 
+    /// What will never come over a link, or went before it had arrived, by topic, partition and offset: that behind
+    /// a place, so much at most, and whether there is more. `None` if there is no link of the name.
+    pub fn link_gaps(
+        &self,
+        name: &str,
+        behind: &GapPlace,
+        most: usize,
+    ) -> Option<(Vec<GapOf>, bool)> {
+        self.site.read(|state| gaps_behind(state, state.link(name)?, behind, most))
+    }
+
     /// The names of all links.
     pub fn link_names(&self) -> Vec<String> {
         self.site.read(|state| state.links().map(|link| link.name.clone()).collect())
     }
+}
+
+/// A topic, a partition and the first offset of a gap.
+pub type GapPlace = (String, u32, u64);
+
+/// A gap of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GapOf {
+    /// The topic on this site.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// What is missing.
+    pub gap: Gap,
+}
+
+/// The gaps of a link behind a place, so many at most, and whether there are more.
+pub(crate) fn gaps_behind(
+    state: &State,
+    link: &Link,
+    behind: &GapPlace,
+    most: usize,
+) -> Option<(Vec<GapOf>, bool)> {
+    let mut found = Vec::new();
+    // By name. A topic that neither goes nor comes has nothing to do with the link.
+    let topics = state.topics().iter().filter(|topic| topic.name >= behind.0);
+    for topic in topics {
+        let is_told = match passes(state, link, topic) {
+            Some(Passes::Comes) => true,
+            Some(Passes::Goes) => state.declined(&link.name, topic.id).is_none(),
+            None => false,
+        };
+        if !is_told {
+            continue;
+        }
+        for (partition, stream) in (0u32..).zip(topic.streams()) {
+            if topic.name == behind.0 && partition < behind.1 {
+                continue;
+            }
+            for gap in state.gaps(stream) {
+                let is_before =
+                    (&topic.name, partition, gap.first.0) <= (&behind.0, behind.1, behind.2);
+                if is_before && !behind.0.is_empty() {
+                    continue;
+                }
+                if found.len() == most {
+                    return Some((found, true));
+                }
+                found.push(GapOf { topic: topic.name.clone(), partition, gap: *gap });
+            }
+        }
+    }
+    Some((found, false))
+}
+
+/// Whether a topic comes over a link, or may go, if it does either.
+fn passes(state: &State, link: &Link, topic: &Topic) -> Option<Passes> {
+    let mirror = state.mirror(topic.id);
+    let comes = mirror
+        .is_some_and(|mirror| mirror.link == link.name && mirror.is_given_by(&link.definition));
+    let goes = || state.rule_over(link, topic).is_some();
+    if comes { Some(Passes::Comes) } else { goes().then_some(Passes::Goes) }
+}
+
+/// Which way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passes {
+    Comes,
+    Goes,
 }
 
 impl Look<'_> {
@@ -177,7 +257,7 @@ impl Look<'_> {
             declined: Vec::new(),
             declines: is.declines.iter().take(most).map(|(of, why)| (of.clone(), *why)).collect(),
             withheld: Vec::new(),
-            is_truncated: false,
+            is_truncated: is.declines.len() > most,
         };
         for topic in self.state.topics().iter() {
             let told = figures.sends.len() + figures.takes.len() + figures.withheld.len();
@@ -192,17 +272,13 @@ impl Look<'_> {
     }
 
     fn topic(&self, topic: &Topic, figures: &mut LinkFigures) {
-        let mirror = self.state.mirror(topic.id);
-        let goes = self.state.rule_over(self.link, topic).is_some();
-        let comes = mirror.is_some_and(|mirror| {
-            mirror.link == self.link.name && mirror.is_given_by(&self.link.definition)
-        });
-        if !goes && !comes {
-            if mirror.is_none() {
+        let Some(passes) = passes(self.state, self.link, topic) else {
+            if self.state.mirror(topic.id).is_none() {
                 figures.withheld.push(topic.name.clone());
             }
             return;
-        }
+        };
+        let comes = passes == Passes::Comes;
         if let Some(why) = self.state.declined(&self.link.name, topic.id).filter(|_| !comes) {
             figures.declined.push((topic.name.clone(), why.name()));
             return;

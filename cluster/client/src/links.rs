@@ -22,6 +22,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many links or rules one request asks for.
 const DESCRIBED_AT_ONCE: usize = 8;
 
+/// The key by which the gaps of a link are asked for.
+const GAPS: &str = "gaps";
+
 /// What a topic is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MadeOf {
@@ -183,6 +186,23 @@ impl LinkStatus {
         Some(status)
     }
 
+    /// Adds the gaps of an answer. Returns the key of those behind them, if there are more.
+    fn add_gaps(&mut self, part: Self) -> Option<String> {
+        let last = part.gaps.last_key_value().and_then(|(of, gaps)| Some((of, gaps.last()?.first)));
+        let last = last.map(|(of, first)| (of.clone(), first));
+        let known = |of: &TopicPartition| Some((of.clone(), self.gaps.get(of)?.last()?.first));
+        let known = self.gaps.keys().next_back().and_then(known);
+        let is_further = last > known;
+        self.is_truncated = part.is_truncated && !is_further;
+        if is_further {
+            for (of, gaps) in part.gaps {
+                self.gaps.entry(of).or_default().extend(gaps);
+            }
+        }
+        let (of, first) = last.filter(|_| part.is_truncated && is_further)?;
+        Some(format!("{GAPS}/{}/{}/{first}", of.topic, of.partition))
+    }
+
     fn read_partition(&mut self, name: &str, value: &str) -> Option<()> {
         let mut parts = name.split('/');
         let kind = parts.next()?;
@@ -325,6 +345,28 @@ impl Cluster {
         self.status_of((RESOURCE_LINK_STATUS, name), timeout, status).await
     }
 
+    /// What will never come over a link, or went before it had arrived: all of it, an answer at a time. `None` if
+    /// there is no link of the name. It is truncated if a node answers that does not tell the rest.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub async fn link_gaps(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<Option<LinkStatus>, DescribeError> {
+        let (mut all, mut key) = (LinkStatus::default(), GAPS.to_owned());
+        loop {
+            let asked = (RESOURCE_LINK_STATUS, name, Some(vec![key]));
+            let read = |values: Vec<(&str, &str)>| LinkStatus::read(values);
+            let Some(part) = self.told_of(asked, timeout, read).await? else { return Ok(None) };
+            match all.add_gaps(part) {
+                Some(next) => key = next,
+                None => return Ok(Some(all)),
+            }
+        }
+    }
+
     /// The topics that are copies of those of other sites: the link that brings each, and its name at
     /// the other site.
     ///
@@ -426,7 +468,19 @@ impl Cluster {
         timeout: Duration,
         read: impl FnOnce(Vec<(&str, &str)>) -> Option<T>,
     ) -> Result<Option<T>, DescribeError> {
-        let found = self.describe(resource_type, vec![name.to_owned()], timeout).await?;
+        self.told_of((resource_type, name, None), timeout, read).await
+    }
+
+    /// The same of what some keys name.
+    async fn told_of<T>(
+        &self,
+        (resource_type, name, configuration_keys): (i8, &str, Option<Vec<String>>),
+        timeout: Duration,
+        read: impl FnOnce(Vec<(&str, &str)>) -> Option<T>,
+    ) -> Result<Option<T>, DescribeError> {
+        let resource_name = name.to_owned();
+        let asked = DescribeConfigsResource { resource_type, resource_name, configuration_keys };
+        let found = self.described(vec![asked], timeout).await?;
         let nothing = || DescribeError::Unclear("it is empty".to_owned());
         let result = found.into_iter().next().ok_or_else(nothing)?;
         match result.error_code {
@@ -451,7 +505,14 @@ impl Cluster {
             resource_name,
             ..DescribeConfigsResource::default()
         };
-        let resources = names.into_iter().map(resource).collect();
+        self.described(names.into_iter().map(resource).collect(), timeout).await
+    }
+
+    async fn described(
+        &self,
+        resources: Vec<DescribeConfigsResource>,
+        timeout: Duration,
+    ) -> Result<Vec<DescribeConfigsResult>, DescribeError> {
         let request = DescribeConfigsRequest { resources, ..DescribeConfigsRequest::default() };
         let asked = self.ask_controller(&request, describe_code, time::now() + timeout);
         let answer = asked.await.map_err(|error| DescribeError::NoAnswer(error.reason))?;
@@ -484,6 +545,30 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gaps_are_asked_for_until_there_are_no_more_or_nothing_new_comes() {
+        let part = |gaps: &[(&str, &str)], more: &[(&str, &str)]| {
+            let values = gaps.iter().chain(more).copied();
+            LinkStatus::read(values).expect("it makes sense")
+        };
+        let (one, other) =
+            ([("gap/a/1/4", "9 0 5 0 0 budget")], [("gap/b.c/0/7", "8 0 1 0 0 budget")]);
+        let more = [("truncated", "true")];
+        let mut all = LinkStatus::default();
+        assert_eq!(all.add_gaps(part(&one, &more)).as_deref(), Some("gaps/a/1/4"));
+        assert_eq!(all.add_gaps(part(&other, &more)).as_deref(), Some("gaps/b.c/0/7"));
+        assert!(!all.is_truncated && all.gaps.len() == 2);
+        let mut stuck = all.clone();
+        assert_eq!(stuck.add_gaps(part(&one, &more)), None, "an older node tells the same again");
+        assert!(stuck.is_truncated && stuck.gaps == all.gaps);
+        let mut none = LinkStatus::default();
+        assert!(
+            none.add_gaps(part(&[], &more)).is_none() && none.is_truncated,
+            "none that it tells"
+        );
+        assert!(all.add_gaps(part(&[], &[])).is_none() && !all.is_truncated);
+    }
 
     #[test]
     fn the_state_of_a_link_is_read_and_nonsense_is_refused() {

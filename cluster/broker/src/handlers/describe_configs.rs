@@ -139,7 +139,7 @@ async fn describe(
             return Ok(found.into_iter().map(told).collect());
         }
         kind @ (RESOURCE_LINK_STATUS | RESOURCE_PIPELINE_STATUS) => {
-            return status(broker, kind, name);
+            return status(broker, kind, name, asked.configuration_keys.as_deref());
         }
         other => {
             let message = format!("settings of resources of type {other} are not served");
@@ -170,12 +170,16 @@ fn status(
     broker: &Broker,
     kind: i8,
     name: &str,
+    keys: Option<&[String]>,
 ) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
     if !broker.group.leadership().is_me {
         return Err((ErrorCode::NotController, "another node leads".to_owned()));
     }
     let (what, found) = match kind {
-        RESOURCE_LINK_STATUS => ("link", link_status::values(broker, name)),
+        RESOURCE_LINK_STATUS => match link_status::asked_gaps(keys) {
+            Some(behind) => ("link", link_status::gaps(broker, name, &behind)),
+            None => ("link", link_status::values(broker, name)),
+        },
         _ => ("pipeline", pipeline_status::values(broker, name)),
     };
     let missing = || (ErrorCode::ResourceNotFound, format!("there is no {what} named {name}"));

@@ -24,10 +24,13 @@
 //! withheld/T         a topic of this site that no rule lets go over the link
 //! truncated          there is more than one answer holds
 //! ```
+//!
+//! Who asks with the key `gaps` is told the gaps and nothing else, and with `gaps/T/P/OFFSET` those behind that one, by
+//! topic, partition and offset: so they can be had all, an answer at a time.
 
 use crate::broker::Broker;
 use crate::limits::LINK_STATUS_VALUES_MAX;
-use crate::link_figures::{LinkFigures, Sends, Takes};
+use crate::link_figures::{GapOf, GapPlace, LinkFigures, Sends, Takes};
 use crate::machine::gaps::Gap;
 use fulmar_host::time::Duration;
 use fulmar_types::gap::Missing;
@@ -55,6 +58,31 @@ pub(super) fn values(broker: &Broker, name: &str) -> Option<Values> {
     }
     if figures.is_truncated || values.len() >= LINK_STATUS_VALUES_MAX {
         values.truncate(LINK_STATUS_VALUES_MAX - 1);
+        values.push(("truncated".to_owned(), "true".to_owned()));
+    }
+    Some(values)
+}
+
+/// The gaps that one of the keys asks for; `None` if none does.
+pub(super) fn asked_gaps(keys: Option<&[String]>) -> Option<GapPlace> {
+    keys?.iter().find_map(|key| {
+        let place = key.strip_prefix("gaps")?;
+        if place.is_empty() {
+            return Some(GapPlace::default());
+        }
+        let mut parts = place.strip_prefix('/')?.split('/');
+        let (topic, partition, first) = (parts.next()?, parts.next()?, parts.next()?);
+        Some((topic.to_owned(), partition.parse().ok()?, first.parse().ok()?))
+    })
+}
+
+/// The gaps of a link behind one of them, if there is a link of the name.
+pub(super) fn gaps(broker: &Broker, name: &str, behind: &GapPlace) -> Option<Values> {
+    let (gaps, has_more) = broker.link_gaps(name, behind, LINK_STATUS_VALUES_MAX - 1)?;
+    let age_ms = broker.age_ms();
+    let value = |of: &GapOf| gap((&of.topic, of.partition), &of.gap, age_ms);
+    let mut values: Values = gaps.iter().map(value).collect();
+    if has_more {
         values.push(("truncated".to_owned(), "true".to_owned()));
     }
     Some(values)

@@ -186,12 +186,22 @@ async fn gaps(of: Named) -> Result<ExitCode, Stop> {
     let cluster = of.reaching.reached(CLIENT).await?;
     link(&cluster, &of.name).await?;
     let status = status_of(&cluster, &of.name).await?;
-    match link_status::gaps(&status) {
-        none if none.is_empty() => say("no gaps"),
+    let found = cluster.link_gaps(&of.name, TIMEOUT).await.map_err(|error| {
+        Stop::failed(format!("the gaps of the link {} are not known: {error}.", of.name))
+    })?;
+    let found = found.unwrap_or_default();
+    match link_status::gaps(&found) {
+        none if none.is_empty() && !found.is_truncated => say("no gaps"),
         gaps => say(gaps.trim_end()),
     }
     if !status.sends.is_empty() {
         say("what a rule withholds of topics that this site sends is counted at the other site");
+    }
+    if found.is_truncated {
+        say(
+            "... and there may be more: the node that leads is of an older build, and does not tell all",
+        );
+        return Ok(ExitCode::Failed);
     }
     Ok(ExitCode::Ok)
 }

@@ -14,18 +14,23 @@ const PARTITIONS_MAX: usize = 4_096;
 
 const STATES: [&str; 4] = ["up", "down", "paused", PUT_BACK];
 
-pub(super) fn tell(text: &mut Text, view: &NodeView) {
-    let Some(serving) = view.serving() else { return };
+/// Whether there are more links, or more of one, than are told.
+pub(super) fn tell(text: &mut Text, view: &NodeView) -> bool {
+    let Some(serving) = view.serving() else { return false };
     if !serving.group.leadership().is_me {
-        return;
+        return false;
     }
-    for name in serving.broker.link_names().iter().take(LINKS_MAX) {
+    let names = serving.broker.link_names();
+    let mut is_truncated = names.len() > LINKS_MAX;
+    for name in names.iter().take(LINKS_MAX) {
         if let Some(link) = serving.broker.link_figures(name, PARTITIONS_MAX) {
             of_link(text, &link);
             sends(text, &link);
             takes(text, &link);
+            is_truncated |= link.is_truncated;
         }
     }
+    is_truncated
 }
 
 fn of_link(text: &mut Text, link: &LinkFigures) {

@@ -28,8 +28,11 @@ use text::Text;
 /// What a node tells.
 pub fn tell(view: &NodeView, ready: bool) -> String {
     let mut text = Text::default();
-    site::tell(&mut text, view, ready);
-    links::tell(&mut text, view);
+    let topics = site::tell(&mut text, view, ready);
+    let links = links::tell(&mut text, view);
+    if let Some(topics) = topics {
+        text.flag(names::TRUNCATED, &[], topics || links);
+    }
     pipelines::tell(&mut text, view);
     text.finish()
 }

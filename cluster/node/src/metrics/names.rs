@@ -126,5 +126,5 @@ metrics! {
     PIPELINE_WATERMARK = "fulmar_pipeline_watermark_seconds", Gauge, "The watermark of a source, in seconds since 1970";
     PIPELINE_LAG = "fulmar_pipeline_lag_records", Gauge, "Records that it has not read yet";
     PIPELINE_MISSED = "fulmar_pipeline_missed_records", Gauge, "Records that were gone before it read them";
-    TRUNCATED = "fulmar_metrics_truncated", Gauge, "1 if there are more topics or links than are told";
+    TRUNCATED = "fulmar_metrics_truncated", Gauge, "1 if there are more topics, links or partitions of a link than are told";
 }

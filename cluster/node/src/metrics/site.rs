@@ -24,19 +24,19 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-pub(super) fn tell(text: &mut Text, view: &NodeView, ready: bool) {
+/// Whether there are more topics than are told, if the node serves any.
+pub(super) fn tell(text: &mut Text, view: &NodeView, ready: bool) -> Option<bool> {
     text.put(m::BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let node = view.node.to_string();
     text.put(m::NODE, &[("site", &view.site), ("node", &node)], 1);
     text.flag(m::READY, &[], ready);
     text.seconds(m::UPTIME, &[], view.uptime());
     events(text, view);
-    let Some(serving) = view.serving() else { return };
+    let serving = view.serving()?;
     raft(text, view, &serving);
     log(text, &serving);
     clients(text, &serving.broker);
-    let truncated = serving.broker.site().read(|state| topics(text, state));
-    text.flag(m::TRUNCATED, &[], truncated);
+    Some(serving.broker.site().read(|state| topics(text, state)))
 }
 
 fn events(text: &mut Text, view: &NodeView) {

@@ -1,6 +1,7 @@
 //! Links, rules and mirrors.
 
 use super::*;
+use crate::link_figures::{GapPlace, gaps_behind};
 use crate::machine::changes::Change;
 use crate::machine::mirroring::NO_TAG;
 use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
@@ -227,6 +228,37 @@ fn a_gap_is_kept_and_the_partition_goes_on_behind_it() {
     site.one(Operation::DeleteTopic { topic: topic_id(1) }).expect("deleted");
     assert_eq!((site.state.gaps(stream).count(), site.state.tag(stream)), (0, None));
     State::restore(&site.state.snapshot()).expect("nothing of it is left");
+}
+
+#[test]
+fn all_gaps_of_a_link_are_told_a_page_at_a_time() {
+    let mut site = Site::new();
+    let number = number(&mut site, set_link(Some(false)));
+    for n in 1..=3 {
+        site.one(create_mirror(n)).expect("a mirror");
+        for at in [0, 10] {
+            assert_eq!(
+                site.one(skip(place(number, n, at, 1), at + 5)),
+                Ok(OperationResult::Skipped)
+            );
+            site.one(mirror_append(place(number, n, at + 5, 2), records(5))).expect("it is next");
+        }
+    }
+    let link = site.state.link("north").expect("there");
+    let (mut behind, mut told, mut pages) = (GapPlace::default(), Vec::new(), 0);
+    loop {
+        let (page, has_more) = gaps_behind(&site.state, link, &behind, 4).expect("there");
+        assert!(page.len() <= 4);
+        let places = page.into_iter().map(|of| (of.topic, of.partition, of.gap.first.0));
+        told.extend(places);
+        (behind, pages) = (told.last().expect("some").clone(), pages + 1);
+        if !has_more {
+            break;
+        }
+    }
+    let place = |n, at| (format!("north.topic-{n}"), 0, at);
+    let all: Vec<GapPlace> = (1..=3).flat_map(|n| [place(n, 0), place(n, 10)]).collect();
+    assert_eq!((told, pages), (all, 2));
 }
 
 #[test]
