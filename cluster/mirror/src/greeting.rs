@@ -19,7 +19,8 @@
 //! What else is known of it, its region above all, is what the definition says. Every refusal has a
 //! name, on both sides.
 //!
-//! Never: tell somebody who has not been judged more than why he is refused; or prove for his sake that
+//! Never: tell somebody who has not been judged more than what is wrong with what he shows, nor whether there is a link to
+//! the site that he says he is of; or prove for his sake that
 //! this node leads.
 
 use crate::cap::GREETING_BYTES;
@@ -188,7 +189,10 @@ pub(crate) async fn answer(
                     let reason = reason.name();
                     context.host.report(Event::SiteRefused { address, site, reason });
                 }
-                return Err(refuse(&mut writer, reason).await);
+                let told = told_of(reason, || context.host.links.judge(&peer, &[]));
+                // Here it is what it is.
+                let _ = refuse(&mut writer, told).await;
+                return Err(GreetingError::Refuses(reason));
             }
         };
         let session = match hello.session {
@@ -221,6 +225,19 @@ fn belongs(context: &Context, hello: &Hello, link: Link) -> Result<Link, Refusal
     if is_in_order { Ok(link) } else { Err(Refusal::NoSession) }
 }
 
+/// What whoever is refused is told. Somebody of a site that no link leads to is told what he would be told if one did:
+/// what he shows is of another authority than the one that it pins, or worse. Else anybody could find out which
+/// sites there are links to.
+fn told_of(reason: Refusal, judged_by_nobody: impl FnOnce() -> Result<(), Distrust>) -> Refusal {
+    match reason {
+        Refusal::UnknownSite => {
+            let distrust = judged_by_nobody().err().unwrap_or(Distrust::OtherAuthority);
+            Refusal::Distrusted(distrust)
+        }
+        reason => reason,
+    }
+}
+
 async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<Link, Refusal> {
     if hello.version != VERSION {
         return Err(Refusal::Version);
@@ -234,8 +251,9 @@ async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<
         true => Ok(()),
         false => judged(context, link, peer, Some(hello.node)),
     };
-    // Before the site is asked anything for his sake.
-    known().as_ref().map_or(Ok(()), admitted)?;
+    // Before the site is asked anything for his sake. A link that stands on the leader and not here yet does not make
+    // him anybody: he comes again.
+    admitted(&known().ok_or(Refusal::UnknownSite)?)?;
     if !context.leads().await {
         return Err(Refusal::NotLeader);
     }
@@ -266,4 +284,21 @@ async fn knows(context: &Context, link: &Link, shown: u64) -> Result<(), Refusal
     }
     context.put_back(link, shown).await;
     Err(Refusal::PutBack)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_told_the_same_whether_there_is_a_link_to_his_site_or_not() {
+        for shown in Distrust::ALL {
+            let with_link = told_of(Refusal::Distrusted(shown), || Err(shown));
+            let without = told_of(Refusal::UnknownSite, || Err(shown));
+            assert_eq!(with_link, without);
+        }
+        let told = told_of(Refusal::UnknownSite, || Ok(()));
+        assert_eq!(told, Refusal::Distrusted(Distrust::OtherAuthority), "nobody vouches for him");
+        assert_eq!(told_of(Refusal::Paused, || Ok(())), Refusal::Paused);
+    }
 }
