@@ -29,6 +29,7 @@ use crate::links::Context;
 use crate::message::{
     GREETING_BYTES_MAX, Hello, Message, NEW_SESSION, Refusal, SessionId, VERSION,
 };
+use crate::ration::Rationed;
 use crate::session::Dialling;
 use crate::stripe::Stripe;
 use fulmar_broker::machine::links::Link;
@@ -196,7 +197,10 @@ pub(crate) async fn answer(
             }
         };
         let session = match hello.session {
-            NEW_SESSION => random::random_16(),
+            NEW_SESSION => {
+                context.rations.wait(Rationed::Session, &link.name).await;
+                random::random_16()
+            }
             known => known,
         };
         let (node, connections) = (context.settings.node, link.definition.connections);

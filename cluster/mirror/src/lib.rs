@@ -51,6 +51,7 @@ mod message;
 mod outbox;
 pub mod policy;
 mod quiet;
+mod ration;
 mod session;
 mod shares;
 mod shipment;

@@ -14,6 +14,7 @@ use crate::locked;
 use crate::message::{Refusal, SessionId};
 use crate::policy::Pace;
 use crate::quiet::Quiet;
+use crate::ration::{Rationed, Rations};
 use crate::session;
 use crate::stripe::Stripe;
 use fulmar_broker::Broker;
@@ -116,6 +117,8 @@ pub(crate) struct Context {
     caps: Mutex<BTreeMap<String, Arc<Cap>>>,
     /// What is logged on account of what other sites say.
     quiet: Quiet,
+    /// How often other sites may bring about entries of the log that carry nothing.
+    pub(crate) rations: Rations,
     /// Batches of one priority go through their rules one at a time, whatever their link: what is done
     /// before others have their turn does not grow with their number.
     pub(crate) paces: [tokio::sync::Mutex<Pace>; Priority::ALL.len()],
@@ -176,6 +179,7 @@ impl Links {
             next_session: Mutex::default(),
             caps: Mutex::default(),
             quiet: Quiet::default(),
+            rations: Rations::default(),
             paces: Default::default(),
         });
         let mut tasks = vec![task::spawn_owned(keep(Arc::clone(&context)))];
@@ -222,6 +226,10 @@ impl Context {
     pub(crate) async fn put_back(&self, link: &Link, shown: u64) {
         let noticed = self.broker.site().read(|state| state.bond(&link.definition.site).noticed);
         if noticed < shown {
+            // It may say another number with each greeting. It is refused all the same.
+            if self.rations.take(Rationed::Notice, &link.name, time::now()).is_err() {
+                return;
+            }
             let operation = LinkOperation::PutBackNoticed { link: link.number, shown };
             let unit = Unit::of(Operation::Link(operation));
             let ticket = self.broker.proposer().submit(unit, time::now() + NOTICE_TIMEOUT).await;

@@ -9,6 +9,7 @@
 
 use crate::locked;
 use crate::message::{Mark, Message, Offered, Part};
+use crate::ration::Rationed;
 use crate::session::{Ended, Parts};
 use crate::target::{Committer, GivenUp, PROPOSE_TIMEOUT, Rooms, TOO_FAR, Taken, Taking};
 use fulmar_broker::broker::chain_key;
@@ -348,6 +349,7 @@ impl Taker {
     /// Makes of a mirror what has changed of its origin. `false` if it stays as it is.
     async fn align(&self, topic: &Offered, mirror: TopicId) -> bool {
         let (link, via, configs) = (self.parts.link.number, self.via(topic), self.configs(topic));
+        self.parts.context.rations.wait(Rationed::Change, &self.parts.link.name).await;
         let operation = LinkOperation::AlignMirror { link, topic: mirror, via, configs };
         match self.propose(operation).await {
             Answer::Done { result: UnitResult::Done(_), .. } => true,
@@ -389,6 +391,8 @@ impl Taker {
                     tracing::warn!(topic = %topic.name, %refusal, unsaid, "a topic cannot be mirrored");
                 }
                 self.stopped(topic, "the site does not take it: a name or a limit");
+                // There may be thousands of them in each offer.
+                self.parts.context.rations.wait(Rationed::Change, &link.name).await;
                 false
             }
             Answer::NotDone | Answer::NoRoom | Answer::Unknown => {
