@@ -41,7 +41,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LENGTH_BYTES: usize = 4;
 
-/// The longest frame, compressed or not: an offer of all the topics there may be is the longest message.
+/// The longest frame, compressed or not: an offer, which `OFFER_BYTES_MAX` bounds, is the longest message.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
 /// The longest frame that is not urgent: one batch, and what was taken before it.

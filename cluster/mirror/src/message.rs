@@ -57,6 +57,9 @@ pub const GREETING_BYTES_MAX: usize = 1_024;
 /// Topics of one offer, at most.
 pub const OFFERED_MAX: usize = 16_384;
 
+/// Bytes of one offer, at most: it fits into a frame with what may stand before it there.
+pub const OFFER_BYTES_MAX: usize = 6 << 20;
+
 /// Messages of one frame, at most.
 pub const MESSAGES_MAX: usize = 1_024;
 
@@ -292,11 +295,37 @@ fn topic_name(input: &mut Reader<'_>) -> Result<String, CodecError> {
 /// What a message, and each thing in it, takes in memory beside its bytes.
 const HELD_BYTES: usize = 128;
 
+/// The bytes of a text.
+const fn text_bytes(text: &str) -> usize {
+    4 + text.len()
+}
+
 impl Offered {
+    /// The bytes of it in an offer.
+    fn bytes(&self) -> usize {
+        let via: usize = self.via.iter().map(|site| text_bytes(site)).sum();
+        let configs = self.configs.iter();
+        let configs: usize = configs.map(|(key, value)| text_bytes(key) + text_bytes(value)).sum();
+        2 * size_of::<TopicId>() + text_bytes(&self.name) + 3 * size_of::<u32>() + via + configs
+    }
+
     fn held_bytes(&self) -> usize {
         let texts = self.configs.iter().flat_map(|(key, value)| [key, value]).chain(&self.via);
         HELD_BYTES + self.name.len() + texts.map(|text| 32 + text.len()).sum::<usize>()
     }
+}
+
+/// As many topics as one offer holds, from the first on, and whether there are more.
+pub fn fitting(topics: impl Iterator<Item = Offered>) -> (Vec<Offered>, bool) {
+    let (mut fit, mut bytes) = (Vec::new(), size_of::<u32>());
+    for topic in topics {
+        bytes += topic.bytes();
+        if fit.len() == OFFERED_MAX || bytes > OFFER_BYTES_MAX {
+            return (fit, true);
+        }
+        fit.push(topic);
+    }
+    (fit, false)
 }
 
 impl Message {

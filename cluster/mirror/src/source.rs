@@ -12,7 +12,7 @@
 
 use crate::bond;
 use crate::locked;
-use crate::message::{Mark, Message, OFFERED_MAX, Offered, Part};
+use crate::message::{Mark, Message, Offered, Part, fitting};
 use crate::session::Parts;
 use crate::shipment::Shipment;
 use fulmar_broker::machine::outcome::UnitResult;
@@ -174,7 +174,8 @@ impl Source {
     }
 }
 
-fn offers(state: &State, parts: &Parts) -> Vec<Offered> {
+/// What may go to the other side now, as far as one offer holds it, and whether there is more.
+fn offers(state: &State, parts: &Parts) -> (Vec<Offered>, bool) {
     let may_go = state.topics().iter().filter(|topic| parts.lets_go(state, topic.id));
     let offered = may_go.map(|topic| {
         let mirror = state.mirror(topic.id);
@@ -187,7 +188,7 @@ fn offers(state: &State, parts: &Parts) -> Vec<Offered> {
             configs: topic.configs.clone(),
         }
     });
-    offered.take(OFFERED_MAX).collect()
+    fitting(offered)
 }
 
 async fn offer(parts: Parts, lanes: Lanes) {
@@ -198,8 +199,17 @@ async fn offer(parts: Parts, lanes: Lanes) {
     }
     let mut told = None;
     loop {
-        let now = parts.context.broker.site().read(|state| offers(state, &parts));
+        let (now, has_more) = parts.context.broker.site().read(|state| offers(state, &parts));
         if told.as_ref() != Some(&now) {
+            if has_more && let Some(unsaid) = parts.may_say() {
+                let (link, topics) = (&parts.link.name, now.len());
+                tracing::warn!(
+                    link,
+                    topics,
+                    unsaid,
+                    "more topics may go than one offer holds: the last by name do not"
+                );
+            }
             parts.send(Message::Offer(now.clone())).await;
             told = Some(now);
         }

@@ -1,6 +1,7 @@
 //! Tests of `message.rs`.
 
 use super::*;
+use crate::frame::{Frame, decode, encode};
 use fulmar_types::Uuid;
 use proptest::prelude::*;
 
@@ -102,6 +103,32 @@ fn what_people_see_and_what_is_counted_on_from_is_bounded() {
         let gap = Message::Gap { part, mark: mark(1), to: Offset(offset), missing };
         assert_eq!(read(gap), fits);
     }
+}
+
+#[test]
+fn an_offer_of_however_many_topics_fits_into_a_frame() {
+    let topic = |at: usize| Offered {
+        topic: TopicId(Uuid((at as u128).to_le_bytes())),
+        origin: TopicId(Uuid([9; 16])),
+        via: (0..3).map(|site| format!("{site:0>249}")).collect(),
+        name: format!("{at:0>249}"),
+        partitions: 1,
+        configs: (0..10).map(|key| (format!("{key:->30}"), "9".repeat(20))).collect(),
+    };
+    let (few, has_more) = fitting((0..100).map(topic));
+    assert!(few.len() == 100 && !has_more);
+    let bytes: usize = few.iter().map(Offered::bytes).sum();
+    assert_eq!(whole(&Message::Offer(few)).len(), 4 + bytes, "it is counted as it is written");
+    let (most, has_more) = fitting((0..OFFERED_MAX).map(topic));
+    assert!(has_more && most.len() > 3_000);
+    let messages = vec![Message::Offer(most)];
+    let frame = Frame::Messages { lane: Priority::Urgent, number: 0, messages };
+    let bytes = encode(&frame).expect("it fits");
+    assert_eq!(decode(bytes.slice(4..)).expect("it was written here"), frame);
+    let small =
+        |at| Offered { via: Vec::new(), configs: Vec::new(), name: format!("t{at}"), ..topic(at) };
+    let (all, has_more) = fitting((0..=OFFERED_MAX).map(small));
+    assert!(has_more && all.len() == OFFERED_MAX);
 }
 
 #[test]
