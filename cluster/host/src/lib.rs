@@ -22,6 +22,7 @@ pub mod clock;
 pub mod conformance;
 pub mod disk;
 pub mod net;
+pub mod places;
 pub mod process;
 pub mod random;
 #[cfg(not(madsim))]

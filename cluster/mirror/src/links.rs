@@ -22,6 +22,7 @@ use fulmar_broker::link_states::PUT_BACK;
 use fulmar_broker::machine::links::Link;
 use fulmar_broker::proposer::Answer;
 use fulmar_host::net::Listener;
+use fulmar_host::places::Places;
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_host::{Host, random};
@@ -33,7 +34,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 /// How often this node looks which links there are.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -73,8 +74,11 @@ const SILENT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const DIAL_NAME_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Connections that have not been greeted yet, at one time.
+/// Connections that have not been greeted yet, at one time. Anybody who reaches the port can have one.
 const GREETINGS_MAX: usize = 64;
+
+/// Why a connection ends that had not been greeted, when too many wait for that.
+const CROWDED_OUT: &str = "crowded-out";
 
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -505,20 +509,23 @@ pub(crate) async fn call(
 }
 
 async fn accept(context: Arc<Context>, mut listener: Box<dyn Listener>) {
-    let greetings = Arc::new(Semaphore::new(GREETINGS_MAX));
+    let greetings = Places::new(GREETINGS_MAX);
     loop {
-        let Ok(permit) = Arc::clone(&greetings).acquire_owned().await else { return };
         match listener.accept().await {
             Ok(connection) => {
-                let context = Arc::clone(&context);
-                task::spawn(async move {
-                    match greeting::answer(&context, connection).await {
-                        Ok(greeted) => context.welcome(greeted),
+                let (greeter, address) = (Arc::clone(&context), connection.peer.address);
+                let greeting = async move {
+                    match greeting::answer(&greeter, connection).await {
+                        Ok(greeted) => greeter.welcome(greeted),
                         // Who was refused, and why, has been reported.
                         Err(error) => tracing::debug!(%error, "a greeting came to nothing"),
                     }
-                    drop(permit);
-                });
+                };
+                if let Some(gone) = greetings.take(address, greeting) {
+                    let (address, site) = (gone.address, String::new());
+                    let reason = CROWDED_OUT;
+                    context.host.report(Event::SiteRefused { address, site, reason });
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept another site");

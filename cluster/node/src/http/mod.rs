@@ -16,6 +16,7 @@ mod request;
 
 use bytes::BytesMut;
 use fulmar_host::net::{Connection, Listener, Network, ReadHalf, WriteHalf};
+use fulmar_host::places::{Gone, Places};
 use fulmar_host::task::{self, Owned};
 use fulmar_host::time::{self, Duration};
 use fulmar_host::{BoxFuture, net::PeerIdentity};
@@ -24,10 +25,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 
-/// Connections at one time. Whoever comes then waits until one ends, which takes no longer than the
-/// times below.
+/// Connections at one time. For whoever comes then, the oldest goes of the address that has most of them.
 const CONNECTIONS_MAX: usize = 16;
 
 /// How long the head of a request may take to arrive (no test waits that long), and the answer to be
@@ -131,20 +130,10 @@ impl HttpServer {
     }
 }
 
-/// The tasks of the connections, which end when this is dropped.
-struct Connections(Vec<task::JoinHandle<()>>);
-
-impl Drop for Connections {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|task| task.abort());
-    }
-}
-
 async fn accept(mut listener: Box<dyn Listener>, answers: Answers) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = Connections(Vec::new());
+    // Their tasks end with it.
+    let places = Places::new(CONNECTIONS_MAX);
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let connection = match listener.accept().await {
             Ok(connection) => connection,
             Err(error) => {
@@ -153,12 +142,11 @@ async fn accept(mut listener: Box<dyn Listener>, answers: Answers) {
                 continue;
             }
         };
-        let answers = answers.clone();
-        connections.0.retain(|task| !task.is_finished());
-        connections.0.push(task::spawn(async move {
-            serve(connection, &answers).await;
-            drop(place);
-        }));
+        let (answers, address) = (answers.clone(), connection.peer.address);
+        let gone = places.take(address, async move { serve(connection, &answers).await });
+        if let Some(Gone { address, untold: Some(times) }) = gone {
+            tracing::warn!(%address, times, "too many connections ask for the health or the metrics: the oldest was closed");
+        }
     }
 }
 

@@ -77,19 +77,21 @@ fn a_body_that_nobody_wants_does_not_cost_the_answer() {
 }
 
 #[test]
-fn whoever_says_nothing_keeps_others_out_for_a_while_only() {
+fn whoever_says_nothing_keeps_nobody_out() {
     task::block_on(async {
         let server = started().await;
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
+        for _ in 0..=CONNECTIONS_MAX {
             silent.push(connect(&server).await);
         }
-        let begun = time::now();
         let answer = ask(&server, b"GET /ok HTTP/1.1\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(begun.elapsed() < REQUEST_TIMEOUT + Duration::from_secs(5));
         let mut told = String::new();
-        silent[0].reader.read_to_string(&mut told).await.expect("text");
+        let last = silent.last_mut().expect("some");
+        last.reader.read_to_string(&mut told).await.expect("text");
         assert!(told.starts_with("HTTP/1.1 408"), "{told}");
+        // Whether it hears of it or not.
+        let _ = silent[0].reader.read_to_string(&mut told).await;
+        assert_eq!(told.matches("HTTP/1.1").count(), 1, "the oldest had to go");
     });
 }

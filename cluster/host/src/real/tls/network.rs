@@ -5,6 +5,7 @@ use super::keys::{KeyFiles, KeysError, anonymous};
 use super::reason::Reason;
 use super::subject;
 use crate::net::{Connection, Distrust, Listener, Network, PeerIdentity};
+use crate::places::{Gone, Places};
 use crate::real::net::{Accepting, dial, dial_name};
 use crate::task::{self, Owned};
 use crate::time::{self, Duration};
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -23,8 +24,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 /// How long a handshake may take: a few round trips over a bad line.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes under way, per listener. More callers wait in the kernel.
+/// Handshakes under way, per listener.
 const HANDSHAKES_MAX: usize = 256;
+
+/// Why one ends that is under way, when there are too many.
+const CROWDED_OUT: &str = "crowded-out";
 
 /// Connections that are through and wait to be taken, per listener.
 const READY_MAX: usize = 256;
@@ -220,18 +224,25 @@ async fn accept(
     greeter: Greeter,
     through: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let greetings = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    while let Ok(permit) = greetings.clone().acquire_owned().await {
+    let greetings = Places::new(HANDSHAKES_MAX);
+    loop {
         match accepting.next().await {
             Ok((stream, address)) => {
+                let observer = greeter.observer.clone();
                 let (greeter, through) = (greeter.clone(), through.clone());
-                task::spawn(async move {
+                let gone = greetings.take(address, async move {
                     if let Some(connection) = greeter.greet(stream, address).await {
                         // Nobody listens any more: the connection ends here.
                         let _ = through.send(Ok(connection)).await;
                     }
-                    drop(permit);
                 });
+                if let Some(Gone { address, .. }) = gone {
+                    observer.observe(&Event::Distrusted {
+                        address,
+                        reason: CROWDED_OUT,
+                        by_peer: false,
+                    });
+                }
             }
             Err(error) => {
                 if through.send(Err(error)).await.is_err() {
