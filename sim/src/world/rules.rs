@@ -36,6 +36,13 @@ pub(super) const LIMIT: Duration = Duration::from_secs(2);
 /// The same for whoever asks again and again.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long one attempt to let it go again may take: longer than a node tries, so that hardly any is left behind
+/// of which nobody knows.
+const LETS_GO_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an attempt of which nobody knows may still be carried out.
+const DOUBT_NS: u64 = 20_000_000_000;
+
 /// How long a node that is asked may be behind: it notices before that it does not lead.
 const BEHIND_MAX_NS: u64 = 10_000_000_000;
 
@@ -190,8 +197,16 @@ pub(super) struct Turning {
     pub(super) cluster: Cluster,
     pub(super) stage: Arc<Stage>,
     pub(super) rules: Rules,
+    pub(super) known: Known,
+}
+
+/// What whoever turns something has come to know.
+#[derive(Default)]
+pub(super) struct Known {
     /// What the topic has been known by.
-    pub(super) ids: BTreeSet<Uuid>,
+    ids: BTreeSet<Uuid>,
+    /// Until then something may let it go of which nobody knows.
+    doubted_until_ns: u64,
 }
 
 impl Turning {
@@ -204,9 +219,10 @@ impl Turning {
             let withheld = self.take_back(&stopped).await;
             let answered = self.now();
             // Without an answer nobody knows, and nothing is checked.
-            let number = withheld.then(|| {
+            let is_sure = answered.0 >= self.known.doubted_until_ns;
+            let number = (withheld && is_sure).then(|| {
                 let (site, topic, by) = (self.site.clone(), self.topic.clone(), self.turns.by());
-                let ids = self.ids.clone();
+                let ids = self.known.ids.clone();
                 let withheld = Withheld { site, topic, ids, by, from: answered, until: None };
                 let mut noted = self.rules.locked();
                 noted.withheld.push(withheld);
@@ -219,7 +235,8 @@ impl Turning {
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
             }
-            while !self.turns.turn((&self.cluster, &self.topic), true, LIMIT).await {
+            while !self.turns.turn((&self.cluster, &self.topic), true, LETS_GO_LIMIT).await {
+                self.known.doubted_until_ns = self.now().0 + DOUBT_NS;
                 madsim::time::sleep(STEP).await;
             }
         }
@@ -242,7 +259,7 @@ impl Turning {
             && let Ok(known) = self.cluster.refresh_all(LIMIT).await
         {
             let id = known.topics.get(self.topic.as_str()).map(|topic| topic.id);
-            self.ids.extend(id.filter(|id| *id != Uuid::NIL));
+            self.known.ids.extend(id.filter(|id| *id != Uuid::NIL));
         }
     }
 
