@@ -48,6 +48,28 @@ pub struct Made {
     parts: Vec<Part>,
 }
 
+/// What a site says of topics, and of all that they are made of, as far as pipelines write it; with nothing
+/// behind what is an end.
+pub async fn told(
+    cluster: &Cluster,
+    mut ahead: Vec<String>,
+    is_end: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, MadeOf>, Stop> {
+    let (mut made, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    while let Some(topic) = ahead.pop() {
+        if is_end(&topic) || !seen.insert(topic.clone()) {
+            continue;
+        }
+        let of = cluster.made_of(&topic, TIMEOUT).await;
+        let of = of.map_err(|error| {
+            Stop::failed(format!("what {topic} is made of is not known: {error}."))
+        })?;
+        ahead.extend(of.iter().flat_map(|made| made.of.clone()));
+        made.extend(of.map(|of| (topic, of)));
+    }
+    Ok(made)
+}
+
 impl Made {
     /// What a site says of a topic. `None` if no pipeline has written it.
     pub async fn find(
@@ -55,24 +77,15 @@ impl Made {
         topic: &str,
         (region, rules): (&str, &Rules),
     ) -> Result<Option<Self>, Stop> {
-        let (mut made, mut ahead) = (BTreeMap::new(), vec![topic.to_owned()]);
-        while let Some(topic) = ahead.pop() {
-            if rules.contains_key(&topic) || made.contains_key(&topic) {
-                continue;
-            }
-            let of = cluster.made_of(&topic, TIMEOUT).await;
-            let of = of.map_err(|error| {
-                Stop::failed(format!("what {topic} is made of is not known: {error}."))
-            })?;
-            ahead.extend(of.iter().flat_map(|made| made.of.clone()));
-            made.extend(of.map(|of| (topic, of)));
-        }
+        let has_rule = |topic: &str| rules.contains_key(topic);
+        let made = told(cluster, vec![topic.to_owned()], has_rule).await?;
         let rules: BTreeMap<&str, &RuleDefinition> =
             rules.iter().map(|(topic, rule)| (topic.as_str(), &rule.is)).collect();
         Ok(Self::of(topic, region, (&rules, &made)))
     }
 
-    fn of(
+    /// The same of what is known already.
+    pub fn of(
         topic: &str,
         region: &str,
         (rules, made): (&BTreeMap<&str, &RuleDefinition>, &BTreeMap<String, MadeOf>),

@@ -7,7 +7,7 @@
 //! | [`up`] | a whole site on this machine |
 //! | [`status`] | who leads, and what is in the topics |
 //! | [`mod@apply`], [`link`], [`rule`], [`topic`] | what a site is to be: links to other sites, rules, topics |
-//! | [`policy`], [`made_of`] | what of a topic would leave, and why |
+//! | [`policy`], [`ways`], [`made_of`], [`makings`] | what of a topic would leave, over which link, and why |
 //! | [`pipeline`] | SQL that runs inside the site |
 //! | [`demo`] | kills leaders under load and proves that nothing was lost |
 //! | [`mod@bench`] | how fast, and at what cost |
@@ -29,6 +29,7 @@ mod keys;
 mod link;
 mod link_status;
 mod made_of;
+mod makings;
 mod node;
 pub mod output;
 mod pipeline;
@@ -40,6 +41,7 @@ mod stats;
 mod status;
 mod topic;
 mod up;
+mod ways;
 
 use clap::{Parser, Subcommand};
 use fulmar_types::ExitCode;

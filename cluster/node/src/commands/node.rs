@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// When it serves clients it says so in one line on standard output. What else it says goes to
 /// standard error; the environment variable FULMAR_LOG chooses how much
-/// (error, warn, info, debug, trace; `warn` by default).
+/// (error, warn, info, debug, trace; `warn,openraft=error` by default).
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The configuration of the site, the same file for all of its nodes.

@@ -18,6 +18,11 @@ pub fn complain(message: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "fulmar: {message}");
 }
 
+/// Prints what somebody should look at though nothing went wrong.
+pub fn remark(message: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "note: {message}");
+}
+
 /// A text that somebody else has written. What a terminal would take as a command is escaped.
 pub fn escaped(text: &str) -> String {
     let plain = |c: char| match c.is_control() {

@@ -7,11 +7,14 @@
 
 use super::Stop;
 use super::apply::carry::{links, rules};
-use super::apply::file;
-use super::apply::plan::{Links, Rules, terms_of};
+use super::apply::file::{self, Wanted};
+use super::apply::plan::{Rules, terms_of};
 use super::client::{OptionalReaching, Reaching};
 use super::made_of::Made;
+use super::makings::{Makings, plain};
 use super::output::{escaped, say};
+use super::pipeline::pipelines;
+use super::ways::Ways;
 use clap::{Args, Subcommand};
 use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, LaidDown, OffsetAt, ReadRecord, Target, TopicPartition};
@@ -23,7 +26,7 @@ use fulmar_types::rule::{FieldAction, RuleDefinition, Segment};
 use fulmar_types::{ExitCode, Offset, PartitionIndex};
 use fulmar_wire::batch::{Header, Record};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// How long a question may take.
@@ -84,34 +87,14 @@ impl Check {
     async fn run(self) -> Result<ExitCode, Stop> {
         let wanted = file::read(&self.file)?;
         let cluster = self.reaching.reached("fulmar-policy").await?;
-        let (there, left) = match &cluster {
-            Some(cluster) => (links(cluster).await?, rules(cluster).await?),
-            None => (Links::new(), Rules::new()),
-        };
-        let both = if cluster.is_some() { "the file or the site" } else { "the file" };
-        // What the file does not name `apply` leaves as it is.
-        let mut links: BTreeMap<String, LinkDefinition> =
-            there.into_iter().map(|(name, link)| (name, link.is)).collect();
-        links.extend(wanted.links.clone());
-        let say_ways = |rule: &RuleDefinition| {
-            let to = links.iter().filter(|(_, link)| rule.lets_go_to(&link.region));
-            let to: Vec<String> = to.map(|(name, link)| over(name, link)).collect();
-            match to.as_slice() {
-                [] => {
-                    say(format!(
-                        "    goes to    no site: no link of {both} leads to such a region"
-                    ));
-                }
-                to => to.iter().for_each(|to| say(format!("    goes to    {to}"))),
-            }
-        };
-        if wanted.rules.is_empty() && left.is_empty() {
+        let seen = Seen::of(wanted, cluster.as_ref()).await?;
+        if seen.rules.is_empty() {
             say("no rules: no topic leaves the site");
         }
-        for (topic, rule) in &wanted.rules {
+        for (topic, rule) in &seen.wanted.rules {
             say(format!("rule {topic}"));
             say_terms(rule);
-            say_ways(rule);
+            seen.say_ways(topic, rule);
             let example = match (&self.record, &cluster) {
                 (Some(value), _) => Some(with_value(value.clone())),
                 (None, Some(cluster)) => newest(cluster, topic).await?,
@@ -119,17 +102,91 @@ impl Check {
             };
             say_example(rule, example).await;
         }
-        for (topic, rule) in left.iter().filter(|(topic, _)| !wanted.rules.contains_key(*topic)) {
-            say(format!("rule {topic} (of the site: not in the file, and left as it is)"));
-            say_terms(&rule.is);
-            say_ways(&rule.is);
+        for (topic, rule) in &seen.left {
+            if !seen.wanted.rules.contains_key(topic) {
+                say(format!("rule {topic} (of the site: not in the file, and left as it is)"));
+                say_terms(&rule.is);
+                seen.say_ways(topic, &rule.is);
+            }
         }
-        let has_rule =
-            |topic: &&String| wanted.rules.contains_key(*topic) || left.contains_key(*topic);
-        for topic in wanted.topics.keys().filter(|topic| !has_rule(topic)) {
-            say(format!("topic {topic}\n    goes to    no site: no rule of {both} names it"));
-        }
+        seen.say_others();
         Ok(ExitCode::Ok)
+    }
+}
+
+/// What a file wants, and what of the site it leaves as it is.
+struct Seen {
+    wanted: Wanted,
+    left: Rules,
+    /// All rules then.
+    rules: BTreeMap<String, RuleDefinition>,
+    ways: Ways,
+    makings: Makings,
+    /// Where it was looked.
+    both: &'static str,
+}
+
+impl Seen {
+    async fn of(wanted: Wanted, cluster: Option<&Cluster>) -> Result<Self, Stop> {
+        let file_links = wanted.links.clone();
+        // What the file does not name `apply` leaves as it is.
+        let (left, ways, makings, both) = match cluster {
+            Some(cluster) => (
+                rules(cluster).await?,
+                Ways::of_site(cluster, links(cluster).await?, file_links).await?,
+                Makings::of_site(cluster, &pipelines(cluster).await?).await?,
+                "the file or the site",
+            ),
+            None => (Rules::new(), Ways::of_file(file_links), Makings::default(), "the file"),
+        };
+        let rules = plain(&left).into_iter().chain(wanted.rules.clone()).collect();
+        let makings = makings.with(wanted.pipelines.values());
+        Ok(Self { wanted, left, rules, ways, makings, both })
+    }
+
+    fn say_ways(&self, topic: &str, rule: &RuleDefinition) {
+        let to = self.ways.links().iter().filter(|(_, link)| rule.lets_go_to(&link.region));
+        let to: Vec<_> = to.collect();
+        if to.is_empty() {
+            let both = self.both;
+            say(format!("    goes to    no site: no link of {both} leads to such a region"));
+        }
+        let lets_go =
+            |region: &str| self.left.get(topic).is_some_and(|rule| rule.is.lets_go_to(region));
+        for (name, link) in to {
+            match self.ways.obstacle(topic, name, lets_go) {
+                Some(why) => say(format!("    stays      not over the link {name}: {why}")),
+                None => say(format!("    goes to    {}", over(name, link))),
+            }
+        }
+    }
+
+    /// Says what becomes of the topics that no rule names: those of the file, and those that pipelines write.
+    fn say_others(&self) {
+        let made = self.makings.topics(&self.rules);
+        let named = self.wanted.topics.keys().filter(|topic| !self.rules.contains_key(*topic));
+        let others: BTreeSet<&str> =
+            named.map(String::as_str).chain(made.iter().copied()).collect();
+        for topic in others {
+            let is_made = made.contains(&topic);
+            let written = if is_made { " (pipelines write it, and no rule names it)" } else { "" };
+            say(format!("topic {topic}{written}"));
+            let goes = |link: &LinkDefinition| self.makings.goes(topic, &link.region, &self.rules);
+            let to: Vec<_> = self.ways.links().iter().filter(|(_, link)| goes(link)).collect();
+            if to.is_empty() {
+                let why = match is_made {
+                    true => "not all that it is made of goes to a region of a link as it is",
+                    false => "no rule names it",
+                };
+                say(format!("    goes to    no site: by {} {why}", self.both));
+            }
+            for (name, link) in to {
+                match self.ways.obstacle(topic, name, |_| false) {
+                    Some(why) => say(format!("    stays      not over the link {name}: {why}")),
+                    None => say(format!("    goes to    {}, as it is", over(name, link))),
+                }
+            }
+        }
     }
 }
 
@@ -145,66 +202,82 @@ impl Explain {
             say(format!("nothing goes to {to}: no link leads to that site"));
             return Ok(ExitCode::Ok);
         };
-        let (link, mut rules) = (&link.is, rules(&cluster).await?);
-        let Some(rule) = rules.remove(topic) else {
-            return explain_inherited(&cluster, (topic, to), (name, link), &rules).await;
+        let (name, link) = (name.clone(), link.is.clone());
+        let mut rules = rules(&cluster).await?;
+        let rule = rules.remove(topic).map(|rule| rule.is);
+        let made = match &rule {
+            Some(rule) if !is_let_go(&cluster, (topic, to), &link, rule).await? => {
+                return Ok(ExitCode::Ok);
+            }
+            Some(_) => None,
+            None => match inherited(&cluster, (topic, to), &link, &rules).await? {
+                Some(made) => Some(made),
+                None => return Ok(ExitCode::Ok),
+            },
         };
-        let rule = rule.is;
-        if !is_there(&cluster, topic).await? {
-            say(format!(
-                "nothing of {topic} goes to {to}: there is no such topic, only a rule for it"
-            ));
+        let ways = Ways::of_site(&cluster, links, BTreeMap::new()).await?;
+        if let Some(why) = ways.obstacle(topic, &name, |region| region == link.region) {
+            say(format!("nothing of {topic} goes to {to}, though rules let it: {why}"));
             return Ok(ExitCode::Ok);
         }
-        if !rule.lets_go_to(&link.region) {
-            let (site, region) = (&link.site, &link.region);
+        say(format!("{topic} goes to {}", over(&name, &link)));
+        if let Some(made) = made {
             say(format!(
-                "nothing of {topic} goes to {to}: {site} lies in the region {region}, and the rule \
-                 lets it go to {} only",
-                rule.regions.join(", ")
+                "    no rule names it, and all that it is made of may go there as it is\n{made}"
             ));
-            return Ok(ExitCode::Ok);
         }
-        say(format!("{topic} goes to {}", over(name, link)));
         if link.paused {
             say("    for now nothing does: the link is paused");
         }
-        say_terms(&rule);
+        rule.iter().for_each(say_terms);
+        let rule = rule.unwrap_or_else(|| RuleDefinition::verbatim([link.region.clone()]));
         say_example(&rule, newest(&cluster, topic).await?).await;
         Ok(ExitCode::Ok)
     }
 }
 
-/// The same for a topic that no rule names.
-async fn explain_inherited(
+/// Whether a rule lets a topic go over a link. If not, that is said.
+async fn is_let_go(
     cluster: &Cluster,
     (topic, to): (&str, &str),
-    (name, link): (&str, &LinkDefinition),
+    LinkDefinition { site, region, .. }: &LinkDefinition,
+    rule: &RuleDefinition,
+) -> Result<bool, Stop> {
+    let why = if !is_there(cluster, topic).await? {
+        "there is no such topic, only a rule for it".to_owned()
+    } else if !rule.lets_go_to(region) {
+        let regions = rule.regions.join(", ");
+        format!("{site} lies in the region {region}, and the rule lets it go to {regions} only")
+    } else {
+        return Ok(true);
+    };
+    say(format!("nothing of {topic} goes to {to}: {why}"));
+    Ok(false)
+}
+
+/// What lets a topic go that no rule names. If nothing does, that is said.
+async fn inherited(
+    cluster: &Cluster,
+    (topic, to): (&str, &str),
+    link: &LinkDefinition,
     rules: &Rules,
-) -> Result<ExitCode, Stop> {
+) -> Result<Option<Made>, Stop> {
     if is_internal(topic) {
         say(format!("nothing of {topic} goes to {to}: the state of a pipeline stays here"));
-        return Ok(ExitCode::Ok);
+        return Ok(None);
     }
     let Some(made) = Made::find(cluster, topic, (&link.region, rules)).await? else {
         say(format!("nothing of {topic} goes to {to}: no rule names the topic"));
-        return Ok(ExitCode::Ok);
+        return Ok(None);
     };
     if !made.goes() {
         say(format!(
             "nothing of {topic} goes to {to}: no rule names the topic, and what a pipeline writes goes \
              only where all that it is made of may go, as it is\n{made}"
         ));
-        return Ok(ExitCode::Ok);
+        return Ok(None);
     }
-    say(format!("{topic} goes to {}", over(name, link)));
-    say(format!("    no rule names it, and all that it is made of may go there as it is\n{made}"));
-    if link.paused {
-        say("    for now nothing does: the link is paused");
-    }
-    let rule = RuleDefinition::verbatim([link.region.clone()]);
-    say_example(&rule, newest(cluster, topic).await?).await;
-    Ok(ExitCode::Ok)
+    Ok(Some(made))
 }
 
 fn over(name: &str, link: &LinkDefinition) -> String {

@@ -1,18 +1,23 @@
-//! `fulmar rule`: where the topics of a site may go. A topic without a rule goes nowhere.
+//! `fulmar rule`: where the topics of a site may go. A topic without a rule goes nowhere, but for what pipelines
+//! write: that goes where all that it is made of may go as it is.
 
 use super::Stop;
 use super::apply::carry::{links, out, rules};
 use super::apply::names::check_rule;
-use super::apply::plan::{Change, sorted, terms_of};
+use super::apply::plan::{Change, Rules, sorted, terms_of};
 use super::apply::{plain_list, warn_of_regions};
 use super::client::Reaching;
 use super::link::{History, changed, history};
+use super::makings::{Makings, goes_as_well, plain};
 use super::output::say;
+use super::pipeline::pipelines;
 use clap::{Args, Subcommand};
+use fulmar_client::Cluster;
 use fulmar_types::ExitCode;
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
 
-/// Where the topics of a site may go. A topic without a rule goes nowhere.
+/// Where the topics of a site may go. A topic without a rule goes nowhere; only what pipelines write
+/// goes where all that it is made of may go as it is.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     #[command(subcommand)]
@@ -23,7 +28,7 @@ pub struct Options {
 enum Command {
     /// Let a topic go to some regions, and to no others; as it is, or without some of its fields.
     Set(Set),
-    /// Take a rule back: the topic goes nowhere any more.
+    /// Take a rule back: the topic goes nowhere any more, unless pipelines write it.
     Delete(Delete),
     /// Show all rules.
     List(Of),
@@ -118,7 +123,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         }
     };
     let cluster = reaching.reached("fulmar-rule").await?;
-    let before = rules(&cluster).await?.remove(&topic);
+    let mut rules = rules(&cluster).await?;
+    let as_well = as_well(&cluster, &rules, (&topic, &after)).await?;
+    let before = rules.remove(&topic);
     if before.is_none() && after.regions.is_empty() {
         return Err(Stop::usage(format!("there is no rule for the topic {topic}.")));
     }
@@ -126,14 +133,28 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
     let links = links(&cluster).await?;
     warn_of_regions((&topic, &after.regions), links.values().map(|link| &link.is));
-    let lets_more_go = after.tells_more_than(&before) && !before.regions.is_empty();
     let change = Change::Rule { topic, before, number, after };
-    if lets_more_go && !is_agreed {
-        let why = "this lets go what is withheld now, and what has left a site does not come back; name what is \
-                   to be withheld, all of it, or say --yes.";
-        return Err(Stop::usage(format!("{change}\n{why}")));
+    if change.lets_more_go() && !is_agreed {
+        let why = "what has left a site does not come back; name what is to be withheld, all of it, or say --yes.";
+        let as_well: String = as_well.iter().map(|line| format!("{line}\n")).collect();
+        return Err(Stop::usage(format!("{change}\n{as_well}{why}")));
     }
     out(&cluster, &change).await?;
     say(&change);
+    as_well.iter().for_each(say);
     Ok(ExitCode::Ok)
+}
+
+/// What pipelines make and what goes with a rule, or without the one that a topic had, for people.
+async fn as_well(
+    cluster: &Cluster,
+    rules: &Rules,
+    (topic, rule): (&String, &RuleDefinition),
+) -> Result<Vec<String>, Stop> {
+    let makings = Makings::of_site(cluster, &pipelines(cluster).await?).await?;
+    let before = plain(rules);
+    let mut after = before.clone();
+    after.remove(topic);
+    after.extend((!rule.regions.is_empty()).then(|| (topic.clone(), rule.clone())));
+    Ok(goes_as_well((&makings, &before), (&makings, &after)))
 }

@@ -18,6 +18,7 @@ pub mod plan;
 pub use file::{authority, plain_list};
 
 use super::client::Reaching;
+use super::makings::{Makings, goes_as_well, plain};
 use super::output::{count, say};
 use super::{Stop, output};
 use clap::Args;
@@ -65,6 +66,11 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
     let others = plan::unnamed(&wanted, &known, options.prune);
     say(render(&changes, &others).trim_end());
+    let makings = Makings::of_site(&cluster, &known.pipelines).await?;
+    let makings_after = makings.with(wanted.pipelines.values());
+    let rules_after = plan::rules_after(&wanted, &known, options.prune);
+    let before = (&makings, &plain(&known.rules));
+    goes_as_well(before, (&makings_after, &rules_after)).iter().for_each(say);
     let links = plan::links_after(&wanted, &known, options.prune);
     for (topic, regions) in plan::rules_to_look_at(&wanted, &known, options.prune) {
         warn_of_regions((topic, &regions), links.iter().copied());
@@ -104,7 +110,7 @@ pub fn warn_of_regions<'a>(
         true => "there is no link yet".to_owned(),
         false => format!("links lead to {}", known.into_iter().collect::<Vec<_>>().join(", ")),
     };
-    output::complain(format!(
+    output::remark(format!(
         "the rule of {topic} names {}, and no link leads there ({there}).",
         unknown.join(", ")
     ));

@@ -195,6 +195,17 @@ fn topic_change(
     Ok((!changed.is_empty()).then_some(Change::TopicSettings { name, changed }))
 }
 
+/// The rules that there are once a site is as a file says.
+pub fn rules_after(
+    wanted: &Wanted,
+    known: &Known,
+    prune: bool,
+) -> BTreeMap<String, RuleDefinition> {
+    let left = known.rules.iter().filter(|_| !prune);
+    let left = left.map(|(topic, rule)| (topic.clone(), rule.is.clone()));
+    left.chain(wanted.rules.clone()).collect()
+}
+
 /// What a file does not name, and what stays: links and rules unless `prune`, and pipelines.
 pub fn unnamed(wanted: &Wanted, known: &Known, prune: bool) -> Vec<String> {
     let links = known.links.keys().filter(|name| !prune && !wanted.links.contains_key(*name));
@@ -247,6 +258,44 @@ pub fn terms_of(rule: &RuleDefinition) -> [(&'static str, String); 4] {
     [("may go to", regions), ("key", key), ("headers", rule.headers_text()), ("fields", fields)]
 }
 
+/// What is said of a rule that lets go what the one before it withholds.
+const LETS_MORE_GO: &str = "this lets go what is withheld now";
+
+impl Change {
+    /// Whether it lets go, in the place of a rule that there is, what that withholds.
+    pub fn lets_more_go(&self) -> bool {
+        match self {
+            Self::Rule { before, after, .. } => {
+                !before.regions.is_empty() && after.tells_more_than(before)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What changes about a rule. One that is new or gone is shown as it is or was: beside a rule that there is not,
+/// which lets nothing go, each of its terms would look like an opening.
+fn rule_lines(before: &RuleDefinition, after: &RuleDefinition) -> Vec<String> {
+    let line = |(key, value): (&str, String)| format!("{key:<9}  {value}");
+    let all = |rule: &RuleDefinition| -> Vec<String> {
+        let shown = if rule.is_verbatim() { 1 } else { usize::MAX };
+        terms_of(rule).into_iter().take(shown).map(line).collect()
+    };
+    match (before.regions.as_slice(), after.regions.as_slice()) {
+        ([], _) => all(after),
+        (_, []) => {
+            let gone = "no rule names it any more; the one that there was:".to_owned();
+            [gone].into_iter().chain(all(before)).collect()
+        }
+        _ => terms_of(before)
+            .into_iter()
+            .zip(terms_of(after))
+            .filter(|((_, before), (_, after))| before != after)
+            .map(|((key, before), (_, after))| line((key, format!("{before} -> {after}"))))
+            .collect(),
+    }
+}
+
 /// What a link is, setting by setting, for people.
 pub fn settings_of(link: &LinkDefinition) -> Vec<(&'static str, String)> {
     let listed = |texts: &[String]| match texts {
@@ -289,11 +338,9 @@ impl fmt::Display for Change {
                     _ => '~',
                 };
                 write!(f, "{sign} rule {topic}")?;
-                let both = terms_of(before).into_iter().zip(terms_of(after));
-                let mut differ = both.filter(|((_, before), (_, after))| before != after);
-                differ.try_for_each(|((key, before), (_, after))| {
-                    write!(f, "\n    {key:<9}  {before} -> {after}")
-                })
+                let lines = rule_lines(before, after);
+                let more = self.lets_more_go().then(|| LETS_MORE_GO.to_owned());
+                lines.iter().chain(&more).try_for_each(|line| write!(f, "\n    {line}"))
             }
             Self::Pipeline { name, before, lines, .. } => {
                 let sign = if before.is_none() { '+' } else { '~' };
@@ -431,6 +478,36 @@ mod tests {
         assert!(pruned > 0 && text(true).contains("- link old") && text(true).contains("- rule d"));
         assert_eq!(unnamed(&wanted, &known, false), ["link old", "rule d"]);
         assert_eq!(unnamed(&wanted, &known, true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_rule_is_shown_as_what_becomes_of_records() {
+        let rule = |fields: &str| {
+            let settings =
+                [("regions", "eu"), ("key", "hash"), ("headers", "drop"), ("fields", fields)];
+            let settings = settings.into_iter().filter(|(_, value)| !value.is_empty());
+            RuleDefinition::from_settings(settings).expect("it is a rule")
+        };
+        let shown = |before: &RuleDefinition, after: &RuleDefinition| {
+            let (topic, number) = ("people".to_owned(), Some(7));
+            let (before, after) = (before.clone(), after.clone());
+            Change::Rule { topic, before, number, after }.to_string()
+        };
+        let (none, less, more) = (RuleDefinition::default(), rule("card=drop,name=mask"), rule(""));
+        let terms = "    may go to  eu\n    key        hash\n    headers    *=drop\n    \
+                     fields     card=drop,name=mask";
+        assert_eq!(shown(&none, &less), format!("+ rule people\n{terms}"));
+        let gone = "    no rule names it any more; the one that there was:";
+        assert_eq!(shown(&less, &none), format!("- rule people\n{gone}\n{terms}"));
+        let change = "    fields     card=drop,name=mask -> as they are";
+        assert_eq!(
+            shown(&less, &more),
+            format!("~ rule people\n{change}\n    this lets go what is withheld now")
+        );
+        assert!(!shown(&more, &less).contains("lets go what"), "{}", shown(&more, &less));
+        // To another region goes what went to none, not what was withheld.
+        assert!(!shown(&none, &more).contains("lets go what"));
+        assert!(!shown(&regions(&["us"]), &regions(&["eu", "us"])).contains("lets go what"));
     }
 
     fn tells_no_more(form: &RuleDefinition, than: &RuleDefinition) -> bool {

@@ -136,6 +136,18 @@ impl Wish {
         Ok(Self { settings, plan })
     }
 
+    /// A text as a pipeline.
+    #[cfg(test)]
+    pub fn of(text: &str) -> Option<Self> {
+        let plan = file::planned(Path::new("test.sql"), text)?;
+        Some(Self { settings: PipelineSettings::of(text.to_owned()), plan })
+    }
+
+    /// The topics that it reads, and those that it writes.
+    pub fn topics(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
+        (self.plan.read(), self.plan.written())
+    }
+
     /// Whether it can go on with the state that there is.
     ///
     /// # Errors
