@@ -74,6 +74,9 @@ struct Delete {
     /// The topic.
     #[arg(value_name = "TOPIC")]
     topic: String,
+    /// Let go what goes without the rule: what pipelines make goes where all that they make it of may go.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -103,7 +106,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             (set.topic, set.reaching, definition, set.yes)
         }
         Command::History(asked) => return history("rule", asked).await,
-        Command::Delete(delete) => (delete.topic, delete.reaching, RuleDefinition::default(), true),
+        Command::Delete(delete) => {
+            (delete.topic, delete.reaching, RuleDefinition::default(), delete.yes)
+        }
         Command::List(of) => {
             let cluster = of.reaching.reached("fulmar-rule").await?;
             let rules = rules(&cluster).await?;
@@ -133,9 +138,18 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
     let links = links(&cluster).await?;
     warn_of_regions((&topic, &after.regions), links.values().map(|link| &link.is));
+    // Whoever takes a rule back does not mean to let more go.
+    let opens = after.regions.is_empty() && !as_well.is_empty();
     let change = Change::Rule { topic, before, number, after };
-    if change.lets_more_go() && !is_agreed {
-        let why = "what has left a site does not come back; name what is to be withheld, all of it, or say --yes.";
+    if (change.lets_more_go() || opens) && !is_agreed {
+        let why = match opens {
+            true => {
+                "what has left a site does not come back; give it a rule instead, or say --yes."
+            }
+            false => {
+                "what has left a site does not come back; name what is to be withheld, all of it, or say --yes."
+            }
+        };
         let as_well: String = as_well.iter().map(|line| format!("{line}\n")).collect();
         return Err(Stop::usage(format!("{change}\n{as_well}{why}")));
     }
