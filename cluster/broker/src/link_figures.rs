@@ -148,7 +148,7 @@ impl Broker {
         behind: &GapPlace,
         most: usize,
     ) -> Option<(Vec<GapOf>, bool)> {
-        self.site.read(|state| gaps_behind(state, state.link(name)?, behind, most))
+        self.site.read(|state| Some(gaps_behind(state, state.link(name)?, behind, most)))
     }
 
     /// The names of all links.
@@ -177,7 +177,7 @@ pub(crate) fn gaps_behind(
     link: &Link,
     behind: &GapPlace,
     most: usize,
-) -> Option<(Vec<GapOf>, bool)> {
+) -> (Vec<GapOf>, bool) {
     let mut found = Vec::new();
     // By name. A topic that neither goes nor comes has nothing to do with the link.
     let topics = state.topics().iter().filter(|topic| topic.name >= behind.0);
@@ -201,13 +201,13 @@ pub(crate) fn gaps_behind(
                     continue;
                 }
                 if found.len() == most {
-                    return Some((found, true));
+                    return (found, true);
                 }
                 found.push(GapOf { topic: topic.name.clone(), partition, gap: *gap });
             }
         }
     }
-    Some((found, false))
+    (found, false)
 }
 
 /// Whether a topic comes over a link, or may go, if it does either.

@@ -329,6 +329,14 @@ pub fn fitting(topics: impl Iterator<Item = Offered>) -> (Vec<Offered>, bool) {
 }
 
 impl Message {
+    /// Whose records it has, and their bytes, if it has some.
+    pub fn records(&self) -> Option<(Part, usize)> {
+        match self {
+            Self::Batch(part, _, bytes) => Some((*part, bytes.len())),
+            _ => None,
+        }
+    }
+
     /// About what it takes in memory, whatever it says.
     pub fn held_bytes(&self) -> usize {
         let more = match self {

@@ -115,14 +115,6 @@ struct State {
     is_leaving: bool,
 }
 
-/// The topic of the records in a message.
-fn topic_of_records(message: &Message) -> Option<TopicId> {
-    match message {
-        Message::Batch(part, ..) => Some(part.topic),
-        _ => None,
-    }
-}
-
 /// Whether what is urgent is to go past a connection.
 fn is_stuck(flow: &Flow, now: Instant) -> bool {
     flow.is_stuck(now) && !fulmar_host::planted(Plant::UrgentStaysStuck)
@@ -254,12 +246,13 @@ impl Outbox {
     pub(crate) fn topics(&self) -> BTreeSet<TopicId> {
         let state = locked(&self.state);
         let waiting = state.lanes.iter().flat_map(|lane| lane.waiting.values());
-        waiting.chain(state.underway()).filter_map(topic_of_records).collect()
+        let records = waiting.chain(state.underway()).filter_map(Message::records);
+        records.map(|(part, _)| part.topic).collect()
     }
 
     /// Whether records were given to a connection, and are not confirmed.
     pub(crate) fn has_records_underway(&self) -> bool {
-        locked(&self.state).underway().any(|message| topic_of_records(message).is_some())
+        locked(&self.state).underway().any(|message| message.records().is_some())
     }
 
     /// A connection is up.

@@ -25,7 +25,7 @@ use crate::locked;
 use crate::message::{Message, Part, Refusal, SessionId};
 use crate::outbox::Outbox;
 use crate::source::Source;
-use crate::stripe::{self, LEAVE_WAIT, Stripe, records_of};
+use crate::stripe::{self, LEAVE_WAIT, Stripe};
 use crate::target::Target;
 use fulmar_broker::machine::links::{Link, Rule};
 use fulmar_broker::machine::state::State;
@@ -125,10 +125,11 @@ impl Parts {
         self.outbox.push(lane, message).await;
     }
 
-    /// A frame is written, of so many bytes.
+    /// All of a frame is in the hands of its connection, of so many bytes.
     pub(crate) fn wrote(&self, frame: &Frame, bytes: usize) {
         let Frame::Messages { messages, .. } = frame else { return };
-        let records: usize = messages.iter().filter_map(records_of).map(|(_, bytes)| bytes).sum();
+        let records: usize =
+            messages.iter().filter_map(Message::records).map(|(_, bytes)| bytes).sum();
         if records > 0 {
             let now = time::now();
             self.context.broker.links().note(&self.link.name, |link| {
@@ -136,11 +137,6 @@ impl Parts {
                 link.line_bytes += bytes as u64;
             });
         }
-    }
-
-    /// All of a frame is in the hands of its connection.
-    pub(crate) fn shipped(&self, frame: &Frame) {
-        let Frame::Messages { messages, .. } = frame else { return };
         for message in messages {
             let (Message::Batch(part, mark, _) | Message::Gap { part, mark, .. }) = message else {
                 continue;
@@ -153,7 +149,8 @@ impl Parts {
 
     /// Messages came.
     pub(crate) fn came(&self, messages: &[Message]) {
-        let records: usize = messages.iter().filter_map(records_of).map(|(_, bytes)| bytes).sum();
+        let records: usize =
+            messages.iter().filter_map(Message::records).map(|(_, bytes)| bytes).sum();
         if records > 0 {
             let links = self.context.broker.links();
             let now = time::now();

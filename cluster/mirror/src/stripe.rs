@@ -10,7 +10,7 @@ use crate::cap::RECORD_BYTES;
 use crate::flow::Written;
 use crate::frame::{self, Frame, Frames};
 use crate::greeting;
-use crate::message::{Message, Part};
+use crate::message::Message;
 use crate::outbox::{Group, Job};
 use crate::session::{Ended, Parts, Taking};
 use bytes::Bytes;
@@ -185,13 +185,10 @@ async fn write(
             let bytes = frame::encode(&frame).map_err(|_| (Ended::Protocol, 0))?;
             write_urgent(parts, stripe, writer, (&frame, &bytes)).await?;
         }
-        let is_last = cut.peek().is_none();
-        let what = if is_last { Written::Last(lane) } else { Written::Part(lane) };
-        parts.outbox.wrote(stripe, part.len() as u64, what);
-        put(parts, writer, &part).await.map_err(|why| (why, 0))?;
+        let what = part_of(lane, cut.peek().is_none());
+        put(parts, (stripe, what), writer, &part).await.map_err(|why| (why, 0))?;
     }
     parts.wrote(frame, bytes.len());
-    parts.shipped(frame);
     Ok(())
 }
 
@@ -236,14 +233,11 @@ async fn write_urgent(
                 .await
                 .map_err(|(why, _)| (why, at))?;
         }
-        let is_last = cut.peek().is_none();
-        let what = if is_last { Written::Last(lane) } else { Written::Part(lane) };
-        parts.outbox.wrote(stripe, part.len() as u64, what);
-        put(parts, writer, &part).await.map_err(|why| (why, at))?;
+        let what = part_of(lane, cut.peek().is_none());
+        put(parts, (stripe, what), writer, &part).await.map_err(|why| (why, at))?;
         at += 1;
     }
     parts.wrote(frame, bytes.len());
-    parts.shipped(frame);
     Ok(())
 }
 
@@ -263,10 +257,8 @@ async fn write_whole(
     };
     let may = may_pass(parts, Priority::Urgent, &topics(frame), bytes.len()).await;
     may.map_err(|why| (why, 0))?;
-    parts.outbox.wrote(stripe, bytes.len() as u64, what);
-    put(parts, writer, bytes).await.map_err(|why| (why, 1))?;
+    put(parts, (stripe, what), writer, bytes).await.map_err(|why| (why, 1))?;
     parts.wrote(frame, bytes.len());
-    parts.shipped(frame);
     Ok(())
 }
 
@@ -294,9 +286,20 @@ async fn may_pass(
     Ok(())
 }
 
-/// Hands a piece to the connection. The one place through which records leave the site, right behind
+/// What a part of a frame of a priority is.
+fn part_of(lane: Priority, is_last: bool) -> Written {
+    if is_last { Written::Last(lane) } else { Written::Part(lane) }
+}
+
+/// Books a piece and hands it to the connection. The one place through which records leave the site, right behind
 /// [`may_pass`].
-async fn put(parts: &Parts, writer: &mut WriteHalf, piece: &[u8]) -> Result<(), Ended> {
+async fn put(
+    parts: &Parts,
+    (stripe, what): (u8, Written),
+    writer: &mut WriteHalf,
+    piece: &[u8],
+) -> Result<(), Ended> {
+    parts.outbox.wrote(stripe, piece.len() as u64, what);
     let (_, is_capped) = parts.cap.piece_bytes();
     let written = async {
         writer.write_all(piece).await?;
@@ -340,13 +343,5 @@ fn take(parts: &Parts, taking: &Taking, number: u8, frame: Frame) -> Result<(), 
             parts.came(&messages);
             taking.take(parts, lane, number, messages)
         }
-    }
-}
-
-/// Whose records a message has, if it has some.
-pub(crate) fn records_of(message: &Message) -> Option<(Part, usize)> {
-    match message {
-        Message::Batch(part, _, bytes) => Some((*part, bytes.len())),
-        _ => None,
     }
 }

@@ -32,8 +32,8 @@ impl Makings {
     pub fn with<'a>(&self, wishes: impl Iterator<Item = &'a Wish>) -> Self {
         let mut with = self.clone();
         for wish in wishes {
-            let (read, written) = wish.topics();
-            for output in written {
+            let read = wish.inputs();
+            for output in wish.outputs() {
                 let of = &mut with.0.entry(output.to_owned()).or_default().of;
                 of.extend(read.iter().map(|topic| (*topic).to_owned()));
                 of.sort();

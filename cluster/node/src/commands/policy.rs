@@ -8,10 +8,10 @@
 use super::Stop;
 use super::apply::carry::{links, rules};
 use super::apply::file::{self, Wanted};
-use super::apply::plan::{Rules, terms_of};
+use super::apply::plan::{Rules, rules_after, terms_of};
 use super::client::{OptionalReaching, Reaching};
 use super::made_of::Made;
-use super::makings::{Makings, plain};
+use super::makings::Makings;
 use super::output::{escaped, say};
 use super::pipeline::pipelines;
 use super::ways::Ways;
@@ -139,7 +139,7 @@ impl Seen {
             ),
             None => (Rules::new(), Ways::of_file(file_links), Makings::default(), "the file"),
         };
-        let rules = plain(&left).into_iter().chain(wanted.rules.clone()).collect();
+        let rules = rules_after(&wanted, &left, false);
         let makings = makings.with(wanted.pipelines.values());
         Ok(Self { wanted, left, rules, ways, makings, both })
     }
@@ -154,10 +154,7 @@ impl Seen {
         let lets_go =
             |region: &str| self.left.get(topic).is_some_and(|rule| rule.is.lets_go_to(region));
         for (name, link) in to {
-            match self.ways.obstacle(topic, name, lets_go) {
-                Some(why) => say(format!("    stays      not over the link {name}: {why}")),
-                None => say(format!("    goes to    {}", over(name, link))),
-            }
+            say_way(name, self.ways.obstacle(topic, name, lets_go), &over(name, link));
         }
     }
 
@@ -181,12 +178,18 @@ impl Seen {
                 say(format!("    goes to    no site: by {} {why}", self.both));
             }
             for (name, link) in to {
-                match self.ways.obstacle(topic, name, |_| false) {
-                    Some(why) => say(format!("    stays      not over the link {name}: {why}")),
-                    None => say(format!("    goes to    {}, as it is", over(name, link))),
-                }
+                let goes = format!("{}, as it is", over(name, link));
+                say_way(name, self.ways.obstacle(topic, name, |_| false), &goes);
             }
         }
+    }
+}
+
+/// Says whether a topic goes over a link, or what keeps it from that.
+fn say_way(link: &str, obstacle: Option<String>, goes: &str) {
+    match obstacle {
+        Some(why) => say(format!("    stays      not over the link {link}: {why}")),
+        None => say(format!("    goes to    {goes}")),
     }
 }
 

@@ -68,7 +68,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     say(render(&changes, &others).trim_end());
     let makings = Makings::of_site(&cluster, &known.pipelines).await?;
     let makings_after = makings.with(wanted.pipelines.values());
-    let rules_after = plan::rules_after(&wanted, &known, options.prune);
+    let rules_after = plan::rules_after(&wanted, &known.rules, options.prune);
     let before = (&makings, &plain(&known.rules));
     goes_as_well(before, (&makings_after, &rules_after)).iter().for_each(say);
     let links = plan::links_after(&wanted, &known, options.prune);

@@ -1,5 +1,6 @@
 //! What a site lacks to be what a file says.
 
+use super::super::makings::plain;
 use super::super::pipeline::deploy::written_by;
 use super::file::{Topic, Wanted};
 use fulmar_client::{LaidDown, PipelineSettings};
@@ -140,7 +141,7 @@ fn others<'a>(
 ) -> impl Iterator<Item = (&'a str, BTreeSet<&'a str>)> {
     let left = known.pipelines.iter().filter(|(other, _)| !wanted.pipelines.contains_key(*other));
     let left = left.map(|(other, of)| (other.as_str(), written_by(&of.is)));
-    let named = wanted.pipelines.iter().map(|(other, wish)| (other.as_str(), wish.written()));
+    let named = wanted.pipelines.iter().map(|(other, wish)| (other.as_str(), wish.outputs()));
     left.chain(named).filter(move |(other, _)| *other != name)
 }
 
@@ -198,12 +199,11 @@ fn topic_change(
 /// The rules that there are once a site is as a file says.
 pub fn rules_after(
     wanted: &Wanted,
-    known: &Known,
+    known: &Rules,
     prune: bool,
 ) -> BTreeMap<String, RuleDefinition> {
-    let left = known.rules.iter().filter(|_| !prune);
-    let left = left.map(|(topic, rule)| (topic.clone(), rule.is.clone()));
-    left.chain(wanted.rules.clone()).collect()
+    let left = if prune { BTreeMap::new() } else { plain(known) };
+    left.into_iter().chain(wanted.rules.clone()).collect()
 }
 
 /// What a file does not name, and what stays: links and rules unless `prune`, and pipelines.

@@ -143,9 +143,14 @@ impl Wish {
         Some(Self { settings: PipelineSettings::of(text.to_owned()), plan })
     }
 
-    /// The topics that it reads, and those that it writes.
-    pub fn topics(&self) -> (BTreeSet<&str>, BTreeSet<&str>) {
-        (self.plan.read(), self.plan.written())
+    /// The topics that it reads.
+    pub fn inputs(&self) -> BTreeSet<&str> {
+        self.plan.read()
+    }
+
+    /// The topics that it writes.
+    pub fn outputs(&self) -> BTreeSet<&str> {
+        self.plan.written()
     }
 
     /// Whether it can go on with the state that there is.
@@ -208,20 +213,13 @@ impl Wish {
         }
         out
     }
-}
-
-impl Wish {
-    /// The topics that it writes.
-    pub fn written(&self) -> BTreeSet<&str> {
-        self.plan.written()
-    }
 
     /// What somebody has to know of the topics that others write too: what both write is in there twice.
     pub fn notes<'a>(
         &self,
         others: impl IntoIterator<Item = (&'a str, BTreeSet<&'a str>)>,
     ) -> Vec<String> {
-        let written = self.written();
+        let written = self.outputs();
         let mut notes = Vec::new();
         for (other, outputs) in others {
             let both = written.intersection(&outputs).copied().collect::<Vec<_>>();
