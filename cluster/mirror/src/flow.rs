@@ -86,6 +86,8 @@ pub(crate) struct Flow {
     confirmed: u64,
     /// When something was confirmed last, or the first was asked for that is not.
     moved: Instant,
+    /// When something was confirmed last that was asked for.
+    came_through: Option<Instant>,
     /// How long that takes.
     takes: Duration,
     window: u64,
@@ -109,6 +111,7 @@ impl Flow {
             asked: 0,
             confirmed: 0,
             moved: time::now(),
+            came_through: None,
             takes: Duration::ZERO,
             window: WINDOW_BYTES_MIN,
             urgent_window: URGENT_BYTES_MIN,
@@ -169,21 +172,28 @@ impl Flow {
         most.saturating_sub(self.written - self.confirmed)
     }
 
-    /// The other side has got so many bytes.
+    /// When something came through it last.
+    pub(crate) fn came_through(&self) -> Option<Instant> {
+        self.came_through
+    }
+
+    /// The other side has got so many bytes. When something came through the other connections last tells whether
+    /// this one is slow as the whole line is, and is to be given more time, or was stuck alone.
     ///
     /// # Errors
     /// If it was not sent as many.
-    pub(crate) fn confirm(&mut self, got: u64) -> Result<(), Impossible> {
+    pub(crate) fn confirm(&mut self, got: u64, others: Option<Instant>) -> Result<(), Impossible> {
         if got > self.written {
             return Err(Impossible);
         }
         let now = time::now();
         if got > self.confirmed && self.asked > self.confirmed {
             let took = now - self.moved;
-            // It was slow, and not stuck.
-            let least = if self.is_stuck(now) { took } else { Duration::ZERO };
+            let stuck_at = self.stuck_at().filter(|at| *at <= now);
+            let is_slow = stuck_at.is_some_and(|at| others.is_none_or(|others| others < at));
+            let least = if is_slow { took } else { Duration::ZERO };
             self.takes = ((self.takes * 7 + took) / 8).max(least);
-            self.moved = now;
+            (self.moved, self.came_through) = (now, Some(now));
         }
         self.confirmed = self.confirmed.max(got);
         let has_arrived = |one: &Underway| one.end.is_some_and(|end| end <= self.confirmed);
