@@ -453,6 +453,17 @@ impl Cluster {
         error_of: fn(&R::Response) -> ErrorCode,
         deadline: Instant,
     ) -> Result<R::Response, ControllerError> {
+        self.ask_controller_again(request, error_of, deadline).await.map(|(answer, _)| answer)
+    }
+
+    /// The same. Returns with the answer whether an attempt before the answered one may have been carried out,
+    /// or may be yet.
+    pub(crate) async fn ask_controller_again<R: RequestMessage>(
+        &self,
+        request: &R,
+        error_of: fn(&R::Response) -> ErrorCode,
+        deadline: Instant,
+    ) -> Result<(R::Response, bool), ControllerError> {
         let mut failures = 0;
         let mut may_have_happened = false;
         // The last attempt is cut short by the deadline, which says less than what failed before it.
@@ -465,7 +476,7 @@ impl Cluster {
                         may_have_happened |= code == ErrorCode::RequestTimedOut;
                         ControllerReason::Refused(code)
                     }
-                    _ => return Ok(answer),
+                    _ => return Ok((answer, may_have_happened)),
                 },
                 Err(error) => {
                     may_have_happened |= error.may_have_happened();

@@ -91,6 +91,51 @@ pub struct Site {
     /// What it says to whoever lays something down, and how often it did.
     pub refusal: ErrorCode,
     pub refused: u32,
+    /// Every request to lay something down that came in.
+    pub altering: Vec<AlterConfigsRequest>,
+    pub laid: Laid,
+}
+
+/// What is laid down, by name, with the number of its last change; `None` if that removed it.
+#[derive(Default)]
+pub struct Laid {
+    pub things: BTreeMap<String, (u64, Option<Vec<AlterableConfig>>)>,
+    changes: u64,
+}
+
+impl Laid {
+    const NUMBER: &str = "number";
+
+    fn set(&mut self, resource: AlterConfigsResource) -> ErrorCode {
+        let (numbers, settings): (Vec<_>, Vec<_>) =
+            resource.configs.into_iter().partition(|config| config.name == Self::NUMBER);
+        let number = numbers[0].value.as_ref().expect("it has a value").parse::<u64>();
+        let number = number.expect("the client names numbers");
+        let is_so = match self.things.get(&resource.resource_name) {
+            Some((is, Some(_))) => *is == number,
+            Some((gone, None)) => *gone <= number,
+            None => true,
+        };
+        if !is_so {
+            return ErrorCode::InvalidRequest;
+        }
+        self.changes += 1;
+        let settings = (!settings.is_empty()).then_some(settings);
+        self.things.insert(resource.resource_name, (self.changes, settings));
+        ErrorCode::None
+    }
+
+    fn told(&self, name: &str) -> (ErrorCode, Vec<(String, String)>) {
+        let number = |number: u64| (Self::NUMBER.to_owned(), number.to_string());
+        match self.things.get(name) {
+            Some((is, Some(settings))) => {
+                let settings = settings.iter().cloned();
+                let settings = settings.map(|of| (of.name, of.value.unwrap_or_default()));
+                (ErrorCode::None, settings.chain([number(*is)]).collect())
+            }
+            _ => (ErrorCode::ResourceNotFound, vec![number(self.changes)]),
+        }
+    }
 }
 
 /// The site, and the network that leads to it.
@@ -116,6 +161,8 @@ impl Fake {
             is_down: false,
             refusal: ErrorCode::None,
             refused: 0,
+            altering: Vec::new(),
+            laid: Laid::default(),
         })))
     }
 
@@ -244,23 +291,54 @@ impl Fake {
             Request::ListOffsets(request) => Act::Answer(site.list_offsets(request).into()),
             Request::CreateTopics(request) => Act::Answer(site.create(request).into()),
             Request::DeleteTopics(request) => Act::Answer(site.delete(request).into()),
-            Request::AlterConfigs(_) => Act::Answer(site.refuse_settings().into()),
-            Request::DescribeConfigs(_) | Request::IncrementalAlterConfigs(_) => {
-                panic!("no test asks for settings")
+            Request::AlterConfigs(request) => {
+                site.altering.push(request.clone());
+                match site.mischief.pop_front() {
+                    Some(Mischief::CloseBefore) => Act::Close,
+                    mischief => {
+                        let answer = site.alter(request);
+                        let closes = mischief == Some(Mischief::CloseAfter);
+                        if closes { Act::Close } else { Act::Answer(answer.into()) }
+                    }
+                }
             }
+            Request::DescribeConfigs(request) => Act::Answer(site.describe(request).into()),
+            Request::IncrementalAlterConfigs(_) => panic!("no test changes topics"),
         }
     }
 }
 
 impl Site {
-    fn refuse_settings(&mut self) -> AlterConfigsResponse {
-        self.refused += 1;
-        let refused = AlterConfigsResourceResponse {
-            error_code: self.refusal,
-            error_message: Some("there is no topic in".to_owned()),
-            ..Default::default()
+    pub fn alter(&mut self, request: AlterConfigsRequest) -> AlterConfigsResponse {
+        let mut response = AlterConfigsResponse::default();
+        for resource in request.resources {
+            let error_code = match self.refusal {
+                ErrorCode::None => self.laid.set(resource),
+                refusal => refusal,
+            };
+            self.refused += u32::from(error_code != ErrorCode::None);
+            let error_message = Some("there is no topic in".to_owned());
+            let answer =
+                AlterConfigsResourceResponse { error_code, error_message, ..Default::default() };
+            response.responses.push(answer);
+        }
+        response
+    }
+
+    fn describe(&self, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+        let result = |asked: DescribeConfigsResource| {
+            let (error_code, told) = self.laid.told(&asked.resource_name);
+            let config = |(name, value)| DescribeConfigsResourceResult {
+                name,
+                value: Some(value),
+                ..Default::default()
+            };
+            let configs = told.into_iter().map(config).collect();
+            let resource_name = asked.resource_name;
+            DescribeConfigsResult { error_code, resource_name, configs, ..Default::default() }
         };
-        AlterConfigsResponse { responses: vec![refused], ..Default::default() }
+        let results = request.resources.into_iter().map(result).collect();
+        DescribeConfigsResponse { results, ..Default::default() }
     }
 
     fn metadata(&self) -> MetadataResponse {

@@ -27,6 +27,7 @@ pub mod metadata;
 pub mod offsets;
 pub mod pipelines;
 pub mod producer;
+mod replace;
 mod settings;
 
 #[cfg(test)]

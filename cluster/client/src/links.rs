@@ -13,7 +13,6 @@ use fulmar_host::time::{self, Duration};
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::{
-    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
     DescribeConfigsResult, ErrorCode, RESOURCE_CHANGES, RESOURCE_LINK, RESOURCE_LINK_STATUS,
     RESOURCE_MADE_OF, RESOURCE_MIRRORS, RESOURCE_RULE,
@@ -87,16 +86,6 @@ pub enum DescribeError {
 
 fn describe_code(answer: &DescribeConfigsResponse) -> ErrorCode {
     answer.results.first().map_or(ErrorCode::None, |result| result.error_code)
-}
-
-fn alter_code(answer: &AlterConfigsResponse) -> ErrorCode {
-    match answer.responses.first().map(|of| of.error_code) {
-        // Retriable for who reads, and final for who lays something down that needs the topic: whoever
-        // wants to wait for the topic knows that, and the others want to hear of it.
-        Some(ErrorCode::UnknownTopicOrPartition) => ErrorCode::ResourceNotFound,
-        Some(code) => code,
-        None => ErrorCode::UnknownServerError,
-    }
 }
 
 impl Cluster {
@@ -346,27 +335,5 @@ impl Cluster {
         let asked = self.ask_controller(&request, describe_code, time::now() + timeout);
         let answer = asked.await.map_err(|error| DescribeError::NoAnswer(error.reason))?;
         Ok(answer.results)
-    }
-
-    pub(crate) async fn replace_settings(
-        &self,
-        (resource_type, name): (i8, &str),
-        expected: Option<u64>,
-        mut settings: Vec<(String, String)>,
-        timeout: Duration,
-    ) -> Result<(), AlterTopicError> {
-        settings.extend(expected.map(|number| (NUMBER.to_owned(), number.to_string())));
-        let setting = |(name, value)| AlterableConfig { name, value: Some(value) };
-        let resource = AlterConfigsResource {
-            resource_type,
-            resource_name: name.to_owned(),
-            configs: settings.into_iter().map(setting).collect(),
-        };
-        let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
-        let asked = self.ask_controller(&request, alter_code, time::now() + timeout);
-        let answer = asked.await.map_err(AlterTopicError::unanswered)?;
-        let code = alter_code(&answer);
-        let result = answer.responses.into_iter().next().unwrap_or_default();
-        AlterTopicError::unless_done(code, result.error_message)
     }
 }

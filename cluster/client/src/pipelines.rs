@@ -7,7 +7,7 @@ use crate::admin::AlterTopicError;
 use crate::cluster::Cluster;
 use crate::links::{DescribeError, LaidDown};
 use crate::metadata::TopicPartition;
-use fulmar_host::time::Duration;
+use fulmar_host::time::{self, Duration};
 use fulmar_types::PartitionIndex;
 use fulmar_types::pipeline::{
     FILE, INPUTS, LATENCY_MS, OUTPUTS, PAUSED, PipelineDefinition, RETRY, SHAPE, START, Shape,
@@ -226,7 +226,8 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
         let settings = vec![(RETRY.to_owned(), topics.join(","))];
-        self.replace_settings((RESOURCE_PIPELINE, name), None, settings, timeout).await
+        let of = (RESOURCE_PIPELINE, name);
+        self.replace_once(of, None, &settings, time::now() + timeout).await.0
     }
 
     /// All pipelines, by name.

@@ -8,6 +8,7 @@ use crate::producer::plain_batch;
 use crate::*;
 use fulmar_host::task::block_on;
 use fulmar_host::time::{self, Duration};
+use fulmar_types::rule::RuleDefinition;
 use fulmar_types::{Offset, PartitionIndex};
 use fulmar_wire::{ErrorCode, MetadataRequest};
 
@@ -411,6 +412,48 @@ fn what_lacks_a_topic_is_refused_at_once_and_with_the_words_of_the_site() {
     let code = ErrorCode::ResourceNotFound;
     assert_eq!(set, Err(AlterTopicError::Refused { code, message }));
     assert_eq!(fake.site().refused, 1);
+}
+
+#[test]
+fn what_was_undone_is_not_done_by_a_request_that_comes_late() {
+    let fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let rule = RuleDefinition::verbatim(["eu".to_owned()]);
+    block_on(async {
+        // The first request does not get through, and is carried out at last.
+        fake.site().mischief.push_back(Mischief::CloseBefore);
+        assert_eq!(cluster.set_rule("t", Some(0), &rule, SECOND).await, Ok(()));
+        assert_eq!(fake.site().altering.len(), 2, "it was asked for again");
+        let none = RuleDefinition::default();
+        assert_eq!(cluster.set_rule("t", None, &none, SECOND).await, Ok(()));
+        let late = fake.site().altering[0].clone();
+        let code = fake.site().alter(late).responses[0].error_code;
+        assert_eq!(code, ErrorCode::InvalidRequest);
+        assert_eq!(fake.site().laid.things["t"].1, None, "it has gone, and stays so");
+    });
+}
+
+#[test]
+fn what_was_done_by_a_request_without_an_answer_is_done() {
+    let fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let rule = |region: &str| RuleDefinition::verbatim([region.to_owned()]);
+    block_on(async {
+        for expected in [Some(0), None] {
+            fake.site().mischief.push_back(Mischief::CloseAfter);
+            let region = if expected.is_none() { "us" } else { "eu" };
+            assert_eq!(cluster.set_rule("t", expected, &rule(region), SECOND).await, Ok(()));
+        }
+        assert_eq!(fake.site().altering.len(), 4);
+        assert_eq!(fake.site().refused, 2);
+        assert_eq!(fake.site().laid.things["t"].0, 2, "each was done once");
+        // Another one is refused, as it is to be where somebody says what he has seen.
+        let code = ErrorCode::InvalidRequest;
+        for expected in [0, 1] {
+            let set = cluster.set_rule("t", Some(expected), &rule("us"), SECOND).await;
+            assert!(matches!(set, Err(AlterTopicError::Refused { code: of, .. }) if of == code));
+        }
+    });
 }
 
 #[test]

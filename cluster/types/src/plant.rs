@@ -246,6 +246,8 @@ plants! {
     LinkWithoutLease = "link-without-lease",
     /// Leave to a line what was written to it under a lease that has run out.
     LapseUnheeded = "lapse-unheeded",
+    /// Take what is not there for what it was when somebody looked, whatever has happened to it since.
+    LateHeeded = "late-heeded",
     /// Keep the place of what a leader has proposed until it is answered, also when another one leads.
     DeposedProposalsCount = "deposed-proposals-count",
     /// Carry a link whose other site has heard more of this one than this one knows.

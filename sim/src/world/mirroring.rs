@@ -17,7 +17,7 @@ use super::naming::Naming;
 use super::origins::{Origin, besides_differ, marked, origins, whole};
 use super::pipelines::Pipelines;
 use super::reading::Sizes;
-use super::rules::{Known, Rules, Turning, Turns};
+use super::rules::{Rules, Turning, Turns};
 use super::secrets::Secrecy;
 use super::stage::Stage;
 use super::workload::{READ_TIMEOUT, Workloads};
@@ -272,7 +272,7 @@ impl Mirrors {
         let each = mirror.rule_for?.0;
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
         let (turns, rules) = (Turns::Rule(self.rule(mirror)), self.rules.clone());
-        let (known, insists) = (Known::default(), mirror.insists);
+        let (ids, insists) = (BTreeSet::new(), mirror.insists);
         Some(move |cluster, stage| Turning {
             site,
             topic,
@@ -282,7 +282,7 @@ impl Mirrors {
             cluster,
             stage,
             rules,
-            known,
+            ids,
         })
     }
 
@@ -302,8 +302,8 @@ impl Mirrors {
         }
         let turns = Turns::Take(mirror.of.as_str().to_owned(), Box::new([link, declines]));
         let (site, topic) = (mirror.of.clone(), mirror.topic.as_str().to_owned());
-        let (rules, known, insists) = (self.rules.clone(), Known::default(), false);
-        Some(Turning { site, topic, turns, each, insists, cluster, stage, rules, known })
+        let (rules, ids, insists) = (self.rules.clone(), BTreeSet::new(), false);
+        Some(Turning { site, topic, turns, each, insists, cluster, stage, rules, ids })
     }
 
     /// A client that gives the link of a mirror the name of another one of its site, and back, if that is to be.

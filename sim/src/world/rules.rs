@@ -36,16 +36,6 @@ pub(super) const LIMIT: Duration = Duration::from_secs(2);
 /// The same for whoever asks again and again.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How long one attempt to let it go again may take: longer than a node tries, so that hardly any is left behind
-/// of which nobody knows.
-const LETS_GO_LIMIT: Duration = Duration::from_secs(10);
-
-/// An answer within this time is that to the only request.
-const AT_ONCE_NS: u64 = 500_000_000;
-
-/// How long an attempt of which nobody knows may still be carried out: a node that was cut off hands it over later.
-const DOUBT_NS: u64 = 20_000_000_000;
-
 /// How long a node that is asked may be behind: it notices before that it does not lead.
 const BEHIND_MAX_NS: u64 = 10_000_000_000;
 
@@ -200,16 +190,8 @@ pub(super) struct Turning {
     pub(super) cluster: Cluster,
     pub(super) stage: Arc<Stage>,
     pub(super) rules: Rules,
-    pub(super) known: Known,
-}
-
-/// What whoever turns something has come to know.
-#[derive(Default)]
-pub(super) struct Known {
     /// What the topic has been known by.
-    ids: BTreeSet<Uuid>,
-    /// Until then something may let it go of which nobody knows.
-    doubted_until_ns: u64,
+    pub(super) ids: BTreeSet<Uuid>,
 }
 
 impl Turning {
@@ -221,11 +203,11 @@ impl Turning {
             let asked = self.now();
             let withheld = self.take_back(&stopped).await;
             let answered = self.now();
-            // Without an answer nobody knows, and nothing is checked.
-            let is_sure = answered.0 >= self.known.doubted_until_ns;
-            let number = (withheld && is_sure).then(|| {
+            // Without an answer nobody knows, and nothing is checked. With one, nothing that was asked for before
+            // is done any more.
+            let number = withheld.then(|| {
                 let (site, topic, by) = (self.site.clone(), self.topic.clone(), self.turns.by());
-                let ids = self.known.ids.clone();
+                let ids = self.ids.clone();
                 let withheld = Withheld { site, topic, ids, by, from: answered, until: None };
                 let mut noted = self.rules.locked();
                 noted.withheld.push(withheld);
@@ -238,23 +220,9 @@ impl Turning {
             if let Some(number) = number {
                 self.rules.locked().withheld[number].until = Some(self.now());
             }
-            self.let_go().await;
-        }
-    }
-
-    /// Goes on until it may go. Whatever did not answer at once was perhaps asked twice, also by the client itself.
-    async fn let_go(&mut self) {
-        loop {
-            let begun = self.now();
-            let is_done = self.turns.turn((&self.cluster, &self.topic), true, LETS_GO_LIMIT).await;
-            let now = self.now();
-            if !is_done || now.0 - begun.0 >= AT_ONCE_NS {
-                self.known.doubted_until_ns = now.0 + DOUBT_NS;
+            while !self.turns.turn((&self.cluster, &self.topic), true, LIMIT).await {
+                madsim::time::sleep(STEP).await;
             }
-            if is_done {
-                return;
-            }
-            madsim::time::sleep(STEP).await;
         }
     }
 
@@ -275,7 +243,7 @@ impl Turning {
             && let Ok(known) = self.cluster.refresh_all(LIMIT).await
         {
             let id = known.topics.get(self.topic.as_str()).map(|topic| topic.id);
-            self.known.ids.extend(id.filter(|id| *id != Uuid::NIL));
+            self.ids.extend(id.filter(|id| *id != Uuid::NIL));
         }
     }
 

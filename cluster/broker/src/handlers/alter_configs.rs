@@ -4,6 +4,7 @@
 //! Whether a setting is honoured is said here; what comes of several changes at once, by one client
 //! or by two, is settled by the state machine, so none is lost.
 
+use super::catch_up::has_caught_up;
 use super::controller::{Failure, carry_out, deadline, refuse};
 use super::link_config;
 use super::pipeline_config::{self, Wanted};
@@ -15,10 +16,13 @@ use crate::machine::outcome::Refusal;
 use crate::machine::topics::TOPIC_CONFIGS_MAX;
 use fulmar_host::time::Instant;
 use fulmar_store::entry::{LinkOperation, Operation, Unit};
+use fulmar_types::link::NUMBER;
+use fulmar_types::pipeline::RETRY;
 use fulmar_wire::{
-    AlterConfigsRequest, AlterConfigsResourceResponse, AlterConfigsResponse, CONFIG_DELETE,
-    CONFIG_SET, ErrorCode, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    RESOURCE_LINK, RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT, RESOURCE_TOPIC,
+    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
+    AlterableConfig, CONFIG_DELETE, CONFIG_SET, ErrorCode, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, RESOURCE_LINK, RESOURCE_PIPELINE, RESOURCE_RULE,
+    RESOURCE_SAVEPOINT, RESOURCE_TOPIC,
 };
 use std::collections::BTreeMap;
 
@@ -40,9 +44,12 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Failure> {
 pub(super) async fn replace(
     broker: &Broker,
     of: &Origin,
-    request: AlterConfigsRequest,
+    mut request: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let deadline = deadline(broker, TIMEOUT_MS);
+    if !of.forwarded {
+        give_numbers(broker, &mut request.resources).await;
+    }
     let handed_over = match forward::from_follower(broker, &request, of, deadline).await {
         Some(Ok(response)) => return response,
         Some(Err(unanswered)) => Some(unanswered),
@@ -64,6 +71,23 @@ pub(super) async fn replace(
     let responses =
         all(broker, (wishes.collect(), of), request.validate_only, (deadline, handed_over)).await;
     AlterConfigsResponse { responses, ..AlterConfigsResponse::default() }
+}
+
+/// What comes without a number is a change of what there is now, and not of what there is when it gets to whoever
+/// carries it out. Asking for dead letters again has none.
+async fn give_numbers(broker: &Broker, resources: &mut [AlterConfigsResource]) {
+    for resource in resources {
+        let Some(of) = link_config::numbered(resource.resource_type) else { continue };
+        let configs = &mut resource.configs;
+        if configs.iter().any(|config| config.name == NUMBER || config.name == RETRY) {
+            continue;
+        }
+        // A node that has just started and knows nothing yet has it refused, and nothing worse.
+        has_caught_up(broker).await;
+        let name = &*resource.resource_name;
+        let (name, value) = broker.site.read(|state| link_config::number(state, (of, name)));
+        configs.push(AlterableConfig { name, value: Some(value) });
+    }
 }
 
 pub(super) async fn change(

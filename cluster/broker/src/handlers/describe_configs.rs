@@ -4,6 +4,7 @@
 //! Any node answers from what it has applied, as for Metadata.
 
 use super::catch_up::has_caught_up;
+use super::link_config::{number, numbered};
 use super::topic_config::{SETTINGS, Setting};
 use super::{link_config, link_status, pipeline_config, pipeline_status};
 use crate::broker::{Broker, kafka_id};
@@ -50,7 +51,13 @@ pub(super) async fn handle(
         };
         let (error_code, error_message, configs) = match described {
             Ok(configs) => (ErrorCode::None, None, configs),
-            Err((code, message)) => (code, Some(message), Vec::new()),
+            Err((code, message)) => {
+                let of = numbered(resource.resource_type);
+                let of = of.filter(|_| code == ErrorCode::ResourceNotFound);
+                let name = &*resource.resource_name;
+                let number = |of| broker.site.read(|state| number(state, (of, name)));
+                (code, Some(message), of.map(number).map(told).into_iter().collect())
+            }
         };
         response.results.push(DescribeConfigsResult {
             error_code,

@@ -1,18 +1,35 @@
 //! Links and rules as things with settings: what AlterConfigs replaces and DescribeConfigs tells of
 //! them. Kafka has no such things, and no requests for them.
 //!
-//! Whoever asks is told the number of the definition among the settings. Whoever sends it back with a
-//! change has the change refused if there was another one meanwhile; the number 0 stands for a link or
-//! a rule that is not there yet. Beside the number stand who made the definition what it is, and when.
+//! Whoever asks is told the number of the definition among the settings, and also the number of what is not
+//! there. Whoever sends it back with a change has the change refused if there was another one meanwhile, however
+//! late it comes; the number 0 stands for what never was. A change without a number gets the one that the first
+//! node knows which has it. Beside the number stand who made the definition what it is, and when.
 
 use crate::limits::LINK_STATUS_VALUES_MAX;
-use crate::machine::changes::{Change, Changed};
+use crate::machine::changes::{Change, ChangeOf, Changed};
 use crate::machine::state::State;
 use fulmar_host::random;
 use fulmar_store::entry::LinkOperation;
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
-use fulmar_wire::RESOURCE_LINK;
+use fulmar_wire::{RESOURCE_LINK, RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT};
+
+/// What has a number, by the type of its resource.
+pub(super) const fn numbered(resource_type: i8) -> Option<ChangeOf> {
+    match resource_type {
+        RESOURCE_LINK => Some(ChangeOf::Link),
+        RESOURCE_RULE => Some(ChangeOf::Rule),
+        RESOURCE_PIPELINE => Some(ChangeOf::Pipeline),
+        RESOURCE_SAVEPOINT => Some(ChangeOf::Savepoint),
+        _ => None,
+    }
+}
+
+/// The number of something, there or not, as a setting.
+pub(super) fn number(state: &State, of: (ChangeOf, &str)) -> (String, String) {
+    (NUMBER.to_owned(), state.number_of(of).to_string())
+}
 
 /// What replaces all settings of a link or a rule, for somebody; without any but the number it is removed.
 ///

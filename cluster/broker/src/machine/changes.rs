@@ -2,12 +2,22 @@
 //!
 //! Invariants: a change is noted by the entry that makes it, in its order; who made it is what the node
 //! knew that took the request, and when is the time of the entry; the number of changes that are kept, and
-//! the length of each, are bounded.
+//! the length of each, are bounded. What somebody expects to find is true once: a number that was refused is
+//! refused for ever, also where something has been removed and is there as little as before it was made.
+//!
+//! ```text
+//! set, as of 7   on its way: asked twice, done once ---------------------------- refused: 9 is behind 7
+//! rule           none ------- 8 set ------- 9 removed ------- none, as it was as of 7
+//! ```
 //!
 //! Never: a key, a certificate or a list without end: of what is long it is only said that it changed.
 
 use super::codec::{CodecError, Reader, Writer};
+use super::outcome::Refusal;
+use super::state::State;
 use super::table::{Element, Table};
+use fulmar_host::planted;
+use fulmar_types::Plant;
 use fulmar_types::link::LINK_TEXT_BYTES_MAX;
 use std::fmt;
 
@@ -158,6 +168,54 @@ impl Table<Change> {
     }
 }
 
+impl Table<Change> {
+    /// The number of the last change.
+    fn last(&self) -> u64 {
+        self.iter().next_back().map_or(0, |change| change.number)
+    }
+
+    /// The number of the last change of something, or a later one if it is not known any more.
+    fn last_of(&self, (of, name): (ChangeOf, &str)) -> u64 {
+        let mut back = self.iter().rev();
+        let known = back.find(|change| change.of == of && change.name == name);
+        let forgotten = || self.iter().next().filter(|_| self.len() >= CHANGES_MAX);
+        known.or_else(forgotten).map_or(0, |change| change.number)
+    }
+}
+
+impl State {
+    /// The number of a link, a rule, a pipeline or a savepoint, for whoever changes it and wants to change what
+    /// he has seen. That of what is not there is the number of the last change of anything.
+    pub fn number_of(&self, of: (ChangeOf, &str)) -> u64 {
+        self.number_of_known(of).unwrap_or_else(|| self.changes.last())
+    }
+
+    fn number_of_known(&self, (of, name): (ChangeOf, &str)) -> Option<u64> {
+        match of {
+            ChangeOf::Link => self.link(name).map(|link| link.number),
+            ChangeOf::Rule => self.rule(name).map(|rule| rule.number),
+            ChangeOf::Pipeline => self.pipeline(name).map(|pipeline| pipeline.number),
+            ChangeOf::Savepoint => self.savepoint(name).map(|savepoint| savepoint.number),
+        }
+    }
+
+    /// Whether something is still what it was when somebody was told its number, and was so all the time: what
+    /// comes late is refused for ever. `None` stands for whatever there is; 0 for what never was.
+    pub(super) fn check_expected(
+        &self,
+        expected: Option<u64>,
+        of: (ChangeOf, &str),
+    ) -> Result<(), Refusal> {
+        let Some(expected) = expected else { return Ok(()) };
+        let is_so = match self.number_of_known(of) {
+            Some(number) => number == expected,
+            None if planted(Plant::LateHeeded) => true,
+            None => (self.changes.last_of(of)..=self.changes.last()).contains(&expected),
+        };
+        if is_so { Ok(()) } else { Err(Refusal::Changed) }
+    }
+}
+
 /// Names and values, as a link or a rule has them.
 pub type Settings = Vec<(String, String)>;
 
@@ -165,7 +223,8 @@ pub type Settings = Vec<(String, String)>;
 pub fn difference(before: Option<&Settings>, after: Option<&Settings>) -> String {
     let none = Settings::new();
     let text = match (before, after) {
-        (_, None) => "removed".to_owned(),
+        (None, None) => "there was none".to_owned(),
+        (Some(_), None) => "removed".to_owned(),
         (None, Some(after)) => format!("created: {}", differing(&none, after)),
         (Some(before), Some(after)) => differing(before, after),
     };

@@ -60,8 +60,7 @@ impl State {
         (name, expected, who): (String, Option<u64>, String),
         change: PipelineChange,
     ) -> Result<OperationResult, Refusal> {
-        let number = self.pipelines.get(&name).map(|pipeline| pipeline.number);
-        Self::check_expected(expected, number)?;
+        self.check_expected(expected, (ChangeOf::Pipeline, &name))?;
         match change {
             PipelineChange::Set(new) => self.set_pipeline(step, (name, who), new)?,
             PipelineChange::Remove { savepoints } => {

@@ -39,17 +39,6 @@ fn check_via(via: &[String], link: &LinkDefinition) -> Result<(), Refusal> {
 }
 
 impl State {
-    /// Whether a link, a rule or a pipeline is still the one that somebody has looked at.
-    pub(super) fn check_expected(
-        expected: Option<u64>,
-        number: Option<u64>,
-    ) -> Result<(), Refusal> {
-        match expected {
-            Some(expected) if expected != number.unwrap_or(0) => Err(Refusal::Changed),
-            _ => Ok(()),
-        }
-    }
-
     /// The links, by name.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.iter()
@@ -185,13 +174,11 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         match operation {
             LinkOperation::SetLink { name, expected, who, definition } => {
-                let number = self.links.get(&name).map(|link| link.number);
-                Self::check_expected(expected, number)?;
+                self.check_expected(expected, (ChangeOf::Link, &name))?;
                 self.set_link(step, (name, who), definition)
             }
             LinkOperation::SetRule { topic, expected, who, definition, secret } => {
-                let number = self.rules.get(&topic).map(|rule| rule.number);
-                Self::check_expected(expected, number)?;
+                self.check_expected(expected, (ChangeOf::Rule, &topic))?;
                 self.set_rule(step, (topic, who), (definition, secret))
             }
             LinkOperation::CreateMirror(new) => self.create_mirror(new),
@@ -270,9 +257,9 @@ impl State {
         }
         let before = self.rules.get(&topic).map(|rule| rule.definition.settings());
         if definition.regions.is_empty() {
-            if self.rules.remove(&topic).is_some() {
-                self.note(step, (ChangeOf::Rule, &topic, who), (before, None));
-            }
+            // Also where there is none: what was asked for before is not to be done after this.
+            self.rules.remove(&topic);
+            self.note(step, (ChangeOf::Rule, &topic, who), (before, None));
         } else if self.rules.len() >= RULES_MAX && before.is_none() {
             return Err(Refusal::LimitReached);
         } else {

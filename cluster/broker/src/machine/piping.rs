@@ -548,8 +548,8 @@ impl State {
         (name, expected, who): (String, Option<u64>, String),
         pipeline: Option<String>,
     ) -> Result<OperationResult, Refusal> {
+        self.check_expected(expected, (ChangeOf::Savepoint, &name))?;
         let known = self.savepoints.get(&name);
-        Self::check_expected(expected, known.map(|savepoint| savepoint.number))?;
         let number = step.number();
         let settings =
             |savepoint: &Savepoint| Settings::from([("of".to_owned(), savepoint.pipeline.clone())]);

@@ -131,10 +131,16 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let mut rules = rules(&cluster).await?;
     let as_well = as_well(&cluster, &rules, (&topic, &after)).await?;
     let before = rules.remove(&topic);
-    if before.is_none() && after.regions.is_empty() {
-        return Err(Stop::usage(format!("there is no rule for the topic {topic}.")));
-    }
     let number = Some(before.as_ref().map_or(0, |rule| rule.number));
+    if before.is_none() && after.regions.is_empty() {
+        let text = format!(
+            "there is no rule for the topic {topic}; what was asked for before and has not been answered is not \
+             done any more."
+        );
+        let before = RuleDefinition::default();
+        out(&cluster, &Change::Rule { topic, before, number, after }).await?;
+        return Err(Stop::usage(text));
+    }
     let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
     let links = links(&cluster).await?;
     warn_of_regions((&topic, &after.regions), links.values().map(|link| &link.is));

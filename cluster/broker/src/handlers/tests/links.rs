@@ -145,8 +145,17 @@ fn a_rule_is_set_told_and_taken_back() {
         assert_eq!(there[0], ("regions".to_owned(), "us,eu".to_owned()));
         let (code, _) = replace(&fixture, orders, &[("region", "eu")]).await;
         assert_eq!(code, ErrorCode::InvalidConfig);
+        let none = told(&fixture, RESOURCE_RULE, &["invoices"]).await.results.remove(0);
+        assert_eq!(none.error_code, ErrorCode::ResourceNotFound);
+        let number = none.configs[0].value.clone().expect("what is not there has a number too");
+        assert_eq!(none.configs[0].name, "number");
         assert_eq!(replace(&fixture, orders, &[]).await, NONE);
         assert!(!may_go());
+        let late = [("regions", "eu"), ("number", &*number)];
+        assert_eq!(replace(&fixture, orders, &late).await.0, ErrorCode::InvalidRequest);
+        assert!(!may_go());
+        let invoices = (RESOURCE_RULE, "invoices");
+        assert_eq!(replace(&fixture, invoices, &late).await, NONE);
     });
 }
 

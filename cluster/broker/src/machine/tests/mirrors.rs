@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::link_figures::{GapPlace, gaps_behind};
-use crate::machine::changes::Change;
+use crate::machine::changes::{CHANGES_MAX, Change, ChangeOf};
 use crate::machine::mirroring::NO_TAG;
 use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
 use fulmar_types::gap::{GapReason, Missing};
@@ -132,6 +132,40 @@ fn a_change_of_what_nobody_has_seen_is_refused() {
 }
 
 #[test]
+fn what_was_asked_for_and_removed_does_not_come_back_late() {
+    let mut site = Site::new();
+    let rule = |expected, regions: &[&str]| {
+        let regions = regions.iter().map(|region| (*region).to_owned());
+        let (definition, secret) = (RuleDefinition::verbatim(regions), [1; 32]);
+        let (topic, expected, who) = ("t".to_owned(), Some(expected), String::new());
+        Operation::Link(LinkOperation::SetRule { topic, expected, who, definition, secret })
+    };
+    let of = (ChangeOf::Rule, "t");
+    let none = site.state.number_of(of);
+    let late = || rule(none, &["eu"]);
+    let there = number(&mut site, late());
+    assert_eq!(site.state.number_of(of), there);
+    let gone = number(&mut site, rule(there, &[]));
+    assert_eq!(site.one(late()), Err(Refusal::Changed), "it was asked for before it was removed");
+    assert_eq!(site.one(rule(0, &["eu"])), Err(Refusal::Changed), "0 is what never was");
+    assert_eq!(site.one(rule(gone + 1, &["eu"])), Err(Refusal::Changed), "nobody has seen that");
+
+    // Taking back what is not there is a change too: what nobody has heard of does not come behind it.
+    let asked = site.state.number_of(of);
+    number(&mut site, rule(asked, &[]));
+    assert_eq!(site.one(rule(asked, &["eu"])), Err(Refusal::Changed));
+
+    // What is forgotten may have been anything.
+    let asked = site.state.number_of(of);
+    for _ in 0..CHANGES_MAX {
+        number(&mut site, set_link(Some(true)));
+    }
+    assert_eq!(site.one(rule(asked, &["eu"])), Err(Refusal::Changed));
+    let now = site.state.number_of(of);
+    number(&mut site, rule(now, &["eu"]));
+}
+
+#[test]
 fn who_changed_what_is_kept_with_it_and_among_the_last_changes() {
     let mut site = Site::new();
     let first = number(&mut site, set_link(Some(false)));
@@ -151,9 +185,10 @@ fn who_changed_what_is_kept_with_it_and_among_the_last_changes() {
             "link north paused false -> true",
             "rule topic-1 created: regions eu",
             "rule topic-1 removed",
+            "rule topic-1 there was none",
             "link north removed",
         ],
-        "a rule that is not there is not removed"
+        "taking back what is not there is a change too"
     );
     assert_eq!((changes[0].number, changes[1].number), (first, second));
     assert_eq!((&*changes[1].changed.who, &*changes[2].changed.who), ("carol", "dave"));
