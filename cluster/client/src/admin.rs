@@ -5,6 +5,7 @@
 
 use crate::cluster::{Cluster, ControllerError, ControllerReason};
 use crate::links::DescribeError;
+use crate::metadata::TopicMetadata;
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::Uuid;
 use fulmar_wire::{
@@ -133,7 +134,9 @@ fn create_code(answer: &CreateTopicsResponse) -> ErrorCode {
 fn delete_code(answer: &DeleteTopicsResponse) -> ErrorCode {
     match answer.responses.first().map(|topic| topic.error_code) {
         // Retriable for who reads, and final for who wants it gone.
-        Some(ErrorCode::UnknownTopicOrPartition) => ErrorCode::ResourceNotFound,
+        Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId) => {
+            ErrorCode::ResourceNotFound
+        }
         Some(code) => code,
         None => ErrorCode::UnknownServerError,
     }
@@ -250,7 +253,8 @@ impl Cluster {
         }
     }
 
-    /// Deletes a topic with all its records.
+    /// Deletes a topic with all its records. It is named by its id: a request that comes late does nothing to one
+    /// that has the name by then.
     ///
     /// # Errors
     /// Why it was not deleted, or that nobody knows.
@@ -259,13 +263,50 @@ impl Cluster {
         name: &str,
         timeout: Duration,
     ) -> Result<(), DeleteTopicError> {
-        let state = DeleteTopicState { name: Some(name.to_owned()), topic_id: Uuid::NIL };
+        let deadline = time::now() + timeout;
+        let mut id = self.topic_id(name, deadline).await?;
+        loop {
+            let deleted = self.delete_once((name, id), deadline).await;
+            if deleted != Err(DeleteTopicError::NoTopic) {
+                return deleted;
+            }
+            // Whoever told the id may have been behind.
+            match self.topic_id(name, deadline).await {
+                Ok(now) if now.is_some() && now != id && time::now() < deadline => id = now,
+                _ => return deleted,
+            }
+        }
+    }
+
+    /// The id of a topic, if whoever is asked knows it.
+    async fn topic_id(
+        &self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Option<Uuid>, DeleteTopicError> {
+        let asked = self.refresh_topic(name, deadline).await;
+        asked.map_err(|error| DeleteTopicError::NotDone(ControllerReason::Call(error)))?;
+        let known = self.metadata();
+        // What a node knows nothing of keeps the id that it had.
+        let is_there = |topic: &&TopicMetadata| topic.error.is_none() && topic.id != Uuid::NIL;
+        Ok(known.topics.get(name).filter(is_there).map(|topic| topic.id))
+    }
+
+    async fn delete_once(
+        &self,
+        (name, id): (&str, Option<Uuid>),
+        deadline: Instant,
+    ) -> Result<(), DeleteTopicError> {
+        let state = match id {
+            Some(topic_id) => DeleteTopicState { name: None, topic_id },
+            None => DeleteTopicState { name: Some(name.to_owned()), topic_id: Uuid::NIL },
+        };
         let request = DeleteTopicsRequest {
             topics: vec![state],
-            timeout_ms: milliseconds(timeout),
+            timeout_ms: milliseconds(deadline.saturating_duration_since(time::now())),
             ..DeleteTopicsRequest::default()
         };
-        let asked = self.ask_controller(&request, delete_code, time::now() + timeout);
+        let asked = self.ask_controller(&request, delete_code, deadline);
         let answer = asked.await.map_err(|error| match error.may_have_happened {
             true => DeleteTopicError::Unknown(error.reason),
             false => DeleteTopicError::NotDone(error.reason),

@@ -177,6 +177,18 @@ impl Cluster {
         self.refresh_wanted(None, deadline).await
     }
 
+    /// Asks for the metadata of a topic.
+    ///
+    /// # Errors
+    /// As [`Self::refresh_all`].
+    pub(crate) async fn refresh_topic(
+        &self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        self.refresh_with(Some(vec![name.to_owned()]), None, deadline).await
+    }
+
     async fn refresh_wanted(
         &self,
         avoid: Option<NodeId>,

@@ -84,6 +84,7 @@ pub struct Site {
     pub produced: Vec<(i32, Bytes)>,
     next_producer: i64,
     pub topics: BTreeMap<String, Uuid>,
+    made: u8,
     pub connections: usize,
     pub api_versions_max: i16,
     /// Whether nobody listens any more.
@@ -91,6 +92,8 @@ pub struct Site {
     /// What it says to whoever lays something down, and how often it did.
     pub refusal: ErrorCode,
     pub refused: u32,
+    /// Every request to delete topics that came in.
+    pub deleting: Vec<DeleteTopicsRequest>,
     /// Every request to lay something down that came in.
     pub altering: Vec<AlterConfigsRequest>,
     pub laid: Laid,
@@ -156,11 +159,13 @@ impl Fake {
             produced: Vec::new(),
             next_producer: 100,
             topics: BTreeMap::new(),
+            made: 0,
             connections: 0,
             api_versions_max: 3,
             is_down: false,
             refusal: ErrorCode::None,
             refused: 0,
+            deleting: Vec::new(),
             altering: Vec::new(),
             laid: Laid::default(),
         })))
@@ -290,7 +295,13 @@ impl Fake {
             Request::Fetch(request) => Act::Answer(site.fetch(node, request).into()),
             Request::ListOffsets(request) => Act::Answer(site.list_offsets(request).into()),
             Request::CreateTopics(request) => Act::Answer(site.create(request).into()),
-            Request::DeleteTopics(request) => Act::Answer(site.delete(request).into()),
+            Request::DeleteTopics(request) => {
+                site.deleting.push(request.clone());
+                match site.mischief.pop_front() {
+                    Some(Mischief::CloseBefore) => Act::Close,
+                    _ => Act::Answer(site.delete(request).into()),
+                }
+            }
             Request::AlterConfigs(request) => {
                 site.altering.push(request.clone());
                 match site.mischief.pop_front() {
@@ -354,15 +365,21 @@ impl Site {
             leader_epoch: self.epoch,
             ..Default::default()
         };
+        let of_records = MetadataResponseTopic {
+            name: Some("t".to_owned()),
+            topic_id: Uuid([7; 16]),
+            partitions: (0..self.logs.len()).map(partition).collect(),
+            ..Default::default()
+        };
+        let made = self.topics.iter().map(|(name, id)| MetadataResponseTopic {
+            name: Some(name.clone()),
+            topic_id: *id,
+            ..Default::default()
+        });
         MetadataResponse {
             brokers: (1..=3).map(broker).collect(),
             controller_id: self.leader as i32,
-            topics: vec![MetadataResponseTopic {
-                name: Some("t".to_owned()),
-                topic_id: Uuid([7; 16]),
-                partitions: (0..self.logs.len()).map(partition).collect(),
-                ..Default::default()
-            }],
+            topics: made.chain([of_records]).collect(),
             ..Default::default()
         }
     }
@@ -478,7 +495,8 @@ impl Site {
         for topic in request.topics {
             let exists = self.topics.contains_key(&topic.name);
             let error_code = if exists { ErrorCode::TopicAlreadyExists } else { ErrorCode::None };
-            let id = Uuid([self.topics.len() as u8 + 1; 16]);
+            self.made += 1;
+            let id = Uuid([self.made + 100; 16]);
             let topic_id = *self.topics.entry(topic.name.clone()).or_insert(id);
             topics.push(CreatableTopicResult {
                 name: topic.name,
@@ -490,19 +508,20 @@ impl Site {
         CreateTopicsResponse { topics, throttle_time_ms: 0 }
     }
 
-    fn delete(&mut self, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    pub fn delete(&mut self, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
         let mut responses = Vec::new();
-        for topic in request.topics {
-            let name = topic.name.clone().unwrap_or_default();
-            let error_code = match self.topics.remove(&name) {
-                Some(_) => ErrorCode::None,
-                None => ErrorCode::UnknownTopicOrPartition,
-            };
-            responses.push(DeletableTopicResult {
-                name: topic.name,
-                error_code,
-                ..Default::default()
+        for asked in request.topics {
+            let known = self.topics.len();
+            self.topics.retain(|name, id| {
+                asked.name.as_ref().map_or(*id != asked.topic_id, |asked| asked != name)
             });
+            let error_code = match (self.topics.len() < known, &asked.name) {
+                (true, _) => ErrorCode::None,
+                (false, Some(_)) => ErrorCode::UnknownTopicOrPartition,
+                (false, None) => ErrorCode::UnknownTopicId,
+            };
+            let name = asked.name;
+            responses.push(DeletableTopicResult { name, error_code, ..Default::default() });
         }
         DeleteTopicsResponse { responses, throttle_time_ms: 0 }
     }

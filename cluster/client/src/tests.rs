@@ -373,6 +373,24 @@ fn topics_are_made_and_deleted() {
 }
 
 #[test]
+fn a_topic_of_the_same_name_is_not_deleted_by_a_request_that_comes_late() {
+    let fake = Fake::new(1);
+    block_on(async {
+        let cluster = fake.cluster();
+        cluster.create_topic("new", 3, SECOND).await.expect("made");
+        fake.site().mischief.push_back(Mischief::CloseBefore);
+        assert_eq!(cluster.delete_topic("new", SECOND).await, Ok(()));
+        assert_eq!(fake.site().deleting.len(), 2, "it was asked for again");
+        let id = cluster.create_topic("new", 3, SECOND).await.expect("made again");
+        let late = fake.site().deleting[0].clone();
+        let code = fake.site().delete(late).responses[0].error_code;
+        assert_eq!(code, ErrorCode::UnknownTopicId);
+        assert_eq!(fake.site().topics["new"], id);
+        assert_eq!(cluster.delete_topic("new", SECOND).await, Ok(()));
+    });
+}
+
+#[test]
 fn pipelined_answers_reach_who_asked_and_a_late_one_breaks_the_connection() {
     let fake = Fake::new(1);
     block_on(async {
