@@ -241,6 +241,28 @@ fn what_comes_out_is_what_the_reference_says_however_often_the_owner_dies() {
     assert_eq!(came.len(), expected.len(), "{:?}", came.keys());
     let fates = status.lines().filter(|line| line.contains(" read = ")).count();
     assert_eq!(fates, PARTITIONS as usize, "{status}");
+    let read = all.iter().map(Vec::len).sum();
+    metrics_outlive_the_owner(&mut site, read);
+}
+
+/// What has become of all records is told by whoever takes the pipeline over, before there is another one.
+fn metrics_outlive_the_owner(site: &mut Site, read: usize) {
+    let dead = owner(site, "hot");
+    site.kill(dead);
+    wait_for_another_owner(site, dead);
+    let node = owner(site, "hot");
+    let told = eventually(|| {
+        let told = site.metrics(node);
+        let fates = told.into_iter().filter(|(name, _)| name.contains("_pipeline_fate_records{"));
+        let (all, others): (Vec<_>, Vec<_>) =
+            fates.partition(|(name, _)| name.contains("fate=\"read\""));
+        let sum = |of: &[(String, f64)]| of.iter().map(|(_, count)| *count as usize).sum::<usize>();
+        match (sum(&all), sum(&others)) {
+            sums if sums == (read, read) => Ok(()),
+            sums => Err(io::Error::other(format!("{sums:?}, and {read} were read"))),
+        }
+    });
+    told.expect("no fate is lost");
 }
 
 /// Divides by something, which may be nothing.
