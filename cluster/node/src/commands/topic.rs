@@ -94,11 +94,15 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         }
         Command::Delete(of) => {
             let cluster = of.reaching.reached(CLIENT).await?;
+            let copy = client::copy_of(&client::mirrors(&cluster, TIMEOUT).await, &of.name);
             cluster.delete_topic(&of.name, TIMEOUT).await.map_err(|error| match error {
                 DeleteTopicError::NoTopic => none(&of.name),
                 error => Stop::failed(format!("topic {}: {error}.", of.name)),
             })?;
-            say(format!("- topic {}", of.name));
+            say(format!("- topic {}{copy}", of.name));
+            if !copy.is_empty() {
+                say("  it is made anew for as long as its link takes it, of what its origin has by then");
+            }
         }
         Command::Describe(of) => describe(&of.reaching.reached(CLIENT).await?, &of.name).await?,
     }
