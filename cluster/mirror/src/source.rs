@@ -272,6 +272,9 @@ pub(crate) async fn is_settled(ticket: Ticket) -> bool {
 /// Notes in the log how far the other side has come, so that whoever leads next knows it.
 async fn note(parts: Parts, progress: Progress, declined: Declines) {
     let (mut noted, mut declined_noted) = (time::now(), None);
+    // Over a line that flaps no session may last until the others are due.
+    let mut noted_once: BTreeSet<Part> = BTreeSet::new();
+    let is_late = fulmar_host::planted(Plant::NotedLate);
     let border = || {
         parts.context.broker.site().read(|state| state.changes().next_back().map(|of| of.number))
     };
@@ -297,7 +300,8 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
                 all.partition(|(part, _)| {
                     // Who asks for what he did not take before is waited for from now on.
                     let asks = state.declined(&parts.link.name, part.topic).is_some();
-                    is_due || asks || is_pressed(state, *part)
+                    let is_first = !is_late && !noted_once.contains(part);
+                    is_due || is_first || asks || is_pressed(state, *part)
                 })
             });
             *progress = later;
@@ -307,6 +311,7 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
             moved
         };
         let mut submitted = Vec::new();
+        noted_once.extend(moved.keys());
         for (part, mark) in moved {
             let (Part { topic, partition }, Mark { offset, tag }) = (part, mark);
             let place = MirrorPlace { link: parts.link.number, topic, partition, offset, tag };

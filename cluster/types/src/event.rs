@@ -308,6 +308,17 @@ pub enum Event {
         /// Where it goes on.
         offset: Offset,
     },
+    /// That is in the log of this site from here on, as this node has applied it.
+    LinkNoted {
+        /// The number of the definition of the link.
+        link: u64,
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: PartitionIndex,
+        /// Where the other site goes on.
+        offset: Offset,
+    },
     /// What begins at an offset of a mirror has come over a link, and is about to be proposed.
     LinkReceived {
         /// The mirror.

@@ -21,6 +21,7 @@ mod lease_alone;
 mod link_protocol;
 mod log_matching;
 mod node_log;
+mod peer_noted;
 mod queues_bounded;
 mod sealed_equal;
 mod stops_have_cause;
@@ -160,6 +161,7 @@ impl Default for Checks {
                 Box::<stops_have_cause::StopsHaveCause>::default(),
                 Box::<forks_have_cause::ForksHaveCause>::default(),
                 Box::<link_protocol::LinkProtocol>::default(),
+                Box::<peer_noted::PeerNoted>::default(),
                 Box::<epochs_agree::EpochsAgree>::default(),
                 Box::<takeovers_equal::TakeoversEqual>::default(),
             ],

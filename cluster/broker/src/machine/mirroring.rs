@@ -23,7 +23,7 @@ use fulmar_types::link::{
 };
 use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::RuleDefinition;
-use fulmar_types::{Offset, Plant, TopicId};
+use fulmar_types::{Event, Offset, Plant, TopicId};
 use std::collections::BTreeSet;
 
 /// Rules of a site, at most.
@@ -487,7 +487,11 @@ impl State {
         Ok(OperationResult::PeerNoted)
     }
 
-    fn peer_has(&mut self, step: &Step, place: &MirrorPlace) -> Result<OperationResult, Refusal> {
+    fn peer_has(
+        &mut self,
+        step: &mut Step,
+        place: &MirrorPlace,
+    ) -> Result<OperationResult, Refusal> {
         let stream = self.stream(place.topic, place.partition)?.1;
         let link = self.numbered(place.link)?.name.clone();
         let next = self.known(stream).next;
@@ -499,6 +503,8 @@ impl State {
             self.declined.remove(&(link.clone(), place.topic));
         }
         self.peers.put(PeerProgress { link, stream, offset, tag, age_ms });
+        let MirrorPlace { link, topic, partition, .. } = *place;
+        step.tell(Event::LinkNoted { link, topic, partition, offset });
         Ok(OperationResult::PeerNoted)
     }
 }

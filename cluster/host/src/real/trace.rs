@@ -256,6 +256,7 @@ impl Observer for TracingObserver {
             | Event::EpochCommitted(_)
             | Event::LinkShipped { .. }
             | Event::LinkConfirmed { .. }
+            | Event::LinkNoted { .. }
             | Event::LinkReceived { .. }
             | Event::QueueDepth { .. } => tracing::trace!(?event),
             // The vocabulary grows; an event that has no line of its own is still worth one.

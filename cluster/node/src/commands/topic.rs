@@ -101,7 +101,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             })?;
             say(format!("- topic {}{copy}", of.name));
             if !copy.is_empty() {
-                say("  it is made anew for as long as its link takes it, of what its origin has by then");
+                say(
+                    "  it is made anew for as long as its link takes it, of what its origin has by then",
+                );
             }
         }
         Command::Describe(of) => describe(&of.reaching.reached(CLIENT).await?, &of.name).await?,
