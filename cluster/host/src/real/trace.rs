@@ -11,6 +11,17 @@ use std::sync::{Mutex, PoisonError};
 /// A peer that is refused comes again several times a second, for days if nobody looks.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
+/// A link that was up in between may be refused again so soon: its other side decides on both.
+const LINK_REFUSED_AGAIN: Duration = Duration::from_secs(15);
+
+/// A refusal that was logged.
+#[derive(Debug)]
+struct Logged {
+    at: Instant,
+    /// Whether it was logged since that it is over.
+    is_over: bool,
+}
+
 /// What lines are about, for whoever wants to see more of one thing: the crate that reports the event, since
 /// all of them are written here.
 const LINKS: &str = "fulmar_mirror";
@@ -25,8 +36,8 @@ const STORE: &str = "fulmar_store";
 /// at `trace`.
 #[derive(Debug, Default)]
 pub struct TracingObserver {
-    /// When a refusal was logged last.
-    refused: Mutex<BTreeMap<(Refused, &'static str), Instant>>,
+    /// The refusals of the last minute.
+    refused: Mutex<BTreeMap<(Refused, &'static str), Logged>>,
 }
 
 /// Who is refused, or refuses.
@@ -89,14 +100,14 @@ impl TracingObserver {
     fn is_due(&self, who: Refused, reason: &'static str) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let now = time::now();
-        refused.retain(|_, logged| now.saturating_duration_since(*logged) < REFUSED_AGAIN);
+        refused.retain(|_, logged| now.saturating_duration_since(logged.at) < REFUSED_AGAIN);
         let refusal = (who, reason);
         let by = By::of(&refusal);
         let alike = refused.keys().filter(|of| By::of(of) == by).count();
         if alike >= by.most() || refused.contains_key(&refusal) {
             return false;
         }
-        refused.insert(refusal, now);
+        refused.insert(refusal, Logged { at: now, is_over: false });
         true
     }
 
@@ -190,12 +201,20 @@ impl TracingObserver {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&(who, reason));
     }
 
-    /// The next trouble with a link is to be logged again. Whether any was.
+    /// The next trouble with a link is to be logged again, if the last was not logged just now. Whether any was
+    /// since it was up.
     fn forget_link(&self, link: &str) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = refused.len();
-        refused.retain(|(who, _), _| !matches!(who, Refused::Link(name, _) if name == link));
-        refused.len() < before
+        let (now, mut was_down) = (time::now(), false);
+        refused.retain(|(who, _), logged| {
+            if !matches!(who, Refused::Link(name, _) if name == link) {
+                return true;
+            }
+            was_down |= !logged.is_over;
+            logged.is_over = true;
+            now.saturating_duration_since(logged.at) < LINK_REFUSED_AGAIN
+        });
+        was_down
     }
 }
 const PUT_BACK: &str = "put-back";
@@ -282,5 +301,22 @@ mod tests {
         let own = Refused::Node(Some(NodeId(1)));
         assert!(observer.is_due(own, UNREACHABLE), "strangers do not drown what is our own");
         assert!(observer.is_due(Refused::Link("hub".to_owned(), true), "paused"));
+    }
+
+    #[test]
+    fn a_peer_that_refuses_and_welcomes_by_turns_does_not_fill_the_log() {
+        let observer = TracingObserver::default();
+        let hub = || Refused::Link("hub".to_owned(), true);
+        let refused = (0..100).filter(|_| {
+            let refused = observer.is_due(hub(), "paused");
+            assert_eq!(
+                observer.forget_link("hub"),
+                refused,
+                "what was logged is logged to be over"
+            );
+            refused
+        });
+        assert_eq!(refused.count(), 1);
+        assert!(observer.is_due(Refused::Link("other".to_owned(), true), "paused"));
     }
 }
