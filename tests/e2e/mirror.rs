@@ -34,6 +34,13 @@ fn fulmar(arguments: &[&str]) -> String {
     out.into_owned()
 }
 
+/// What is said to somebody whom the command refuses.
+fn refused(arguments: &[&str]) -> String {
+    let output = Command::new(binary()).args(arguments).output().expect("the binary was built");
+    assert!(!output.status.success(), "fulmar {}", arguments.join(" "));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("the directories of tests have plain names")
 }
@@ -110,9 +117,8 @@ fn withheld(north: &Site) {
     // One region more, and nothing is said of what was withheld.
     let bootstrap = north.bootstrap();
     let wider = ["rule", "set", "people", "--regions", "eu,us", "--bootstrap", &bootstrap];
-    let refused = Command::new(binary()).args(wider).output().expect("the binary was built");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("say --yes"), "{said}");
+    let said = refused(&wider);
+    assert!(said.contains("say --yes"), "{said}");
 }
 
 /// Of what librdkafka compresses, with each of its codecs, what the rule lets go comes over, and what is
@@ -320,6 +326,9 @@ fn a_site_that_is_put_back_to_an_older_copy_waits_for_somebody() {
     assert_eq!(converged(&north, &south), 150);
     // What is withheld since then, the copy does not know.
     fulmar(&["rule", "delete", "readings", "--bootstrap", &bootstrap]);
+    let again = ["rule", "set", "readings", "--regions", "eu", "--bootstrap", &bootstrap];
+    let said = refused(&again);
+    assert!(said.contains("the rule of readings was taken back"), "{said}");
     status_says(&north, "link south: up");
 
     north.kill_all();

@@ -265,6 +265,13 @@ fn metrics_outlive_the_owner(site: &mut Site, read: usize) {
     told.expect("no fate is lost");
 }
 
+/// Has a command refused.
+fn refuses(site: &Site, arguments: &[&str], why: &str) {
+    let refused = fulmar(&[arguments, &["--bootstrap", &site.bootstrap()]].concat());
+    assert!(!refused.status.success(), "{arguments:?}: {}", told(&refused));
+    assert!(told(&refused).contains(why), "{arguments:?}: {}", told(&refused));
+}
+
 /// Divides by something, which may be nothing.
 fn dividing(by: &str) -> String {
     format!(
@@ -371,8 +378,13 @@ fn everything_that_people_do_with_pipelines_does_what_it_says() {
     // Another shape needs a beginning, and that reads everything.
     let shaped = dividing("(v + 1)").replace("v BIGINT", "v BIGINT NOT NULL CHECK (v < 4)");
     std::fs::write(&file, shaped).expect("the file is written");
-    let refused = fulmar(&["pipeline", "deploy", &deploy, "--bootstrap", &site.bootstrap()]);
-    assert!(told(&refused).contains("Deploy it with --fresh"), "{}", told(&refused));
+    for (arguments, why) in [
+        (&["pipeline", "deploy", &deploy][..], "Deploy it with --fresh"),
+        (&["pipeline", "deploy", &deploy, "--name", "n"], "numbers writes numbers_bad, quotients"),
+        (&["topic", "delete", "numbers"], "the pipeline numbers reads it, and would fail"),
+    ] {
+        refuses(&site, arguments, why);
+    }
     done(&site, &["pipeline", "deploy", &deploy, "--fresh"]);
     wait_for_records(&site, "quotients", 18 + 12);
     assert!(done(&site, &retry).contains("2 put through again\n"), "those of this life");

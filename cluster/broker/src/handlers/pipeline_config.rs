@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What a file reads and writes is found in it here, and never taken from a client. Topics that it writes
-//! and that are not there are created in the same unit, with as many partitions as the first has that it
+//! and that are not there are created in the same unit, with as many partitions as the largest has that it
 //! reads. A savepoint is made of a delta that is taken for it, so this waits for the owner.
 
 use super::controller::{Failure, carried_out, carry_out, refuse};
@@ -252,14 +252,14 @@ fn missing_outputs(
     state: &State,
     definition: &PipelineDefinition,
 ) -> Result<Vec<Operation>, Failure> {
+    let mut partitions = 1;
     for input in &definition.inputs {
-        if state.topics().by_name(input).is_none() {
+        let Some(topic) = state.topics().by_name(input) else {
             let message = format!("there is no topic {input}, which the pipeline reads");
             return refuse(ErrorCode::UnknownTopicOrPartition, message);
-        }
+        };
+        partitions = partitions.max(topic.partitions);
     }
-    let first = definition.inputs.first().and_then(|input| state.topics().by_name(input));
-    let partitions = first.map_or(1, |topic| topic.partitions);
     let missing = definition.outputs.iter();
     let missing = missing.filter(|output| state.topics().by_name(output).is_none());
     let create = |name: &String| {

@@ -9,6 +9,7 @@ use super::apply::plan::{Change, settings_of};
 use super::apply::{authority, plain_list};
 use super::client::Reaching;
 use super::output::{say, utc};
+use super::rule::history_of;
 use super::{Stop, client, link_status};
 use clap::{Args, Subcommand};
 use fulmar_client::{ChangeTold, Cluster, LaidDown, LinkStatus};
@@ -225,10 +226,7 @@ pub fn changed((who, wall_ms): &(String, u64)) -> String {
 
 /// Shows the last changes of links, or of rules. A site remembers some hundred of both together.
 pub async fn history(kind: &str, asked: History) -> Result<ExitCode, Stop> {
-    let changes = asked.reaching.reached(CLIENT).await?.changes(TIMEOUT).await;
-    let mut changes = changes.map_err(|error| {
-        Stop::failed(format!("the changes of the site are not known: {error}."))
-    })?;
+    let mut changes = history_of(&asked.reaching.reached(CLIENT).await?).await?;
     let is_asked = |change: &ChangeTold| {
         change.of == kind && asked.name.as_ref().is_none_or(|name| *name == change.name)
     };

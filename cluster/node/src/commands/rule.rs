@@ -9,12 +9,16 @@ use super::apply::{plain_list, warn_of_regions};
 use super::client::Reaching;
 use super::link::{History, changed, history};
 use super::makings::{Makings, goes_as_well, plain};
-use super::output::say;
+use super::output::{say, utc};
 use super::pipeline::pipelines;
 use clap::{Args, Subcommand};
-use fulmar_client::Cluster;
+use fulmar_client::{ChangeTold, Cluster};
+use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
 use fulmar_types::rule::{FIELDS, HEADERS, KEY, REGIONS, RuleDefinition};
+
+/// How long a question may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where the topics of a site may go. A topic without a rule goes nowhere; only what pipelines write
 /// goes where all that it is made of may go as it is.
@@ -110,20 +114,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
             (delete.topic, delete.reaching, RuleDefinition::default(), delete.yes)
         }
         Command::List(of) => {
-            let cluster = of.reaching.reached("fulmar-rule").await?;
-            let rules = rules(&cluster).await?;
-            if rules.is_empty() {
-                say("no rules: no topic leaves the site");
-            }
-            for (topic, rule) in rules {
-                let by = changed(&rule.changed);
-                say(format!("rule {topic}: may go to {} ({by})", rule.is.regions.join(", ")));
-                if !rule.is.is_verbatim() {
-                    for (name, value) in &terms_of(&rule.is)[1..] {
-                        say(format!("    {name:<7}  {value}"));
-                    }
-                }
-            }
+            list(&rules(&of.reaching.reached("fulmar-rule").await?).await?);
             return Ok(ExitCode::Ok);
         }
     };
@@ -135,27 +126,24 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     if before.is_none() && after.regions.is_empty() {
         let text = format!(
             "there is no rule for the topic {topic}; what was asked for before and has not been answered is not \
-             done any more."
+             done any more"
         );
         let before = RuleDefinition::default();
         out(&cluster, &Change::Rule { topic, before, number, after }).await?;
-        return Err(Stop::usage(text));
+        say(text);
+        return Ok(ExitCode::Ok);
     }
     let before = before.map(|rule| sorted(&rule.is)).unwrap_or_default();
     let links = links(&cluster).await?;
     warn_of_regions((&topic, &after.regions), links.values().map(|link| &link.is));
     // Whoever takes a rule back does not mean to let more go.
     let opens = after.regions.is_empty() && !as_well.is_empty();
+    let back = match before.regions.is_empty() && !after.regions.is_empty() {
+        true => taken_back(&history_of(&cluster).await?, &topic),
+        false => None,
+    };
     let change = Change::Rule { topic, before, number, after };
-    if (change.lets_more_go() || opens) && !is_agreed {
-        let why = match opens {
-            true => {
-                "what has left a site does not come back; give it a rule instead, or say --yes."
-            }
-            false => {
-                "what has left a site does not come back; name what is to be withheld, all of it, or say --yes."
-            }
-        };
+    if let Some(why) = in_doubt(&change, opens, back).filter(|_| !is_agreed) {
         let as_well: String = as_well.iter().map(|line| format!("{line}\n")).collect();
         return Err(Stop::usage(format!("{change}\n{as_well}{why}")));
     }
@@ -163,6 +151,58 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     say(&change);
     as_well.iter().for_each(say);
     Ok(ExitCode::Ok)
+}
+
+/// Why a change needs a yes, if it does: it lets go what is withheld now, or more without the rule than with
+/// it, or what has come since a rule was taken back.
+fn in_doubt(change: &Change, opens: bool, back: Option<String>) -> Option<String> {
+    let lasts = "what has left a site does not come back;";
+    if opens {
+        return Some(format!("{lasts} give it a rule instead, or say --yes."));
+    }
+    if let Some(back) = back {
+        return Some(format!("{back}\n{lasts} if this rule is right for all of that, say --yes."));
+    }
+    let asks = format!("{lasts} name what is to be withheld, all of it, or say --yes.");
+    change.lets_more_go().then_some(asks)
+}
+
+fn list(rules: &Rules) {
+    if rules.is_empty() {
+        say("no rules: no topic leaves the site");
+    }
+    for (topic, rule) in rules {
+        let by = changed(&rule.changed);
+        say(format!("rule {topic}: may go to {} ({by})", rule.is.regions.join(", ")));
+        if !rule.is.is_verbatim() {
+            for (name, value) in &terms_of(&rule.is)[1..] {
+                say(format!("    {name:<7}  {value}"));
+            }
+        }
+    }
+}
+
+/// The last changes of a site, oldest first.
+pub async fn history_of(cluster: &Cluster) -> Result<Vec<ChangeTold>, Stop> {
+    cluster
+        .changes(TIMEOUT)
+        .await
+        .map_err(|error| Stop::failed(format!("the changes of the site are not known: {error}.")))
+}
+
+/// What is to be known of a topic whose rule was taken back, as far as that is remembered: what came since waits,
+/// and a rule that is made again in another form lets it go in that.
+pub fn taken_back(history: &[ChangeTold], topic: &str) -> Option<String> {
+    let ours = || history.iter().rev().filter(|of| of.of == "rule" && of.name == topic);
+    let is_none = |change: &&ChangeTold| matches!(&*change.what, "removed" | "there was none");
+    let removed = ours().take_while(is_none).find(|change| change.what == "removed")?;
+    let before = ours().find(|change| !is_none(change));
+    let before = before.map(|change| format!(" What was said of it before: {}.", change.what));
+    Some(format!(
+        "the rule of {topic} was taken back at {}; what has come since waits, and goes by the new one.{}",
+        utc(removed.wall_ms),
+        before.unwrap_or_default()
+    ))
 }
 
 /// What pipelines make and what goes with a rule, or without the one that a topic had, for people.
@@ -177,4 +217,33 @@ async fn as_well(
     after.remove(topic);
     after.extend((!rule.regions.is_empty()).then(|| (topic.clone(), rule.clone())));
     Ok(goes_as_well((&makings, &before), (&makings, &after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_was_taken_back_is_remembered() {
+        let change = |of: &str, name: &str, what: &str| ChangeTold {
+            of: of.to_owned(),
+            name: name.to_owned(),
+            wall_ms: 0,
+            who: "carol".to_owned(),
+            what: what.to_owned(),
+        };
+        let rule = |what: &str| change("rule", "orders", what);
+        let of = |history: &[ChangeTold]| taken_back(history, "orders");
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[rule("there was none")]), None);
+        let mut history = vec![rule("created: regions eu; fields serial=hash"), rule("removed")];
+        history.push(change("rule", "other", "created: regions eu"));
+        history.push(change("link", "orders", "created: region eu"));
+        history.push(rule("there was none"));
+        let told = of(&history).expect("it was taken back");
+        assert!(told.contains("taken back at 1970-01-01"), "{told}");
+        assert!(told.contains("before: created: regions eu; fields serial=hash."), "{told}");
+        history.push(rule("created: regions eu"));
+        assert_eq!(of(&history), None);
+    }
 }

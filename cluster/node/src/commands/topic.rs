@@ -3,12 +3,14 @@
 use super::apply::names::check_topic;
 use super::client::Reaching;
 use super::output::{count, grouped, say};
+use super::pipeline::pipelines;
 use super::{Stop, client};
 use clap::{Args, Subcommand};
 use fulmar_client::admin::{CreateTopicError, DeleteTopicError};
-use fulmar_client::{Cluster, OffsetAt, TopicPartition};
+use fulmar_client::{Cluster, LaidDown, OffsetAt, TopicPartition};
 use fulmar_host::time::Duration;
 use fulmar_types::ExitCode;
+use fulmar_types::pipeline::PipelineDefinition;
 
 const CLIENT: &str = "fulmar-topic";
 
@@ -29,7 +31,7 @@ enum Command {
     /// Create a topic.
     Create(Create),
     /// Remove a topic with all of its records.
-    Delete(Named),
+    Delete(Delete),
     /// Show the partitions, the offsets and the settings of a topic.
     Describe(Named),
 }
@@ -45,6 +47,18 @@ struct Named {
     /// The topic.
     #[arg(value_name = "TOPIC")]
     name: String,
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Delete {
+    /// The topic.
+    #[arg(value_name = "TOPIC")]
+    name: String,
+    /// Also if pipelines read or write it, which fail then.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -94,6 +108,14 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         }
         Command::Delete(of) => {
             let cluster = of.reaching.reached(CLIENT).await?;
+            let needed = needed_by(&cluster, &of.name).await?;
+            if !needed.is_empty() && !of.yes {
+                return Err(Stop::usage(format!(
+                    "the topic {}: {}, and would fail without it; say --yes.",
+                    of.name,
+                    needed.join(", ")
+                )));
+            }
             let copy = client::copy_of(&client::mirrors(&cluster, TIMEOUT).await, &of.name);
             cluster.delete_topic(&of.name, TIMEOUT).await.map_err(|error| match error {
                 DeleteTopicError::NoTopic => none(&of.name),
@@ -109,6 +131,20 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Describe(of) => describe(&of.reaching.reached(CLIENT).await?, &of.name).await?,
     }
     Ok(ExitCode::Ok)
+}
+
+/// The pipelines that need a topic, for people.
+async fn needed_by(cluster: &Cluster, topic: &str) -> Result<Vec<String>, Stop> {
+    let has = |topics: &[String]| topics.iter().any(|name| name == topic);
+    let need = |(name, of): (String, LaidDown<PipelineDefinition>)| {
+        let what = match (has(&of.is.inputs), has(&of.is.outputs)) {
+            (true, _) => "reads",
+            (_, true) => "writes",
+            (false, false) => return None,
+        };
+        Some(format!("the pipeline {name} {what} it"))
+    };
+    Ok(pipelines(cluster).await?.into_iter().filter_map(need).collect())
 }
 
 fn none(name: &str) -> Stop {

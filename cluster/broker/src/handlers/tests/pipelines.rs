@@ -76,7 +76,7 @@ fn a_pipeline_is_laid_down_looked_at_changed_and_removed() {
         let partitions = |name: &str| {
             fixture.broker.site.read(|state| state.topics().by_name(name).map(|t| t.partitions))
         };
-        assert_eq!(partitions("out"), Some(3), "as many as the first input has");
+        assert_eq!(partitions("out"), Some(3), "as many as the input has");
         assert_eq!(partitions(&internal_topic("p")), Some(1));
         let made_of = settings(&told(&fixture, RESOURCE_MADE_OF, &["out"]).await);
         assert_eq!(made_of, [("of/0".to_owned(), "in".to_owned())]);

@@ -2,7 +2,7 @@
 
 use super::super::Stop;
 use super::super::pipeline::deploy::Wish;
-use super::names::{check_link, check_rule, check_topic};
+use super::names::{check_link, check_pipeline_name, check_rule, check_topic};
 use super::plan::sorted;
 use fulmar_host::real::tls::keys::authority_of;
 use fulmar_types::link::{
@@ -272,6 +272,7 @@ pub fn read(path: &Path) -> Result<Wanted, Stop> {
         }
     }
     for WrittenPipeline { name, file, latency_ms, paused } in written.pipeline {
+        check_pipeline_name("pipeline", &name)?;
         let wish = Wish::read(&beside.join(file), (latency_ms, paused))?;
         if wanted.pipelines.insert(name.clone(), wish).is_some() {
             return Err(twice("pipeline", &name));

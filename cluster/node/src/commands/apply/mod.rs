@@ -66,6 +66,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
     let others = plan::unnamed(&wanted, &known, options.prune);
     say(render(&changes, &others).trim_end());
+    let history = super::rule::history_of(&cluster).await?;
+    for topic in wanted.rules.keys().filter(|topic| !known.rules.contains_key(*topic)) {
+        super::rule::taken_back(&history, topic).iter().for_each(say);
+    }
     let makings = Makings::of_site(&cluster, &known.pipelines).await?;
     let makings_after = makings.with(wanted.pipelines.values());
     let rules_after = plan::rules_after(&wanted, &known.rules, options.prune);

@@ -11,7 +11,7 @@ use fulmar_broker::machine::topics::is_valid_name;
 use fulmar_types::config::is_site_name;
 use fulmar_types::limits::PARTITIONS_PER_TOPIC_MAX;
 use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LinkDefinition};
-use fulmar_types::pipeline::{internal_topic, is_internal};
+use fulmar_types::pipeline::{PIPELINE_NAME_BYTES_MAX, internal_topic, is_internal};
 use fulmar_types::rule::RuleDefinition;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -88,12 +88,26 @@ pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
              [fd00::11]:9292, with a port from 1 to 65535."
         )));
     }
+    for topic in link.take.iter().filter(|topic| *topic != "*") {
+        check_name(&format!("what the link {name} takes, the name of a topic"), topic)?;
+    }
     check_region(&format!("the region of the link {name}"), &link.region)?;
     if link.is_within_limits() {
         return Ok(());
     }
     let text = "one of its settings is longer, or names more, than a link may";
     Err(Stop::usage(format!("the link {name}: {text}; `docs/CONFIGURATION.md` has the limits.")))
+}
+
+/// Refuses what is no name of a pipeline or a savepoint.
+pub fn check_pipeline_name(what: &str, name: &str) -> Result<(), Stop> {
+    if is_valid_name(name) && name.len() <= PIPELINE_NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let use_ = format!("1 to {PIPELINE_NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`");
+    Err(Stop::usage(format!(
+        "`{name}` cannot be the name of a {what}: use {use_}, and not `.` or `..`."
+    )))
 }
 
 /// Refuses a rule that the site would refuse.
@@ -137,7 +151,11 @@ mod tests {
             region: region.to_owned(),
             ..LinkDefinition::default()
         };
-        assert_eq!(check_link("hub", &link("hub", "eu")), Ok(()));
+        let takes = |topic: &str| LinkDefinition {
+            take: vec!["*".to_owned(), topic.to_owned()],
+            ..link("hub", "eu")
+        };
+        assert_eq!(check_link("hub", &takes("north.orders")), Ok(()));
         let rule = |region: &str| RuleDefinition::verbatim([region.to_owned()]);
         let long = rule(&"x".repeat(250));
         for (done, part) in [
@@ -148,6 +166,9 @@ mod tests {
             (check_link("hub", &link(&"x".repeat(65), "eu")), "`xxxxxxx"),
             (check_link("hub", &link("hub", "")), "the region of the link hub is empty"),
             (check_link("hub", &link("hub", "e u")), "the region of the link hub, `e u`, has"),
+            (check_link("hub", &takes("a b")), "`a b` cannot be what the link hub takes"),
+            (check_pipeline_name("savepoint", "a b"), "`a b` cannot be the name of a savepoint"),
+            (check_pipeline_name("pipeline", &"x".repeat(201)), "`xxxxxxx"),
             (check_rule("a", &rule("eu,us")), "a region of the rule of a, `eu,us`, has"),
             (check_rule("a b", &rule("eu")), "`a b` cannot be the name of a topic"),
             (check_rule("a", &long), "a region of the rule of a is too long"),

@@ -4,6 +4,7 @@
 //! has the same shape, and else only where `--fresh` or `--savepoint` was said.
 
 use super::super::Stop;
+use super::super::apply::names::check_pipeline_name;
 use super::super::client::Reaching;
 use super::super::output::{say, utc};
 use super::{CLIENT, Named, TIMEOUT, file, pipeline, pipelines, savepoints, status};
@@ -47,6 +48,9 @@ pub struct Deploy {
     /// Do not let it run yet. One that is paused stays so in any case.
     #[arg(long)]
     paused: bool,
+    /// Let a new pipeline write what another one writes too.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -284,6 +288,7 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     };
     let stem = asked.file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = asked.name.or(stem).unwrap_or_default();
+    check_pipeline_name("pipeline", &name)?;
     let cluster = asked.reaching.reached(CLIENT).await?;
     let mut others = pipelines(&cluster).await?;
     let before = others.remove(&name);
@@ -308,8 +313,14 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
     if let Start::Savepoint(savepoint) = &wish.settings.start {
         savepoint_of(&cluster, &name, savepoint).await?;
     }
+    let notes = wish.notes(others.iter().map(|(name, of)| (name.as_str(), written_by(&of.is))));
+    if before.is_none() && !notes.is_empty() && !asked.yes {
+        let text = "it is new, and what both make would be there twice. Name the one that is to be changed with \
+                    --name, or say --yes.";
+        return Err(Stop::usage(format!("pipeline {name}:\n    {}\n{text}", notes.join("\n    "))));
+    }
     put(&cluster, &name, before.as_ref(), &wish.settings).await?;
-    lines.extend(wish.notes(others.iter().map(|(name, of)| (name.as_str(), written_by(&of.is)))));
+    lines.extend(notes);
     say(format!("pipeline {name}: {}", if before.is_none() { "new" } else { "changed" }));
     lines.iter().for_each(|line| say(format!("    {line}")));
     if stays_paused {
@@ -393,6 +404,7 @@ fn rests(status: &PipelineStatus) -> String {
 /// Keeps state under a name.
 pub async fn savepoint(asked: Savepoint) -> Result<ExitCode, Stop> {
     let Savepoint { name, savepoint, replace, reaching } = asked;
+    check_pipeline_name("savepoint", &savepoint)?;
     let cluster = reaching.reached(CLIENT).await?;
     pipeline(&cluster, &name).await?;
     let before = savepoints(&cluster).await?.remove(&savepoint);

@@ -29,7 +29,12 @@ pub async fn list(cluster: &Cluster) -> Result<ExitCode, Stop> {
         say("no pipelines");
     }
     for (name, pipeline) in pipelines {
-        let paused = if pipeline.is.paused { ", paused" } else { "" };
+        let failed = of(cluster, &name).await?.failed.is_some();
+        let paused = match (failed, pipeline.is.paused) {
+            (true, _) => ", FAILED",
+            (false, true) => ", paused",
+            (false, false) => "",
+        };
         let (read, written) = (pipeline.is.inputs.join(", "), pipeline.is.outputs.join(", "));
         say(format!("pipeline {name}: reads {read}; writes {written}{paused}"));
     }
