@@ -229,6 +229,15 @@ impl Cluster {
         self.status_of((RESOURCE_MADE_OF, topic), timeout, made_of).await
     }
 
+    /// The topics that pipelines write or once wrote, by name.
+    ///
+    /// # Errors
+    /// Why they are not known.
+    pub async fn made(&self, timeout: Duration) -> Result<Vec<String>, DescribeError> {
+        let all = self.describe(RESOURCE_MADE_OF, vec![String::new()], timeout).await?;
+        Ok(all.into_iter().map(|result| result.resource_name).collect())
+    }
+
     /// The last changes of links and rules, oldest first.
     ///
     /// # Errors

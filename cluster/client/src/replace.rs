@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::links::DescribeError;
 use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, NUMBER};
-use fulmar_types::pipeline::{FILE, LATENCY_MS, PAUSED};
+use fulmar_types::pipeline::{FILE, LATENCY_MS, PAUSED, START, Start};
 use fulmar_wire::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResponse, AlterableConfig,
     DescribeConfigsResult, ErrorCode, RESOURCE_LINK, RESOURCE_PIPELINE, RESOURCE_RULE,
@@ -66,7 +66,11 @@ impl Seen {
 
     /// Whether it is what somebody wants it to be: not there if no settings are left for it.
     fn is(&self, resource_type: i8, wanted: &Settings) -> bool {
-        // What a pipeline begins with, and what goes with it, is nothing that can be seen in it.
+        // With what a pipeline began cannot be seen in it, so nobody knows whether it did.
+        if wanted.iter().any(|(name, value)| name == START && *value != Start::Keep.to_string()) {
+            return false;
+        }
+        // Nor can what goes with it.
         let lasts = |name: &str| {
             resource_type != RESOURCE_PIPELINE || [FILE, PAUSED, LATENCY_MS].contains(&name)
         };
@@ -191,7 +195,8 @@ mod tests {
         assert!(of(RESOURCE_RULE, None, &[]));
         assert!(!of(RESOURCE_RULE, None, eu));
         let runs: &[_] = &[("file", "a"), ("paused", "false")];
-        assert!(of(RESOURCE_PIPELINE, Some(runs), &[("file", "a"), ("start", "fresh")]));
+        assert!(of(RESOURCE_PIPELINE, Some(runs), &[("file", "a"), ("start", "keep")]));
+        assert!(!of(RESOURCE_PIPELINE, Some(runs), &[("file", "a"), ("start", "fresh")]));
         assert!(!of(RESOURCE_PIPELINE, Some(runs), &[("file", "a"), ("paused", "true")]));
         assert!(of(RESOURCE_PIPELINE, None, &[("savepoints", "true")]));
         assert!(!of(RESOURCE_PIPELINE, Some(runs), &[("savepoints", "true")]));

@@ -36,7 +36,11 @@ pub(super) async fn handle(
     for resource in request.resources {
         let is_listed = matches!(
             resource.resource_type,
-            RESOURCE_LINK | RESOURCE_RULE | RESOURCE_PIPELINE | RESOURCE_SAVEPOINT
+            RESOURCE_LINK
+                | RESOURCE_RULE
+                | RESOURCE_PIPELINE
+                | RESOURCE_SAVEPOINT
+                | RESOURCE_MADE_OF
         );
         if is_listed && resource.resource_name.is_empty() {
             response.results.extend(all_of(broker, resource.resource_type).await);
@@ -70,7 +74,7 @@ pub(super) async fn handle(
     response
 }
 
-/// All links, rules, pipelines or savepoints, by name only.
+/// All links, rules, pipelines, savepoints or topics that pipelines have made, by name only.
 async fn all_of(broker: &Broker, resource_type: i8) -> Vec<DescribeConfigsResult> {
     let result = |resource_name, error_code| DescribeConfigsResult {
         error_code,

@@ -29,7 +29,7 @@ use fulmar_types::pipeline::{
     PIPELINE_TOPICS_MAX, PipelineDefinition, RETRY, START, Start,
 };
 use fulmar_types::{TopicId, Uuid};
-use fulmar_wire::{ErrorCode, RESOURCE_PIPELINE};
+use fulmar_wire::{ErrorCode, RESOURCE_MADE_OF, RESOURCE_PIPELINE};
 
 /// Among the settings of a pipeline that is removed: whether its savepoints go with it.
 const SAVEPOINTS: &str = "savepoints";
@@ -350,6 +350,10 @@ pub(super) fn settings(state: &State, resource_type: i8, name: &str) -> Option<V
 pub(super) fn names(state: &State, resource_type: i8) -> Vec<String> {
     match resource_type {
         RESOURCE_PIPELINE => state.pipelines().map(|pipeline| pipeline.name.clone()).collect(),
+        RESOURCE_MADE_OF => {
+            let topics = state.topics().iter().filter(|topic| state.made_of(&topic.name).is_some());
+            topics.map(|topic| topic.name.clone()).collect()
+        }
         _ => state.savepoints().map(|savepoint| savepoint.name.clone()).collect(),
     }
 }

@@ -49,7 +49,7 @@ fn settings(definition: &PipelineDefinition, start: &Start) -> Settings {
     settings
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     is_valid_name(name) && name.len() <= PIPELINE_NAME_BYTES_MAX
 }
 
@@ -319,7 +319,14 @@ impl State {
         (name, who): (String, String),
         with_savepoints: bool,
     ) -> Result<(), Refusal> {
-        let known = self.pipelines.get(&name).ok_or(Refusal::UnknownPipeline)?.clone();
+        let Some(known) = self.pipelines.get(&name).cloned() else {
+            if !is_name(&name) {
+                return Err(Refusal::InvalidPipeline);
+            }
+            // What was asked for before is not to be done after this, as for rules.
+            self.note(step, (ChangeOf::Pipeline, &name, who), (None, None));
+            return Ok(());
+        };
         let of_this = self.savepoints.iter().filter(|savepoint| savepoint.pipeline == name);
         let savepoints: Vec<String> = of_this.map(|savepoint| savepoint.name.clone()).collect();
         if !with_savepoints && !savepoints.is_empty() {

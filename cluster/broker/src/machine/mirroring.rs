@@ -211,9 +211,10 @@ impl State {
         let known = self.links.get(&name);
         let before = known.map(|link| link.definition.settings());
         let Some(definition) = definition else {
-            if known.is_none() {
-                return Err(Refusal::UnknownLink);
+            if !is_valid_name(&name) {
+                return Err(Refusal::InvalidLink);
             }
+            // Also where there is none, as for rules.
             self.links.remove(&name);
             self.note(step, (ChangeOf::Link, &name, who), (before, None));
             self.peers.drop_link(&name);

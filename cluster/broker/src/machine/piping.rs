@@ -8,6 +8,7 @@
 
 use super::batch::BatchFacts;
 use super::changes::{ChangeOf, Settings};
+use super::deploying::is_name;
 use super::outcome::{OperationResult, Refusal};
 use super::pipelines::{
     ByEpoch, Delta, Facts, LoggedEpoch, Parts, Pipeline, Position, Run, Savepoint,
@@ -555,9 +556,14 @@ impl State {
             |savepoint: &Savepoint| Settings::from([("of".to_owned(), savepoint.pipeline.clone())]);
         let before = known.map(settings);
         let Some(pipeline) = pipeline else {
-            let gone = self.savepoints.remove(&name).ok_or(Refusal::UnknownSavepoint)?;
+            if !is_name(&name) {
+                return Err(Refusal::InvalidPipeline);
+            }
+            let gone = self.savepoints.remove(&name);
             self.note(step, (ChangeOf::Savepoint, &name, who), (before, None));
-            self.trim(step, &gone.pipeline, None);
+            if let Some(gone) = gone {
+                self.trim(step, &gone.pipeline, None);
+            }
             return Ok(OperationResult::SavepointSet { number });
         };
         if known.is_some_and(|known| known.pipeline != pipeline) {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// How long a question may take.
-const TIMEOUT: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What one topic that another is made of has to say about a region.
 #[derive(Clone, Debug, PartialEq, Eq)]

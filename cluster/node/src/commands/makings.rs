@@ -7,10 +7,10 @@
 
 use super::Stop;
 use super::apply::plan::Rules;
-use super::made_of::{Made, told};
+use super::made_of::{Made, TIMEOUT, told};
 use super::pipeline::deploy::Wish;
-use fulmar_client::{Cluster, LaidDown, MadeOf};
-use fulmar_types::pipeline::{PipelineDefinition, is_internal};
+use fulmar_client::{Cluster, MadeOf};
+use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::RuleDefinition;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Makings(BTreeMap<String, MadeOf>);
 
 impl Makings {
-    /// What a site says of all that its pipelines write.
-    pub async fn of_site(
-        cluster: &Cluster,
-        pipelines: &BTreeMap<String, LaidDown<PipelineDefinition>>,
-    ) -> Result<Self, Stop> {
-        let outputs = pipelines.values().flat_map(|pipeline| pipeline.is.outputs.clone());
-        told(cluster, outputs.collect(), |_| false).await.map(Self)
+    /// What a site says of all that pipelines write or have written, those that have gone among them.
+    pub async fn of_site(cluster: &Cluster) -> Result<Self, Stop> {
+        let made = cluster.made(TIMEOUT).await.map_err(|error| {
+            Stop::failed(format!("what pipelines have made is not known: {error}."))
+        })?;
+        told(cluster, made, |_| false).await.map(Self)
     }
 
     /// The same once these pipelines run as well.

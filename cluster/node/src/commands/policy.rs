@@ -13,7 +13,6 @@ use super::client::{OptionalReaching, Reaching};
 use super::made_of::Made;
 use super::makings::Makings;
 use super::output::{escaped, say};
-use super::pipeline::pipelines;
 use super::ways::Ways;
 use clap::{Args, Subcommand};
 use fulmar_client::fetch::Fetch;
@@ -134,7 +133,7 @@ impl Seen {
             Some(cluster) => (
                 rules(cluster).await?,
                 Ways::of_site(cluster, links(cluster).await?, file_links).await?,
-                Makings::of_site(cluster, &pipelines(cluster).await?).await?,
+                Makings::of_site(cluster).await?,
                 "the file or the site",
             ),
             None => (Rules::new(), Ways::of_file(file_links), Makings::default(), "the file"),

@@ -10,7 +10,6 @@ use super::client::Reaching;
 use super::link::{History, changed, history};
 use super::makings::{Makings, goes_as_well, plain};
 use super::output::{say, utc};
-use super::pipeline::pipelines;
 use clap::{Args, Subcommand};
 use fulmar_client::{ChangeTold, Cluster};
 use fulmar_host::time::Duration;
@@ -211,7 +210,7 @@ async fn as_well(
     rules: &Rules,
     (topic, rule): (&String, &RuleDefinition),
 ) -> Result<Vec<String>, Stop> {
-    let makings = Makings::of_site(cluster, &pipelines(cluster).await?).await?;
+    let makings = Makings::of_site(cluster).await?;
     let before = plain(rules);
     let mut after = before.clone();
     after.remove(topic);

@@ -80,6 +80,8 @@ fn a_pipeline_is_laid_down_looked_at_changed_and_removed() {
         assert_eq!(partitions(&internal_topic("p")), Some(1));
         let made_of = settings(&told(&fixture, RESOURCE_MADE_OF, &["out"]).await);
         assert_eq!(made_of, [("of/0".to_owned(), "in".to_owned())]);
+        let all = told(&fixture, RESOURCE_MADE_OF, &[""]).await.results;
+        assert_eq!(all.iter().map(|of| of.resource_name.as_str()).collect::<Vec<_>>(), ["out"]);
         let nothing = told(&fixture, RESOURCE_MADE_OF, &["in"]).await;
         assert_eq!(nothing.results[0].error_code, ErrorCode::ResourceNotFound);
 

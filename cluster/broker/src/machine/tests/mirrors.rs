@@ -98,7 +98,8 @@ fn a_link_has_one_definition_and_every_change_another_number() {
     assert_eq!(site.one(set("north", Some(link("east", false)))), Err(Refusal::LinkOfOtherSite));
     assert_eq!(site.one(set("again", Some(link("north", false)))), Err(Refusal::SiteTaken));
     assert_eq!(site.one(set("a b", Some(link("west", false)))), Err(Refusal::InvalidLink));
-    assert_eq!(site.one(set("none", None)), Err(Refusal::UnknownLink));
+    number(&mut site, set("none", None));
+    assert_eq!(site.one(set(&"n".repeat(10_000), None)), Err(Refusal::InvalidLink));
     number(&mut site, set("north", None));
     assert!(site.state.link("north").is_none());
 }
@@ -154,6 +155,16 @@ fn what_was_asked_for_and_removed_does_not_come_back_late() {
     let asked = site.state.number_of(of);
     number(&mut site, rule(asked, &[]));
     assert_eq!(site.one(rule(asked, &["eu"])), Err(Refusal::Changed));
+
+    // A link that is not there, likewise.
+    let link_of = |expected, definition| {
+        let (name, who) = ("hub".to_owned(), String::new());
+        let expected = Some(expected);
+        Operation::Link(LinkOperation::SetLink { name, expected, who, definition })
+    };
+    let asked = site.state.number_of((ChangeOf::Link, "hub"));
+    number(&mut site, link_of(asked, None));
+    assert_eq!(site.one(link_of(asked, Some(link("hub", false)))), Err(Refusal::Changed));
 
     // What is forgotten may have been anything.
     let asked = site.state.number_of(of);

@@ -290,14 +290,27 @@ fn a_pipeline_has_a_number_a_topic_a_history_and_goes_with_all_of_it() {
 
     let applied = site.entry(vec![Unit::of(remove(false))]);
     assert_eq!(applied.dropped_streams, [StreamId(6)]);
-    assert_eq!(site.one(remove(false)), Err(Refusal::UnknownPipeline));
+    let asked = site.state.number_of((ChangeOf::Pipeline, P));
+    assert!(site.one(remove(false)).is_ok(), "what is not there can be removed");
+    let late = change(P, Some(asked), PipelineChange::Remove { savepoints: false });
+    assert_eq!(site.one(late), Err(Refusal::Changed));
     let left = State::default().snapshot();
     let now = site.state.snapshot();
     for id in (15..=21).chain([24]) {
         assert_eq!(now[id - 1], left[id - 1], "section {id}");
     }
     let changes: Vec<_> = site.state.changes().map(|change| (change.of, &*change.text)).collect();
-    assert!(matches!(changes[..], [(ChangeOf::Pipeline, _), (ChangeOf::Pipeline, "removed")]));
+    assert!(matches!(
+        changes[..],
+        [
+            (ChangeOf::Pipeline, _),
+            (ChangeOf::Pipeline, "removed"),
+            (ChangeOf::Pipeline, "there was none")
+        ]
+    ));
+    let long = "n".repeat(10_000);
+    let none = PipelineChange::Remove { savepoints: false };
+    assert_eq!(site.one(change(&long, None, none)), Err(Refusal::InvalidPipeline));
     site.set(definition(&[1], &[2], 0), Start::Keep).expect("set again");
     assert_eq!(site.position(0).next, Offset(0), "nothing is left of the first one");
 }

@@ -70,7 +70,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     for topic in wanted.rules.keys().filter(|topic| !known.rules.contains_key(*topic)) {
         super::rule::taken_back(&history, topic).iter().for_each(say);
     }
-    let makings = Makings::of_site(&cluster, &known.pipelines).await?;
+    let makings = Makings::of_site(&cluster).await?;
     let makings_after = makings.with(wanted.pipelines.values());
     let rules_after = plan::rules_after(&wanted, &known.rules, options.prune);
     let before = (&makings, &plain(&known.rules));

@@ -4,8 +4,10 @@
 //! has the same shape, and else only where `--fresh` or `--savepoint` was said.
 
 use super::super::Stop;
+use super::super::apply::carry::rules;
 use super::super::apply::names::check_pipeline_name;
 use super::super::client::Reaching;
+use super::super::makings::{Makings, goes_as_well, plain};
 use super::super::output::{say, utc};
 use super::{CLIENT, Named, TIMEOUT, file, pipeline, pipelines, savepoints, status};
 use clap::Args;
@@ -319,8 +321,11 @@ pub async fn deploy(asked: Deploy) -> Result<ExitCode, Stop> {
                     --name, or say --yes.";
         return Err(Stop::usage(format!("pipeline {name}:\n    {}\n{text}", notes.join("\n    "))));
     }
+    let (makings, rules) = (Makings::of_site(&cluster).await?, plain(&rules(&cluster).await?));
+    let makings_after = makings.with([&wish].into_iter());
     put(&cluster, &name, before.as_ref(), &wish.settings).await?;
     lines.extend(notes);
+    lines.extend(goes_as_well((&makings, &rules), (&makings_after, &rules)));
     say(format!("pipeline {name}: {}", if before.is_none() { "new" } else { "changed" }));
     lines.iter().for_each(|line| say(format!("    {line}")));
     if stays_paused {
@@ -434,7 +439,10 @@ pub async fn savepoint(asked: Savepoint) -> Result<ExitCode, Stop> {
 /// Removes a savepoint.
 pub async fn forget(of: Named) -> Result<ExitCode, Stop> {
     let cluster = of.reaching.reached(CLIENT).await?;
-    let set = cluster.set_savepoint(&of.name, None, None, TIMEOUT).await;
+    let Some(known) = savepoints(&cluster).await?.remove(&of.name) else {
+        return Err(no_savepoint(&of.name));
+    };
+    let set = cluster.set_savepoint(&of.name, Some(known.number), None, TIMEOUT).await;
     set.map_err(|error| refused(&format!("savepoint {}", of.name), &error))?;
     say(format!("savepoint {}: removed", of.name));
     Ok(ExitCode::Ok)
@@ -449,10 +457,12 @@ async fn savepoint_of(cluster: &Cluster, name: &str, savepoint: &str) -> Result<
              them all.",
             found.is.pipeline
         ))),
-        None => Err(Stop::usage(format!(
-            "there is no savepoint {savepoint}; `fulmar pipeline list` names them all."
-        ))),
+        None => Err(no_savepoint(savepoint)),
     }
+}
+
+fn no_savepoint(name: &str) -> Stop {
+    Stop::usage(format!("there is no savepoint {name}; `fulmar pipeline list` names them all."))
 }
 
 /// Puts a pipeline back.
