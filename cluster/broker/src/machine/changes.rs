@@ -166,9 +166,7 @@ impl Table<Change> {
             self.remove(&oldest.expect("there are too many"));
         }
     }
-}
 
-impl Table<Change> {
     /// The number of the last change.
     fn last(&self) -> u64 {
         self.iter().next_back().map_or(0, |change| change.number)

@@ -208,12 +208,12 @@ impl State {
         (name, who): (String, String),
         definition: Option<LinkDefinition>,
     ) -> Result<OperationResult, Refusal> {
+        if !is_valid_name(&name) {
+            return Err(Refusal::InvalidLink);
+        }
         let known = self.links.get(&name);
         let before = known.map(|link| link.definition.settings());
         let Some(definition) = definition else {
-            if !is_valid_name(&name) {
-                return Err(Refusal::InvalidLink);
-            }
             // Also where there is none, as for rules.
             self.links.remove(&name);
             self.note(step, (ChangeOf::Link, &name, who), (before, None));
@@ -224,7 +224,7 @@ impl State {
         let is_other_site = known.is_some_and(|link| link.definition.site != definition.site);
         // With a dot in it, a topic of one site could have the name of that of another.
         let is_site = is_valid_name(&definition.site) && !definition.site.contains('.');
-        if !is_valid_name(&name) || !is_site || !definition.is_within_limits() {
+        if !is_site || !definition.is_within_limits() {
             return Err(Refusal::InvalidLink);
         }
         if is_other_site {

@@ -10,20 +10,27 @@ use fulmar_broker::handlers::check_on_any_site;
 use fulmar_broker::machine::topics::is_valid_name;
 use fulmar_types::config::is_site_name;
 use fulmar_types::limits::PARTITIONS_PER_TOPIC_MAX;
-use fulmar_types::link::{LINK_TEXT_BYTES_MAX, LinkDefinition};
+use fulmar_types::link::{EVERY_TOPIC, LINK_TEXT_BYTES_MAX, LinkDefinition};
 use fulmar_types::pipeline::{PIPELINE_NAME_BYTES_MAX, internal_topic, is_internal};
 use fulmar_types::rule::RuleDefinition;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// What a name may be, in words.
-const NAME: &str = "1 to 249 letters, digits, `.`, `_` and `-`, and not `.` or `..`";
+/// The longest name of a topic or a link.
+const NAME_BYTES_MAX: usize = 249;
 
 /// Refuses what is no name of a topic or a link.
 fn check_name(what: &str, name: &str) -> Result<(), Stop> {
-    if is_valid_name(name) {
+    check_name_within(what, name, NAME_BYTES_MAX)
+}
+
+/// The same where names are shorter.
+fn check_name_within(what: &str, name: &str, most: usize) -> Result<(), Stop> {
+    if is_valid_name(name) && name.len() <= most {
         return Ok(());
     }
-    Err(Stop::usage(format!("`{name}` cannot be {what}: use {NAME}.")))
+    Err(Stop::usage(format!(
+        "`{name}` cannot be {what}: use 1 to {most} letters, digits, `.`, `_` and `-`, and not `.` or `..`."
+    )))
 }
 
 /// Refuses what is no name of a topic that people make or make rules for.
@@ -88,7 +95,7 @@ pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
              [fd00::11]:9292, with a port from 1 to 65535."
         )));
     }
-    for topic in link.take.iter().filter(|topic| *topic != "*") {
+    for topic in link.take.iter().filter(|topic| *topic != EVERY_TOPIC) {
         check_name(&format!("what the link {name} takes, the name of a topic"), topic)?;
     }
     check_region(&format!("the region of the link {name}"), &link.region)?;
@@ -101,13 +108,7 @@ pub fn check_link(name: &str, link: &LinkDefinition) -> Result<(), Stop> {
 
 /// Refuses what is no name of a pipeline or a savepoint.
 pub fn check_pipeline_name(what: &str, name: &str) -> Result<(), Stop> {
-    if is_valid_name(name) && name.len() <= PIPELINE_NAME_BYTES_MAX {
-        return Ok(());
-    }
-    let use_ = format!("1 to {PIPELINE_NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`");
-    Err(Stop::usage(format!(
-        "`{name}` cannot be the name of a {what}: use {use_}, and not `.` or `..`."
-    )))
+    check_name_within(&format!("the name of a {what}"), name, PIPELINE_NAME_BYTES_MAX)
 }
 
 /// Refuses a rule that the site would refuse.
