@@ -109,23 +109,23 @@ pub struct Laid {
 impl Laid {
     const NUMBER: &str = "number";
 
-    fn set(&mut self, resource: AlterConfigsResource) -> ErrorCode {
-        let (numbers, settings): (Vec<_>, Vec<_>) =
-            resource.configs.into_iter().partition(|config| config.name == Self::NUMBER);
-        let number = numbers[0].value.as_ref().expect("it has a value").parse::<u64>();
-        let number = number.expect("the client names numbers");
-        let is_so = match self.things.get(&resource.resource_name) {
+    fn may_be_set(&self, resource: &AlterConfigsResource) -> bool {
+        let number = resource.configs.iter().find(|config| config.name == Self::NUMBER);
+        let number = number.and_then(|config| config.value.as_ref()).map(|text| text.parse());
+        let number: u64 = number.expect("the client names numbers").expect("it is a number");
+        match self.things.get(&resource.resource_name) {
             Some((is, Some(_))) => *is == number,
             Some((gone, None)) => *gone <= number,
             None => true,
-        };
-        if !is_so {
-            return ErrorCode::InvalidRequest;
         }
+    }
+
+    fn set(&mut self, resource: AlterConfigsResource) {
+        let mut settings = resource.configs;
+        settings.retain(|config| config.name != Self::NUMBER);
         self.changes += 1;
         let settings = (!settings.is_empty()).then_some(settings);
         self.things.insert(resource.resource_name, (self.changes, settings));
-        ErrorCode::None
     }
 
     fn told(&self, name: &str) -> (ErrorCode, Vec<(String, String)>) {
@@ -321,13 +321,18 @@ impl Fake {
 
 impl Site {
     pub fn alter(&mut self, request: AlterConfigsRequest) -> AlterConfigsResponse {
+        let is_so = request.resources.iter().all(|resource| self.laid.may_be_set(resource));
+        let error_code = match self.refusal {
+            ErrorCode::None if is_so => ErrorCode::None,
+            ErrorCode::None => ErrorCode::InvalidRequest,
+            refusal => refusal,
+        };
         let mut response = AlterConfigsResponse::default();
         for resource in request.resources {
-            let error_code = match self.refusal {
+            match error_code {
                 ErrorCode::None => self.laid.set(resource),
-                refusal => refusal,
-            };
-            self.refused += u32::from(error_code != ErrorCode::None);
+                _ => self.refused += 1,
+            }
             let error_message = Some("there is no topic in".to_owned());
             let answer =
                 AlterConfigsResourceResponse { error_code, error_message, ..Default::default() };

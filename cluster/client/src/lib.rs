@@ -45,4 +45,5 @@ pub use metadata::{Metadata, Place, TopicPartition};
 pub use offsets::OffsetAt;
 pub use pipelines::{PipelineSettings, PipelineStatus, SavepointTold};
 pub use producer::{Acks, Outcome, Producer, ProducerSettings, SendError, WriteRecord};
+pub use replace::Definitions;
 pub use settings::Settings;

@@ -9,6 +9,7 @@ pub use status::{Gap, LinkStatus, Sent, Taken};
 
 use crate::admin::AlterTopicError;
 use crate::cluster::{Cluster, ControllerReason};
+use crate::replace::Definitions;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
@@ -20,7 +21,7 @@ use fulmar_wire::{
 use std::collections::BTreeMap;
 
 /// How many links or rules one request asks for.
-const DESCRIBED_AT_ONCE: usize = 8;
+pub(crate) const DESCRIBED_AT_ONCE: usize = 8;
 
 /// The key by which the gaps of a link are asked for.
 const GAPS: &str = "gaps";
@@ -101,8 +102,7 @@ impl Cluster {
         definition: Option<&LinkDefinition>,
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
-        let settings = definition.map(LinkDefinition::settings).unwrap_or_default();
-        self.replace_settings((RESOURCE_LINK, name), expected, settings, timeout).await
+        self.lay_down(Definitions::default().link(name, expected, definition), timeout).await
     }
 
     /// Says where a topic may go, and in which form; a rule without regions takes it back. `expected`
@@ -117,7 +117,7 @@ impl Cluster {
         rule: &RuleDefinition,
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
-        self.replace_settings((RESOURCE_RULE, topic), expected, rule.settings(), timeout).await
+        self.lay_down(Definitions::default().rule(topic, expected, rule), timeout).await
     }
 
     /// All links, by name.

@@ -7,6 +7,7 @@ use crate::admin::AlterTopicError;
 use crate::cluster::Cluster;
 use crate::links::{DescribeError, LaidDown};
 use crate::metadata::TopicPartition;
+use crate::replace::Wanted;
 use fulmar_host::time::{self, Duration};
 use fulmar_types::PartitionIndex;
 use fulmar_types::pipeline::{
@@ -226,8 +227,9 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<(), AlterTopicError> {
         let settings = vec![(RETRY.to_owned(), topics.join(","))];
-        let of = (RESOURCE_PIPELINE, name);
-        self.replace_once(of, None, &settings, time::now() + timeout).await.0
+        let (resource_type, name) = (RESOURCE_PIPELINE, name.to_owned());
+        let wanted = Wanted { resource_type, name, expected: None, settings };
+        self.replace_any(&wanted, time::now() + timeout).await
     }
 
     /// All pipelines, by name.

@@ -475,6 +475,32 @@ fn what_was_done_by_a_request_without_an_answer_is_done() {
 }
 
 #[test]
+fn rules_that_change_together_go_as_one_request() {
+    let fake = Fake::new(1);
+    let cluster = fake.cluster();
+    let rule = |region: &str| RuleDefinition::verbatim([region.to_owned()]);
+    block_on(async {
+        let mut both = Definitions::default();
+        both.rule("a", Some(0), &rule("eu")).rule("b", None, &rule("us"));
+        // It is done, nobody says so, and what is asked for again is refused.
+        fake.site().mischief.push_back(Mischief::CloseAfter);
+        assert_eq!(cluster.lay_down(&both, SECOND).await, Ok(()));
+        let asked: Vec<usize> = fake.site().altering.iter().map(|of| of.resources.len()).collect();
+        assert_eq!(asked, [2, 2]);
+        let numbers = ["a", "b"].map(|of| fake.site().laid.things[of].0);
+        // One of them was changed by somebody else: none is changed.
+        let mut stale = Definitions::default();
+        stale.rule("a", Some(numbers[0]), &rule("us")).rule("b", Some(0), &rule("eu"));
+        let refused = cluster.lay_down(&stale, SECOND).await;
+        let code = ErrorCode::InvalidRequest;
+        assert!(matches!(refused, Err(AlterTopicError::Refused { code: of, .. }) if of == code));
+        assert_eq!(["a", "b"].map(|of| fake.site().laid.things[of].0), numbers);
+        let nothing = cluster.lay_down(&Definitions::default(), SECOND).await;
+        assert_eq!((nothing, fake.site().altering.len()), (Ok(()), 3));
+    });
+}
+
+#[test]
 fn a_deadline_does_not_hide_what_kept_failing() {
     let fake = Fake::new(1);
     let cluster = fake.cluster();

@@ -248,6 +248,8 @@ plants! {
     LapseUnheeded = "lapse-unheeded",
     /// Take what is not there for what it was when somebody looked, whatever has happened to it since.
     LateHeeded = "late-heeded",
+    /// Change the links and rules of one request one by one.
+    DefinitionsApart = "definitions-apart",
     /// Note how far another site is only in sessions that last for five seconds.
     NotedLate = "noted-late",
     /// Keep the place of what a leader has proposed until it is answered, also when another one leads.

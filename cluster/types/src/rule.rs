@@ -350,7 +350,7 @@ impl RuleDefinition {
     }
 
     /// The rule that lets go what both let go, in a form that tells no more than either's.
-    pub fn join(&self, other: &Self) -> Self {
+    fn join(&self, other: &Self) -> Self {
         let both = |region: &&String| other.lets_go_to(region);
         let regions: Vec<String> = self.regions.iter().filter(both).cloned().collect();
         if regions.is_empty() {

@@ -123,14 +123,16 @@ fn pipeline_of(pipeline: &Pipeline<Written>, fields: &Fields<'_>) -> Result<(), 
 fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> {
     let through = mirror.through.as_ref();
     let takes = mirror.take_for.is_some() || !mirror.untaken.is_empty();
-    let needs_origin =
-        mirror.keeps_all || mirror.rule_for.is_some() || mirror.cap.is_some() || takes;
+    let rule_changes = mirror.rule_for.is_some() || mirror.swaps_for.is_some();
+    let needs_origin = mirror.keeps_all || rule_changes || mirror.cap.is_some() || takes;
     let (key, message) = if mirror.site == mirror.of {
         ("of", "a mirror is of another site")
     } else if mirror.in_the_way.is_some() && mirror.renew.is_none() {
         ("in_the_way", "only a copy that is renewed (`renew`) can find something in its way")
     } else if mirror.insists && mirror.rule_for.is_none() {
         ("insists", "only a rule that is taken back (`rule_for`) can be insisted on")
+    } else if mirror.rule_for.is_some() && mirror.swaps_for.is_some() {
+        ("swaps_for", "what a rule lets go by turns is said once: `rule_for` or `swaps_for`")
     } else if mirror.runs_for.is_some() && takes {
         ("runs_for", "a link that is paused has no `take_for`, `untaken`")
     } else if mirror.named_for.is_some()
@@ -144,7 +146,7 @@ fn mirror(mirror: &Mirror<Written>, fields: &Fields<'_>) -> Result<(), Problem> 
     } else if through.is_some_and(|by| *by == mirror.of || *by == mirror.site) {
         ("through", "a mirror comes through a third site")
     } else if through.is_some() && needs_origin {
-        let message = "what comes through another site has no `keeps_all`, `rule_for`, `take_for`, `untaken`, `cap`";
+        let message = "what comes through another site has no `keeps_all`, `rule_for`, `swaps_for`, `take_for`, `untaken`, `cap`";
         ("through", message)
     } else {
         return Ok(());

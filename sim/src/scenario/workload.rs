@@ -315,6 +315,9 @@ kinds! {
         rule_for = "rule_for": Option<Span<HumanDuration>>, or None;
         /// Whoever takes the rule back has little patience, and asks again and again until it is done.
         insists = "insists": bool, or false;
+        /// How long the rule lets the topic go, and what a pipeline makes of it not; then both go by other rules for as
+        /// long, and so on by turns, together. For good if left out.
+        swaps_for = "swaps_for": Option<Span<HumanDuration>>, or None;
         /// How long the link of the site with the copy takes the topic; then it does not for as long,
         /// and so on by turns. For good if left out.
         take_for = "take_for": Option<Span<HumanDuration>>, or None;

@@ -60,6 +60,7 @@ pub mod series;
 pub mod sink;
 pub mod stage;
 mod stranger;
+mod swapping;
 mod tending;
 mod torn;
 mod whole;

@@ -386,6 +386,11 @@ impl Workloads {
             let stopped = move || stop.load(Ordering::Relaxed);
             self.on_client_machine(&mirror.of, turning.run(stopped));
         }
+        if let Some(swapping) = self.mirrors.swapping(mirror, self.cluster(&mirror.of)) {
+            let stop = client.stop.clone();
+            let stopped = move || stop.load(Ordering::Relaxed);
+            self.on_client_machine(&mirror.of, swapping.run(stopped));
+        }
         if let Some(naming) = self.mirrors.naming(mirror, self.cluster(&mirror.site), &self.stage) {
             let stop = client.stop.clone();
             let stopped = move || stop.load(Ordering::Relaxed);

@@ -3,6 +3,10 @@
 //!
 //! Whether a setting is honoured is said here; what comes of several changes at once, by one client
 //! or by two, is settled by the state machine, so none is lost.
+//!
+//! Invariant: the links and rules of one request change together, as one entry, or none of them does. Where a topic
+//! has no rule, those of what it is made of hold; so half of a change of both may let go what neither the rules
+//! before it nor those after it let go.
 
 use super::catch_up::has_caught_up;
 use super::controller::{Failure, carry_out, deadline, refuse};
@@ -14,8 +18,10 @@ use crate::broker::Broker;
 use crate::error_map::Unanswered;
 use crate::machine::outcome::Refusal;
 use crate::machine::topics::TOPIC_CONFIGS_MAX;
+use fulmar_host::planted;
 use fulmar_host::time::Instant;
 use fulmar_store::entry::{LinkOperation, Operation, Unit};
+use fulmar_types::Plant;
 use fulmar_types::link::NUMBER;
 use fulmar_types::pipeline::RETRY;
 use fulmar_wire::{
@@ -35,6 +41,13 @@ struct Wish {
     resource_name: String,
     replaces: bool,
     changes: Result<Vec<(String, Option<String>)>, Failure>,
+}
+
+impl Wish {
+    /// Whether it is that a link or a rule become another one.
+    const fn is_definition(&self) -> bool {
+        self.replaces && matches!(self.resource_type, RESOURCE_LINK | RESOURCE_RULE)
+    }
 }
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, Failure> {
@@ -128,20 +141,36 @@ async fn all(
     validate_only: bool,
     (deadline, handed_over): (Instant, Option<Unanswered>),
 ) -> Vec<AlterConfigsResourceResponse> {
-    let mut times = BTreeMap::<(i8, String), u32>::new();
+    let mut times = BTreeMap::<(i8, &str), u32>::new();
     for wish in &wishes {
-        *times.entry((wish.resource_type, wish.resource_name.clone())).or_default() += 1;
+        *times.entry((wish.resource_type, &wish.resource_name)).or_default() += 1;
     }
+    let twice = |wish: &Wish| match times.get(&(wish.resource_type, &*wish.resource_name)) {
+        Some(1) => Ok(()),
+        _ => refuse(
+            ErrorCode::InvalidRequest,
+            format!("the request names {} more than once", wish.resource_name),
+        ),
+    };
+    let once: Vec<Result<(), Failure>> = wishes.iter().map(twice).collect();
+    let definitions = wishes.iter().zip(&once).filter(|(wish, _)| wish.is_definition());
+    let operations = definitions.map(|(wish, once)| {
+        once.clone()?;
+        definition(broker, wish, of)
+    });
+    let operations: Vec<_> = operations.collect();
+    let defined = match handed_over {
+        None => define(broker, operations, validate_only, deadline).await,
+        Some(unanswered) => Err(unanswered.into()),
+    };
     let mut responses = Vec::new();
-    for wish in wishes {
+    for (wish, once) in wishes.into_iter().zip(once) {
         let (resource_type, resource_name) = (wish.resource_type, wish.resource_name.clone());
-        let is_twice = times.get(&(resource_type, resource_name.clone())).is_some_and(|n| *n > 1);
-        let done = match handed_over {
-            Some(unanswered) => Err(unanswered.into()),
-            None if is_twice => {
-                refuse(ErrorCode::InvalidRequest, "the request names this resource more than once")
-            }
-            None => alter(broker, (wish, of), validate_only, deadline).await,
+        let done = match (handed_over, once) {
+            (Some(unanswered), _) => Err(unanswered.into()),
+            (None, _) if wish.is_definition() => defined.clone(),
+            (None, Err(failure)) => Err(failure),
+            (None, Ok(())) => alter(broker, (wish, of), validate_only, deadline).await,
         };
         let (error_code, error_message) = match done {
             Ok(()) => (ErrorCode::None, None),
@@ -157,6 +186,54 @@ async fn all(
     responses
 }
 
+/// What is to become of a link or a rule.
+fn definition(broker: &Broker, wish: &Wish, of: &Origin) -> Result<Operation, Failure> {
+    let changes = wish.changes.as_ref().map_err(Failure::clone)?;
+    let named = (wish.resource_type, wish.resource_name.clone());
+    let operation = link_config::operation(named, of.who.to_string(), changes);
+    let checked = operation.and_then(|operation| {
+        if let LinkOperation::SetLink { definition: Some(link), .. } = &operation {
+            broker.host.links.check_authority(&link.authority)?;
+            link_config::check_site(&broker.settings.site_name, &link.site)?;
+        }
+        Ok(Operation::Link(operation))
+    });
+    checked.or_else(|text| refuse(ErrorCode::InvalidConfig, text))
+}
+
+/// Changes links and rules together. Why none of them was changed is said of each.
+async fn define(
+    broker: &Broker,
+    operations: Vec<Result<Operation, Failure>>,
+    validate_only: bool,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let count = operations.len();
+    let together = |failure: Failure| match failure.code.is_retriable() || count == 1 {
+        true => failure,
+        false => {
+            let message = format!("{}; none of the {count} changes was made", failure.message);
+            Failure { message, ..failure }
+        }
+    };
+    let operations = operations.into_iter().collect::<Result<Vec<_>, _>>().map_err(together)?;
+    if validate_only || operations.is_empty() {
+        return Ok(());
+    }
+    if planted(Plant::DefinitionsApart) {
+        for operation in operations {
+            carry_out(broker, Unit::of(operation), deadline).await?;
+        }
+        return Ok(());
+    }
+    let unit = Unit { operations, ..Unit::default() };
+    if unit.encoded_len() > broker.unit_bytes_max() {
+        let text = "the links and rules of the request are too many for one entry of the log";
+        return refuse(ErrorCode::InvalidRequest, text).map_err(together);
+    }
+    carry_out(broker, unit, deadline).await.map_err(together)
+}
+
 async fn alter(
     broker: &Broker,
     (wish, of): (Wish, &Origin),
@@ -165,23 +242,6 @@ async fn alter(
 ) -> Result<(), Failure> {
     match wish.resource_type {
         RESOURCE_TOPIC => {}
-        RESOURCE_LINK | RESOURCE_RULE if wish.replaces => {
-            let changes = wish.changes?;
-            let named = (wish.resource_type, wish.resource_name);
-            let operation = link_config::operation(named, of.who.to_string(), &changes);
-            let checked = operation.and_then(|operation| {
-                if let LinkOperation::SetLink { definition: Some(link), .. } = &operation {
-                    broker.host.links.check_authority(&link.authority)?;
-                    link_config::check_site(&broker.settings.site_name, &link.site)?;
-                }
-                Ok(operation)
-            });
-            let operation = checked.or_else(|text| refuse(ErrorCode::InvalidConfig, text))?;
-            if validate_only {
-                return Ok(());
-            }
-            return carry_out(broker, Unit::of(Operation::Link(operation)), deadline).await;
-        }
         kind @ (RESOURCE_PIPELINE | RESOURCE_SAVEPOINT) if wish.replaces => {
             let given = wish.changes?.into_iter().filter_map(|(name, value)| Some((name, value?)));
             let (name, who) = (wish.resource_name, of.who.to_string());

@@ -11,6 +11,7 @@ use fulmar_wire::ErrorCode;
 use std::time::Duration;
 
 /// Why it was not done.
+#[derive(Clone)]
 pub(super) struct Failure {
     pub code: ErrorCode,
     /// For people.

@@ -98,7 +98,7 @@ pub(super) fn settings(
 /// The last changes of links and rules, oldest first, each as a name and a value:
 ///
 /// ```text
-/// NUMBER/PART    link or rule, its name, wall ms, by whom, what; with tabs between
+/// NUMBER    link or rule, its name, wall ms, by whom, what; with tabs between
 /// ```
 pub(super) fn changes(state: &State) -> Vec<(String, String)> {
     let plain = |text: &str| text.replace('\t', " ");
@@ -106,7 +106,7 @@ pub(super) fn changes(state: &State) -> Vec<(String, String)> {
         let Changed { who, wall_ms } = &change.changed;
         let value =
             format!("{}\t{}\t{wall_ms}\t{who}\t{}", change.of, change.name, plain(&change.text));
-        (format!("{}/{}", change.number, change.part), value)
+        (change.number.to_string(), value)
     };
     state.changes().map(change).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariants: a change is noted by the entry that makes it, in its order; who made it is what the node
 //! knew that took the request, and when is the time of the entry; the number of changes that are kept, and
-//! the length of each, are bounded. What somebody expects to find is true once: a number that was refused is
+//! the length of each, are bounded. Each change has a number of its own, later ones greater ones, also where one
+//! entry makes several; what was changed has it until the next change. What somebody expects to find is true once: a number that was refused is
 //! refused for ever, also where something has been removed and is there as little as before it was made.
 //!
 //! ```text
@@ -106,15 +107,13 @@ impl fmt::Display for ChangeOf {
 /// A change.
 ///
 /// ```text
-/// number u64 | part u32 | who len u32, UTF-8 | wall ms u64 | of u8 = 1 link, 2 rule, 3 pipeline,
-/// 4 savepoint/// | name len u32, UTF-8 | text len u32, UTF-8
+/// number u64 | who len u32, UTF-8 | wall ms u64 | of u8 = 1 link, 2 rule, 3 pipeline, 4 savepoint
+/// | name len u32, UTF-8 | text len u32, UTF-8
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The index of its entry.
+    /// The number that what was changed has from now on.
     pub number: u64,
-    /// Its place among the changes of the entry.
-    pub part: u32,
     /// By whom, and when.
     pub changed: Changed,
     /// Of what.
@@ -126,17 +125,16 @@ pub struct Change {
 }
 
 impl Element for Change {
-    type Key = (u64, u32);
+    type Key = u64;
     const SEED: u64 = 14;
-    const BYTES_MIN: usize = 33;
+    const BYTES_MIN: usize = 29;
 
     fn key(&self) -> Self::Key {
-        (self.number, self.part)
+        self.number
     }
 
     fn encode(&self, out: &mut Writer) {
         out.u64(self.number);
-        out.u32(self.part);
         self.changed.encode(out);
         out.u8(self.of.number());
         out.text(&self.name);
@@ -144,27 +142,31 @@ impl Element for Change {
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        let (number, part) = (input.u64()?, input.u32()?);
+        let number = input.u64()?;
         let changed = Changed::decode(input)?;
         let of = ChangeOf::from_number(input.u8()?).ok_or(CodecError::Tag)?;
         let (name, text) = (input.text()?, input.text()?);
         if name.len() > LINK_TEXT_BYTES_MAX || text.len() > CHANGE_TEXT_BYTES_MAX {
             return Err(CodecError::Tag);
         }
-        Ok(Self { number, part, changed, of, name, text })
+        Ok(Self { number, changed, of, name, text })
     }
 }
 
 impl Table<Change> {
     /// Takes note of a change. The oldest goes if there are too many.
-    pub fn enter(&mut self, mut change: Change) {
-        let of_entry = self.range((change.number, 0)..=(change.number, u32::MAX));
-        change.part = of_entry.last().map_or(0, |last| last.part + 1);
+    pub fn enter(&mut self, change: Change) {
+        assert!(change.number > self.last(), "a change has a number of its own");
         self.put(change);
         while self.len() > CHANGES_MAX {
             let oldest = self.iter().next().map(Element::key);
             self.remove(&oldest.expect("there are too many"));
         }
+    }
+
+    /// The number of a change that the entry of an index makes: that index, or behind the change before it.
+    pub fn next_number(&self, index: u64) -> u64 {
+        index.max(self.last() + 1)
     }
 
     /// The number of the last change.
@@ -273,20 +275,22 @@ mod tests {
     fn change(number: u64) -> Change {
         let changed = Changed { who: "dashboard".to_owned(), wall_ms: 7 };
         let (name, text) = ("hub".to_owned(), "paused false -> true".to_owned());
-        Change { number, part: 0, changed, of: ChangeOf::Link, name, text }
+        Change { number, changed, of: ChangeOf::Link, name, text }
     }
 
     #[test]
-    fn the_last_changes_are_kept_each_with_its_place() {
+    fn the_last_changes_are_kept_each_with_a_number_of_its_own() {
         let mut table = Table::default();
-        table.enter(change(1));
-        table.enter(change(1));
-        assert_eq!(table.iter().map(Element::key).collect::<Vec<_>>(), [(1, 0), (1, 1)]);
-        for number in 2..=CHANGES_MAX as u64 {
+        // Three by the entry 5, one each by the two that follow, and then one by a far later one.
+        for index in [5, 5, 5, 6, 7, 100] {
+            table.enter(change(table.next_number(index)));
+        }
+        assert_eq!(table.iter().map(Element::key).collect::<Vec<_>>(), [5, 6, 7, 8, 9, 100]);
+        for number in 101..101 + CHANGES_MAX as u64 - 1 {
             table.enter(change(number));
         }
         assert_eq!(table.len(), CHANGES_MAX);
-        assert_eq!(table.iter().next().map(Element::key), Some((1, 1)), "the oldest is gone");
+        assert_eq!(table.iter().next().map(Element::key), Some(100), "the oldest are gone");
     }
 
     #[test]

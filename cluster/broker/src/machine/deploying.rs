@@ -61,13 +61,13 @@ impl State {
         change: PipelineChange,
     ) -> Result<OperationResult, Refusal> {
         self.check_expected(expected, (ChangeOf::Pipeline, &name))?;
-        match change {
+        let number = match change {
             PipelineChange::Set(new) => self.set_pipeline(step, (name, who), new)?,
             PipelineChange::Remove { savepoints } => {
-                self.remove_pipeline(step, (name, who), savepoints)?;
+                self.remove_pipeline(step, (name, who), savepoints)?
             }
-        }
-        Ok(OperationResult::PipelineSet { number: step.number() })
+        };
+        Ok(OperationResult::PipelineSet { number })
     }
 
     fn set_pipeline(
@@ -75,7 +75,7 @@ impl State {
         step: &mut Step,
         (name, who): (String, String),
         new: NewPipeline,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u64, Refusal> {
         let NewPipeline { topic, secret, definition, start } = new;
         if !is_name(&name) || !definition.is_within_limits() {
             return Err(Refusal::InvalidPipeline);
@@ -97,20 +97,19 @@ impl State {
         };
         let before = known.as_ref().map(|known| settings(&known.definition, &Start::Keep));
         let after = Some(settings(&definition, &start));
-        let changed = self.note(step, (ChangeOf::Pipeline, &name, who), (before, after));
+        let (number, changed) = self.note(step, (ChangeOf::Pipeline, &name, who), (before, after));
         self.note_makings(&definition.outputs, &definition.inputs);
         if let Some(known) = &known {
             self.forget_inputs_but(known, &definition);
             self.change_letters(known, &definition.outputs);
         }
-        let (number, paused) = (step.number(), definition.paused);
-        let of = name.clone();
+        let (of, paused) = (name.clone(), definition.paused);
         self.pipelines.put(Pipeline { name, number, changed, topic, definition });
         self.begin_pipeline(step, &of, beginning);
         if !paused {
             self.runs.modify(&of, |run| run.failed = None);
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Whether the topics of a pipeline are there, and may be what it says.
@@ -318,14 +317,13 @@ impl State {
         step: &mut Step,
         (name, who): (String, String),
         with_savepoints: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<u64, Refusal> {
         let Some(known) = self.pipelines.get(&name).cloned() else {
             if !is_name(&name) {
                 return Err(Refusal::InvalidPipeline);
             }
             // What was asked for before is not to be done after this, as for rules.
-            self.note(step, (ChangeOf::Pipeline, &name, who), (None, None));
-            return Ok(());
+            return Ok(self.note(step, (ChangeOf::Pipeline, &name, who), (None, None)).0);
         };
         let of_this = self.savepoints.iter().filter(|savepoint| savepoint.pipeline == name);
         let savepoints: Vec<String> = of_this.map(|savepoint| savepoint.name.clone()).collect();
@@ -346,8 +344,7 @@ impl State {
         self.pipelines.remove(&name);
         self.drop_topic(step, known.topic);
         let before = Some(settings(&known.definition, &Start::Keep));
-        self.note(step, (ChangeOf::Pipeline, &name, who), (before, None));
-        Ok(())
+        Ok(self.note(step, (ChangeOf::Pipeline, &name, who), (before, None)).0)
     }
 
     /// The state of a pipeline as of its last delta, for a name.

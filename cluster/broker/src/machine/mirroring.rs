@@ -216,10 +216,10 @@ impl State {
         let Some(definition) = definition else {
             // Also where there is none, as for rules.
             self.links.remove(&name);
-            self.note(step, (ChangeOf::Link, &name, who), (before, None));
+            let (number, _) = self.note(step, (ChangeOf::Link, &name, who), (before, None));
             self.peers.drop_link(&name);
             self.declined.drop_link(&name);
-            return Ok(OperationResult::LinkSet { number: step.number() });
+            return Ok(OperationResult::LinkSet { number });
         };
         let is_other_site = known.is_some_and(|link| link.definition.site != definition.site);
         // With a dot in it, a topic of one site could have the name of that of another.
@@ -240,9 +240,8 @@ impl State {
         if known.is_some_and(|link| link.definition.paused) && !definition.paused {
             self.pardon(&definition.site);
         }
-        let number = step.number();
         let after = Some(definition.settings());
-        let changed = self.note(step, (ChangeOf::Link, &name, who), (before, after));
+        let (number, changed) = self.note(step, (ChangeOf::Link, &name, who), (before, after));
         self.links.put(Link { name, number, changed, definition });
         Ok(OperationResult::LinkSet { number })
     }
@@ -260,32 +259,33 @@ impl State {
         if definition.regions.is_empty() {
             // Also where there is none: what was asked for before is not to be done after this.
             self.rules.remove(&topic);
-            self.note(step, (ChangeOf::Rule, &topic, who), (before, None));
-        } else if self.rules.len() >= RULES_MAX && before.is_none() {
-            return Err(Refusal::LimitReached);
-        } else {
-            // Equal values are to become equal hashes, whatever rule says so, and whenever.
-            let secret = self.meta.rule_secret(secret);
-            let after = Some(definition.settings());
-            let changed = self.note(step, (ChangeOf::Rule, &topic, who), (before, after));
-            self.rules.put(Rule { topic, number: step.number(), changed, secret, definition });
+            let (number, _) = self.note(step, (ChangeOf::Rule, &topic, who), (before, None));
+            return Ok(OperationResult::LinkSet { number });
         }
-        Ok(OperationResult::LinkSet { number: step.number() })
+        if self.rules.len() >= RULES_MAX && before.is_none() {
+            return Err(Refusal::LimitReached);
+        }
+        // Equal values are to become equal hashes, whatever rule says so, and whenever.
+        let secret = self.meta.rule_secret(secret);
+        let after = Some(definition.settings());
+        let (number, changed) = self.note(step, (ChangeOf::Rule, &topic, who), (before, after));
+        self.rules.put(Rule { topic, number, changed, secret, definition });
+        Ok(OperationResult::LinkSet { number })
     }
 
-    /// Takes note of a change, and says who made it when.
+    /// Takes note of a change, and says its number, and who made it when.
     pub(super) fn note(
         &mut self,
         step: &Step,
         (of, name, who): (ChangeOf, &str, String),
         (before, after): (Option<Settings>, Option<Settings>),
-    ) -> Changed {
+    ) -> (u64, Changed) {
         let who = cut(&who, LINK_TEXT_BYTES_MAX).to_owned();
         let changed = Changed { who, wall_ms: step.entry_ms() };
         let text = difference(before.as_ref(), after.as_ref());
-        let (number, name) = (step.number(), name.to_owned());
-        self.changes.enter(Change { number, part: 0, changed: changed.clone(), of, name, text });
-        changed
+        let (number, name) = (self.changes.next_number(step.number()), name.to_owned());
+        self.changes.enter(Change { number, changed: changed.clone(), of, name, text });
+        (number, changed)
     }
 
     fn create_mirror(&mut self, new: NewMirror) -> Result<OperationResult, Refusal> {

@@ -551,7 +551,6 @@ impl State {
     ) -> Result<OperationResult, Refusal> {
         self.check_expected(expected, (ChangeOf::Savepoint, &name))?;
         let known = self.savepoints.get(&name);
-        let number = step.number();
         let settings =
             |savepoint: &Savepoint| Settings::from([("of".to_owned(), savepoint.pipeline.clone())]);
         let before = known.map(settings);
@@ -560,7 +559,7 @@ impl State {
                 return Err(Refusal::InvalidPipeline);
             }
             let gone = self.savepoints.remove(&name);
-            self.note(step, (ChangeOf::Savepoint, &name, who), (before, None));
+            let (number, _) = self.note(step, (ChangeOf::Savepoint, &name, who), (before, None));
             if let Some(gone) = gone {
                 self.trim(step, &gone.pipeline, None);
             }
@@ -571,7 +570,7 @@ impl State {
         }
         let savepoint = self.savepoint_of(&name, &pipeline, known.is_some())?;
         let after = Some(settings(&savepoint));
-        let changed = self.note(step, (ChangeOf::Savepoint, &name, who), (before, after));
+        let (number, changed) = self.note(step, (ChangeOf::Savepoint, &name, who), (before, after));
         let replaced = self.savepoints.put(Savepoint { number, changed, ..savepoint });
         if let Some(replaced) = replaced {
             self.trim(step, &replaced.pipeline, None);

@@ -282,7 +282,7 @@ async fn set_paused(of: Named, paused: bool) -> Result<ExitCode, Stop> {
 }
 
 async fn change(cluster: &Cluster, change: Change) -> Result<ExitCode, Stop> {
-    out(cluster, &change).await?;
+    out(cluster, std::slice::from_ref(&change)).await?;
     say(&change);
     Ok(ExitCode::Ok)
 }

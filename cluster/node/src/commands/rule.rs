@@ -121,14 +121,14 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let mut rules = rules(&cluster).await?;
     let as_well = as_well(&cluster, &rules, (&topic, &after)).await?;
     let before = rules.remove(&topic);
-    let number = Some(before.as_ref().map_or(0, |rule| rule.number));
+    let number = before.as_ref().map_or(0, |rule| rule.number);
     if before.is_none() && after.regions.is_empty() {
         let text = format!(
             "there is no rule for the topic {topic}; what was asked for before and has not been answered is not \
              done any more"
         );
         let before = RuleDefinition::default();
-        out(&cluster, &Change::Rule { topic, before, number, after }).await?;
+        out(&cluster, &[Change::Rule { topic, before, number, after }]).await?;
         say(text);
         return Ok(ExitCode::Ok);
     }
@@ -146,7 +146,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         let as_well: String = as_well.iter().map(|line| format!("{line}\n")).collect();
         return Err(Stop::usage(format!("{change}\n{as_well}{why}")));
     }
-    out(&cluster, &change).await?;
+    out(&cluster, std::slice::from_ref(&change)).await?;
     say(&change);
     as_well.iter().for_each(say);
     Ok(ExitCode::Ok)

@@ -11,18 +11,28 @@ pub(super) async fn replace(
     (resource_type, name): (i8, &str),
     settings: &[(&str, &str)],
 ) -> (ErrorCode, Option<String>) {
+    replace_all(fixture, &[((resource_type, name), settings)]).await.remove(0)
+}
+
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
+async fn replace_all(
+    fixture: &Fixture,
+    wanted: &[((i8, &str), Settings<'_>)],
+) -> Vec<(ErrorCode, Option<String>)> {
     let setting = |(name, value): &(&str, &str)| AlterableConfig {
         name: (*name).to_owned(),
         value: Some((*value).to_owned()),
     };
-    let resource = AlterConfigsResource {
-        resource_type,
-        resource_name: name.to_owned(),
-        configs: settings.iter().map(setting).collect(),
+    let resource = |((resource_type, name), settings): &((i8, &str), Settings<'_>)| {
+        let (resource_type, resource_name) = (*resource_type, (*name).to_owned());
+        let configs = settings.iter().map(setting).collect();
+        AlterConfigsResource { resource_type, resource_name, configs }
     };
-    let request = AlterConfigsRequest { resources: vec![resource], validate_only: false };
-    let answer = ask!(fixture, 2, AlterConfigs, request).responses.remove(0);
-    (answer.error_code, answer.error_message)
+    let resources = wanted.iter().map(resource).collect();
+    let request = AlterConfigsRequest { resources, validate_only: false };
+    let answers = ask!(fixture, 2, AlterConfigs, request).responses.into_iter();
+    answers.map(|answer| (answer.error_code, answer.error_message)).collect()
 }
 
 pub(super) async fn told(
@@ -86,6 +96,58 @@ fn a_budget_holds_producers_back_or_leaves_a_gap_that_is_passed_over() {
         assert_eq!(gap.0, format!("gap/t/0/{next}"));
         assert!(gap.1.starts_with(&format!("{} ", next + 3)) && gap.1.ends_with(" budget"));
         assert_eq!(gap.1.split(' ').nth(2), Some("3"), "{}", gap.1);
+    });
+}
+
+#[test]
+fn links_and_rules_of_one_request_change_together_or_none_does() {
+    run(async {
+        let fixture = Fixture::new();
+        let (hub, far) = ((RESOURCE_LINK, "hub"), (RESOURCE_LINK, "far"));
+        let (orders, alarms) = ((RESOURCE_RULE, "orders"), (RESOURCE_RULE, "alarms"));
+        let to: fn(&'static str) -> [(&'static str, &'static str); 2] =
+            |site| [("site", site), ("region", "eu")];
+        let (to_hub, to_far) = (to("hub"), to("far"));
+        let eu: Settings<'_> = &[("regions", "eu")];
+        let all = [(hub, &to_hub[..]), (orders, eu), (far, &to_far[..])];
+        assert_eq!(replace_all(&fixture, &all).await, [NONE, NONE, NONE]);
+        let number = async |(resource_type, name): (i8, &str)| {
+            let told = settings(&told(&fixture, resource_type, &[name]).await);
+            told.into_iter().find(|(name, _)| name == "number").expect("it has one").1
+        };
+        let numbers = [number(hub).await, number(orders).await, number(far).await];
+        let as_numbers = numbers.clone().map(|number| number.parse::<u64>().expect("a number"));
+        assert!(as_numbers.is_sorted() && as_numbers[0] < as_numbers[1], "{numbers:?}");
+        assert!(as_numbers[1] < as_numbers[2], "each has one of its own");
+
+        let others = |answers: Vec<(ErrorCode, Option<String>)>, code: ErrorCode, words: &str| {
+            assert_eq!(answers.len(), 2);
+            for (of, text) in answers {
+                let text = text.expect("it says why");
+                assert_eq!(of, code, "{text}");
+                assert!(text.contains(words) && text.ends_with("none of the 2 changes was made"));
+            }
+        };
+        let stale: Settings<'_> = &[("regions", "us"), ("number", "1000")];
+        let answers = replace_all(&fixture, &[(alarms, eu), (orders, stale)]).await;
+        others(answers, ErrorCode::InvalidRequest, "changed");
+        let unread: Settings<'_> = &[("regional", "us")];
+        let answers = replace_all(&fixture, &[(alarms, eu), (orders, unread)]).await;
+        others(answers, ErrorCode::InvalidConfig, "regional");
+        let answers = replace_all(&fixture, &[(alarms, eu), (alarms, eu)]).await;
+        others(answers, ErrorCode::InvalidRequest, "alarms more than once");
+        let none = told(&fixture, RESOURCE_RULE, &["alarms"]).await.results.remove(0);
+        assert_eq!(none.error_code, ErrorCode::ResourceNotFound);
+        assert_eq!(number(orders).await, numbers[1]);
+
+        // A link gives way to another one to the same site.
+        let gone: Settings<'_> = &[("number", &numbers[0])];
+        let answers = replace_all(&fixture, &[(hub, gone), ((RESOURCE_LINK, "b"), &to_hub)]).await;
+        assert_eq!(answers, [NONE, NONE]);
+        let changes = settings(&told(&fixture, RESOURCE_CHANGES, &[""]).await);
+        let of: Vec<&str> =
+            changes.iter().map(|(_, value)| value.split('\t').nth(1).expect("a name")).collect();
+        assert_eq!(of, ["hub", "orders", "far", "hub", "b"]);
     });
 }
 

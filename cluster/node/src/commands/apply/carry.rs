@@ -4,10 +4,9 @@ use super::super::Stop;
 use super::super::pipeline::deploy;
 use super::file::Topic;
 use super::plan::{Change, Known, Links, Rules};
-use fulmar_client::Cluster;
 use fulmar_client::admin::AlterTopicError;
+use fulmar_client::{Cluster, Definitions};
 use fulmar_host::time::Duration;
-use fulmar_types::rule::RuleDefinition;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -46,85 +45,120 @@ pub async fn known(cluster: &Cluster, topics: &BTreeMap<String, Topic>) -> Resul
     Ok(known)
 }
 
-/// Makes a change.
-pub async fn out(cluster: &Cluster, change: &Change) -> Result<(), Stop> {
-    let altered = match change {
-        Change::NewTopic { name, topic } => {
+/// Makes the changes of a step, all or none. Links and rules are one step; anything else is a step of its own.
+pub async fn out(cluster: &Cluster, step: &[Change]) -> Result<(), Stop> {
+    match step {
+        [Change::NewTopic { name, topic }] => {
             let settings: Vec<(String, String)> =
                 topic.settings.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
             let created = cluster.create_topic_with(name, topic.partitions, &settings, TIMEOUT);
-            return match created.await {
+            match created.await {
                 Ok(_) => Ok(()),
                 Err(error) => Err(Stop::failed(format!("topic {name}: {error}."))),
-            };
-        }
-        Change::TopicSettings { name, changed } => {
-            let is = topic_settings(cluster, name).await?;
-            if changed.iter().any(|(key, (before, _))| is.get(key) != before.as_ref()) {
-                let text = "its settings have been changed meanwhile; look at them again";
-                return Err(Stop::failed(format!("topic {name}: {text}.")));
             }
-            let changed: Vec<(String, Option<String>)> = changed
-                .iter()
-                .map(|(key, (_, after))| (key.clone(), Some(after.clone())))
-                .collect();
-            let altered = cluster.alter_topic(name, &changed, TIMEOUT).await;
-            altered.map_err(|error| (format!("topic {name}"), error))
         }
-        Change::Rule { topic, before, number, after } => {
-            let number = match number {
-                Some(number) => *number,
-                None => number_of(cluster, topic, before).await?,
-            };
-            let set = cluster.set_rule(topic, Some(number), after, TIMEOUT).await;
-            set.map_err(|error| (format!("rule {topic}"), error))
+        [Change::TopicSettings { name, changed }] => alter_topic(cluster, name, changed).await,
+        [Change::Pipeline { name, before, settings, .. }] => {
+            deploy::put(cluster, name, before.as_deref(), settings).await
         }
-        Change::Pipeline { name, before, settings, .. } => {
-            return deploy::put(cluster, name, before.as_deref(), settings).await;
-        }
-        Change::Link { name, before, after } => {
-            let number = before.as_ref().map_or(0, |before| before.number);
-            let set = cluster.set_link(name, Some(number), after.as_ref(), TIMEOUT).await;
-            set.map_err(|error| (format!("link {name}"), error))
-        }
-    };
-    let Err((what, error)) = altered else { return Ok(()) };
-    // An attempt without an answer may have done it, and the one after it have been refused for that.
-    if is_done(cluster, change).await {
-        return Ok(());
+        definitions => define(cluster, definitions).await,
     }
-    let text = match &error {
-        AlterTopicError::Refused { message: Some(message), .. } => message.clone(),
-        error => error.to_string(),
-    };
-    Err(Stop::failed(format!("{what}: {text}.")))
 }
 
-/// The number of a rule that an earlier change has made what it is.
-async fn number_of(cluster: &Cluster, topic: &str, is: &RuleDefinition) -> Result<u64, Stop> {
-    match rules(cluster).await?.remove(topic) {
-        Some(rule) if rule.is == *is => Ok(rule.number),
-        None if is.regions.is_empty() => Ok(0),
-        _ => Err(Stop::failed(format!("rule {topic}: it has been changed meanwhile."))),
+async fn alter_topic(
+    cluster: &Cluster,
+    name: &str,
+    changed: &BTreeMap<String, (Option<String>, String)>,
+) -> Result<(), Stop> {
+    let is = topic_settings(cluster, name).await?;
+    if changed.iter().any(|(key, (before, _))| is.get(key) != before.as_ref()) {
+        let text = "its settings have been changed meanwhile; look at them again";
+        return Err(Stop::failed(format!("topic {name}: {text}.")));
+    }
+    let after: Vec<(String, Option<String>)> =
+        changed.iter().map(|(key, (_, after))| (key.clone(), Some(after.clone()))).collect();
+    let Err(error) = cluster.alter_topic(name, &after, TIMEOUT).await else { return Ok(()) };
+    // An attempt without an answer may have done it, and the one after it have been refused for that.
+    let is = topic_settings(cluster, name).await;
+    if is.is_ok_and(|is| changed.iter().all(|(key, (_, after))| is.get(key) == Some(after))) {
+        return Ok(());
+    }
+    Err(Stop::failed(format!("topic {name}: {}.", text_of(error))))
+}
+
+/// Changes links and rules together.
+async fn define(cluster: &Cluster, changes: &[Change]) -> Result<(), Stop> {
+    let mut definitions = Definitions::default();
+    for change in changes {
+        match change {
+            Change::Link { name, before, after } => {
+                let number = before.as_ref().map_or(0, |before| before.number);
+                definitions.link(name, Some(number), after.as_ref());
+            }
+            Change::Rule { topic, number, after, .. } => {
+                definitions.rule(topic, Some(*number), after);
+            }
+            other => unreachable!("{other} is neither a link nor a rule"),
+        }
+    }
+    let Err(error) = cluster.lay_down(&definitions, TIMEOUT).await else { return Ok(()) };
+    let now = match (links(cluster).await, rules(cluster).await) {
+        (Ok(links), Ok(rules)) => Known { links, rules, ..Known::default() },
+        _ => return Err(Stop::failed(format!("{}: {}.", named(changes), text_of(error)))),
+    };
+    // An attempt without an answer may have done it.
+    if changes.iter().all(|change| is_made(change, &now)) {
+        return Ok(());
+    }
+    let moved: Vec<&Change> = changes.iter().filter(|change| has_moved(change, &now)).collect();
+    let of = if moved.is_empty() { named(changes) } else { named(moved) };
+    Err(Stop::failed(format!("{of}: {}.", text_of(error))))
+}
+
+/// The links and rules that are changed, for people.
+fn named<'a>(changes: impl IntoIterator<Item = &'a Change>) -> String {
+    let name = |change: &Change| match change {
+        Change::Link { name, .. } => Some(format!("link {name}")),
+        Change::Rule { topic, .. } => Some(format!("rule {topic}")),
+        _ => None,
+    };
+    changes.into_iter().filter_map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a link or a rule is what it is to be.
+fn is_made(change: &Change, now: &Known) -> bool {
+    match change {
+        Change::Link { name, after, .. } => {
+            now.links.get(name).map(|link| &link.is) == after.as_ref()
+        }
+        Change::Rule { topic, after, .. } => {
+            now.rules.get(topic).map(|rule| rule.is.clone()).unwrap_or_default() == *after
+        }
+        _ => false,
+    }
+}
+
+/// Whether a link or a rule is not what it was any more.
+fn has_moved(change: &Change, now: &Known) -> bool {
+    match change {
+        Change::Link { name, before, .. } => {
+            now.links.get(name).map(|link| link.number) != before.as_ref().map(|of| of.number)
+        }
+        Change::Rule { topic, number, .. } => {
+            now.rules.get(topic).map_or(0, |rule| rule.number) != *number
+        }
+        _ => false,
+    }
+}
+
+fn text_of(error: AlterTopicError) -> String {
+    match error {
+        AlterTopicError::Refused { message: Some(message), .. } => message,
+        error => error.to_string(),
     }
 }
 
 async fn topic_settings(cluster: &Cluster, name: &str) -> Result<BTreeMap<String, String>, Stop> {
     let settings = cluster.topic_settings(name, TIMEOUT).await;
     settings.map_err(|error| unknown("topics", error))
-}
-
-async fn is_done(cluster: &Cluster, change: &Change) -> bool {
-    match change {
-        Change::Link { name, after, .. } => links(cluster)
-            .await
-            .is_ok_and(|links| links.get(name).map(|link| &link.is) == after.as_ref()),
-        Change::Rule { topic, after, .. } => rules(cluster).await.is_ok_and(|rules| {
-            rules.get(topic).map(|rule| rule.is.clone()).unwrap_or_default() == *after
-        }),
-        Change::TopicSettings { name, changed } => topic_settings(cluster, name)
-            .await
-            .is_ok_and(|is| changed.iter().all(|(key, (_, after))| is.get(key) == Some(after))),
-        Change::NewTopic { .. } | Change::Pipeline { .. } => false,
-    }
 }

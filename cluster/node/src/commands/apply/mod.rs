@@ -8,7 +8,7 @@
 //! | [`carry`] | asking the site, and changing it |
 //!
 //! Invariants: what the file does not name stays, unless `--prune` was given, and then only links and
-//! rules go, never topics; a change takes effect only on what was shown.
+//! rules go, never topics; a change takes effect only on what was shown; links and rules change together.
 
 pub mod carry;
 pub mod file;
@@ -89,11 +89,13 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         say("nothing was changed");
         return Ok(ExitCode::Failed);
     }
-    for (done, change) in changes.iter().enumerate() {
-        carry::out(&cluster, change).await.map_err(|stop| Stop {
+    let mut done = 0;
+    for step in plan::steps(&changes) {
+        carry::out(&cluster, step).await.map_err(|stop| Stop {
             message: format!("after {} of {}: {}", done, changes.len(), stop.message),
             ..stop
         })?;
+        done += step.len();
     }
     say(format!("done: {}", count(changes.len() as u64, "change")));
     Ok(ExitCode::Ok)

@@ -53,8 +53,8 @@ pub enum Change {
         topic: String,
         /// What it is; without regions if there is none.
         before: RuleDefinition,
-        /// Its number, 0 if there is none; `None` if an earlier change of the same plan made it so.
-        number: Option<u64>,
+        /// Its number, 0 if there is none.
+        number: u64,
         /// What it is to be; without regions it is removed.
         after: RuleDefinition,
     },
@@ -80,25 +80,45 @@ pub enum Change {
     },
 }
 
-/// What is to be done, in this order: rules let less go, topics, links, rules let more go. So whatever
-/// becomes of it on the way, no topic may go over a link that neither what was nor what is to be lets it
-/// go over, nor in a form that tells more than both. A rule that both gets and loses something is changed
-/// twice.
+/// What is to be done: links and rules first, which change together; then topics, then pipelines. So whatever
+/// becomes of it on the way, nothing goes that neither what was nor what is to be lets go, and what a pipeline
+/// makes for the first time goes by the new rules.
 ///
 /// # Errors
 /// For people: what cannot be done.
 pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change>, String> {
-    let (mut changes, mut more) = (Vec::new(), Vec::new());
+    let mut changes = link_changes(wanted, known, prune);
     let none = RuleDefinition::default();
     let pruned = known.rules.keys().filter(|topic| prune && !wanted.rules.contains_key(*topic));
     for (topic, after) in wanted.rules.iter().chain(pruned.map(|topic| (topic, &none))) {
-        let (less, then) = rule_changes(topic, known.rules.get(topic), after);
-        changes.extend(less);
-        more.extend(then);
+        changes.extend(rule_change(topic, known.rules.get(topic), after));
     }
     for (name, topic) in &wanted.topics {
         changes.extend(topic_change(name, topic, known.topics.get(name))?);
     }
+    for (name, wish) in &wanted.pipelines {
+        let before = known.pipelines.get(name);
+        let mut lines = wish.lines(before.map(|before| &before.is));
+        if let Some(before) = before {
+            wish.fits(name, &before.is)?;
+        }
+        if !lines.is_empty() {
+            lines.extend(wish.notes(others(name, wanted, known)));
+            let (name, settings) = (name.clone(), wish.settings.clone());
+            let before = before.cloned().map(Box::new);
+            changes.push(Change::Pipeline { name, before, settings, lines });
+        }
+    }
+    Ok(changes)
+}
+
+/// The changes in the steps in which they are made: the links and rules, then each of the others.
+pub fn steps(changes: &[Change]) -> impl Iterator<Item = &[Change]> {
+    changes.chunk_by(|one, next| one.is_definition() && next.is_definition())
+}
+
+fn link_changes(wanted: &Wanted, known: &Known, prune: bool) -> Vec<Change> {
+    let mut changes = Vec::new();
     let gone = known.links.iter().filter(|(of, _)| prune && !wanted.links.contains_key(*of));
     let removed = |(name, link): (&String, &LaidDown<LinkDefinition>)| {
         let (name, before) = (name.clone(), Some(Box::new(link.clone())));
@@ -116,21 +136,7 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
         }
     }
     changes.extend(gone.into_iter().map(removed));
-    for (name, wish) in &wanted.pipelines {
-        let before = known.pipelines.get(name);
-        let mut lines = wish.lines(before.map(|before| &before.is));
-        if let Some(before) = before {
-            wish.fits(name, &before.is)?;
-        }
-        if !lines.is_empty() {
-            lines.extend(wish.notes(others(name, wanted, known)));
-            let (name, settings) = (name.clone(), wish.settings.clone());
-            let before = before.cloned().map(Box::new);
-            changes.push(Change::Pipeline { name, before, settings, lines });
-        }
-    }
-    changes.append(&mut more);
-    Ok(changes)
+    changes
 }
 
 /// What the other pipelines write that there are once a site is as a file says.
@@ -145,23 +151,15 @@ fn others<'a>(
     left.chain(named).filter(move |(other, _)| *other != name)
 }
 
-/// What makes a rule let less go, and what makes it let more go.
-fn rule_changes(
+fn rule_change(
     topic: &str,
     known: Option<&LaidDown<RuleDefinition>>,
     after: &RuleDefinition,
-) -> (Option<Change>, Option<Change>) {
+) -> Option<Change> {
     let before = sorted(&known.map(|rule| rule.is.clone()).unwrap_or_default());
-    let after = sorted(after);
-    let both = before.join(&after);
-    let number = Some(known.map_or(0, |rule| rule.number));
-    let rule = |number, before: &RuleDefinition, after: &RuleDefinition| {
-        let (topic, before, after) = (topic.to_owned(), before.clone(), after.clone());
-        (before != after).then_some(Change::Rule { topic, before, number, after })
-    };
-    let less = rule(number, &before, &both);
-    let number = if less.is_some() { None } else { number };
-    (less, rule(number, &both, &after))
+    let (after, number) = (sorted(after), known.map_or(0, |rule| rule.number));
+    let topic = topic.to_owned();
+    (before != after).then_some(Change::Rule { topic, before, number, after })
 }
 
 /// A rule with its regions in order: in which they are written says nothing.
@@ -262,6 +260,11 @@ pub fn terms_of(rule: &RuleDefinition) -> [(&'static str, String); 4] {
 const LETS_MORE_GO: &str = "this lets go what is withheld now";
 
 impl Change {
+    /// Whether it changes together with others that do.
+    pub const fn is_definition(&self) -> bool {
+        matches!(self, Self::Link { .. } | Self::Rule { .. })
+    }
+
     /// Whether it lets go, in the place of a rule that there is, what that withholds.
     pub fn lets_more_go(&self) -> bool {
         match self {
