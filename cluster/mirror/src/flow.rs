@@ -23,13 +23,13 @@ use std::collections::VecDeque;
 
 /// What may be on its way over one connection, whatever its speed.
 pub(crate) const WINDOW_BYTES_MIN: u64 = 64 << 10;
-const WINDOW_BYTES_MAX: u64 = 4 << 20;
+pub(crate) const WINDOW_BYTES_MAX: u64 = 4 << 20;
 
 /// What is urgent may be on its way, whatever the speed, if nothing else is.
 pub(crate) const URGENT_BYTES_MIN: u64 = 16 << 10;
 
-/// How long the speed of a connection is measured.
-const MEASURED: Duration = Duration::from_secs(1);
+/// How long the speed of a connection, or of a line, is measured.
+pub(crate) const MEASURED: Duration = Duration::from_secs(1);
 
 /// It is said what has come once it is so many bytes.
 pub(crate) const SAY_GOT_BYTES: u64 = 8 << 10;
@@ -43,6 +43,12 @@ pub(crate) const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const PATIENCE_MAX: Duration = Duration::from_secs(4);
 
 const _: () = assert!(PATIENCE_MIN.as_millis() >= 2 * SAY_OTHER_AFTER.as_millis());
+
+/// How many bytes a second are so many in a time.
+pub(crate) fn per_second(bytes: u64, time: Duration) -> u64 {
+    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    bytes.saturating_mul(1_000) / ms
+}
 
 /// What is written to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,9 @@ pub(crate) struct Flow {
     /// Whether what is urgent is being written, perhaps between those.
     pub(crate) writes_urgent: bool,
     pub(crate) written: u64,
+    /// Which priorities' last frame has records in it, and how much was written when the last part of such a one was.
+    has_records: [bool; Priority::ALL.len()],
+    records: u64,
     asked: u64,
     confirmed: u64,
     /// When something was confirmed last, or the first was asked for that is not.
@@ -108,6 +117,8 @@ impl Flow {
             writes: None,
             writes_urgent: false,
             written: 0,
+            has_records: Default::default(),
+            records: 0,
             asked: 0,
             confirmed: 0,
             moved: time::now(),
@@ -131,6 +142,8 @@ impl Flow {
             message: message.clone(),
         });
         self.underway[lane.rank()].extend(underway);
+        let has_records = messages.iter().any(|message| message.records().is_some());
+        self.has_records[lane.rank()] = has_records;
         match lane {
             Priority::Urgent => self.writes_urgent = true,
             _ => self.writes = Some(lane),
@@ -148,6 +161,9 @@ impl Flow {
             self.moved = time::now();
         }
         self.asked = self.written;
+        if self.has_records[what.lane().rank()] {
+            self.records = self.written;
+        }
         if let Written::Last(lane) = what {
             let ends = self.underway[lane.rank()].iter_mut().rev();
             for one in ends.take_while(|one| one.end.is_none()) {
@@ -172,17 +188,28 @@ impl Flow {
         most.saturating_sub(self.written - self.confirmed)
     }
 
+    /// Whether records were written to it that may not have left, whoever else has carried them since.
+    pub(crate) fn has_records(&self) -> bool {
+        self.records > self.confirmed
+    }
+
+    /// Bytes that the other side is to confirm and has not.
+    pub(crate) fn on_its_way(&self) -> u64 {
+        self.asked.saturating_sub(self.confirmed)
+    }
+
     /// When something came through it last.
     pub(crate) fn came_through(&self) -> Option<Instant> {
         self.came_through
     }
 
     /// The other side has got so many bytes. When something came through the other connections last tells whether
-    /// this one is slow as the whole line is, and is to be given more time, or was stuck alone.
+    /// this one is slow as the whole line is, and is to be given more time, or was stuck alone. Returns how many are
+    /// new.
     ///
     /// # Errors
     /// If it was not sent as many.
-    pub(crate) fn confirm(&mut self, got: u64, others: Option<Instant>) -> Result<(), Impossible> {
+    pub(crate) fn confirm(&mut self, got: u64, others: Option<Instant>) -> Result<u64, Impossible> {
         if got > self.written {
             return Err(Impossible);
         }
@@ -195,7 +222,8 @@ impl Flow {
             self.takes = ((self.takes * 7 + took) / 8).max(least);
             (self.moved, self.came_through) = (now, Some(now));
         }
-        self.confirmed = self.confirmed.max(got);
+        let new = got.saturating_sub(self.confirmed);
+        self.confirmed += new;
         let has_arrived = |one: &Underway| one.end.is_some_and(|end| end <= self.confirmed);
         for lane in &mut self.underway {
             while lane.front().is_some_and(has_arrived) {
@@ -204,18 +232,17 @@ impl Flow {
         }
         let (since, before) = self.measured;
         let (elapsed, moved) = (now - since, self.confirmed - before);
-        let two_seconds = if elapsed >= MEASURED {
-            let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+        let a_second = if elapsed >= MEASURED {
             self.measured = (now, self.confirmed);
             (self.window, self.urgent_window) = (0, 0);
-            moved.saturating_mul(2_000) / ms
+            per_second(moved, elapsed)
         } else {
-            moved.saturating_mul(2)
+            moved
         };
-        let bounded = |least: u64| two_seconds.clamp(least, WINDOW_BYTES_MAX);
+        let bounded = |least: u64| a_second.saturating_mul(2).clamp(least, WINDOW_BYTES_MAX);
         self.window = self.window.max(bounded(WINDOW_BYTES_MIN));
         self.urgent_window = self.urgent_window.max(bounded(URGENT_BYTES_MIN));
-        Ok(())
+        Ok(new)
     }
 
     /// When it will be stuck, or has been since, if nothing more is confirmed.

@@ -22,7 +22,7 @@
 //! | `session.rs` | all connections of a link, from the first greeting to the end |
 //! | `stripe.rs` | one connection |
 //! | `outbox.rs`, `inbox.rs` | what goes over which of them, and what comes, in order again |
-//! | `flow.rs` | what is on its way over one of them |
+//! | `flow.rs`, `line.rs` | what is on its way over one of them, and over all together |
 //! | `shares.rs`, `cap.rs` | who goes first, and how much goes |
 //! | `source.rs`, `shipment.rs` | the side that gives, and one partition on its way |
 //! | `target.rs` | the side that takes |
@@ -46,6 +46,7 @@ mod frame;
 mod greeting;
 mod inbox;
 mod lapse;
+mod line;
 pub mod links;
 mod message;
 mod outbox;

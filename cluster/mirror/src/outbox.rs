@@ -22,6 +22,7 @@
 
 use crate::flow::{Flow, Written};
 use crate::frame::is_plain;
+use crate::line::Line;
 use crate::locked;
 use crate::message::{MESSAGES_MAX, Message};
 use crate::shares::{Shares, Waits};
@@ -31,6 +32,7 @@ use fulmar_types::{Plant, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Bytes of one priority that may wait to be taken.
 const WAITING_BYTES_MAX: usize = 512 << 10;
@@ -110,6 +112,7 @@ impl Lane {
 struct State {
     lanes: [Lane; Priority::ALL.len()],
     shares: Shares,
+    line: Line,
     /// The connections that are up, by their number.
     flows: BTreeMap<u8, Flow>,
     is_leaving: bool,
@@ -162,6 +165,47 @@ impl State {
         passes
     }
 
+    /// Bytes that are on their way over the line. What lies in connections that are stuck alone holds up the others as
+    /// far as to leave them half of it: they may come to themselves at any time.
+    fn on_its_way(&self, now: Instant) -> u64 {
+        let is_alone = |by: u8, flow: &Flow| {
+            let others = self.flows.iter().filter(|(number, _)| **number != by);
+            let others = others.filter_map(|(_, flow)| flow.came_through()).max();
+            flow.stuck_at().is_some_and(|at| at <= now && others.is_some_and(|came| came >= at))
+        };
+        let (mut moving, mut stuck) = (0, 0);
+        for (number, flow) in &self.flows {
+            let bytes = if is_alone(*number, flow) { &mut stuck } else { &mut moving };
+            *bytes += flow.on_its_way();
+        }
+        moving + stuck.min(self.line.window() / 2)
+    }
+
+    /// How much more of a priority a connection may put on its way. What is urgent does not wait for the others; what
+    /// has begun waits for the line alone.
+    fn room(&self, by: u8, lane: Priority, now: Instant) -> u64 {
+        let Some(flow) = self.flows.get(&by) else { return 0 };
+        let of_line = || self.line.window().saturating_sub(self.on_its_way(now));
+        match lane {
+            Priority::Urgent => flow.room(lane),
+            _ if flow.writes == Some(lane) => of_line(),
+            _ if !self.carries(by, now) => 0,
+            _ => of_line().min(flow.room(lane)),
+        }
+    }
+
+    /// Whether a connection is among those that carry what is not urgent: as many as the line has use for, of those
+    /// that are not stuck.
+    fn carries(&self, by: u8, now: Instant) -> bool {
+        let carriers = self.line.carriers();
+        if self.flows.len() <= 1 + carriers {
+            return true;
+        }
+        let moves = self.flows.iter().skip(1).filter(|(_, flow)| !is_stuck(flow, now));
+        let mut carriers = moves.take(carriers);
+        carriers.any(|(number, _)| *number == by)
+    }
+
     /// When a connection that has nothing to write is to look again.
     fn looks_at(&self, by: u8) -> Option<Instant> {
         let now = time::now();
@@ -186,21 +230,33 @@ impl State {
         }
         let passes = self.pass_over(by, now);
         let mut waits = self.waits(by, now);
+        let rooms = Priority::ALL.map(|lane| self.room(by, lane, now));
         let flow = self.flows.get_mut(&by)?;
         for lane in Priority::ALL {
-            waits[lane.rank()] &= flow.room(lane) > 0;
+            waits[lane.rank()] &= rooms[lane.rank()] > 0;
             if let Some(writes) = flow.writes {
                 waits[lane.rank()] &= lane == Priority::Urgent;
                 waits[lane.rank()] |= lane == writes;
             }
         }
         let lane = self.shares.next(waits).filter(|lane| Some(*lane) != flow.writes)?;
-        let most = usize::try_from(flow.room(lane)).unwrap_or(GROUP_BYTES).min(GROUP_BYTES);
-        let most = if lane == Priority::Urgent { most } else { GROUP_BYTES };
+        let most = match lane {
+            Priority::Urgent => usize::try_from(rooms[lane.rank()]).unwrap_or(GROUP_BYTES),
+            _ => self.line.group_bytes(),
+        };
+        let most = most.min(GROUP_BYTES);
         let mut group = self.lanes[lane.rank()].group(lane, most)?;
         group.passes = passes && lane == Priority::Urgent;
         flow.takes(lane, group.number, &group.messages);
         Some(Job::Group(group))
+    }
+}
+
+/// Waits for a change, at most until something is to be looked at again.
+async fn wait(changed: Notified<'_>, looks_at: Option<Instant>) {
+    match looks_at {
+        Some(at) => drop(time::timeout_at(at, changed).await),
+        None => changed.await,
     }
 }
 
@@ -250,9 +306,10 @@ impl Outbox {
         records.map(|(part, _)| part.topic).collect()
     }
 
-    /// Whether records were given to a connection, and are not confirmed.
+    /// Whether records were written to a connection, and are not confirmed by it: also if another one has carried
+    /// them meanwhile, since they may leave yet.
     pub(crate) fn has_records_underway(&self) -> bool {
-        locked(&self.state).underway().any(|message| message.records().is_some())
+        locked(&self.state).flows.values().any(Flow::has_records)
     }
 
     /// A connection is up.
@@ -293,22 +350,27 @@ impl Outbox {
                 return job;
             }
             let looks_at = locked(&self.state).looks_at(by);
-            match looks_at {
-                Some(at) => drop(time::timeout_at(at, changed).await),
-                None => changed.await,
-            }
+            wait(changed, looks_at).await;
         }
     }
 
-    /// Waits until more of what is urgent may be on its way over a connection.
-    pub(crate) async fn room(&self, by: u8) {
+    /// How large the parts are in which frames that are not urgent are written.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        locked(&self.state).line.piece_bytes()
+    }
+
+    /// Waits until more of a priority may be on its way over a connection.
+    pub(crate) async fn room(&self, by: u8, lane: Priority) {
         loop {
             let changed = self.changed.notified();
-            let flow_has = |flow: &Flow| flow.room(Priority::Urgent) > 0;
-            if locked(&self.state).flows.get(&by).is_none_or(flow_has) {
-                return;
-            }
-            changed.await;
+            let looks_at = {
+                let state = locked(&self.state);
+                if !state.flows.contains_key(&by) || state.room(by, lane, time::now()) > 0 {
+                    return;
+                }
+                state.looks_at(by)
+            };
+            wait(changed, looks_at).await;
         }
     }
 
@@ -352,7 +414,8 @@ impl Outbox {
             let others = state.flows.iter().filter(|(number, _)| **number != by);
             let others = others.filter_map(|(_, flow)| flow.came_through()).max();
             if let Some(flow) = state.flows.get_mut(&by) {
-                flow.confirm(got, others)?;
+                let new = flow.confirm(got, others)?;
+                state.line.moved(new);
             }
         }
         self.changed.notify_waiters();

@@ -60,8 +60,8 @@ const STOPPED_MAX: usize = 1_024;
 pub(crate) enum Ended {
     /// The connection broke, was closed, or the other side has said nothing for long.
     Lost,
-    /// The other side broke the rules of the protocol.
-    Protocol,
+    /// The other side broke the rules of the protocol, in this way.
+    Protocol(&'static str),
     /// This node does not lead any more, or cannot be sure that it does.
     Deposed,
     /// The link has another definition, or none.
@@ -85,7 +85,7 @@ impl Ended {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
-            Self::Protocol => "protocol",
+            Self::Protocol(how) => how,
             Self::Deposed => "deposed",
             Self::Redefined => "redefined",
             Self::Withheld => "withheld",
@@ -274,7 +274,7 @@ impl Taking {
     ) -> Result<(), Ended> {
         let mut taker = locked(&self.0);
         let (ready, waits) =
-            taker.inbox.take(lane, number, messages).map_err(|_| Ended::Protocol)?;
+            taker.inbox.take(lane, number, messages).map_err(|_| Ended::Protocol(TOO_FAR_AHEAD))?;
         if waits {
             parts.context.host.probe(Probe::StripeOvertook);
         }
@@ -285,6 +285,7 @@ impl Taking {
 impl Taker {
     fn pass(&mut self, parts: &Parts, lane: Priority, message: Message) -> Result<(), Ended> {
         let Self { source, target, .. } = self;
+        let what = broken_by(&message);
         let in_order = match message {
             // The rules have changed since it was offered.
             Message::Take(part, _) if !parts.may_go(part.topic) => return Err(Ended::Withheld),
@@ -300,9 +301,31 @@ impl Taker {
             Message::Fork(part, offset) => target.fork(part, offset),
             Message::Hello(_) | Message::Welcome { .. } | Message::Refused(_) => false,
         };
-        if in_order { Ok(()) } else { Err(Ended::Protocol) }
+        if in_order { Ok(()) } else { Err(Ended::Protocol(what)) }
     }
 }
+
+/// How the protocol is broken by a message that may not come now.
+const fn broken_by(message: &Message) -> &'static str {
+    match message {
+        Message::Take(..) => "protocol: asked for what may not be asked for",
+        Message::Room(..) => "protocol: more room than may be",
+        Message::Has(..) => "protocol: has what was not sent",
+        Message::Declines(_) => "protocol: declined",
+        Message::Stuck(_) => "protocol: stuck with what it has not asked for",
+        Message::Bond(_) => "protocol: no bond",
+        Message::Offer(_) => "protocol: an offer before a bond",
+        Message::Batch(..) => "protocol: a batch that was not to come",
+        Message::Gap { .. } => "protocol: a gap that was not to come",
+        Message::Fork(..) => "protocol: a fork of what was not asked for",
+        Message::Hello(_) | Message::Welcome { .. } | Message::Refused(_) => {
+            "protocol: a greeting in the middle"
+        }
+    }
+}
+
+/// The same by messages that nobody has room for.
+const TOO_FAR_AHEAD: &str = "protocol: too far ahead";
 
 /// Where the other connections of a session are dialled, by the side that dials.
 pub(crate) struct Dialling {

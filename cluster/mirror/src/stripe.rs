@@ -37,6 +37,9 @@ pub(crate) const LEAVE_WAIT: Duration = Duration::from_millis(300);
 /// them within the patience of the other side ([`crate::flow`]).
 const URGENT_PART_BYTES: usize = 2 << 10;
 
+/// What this side was to say has no form.
+const UNWRITABLE: &str = "protocol: too long for a frame";
+
 /// A connection on which both sides know each other.
 pub(crate) struct Stripe {
     /// Which one of its session.
@@ -163,11 +166,11 @@ async fn write(
     writer: &mut WriteHalf,
     frame: &Frame,
 ) -> Result<(), (Ended, usize)> {
-    let bytes = frame::encode(frame).map_err(|_| (Ended::Protocol, 0))?;
+    let bytes = frame::encode(frame).map_err(|_| (Ended::Protocol(UNWRITABLE), 0))?;
     if lane == Priority::Urgent {
         return write_urgent(parts, stripe, writer, (frame, &bytes)).await;
     }
-    let (piece_bytes, _) = parts.cap.piece_bytes();
+    let piece_bytes = parts.cap.piece_bytes().0.min(parts.outbox.piece_bytes());
     let topics = topics(frame);
     let is_whole = fulmar_host::planted(Plant::UrgentAfterFrame);
     let mut cut = frame::parts(&bytes, lane, piece_bytes).peekable();
@@ -177,12 +180,15 @@ async fn write(
             let job = tokio::select! {
                 biased;
                 job = parts.outbox.next(stripe), if !is_whole => job,
-                passes = may_pass(parts, lane, &topics, part.len()) => {
+                passes = async {
+                    parts.outbox.room(stripe, lane).await;
+                    may_pass(parts, lane, &topics, part.len()).await
+                } => {
                     break passes.map_err(|why| (why, 0))?;
                 }
             };
             let Some((_, frame)) = frame_of(parts, stripe, job) else { continue };
-            let bytes = frame::encode(&frame).map_err(|_| (Ended::Protocol, 0))?;
+            let bytes = frame::encode(&frame).map_err(|_| (Ended::Protocol(UNWRITABLE), 0))?;
             write_urgent(parts, stripe, writer, (&frame, &bytes)).await?;
         }
         let what = part_of(lane, cut.peek().is_none());
@@ -220,7 +226,7 @@ async fn write_urgent(
                 biased;
                 job = parts.outbox.next(stripe) => job,
                 passes = async {
-                    parts.outbox.room(stripe).await;
+                    parts.outbox.room(stripe, lane).await;
                     may_pass(parts, lane, &topics, part.len()).await
                 } => {
                     break passes.map_err(|why| (why, at))?;
@@ -228,7 +234,7 @@ async fn write_urgent(
             };
             // Nothing but what has come.
             let Some((_, got)) = frame_of(parts, stripe, job) else { continue };
-            let bytes = frame::encode(&got).map_err(|_| (Ended::Protocol, at))?;
+            let bytes = frame::encode(&got).map_err(|_| (Ended::Protocol(UNWRITABLE), at))?;
             write_whole(parts, stripe, writer, (&got, &bytes))
                 .await
                 .map_err(|(why, _)| (why, at))?;
@@ -313,7 +319,7 @@ async fn read(parts: &Parts, taking: &Taking, number: u8, mut reader: Frames) ->
         let (frame, bytes) = match reader.next(SILENCE_MAX).await {
             Ok(Some(came)) => came,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return Ended::Protocol;
+                return Ended::Protocol("protocol: no frame");
             }
             Ok(None) | Err(_) => return Ended::Lost,
         };
@@ -338,7 +344,10 @@ fn take(parts: &Parts, taking: &Taking, number: u8, frame: Frame) -> Result<(), 
     match frame {
         Frame::Leave => Err(Ended::PausedThere),
         Frame::Refused(reason) => Err(Ended::RefusedThere(reason)),
-        Frame::Got(bytes) => parts.outbox.confirmed(number, bytes).map_err(|_| Ended::Protocol),
+        Frame::Got(bytes) => {
+            let confirmed = parts.outbox.confirmed(number, bytes);
+            confirmed.map_err(|_| Ended::Protocol("protocol: got more than was sent"))
+        }
         Frame::Messages { lane, number, messages } => {
             parts.came(&messages);
             taking.take(parts, lane, number, messages)

@@ -250,6 +250,8 @@ plants! {
     LateHeeded = "late-heeded",
     /// Change the links and rules of one request one by one.
     DefinitionsApart = "definitions-apart",
+    /// Let all connections of a link together have as much on their way as they like, however slow the line is.
+    LineUnmeasured = "line-unmeasured",
     /// Note how far another site is only in sessions that last for five seconds.
     NotedLate = "noted-late",
     /// Keep the place of what a leader has proposed until it is answered, also when another one leads.

@@ -19,9 +19,9 @@ impl Check for LinkProtocol {
     fn observe(&mut self, seen: &Observation<'_>) -> Result<(), String> {
         let Event::LinkDown { link, reason } = seen.event else { return Ok(()) };
         self.compared += 1;
-        if *reason == "protocol" {
+        if reason.starts_with("protocol") {
             return Err(format!(
-                "{}: the other side of the link {link} is said to have broken the protocol",
+                "{}: the other side of the link {link} is said to have broken the protocol ({reason})",
                 seen.at
             ));
         }
@@ -43,7 +43,7 @@ mod tests {
         let down = |reason| Event::LinkDown { link: "hub".to_owned(), reason };
         let mut check = LinkProtocol::default();
         assert_eq!(run(&mut check, &[(1, down("lost")), (2, down("deposed"))]), None);
-        let text = run(&mut check, &[(2, down("protocol"))]).expect("it is broken");
+        let text = run(&mut check, &[(2, down("protocol: no frame"))]).expect("it is broken");
         assert!(text.contains("node 2 of site 0") && text.contains("hub"), "{text}");
         assert_eq!(check.compared(), 3);
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::{PATIENCE_MIN, SAY_GOT_BYTES, WINDOW_BYTES_MIN};
+use crate::line::LINE_BYTES_MIN;
 use crate::message::{Mark, Part};
 use bytes::Bytes;
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
@@ -79,14 +80,72 @@ fn what_was_on_a_lost_connection_goes_over_another_but_for_what_has_come() {
 fn a_connection_takes_no_more_than_goes_through_it() {
     let outbox = Outbox::default();
     outbox.up(0);
-    push(&outbox, Priority::Normal, (0..4).map(|offset| batch(offset, GROUP_BYTES)));
-    assert!(outbox.try_next(0).is_some());
-    outbox.wrote(0, WINDOW_BYTES_MIN, Written::Last(Priority::Normal));
-    assert!(outbox.try_next(0).is_none(), "as much is on its way");
-    assert!(outbox.confirmed(0, WINDOW_BYTES_MIN).is_ok());
-    assert!(outbox.try_next(0).is_some());
-    outbox.wrote(0, WINDOW_BYTES_MIN, Written::Last(Priority::Normal));
-    assert!(outbox.try_next(0).is_some(), "it is faster than was thought");
+    push(&outbox, Priority::Normal, (0..6).map(|offset| batch(offset, GROUP_BYTES)));
+    for round in 1..=2 {
+        assert!(outbox.try_next(0).is_some());
+        outbox.wrote(0, WINDOW_BYTES_MIN, Written::Last(Priority::Normal));
+        assert!(outbox.try_next(0).is_none(), "as much is on its way");
+        assert!(outbox.confirmed(0, round * WINDOW_BYTES_MIN).is_ok());
+    }
+    for _ in 1..=2 {
+        assert!(outbox.try_next(0).is_some(), "it is faster than was thought");
+        outbox.wrote(0, WINDOW_BYTES_MIN, Written::Last(Priority::Normal));
+    }
+    assert!(outbox.try_next(0).is_none());
+}
+
+#[test]
+fn all_connections_together_take_no_more_than_goes_through_the_line() {
+    on_paused_clock(async {
+        let outbox = Outbox::default();
+        (0..8).for_each(|by| outbox.up(by));
+        for offset in 0..8 {
+            outbox.push(Priority::Normal, batch(offset, GROUP_BYTES)).await;
+        }
+        let part = LINE_BYTES_MIN / 4;
+        let has_room = |by, lane| locked(&outbox.state).room(by, lane, time::now()) > 0;
+        let begins = |by| numbers(outbox.try_next(by)).is_some();
+        assert!(begins(1) && begins(2) && begins(3) && !begins(4), "a slow line needs no more");
+        for by in [1, 2, 3, 1] {
+            assert!(has_room(by, Priority::Normal));
+            outbox.wrote(by, part, Written::Part(Priority::Normal));
+        }
+        assert!(!has_room(2, Priority::Normal), "the line is full");
+        assert!(has_room(0, Priority::Urgent));
+        // One is stuck, and the others move: it holds no more than half of the line.
+        for round in 1..=2 {
+            time::sleep(PATIENCE_MIN * 2 / 3).await;
+            for by in [2, 3] {
+                assert_eq!(outbox.confirmed(by, round * part / 2), Ok(()));
+            }
+        }
+        assert!(has_room(2, Priority::Normal));
+        outbox.wrote(2, 2 * part, Written::Part(Priority::Normal));
+        assert!(!has_room(3, Priority::Normal));
+    });
+}
+
+#[test]
+fn what_was_passed_over_may_leave_yet() {
+    on_paused_clock(async {
+        let outbox = Outbox::default();
+        [0, 1].into_iter().for_each(|by| outbox.up(by));
+        outbox.push(Priority::Urgent, batch(0, 10)).await;
+        assert!(outbox.try_next(0).is_some() && !outbox.has_records_underway());
+        outbox.wrote(0, 10, Written::Last(Priority::Urgent));
+        assert!(outbox.has_records_underway());
+        assert!(matches!(outbox.next(1).await, Job::Group(group) if group.passes));
+        outbox.wrote(1, 10, Written::Last(Priority::Urgent));
+        assert_eq!(outbox.confirmed(1, 10), Ok(()));
+        assert!(outbox.has_records_underway(), "it lies in the first");
+        assert_eq!(outbox.confirmed(0, 10), Ok(()));
+        assert!(!outbox.has_records_underway());
+        // What is no record may come late.
+        outbox.push(Priority::Urgent, Message::Room(Priority::Bulk, 5)).await;
+        assert!(outbox.try_next(0).is_some());
+        outbox.wrote(0, 10, Written::Last(Priority::Urgent));
+        assert!(!outbox.has_records_underway());
+    });
 }
 
 #[test]
