@@ -327,15 +327,15 @@ impl Shipment {
         if let Ok(room) = self.lanes[lane.rank()].room.acquire_many(bytes).await {
             room.forget();
         }
-        locked(&self.sent).entry(self.part).or_default().push_back(behind);
+        if !locked(&self.sent).sent(self.part, behind) {
+            return self.parts.end(Ended::Protocol("protocol: it does not say what it has"));
+        }
         self.parts.ship(lane, message).await;
     }
 
     /// Whether the other side has everything that was sent before a place.
     fn has_arrived(&self, at: Mark) -> bool {
-        let sent = locked(&self.sent);
-        let first = sent.get(&self.part).and_then(VecDeque::front);
-        first.is_none_or(|first| *first == at)
+        locked(&self.sent).first(self.part).is_none_or(|first| *first == at)
     }
 
     /// Says that something is missing from a place on.

@@ -50,9 +50,44 @@ const PARTS_MAX: usize = 16_384;
 /// Reads of one priority that are under way or wait for room, at most.
 const READS_MAX: usize = 8;
 
-/// The places behind what was sent and is not known to be committed there, by partition. Their number
-/// is bounded by the room.
-pub(crate) type Sent = Arc<Mutex<BTreeMap<Part, VecDeque<Mark>>>>;
+/// The places behind what was sent and is not known to be committed there. Who takes says so of each batch, or of one a
+/// little later; nobody can make this side keep more than [`SENT_MAX`].
+#[derive(Debug, Default)]
+pub(crate) struct SentMarks {
+    by_part: BTreeMap<Part, VecDeque<Mark>>,
+    count: usize,
+}
+
+/// More than the room of all priorities holds of the smallest batches, and what the other side says some time later.
+const SENT_MAX: usize = 1 << 19;
+
+const _: () = assert!(SENT_MAX > 2 * (2 * ROOM_BYTES_MAX as usize) / 61);
+
+impl SentMarks {
+    /// Something is sent. `false` if the other side does not say what it has.
+    pub(crate) fn sent(&mut self, part: Part, behind: Mark) -> bool {
+        self.by_part.entry(part).or_default().push_back(behind);
+        self.count += 1;
+        self.count <= SENT_MAX
+    }
+
+    /// The other side has everything before a place. `false` if that is behind nothing that was sent.
+    fn has(&mut self, part: Part, mark: Mark) -> bool {
+        let Some(sent) = self.by_part.get_mut(&part) else { return false };
+        while sent.front().is_some_and(|first| first.offset < mark.offset) {
+            sent.pop_front();
+            self.count -= 1;
+        }
+        sent.front() == Some(&mark)
+    }
+
+    /// The last place that the other side is known to have, or the first that it is not.
+    pub(crate) fn first(&self, part: Part) -> Option<&Mark> {
+        self.by_part.get(&part)?.front()
+    }
+}
+
+pub(crate) type Sent = Arc<Mutex<SentMarks>>;
 
 /// What may be sent of one priority, and read for it: of its own, so that none waits for another.
 pub(crate) struct Lane {
@@ -160,12 +195,7 @@ impl Source {
     /// The other side has everything before a place. `false` if this side has not sent that: what is
     /// noted of the other side is what this side knows to be so.
     pub(crate) fn has(&mut self, part: Part, mark: Mark) -> bool {
-        let mut sent = locked(&self.sent);
-        let Some(sent) = sent.get_mut(&part) else { return false };
-        while sent.front().is_some_and(|first| first.offset < mark.offset) {
-            sent.pop_front();
-        }
-        let is_sent = sent.front() == Some(&mark);
+        let is_sent = locked(&self.sent).has(part, mark);
         if is_sent {
             locked(&self.progress).insert(part, mark);
             self.parts.said(part, mark.offset);
@@ -333,5 +363,39 @@ async fn note(parts: Parts, progress: Progress, declined: Declines) {
                 locked(&progress).entry(part).or_insert(mark);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fulmar_types::{Offset, PartitionIndex, Uuid};
+
+    #[test]
+    fn who_does_not_say_what_he_has_is_not_sent_more_than_is_kept() {
+        let part = |partition| Part {
+            topic: TopicId(Uuid([1; 16])),
+            partition: PartitionIndex(partition),
+        };
+        let mark = |offset| Mark { offset: Offset(offset), tag: [0; 16] };
+        let mut sent = SentMarks::default();
+        let mut next = 0;
+        for _ in 0..3 {
+            while sent.count < SENT_MAX {
+                next += 1;
+                assert!(sent.sent(part((next % 2) as u32), mark(next)), "{next}");
+            }
+            // He has all but the last of both.
+            assert!(sent.has(part(0), mark(next - next % 2)));
+            assert!(sent.has(part(1), mark(next - 1 + next % 2)));
+            assert_eq!(sent.count, 2);
+        }
+        assert!(!sent.has(part(0), mark(next + 2)), "that was not sent");
+        assert!(!sent.has(part(2), mark(1)));
+        while sent.count < SENT_MAX {
+            next += 1;
+            sent.sent(part(0), mark(next));
+        }
+        assert!(!sent.sent(part(1), mark(next + 1)));
     }
 }

@@ -55,6 +55,9 @@ pub(crate) const GAP_BYTES: u32 = 256;
 /// Batches of one partition that are being proposed at one time.
 const PROPOSED_MAX: usize = 64;
 
+/// Batches of one partition after which it is said what is here in any case.
+const UNSAID_MAX: usize = 256;
+
 /// How long a batch may wait for its place in the log.
 pub(crate) const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -332,7 +335,7 @@ struct Proposed {
 impl Committer {
     pub(crate) async fn run(self, mut came: mpsc::UnboundedReceiver<Incoming>) {
         let mut proposed: VecDeque<Proposed> = VecDeque::new();
-        let mut waiting = None;
+        let (mut waiting, mut unsaid) = (None, 0);
         loop {
             match self.next(&mut proposed, &mut came, &mut waiting).await {
                 Next::Answer(answer) => {
@@ -340,7 +343,10 @@ impl Committer {
                     if !is_committed(&answer) {
                         return self.parts.end(Ended::NotTaken);
                     }
-                    self.committed(&done, proposed.is_empty()).await;
+                    unsaid += 1;
+                    if self.committed(&done, proposed.is_empty() || unsaid >= UNSAID_MAX).await {
+                        unsaid = 0;
+                    }
                 }
                 Next::Came(incoming, _proposing) => {
                     let Incoming { operation, behind, bytes, lane } = *incoming;
@@ -398,8 +404,9 @@ impl Committer {
         Arc::clone(&self.proposing).acquire_many_owned(bytes).await.ok()
     }
 
-    /// Tells the other side, now and then, how far this one is, and that there is room again.
-    async fn committed(&self, done: &Proposed, was_last: bool) {
+    /// Tells the other side, now and then, how far this one is, and that there is room again. Returns whether it said
+    /// how far.
+    async fn committed(&self, done: &Proposed, is_due: bool) -> bool {
         let freed = {
             let mut rooms = locked(&self.rooms);
             let room = &mut rooms[done.lane.rank()];
@@ -409,9 +416,11 @@ impl Committer {
         if freed > 0 {
             self.parts.send(Message::Room(done.lane, freed)).await;
         }
-        if was_last || freed > 0 {
+        let says = is_due || freed > 0;
+        if says {
             self.parts.send(Message::Has(self.part, done.behind)).await;
         }
+        says
     }
 }
 
