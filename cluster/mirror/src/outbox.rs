@@ -34,10 +34,13 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// Bytes of one priority that may wait to be taken.
+/// Bytes of one priority that may wait to be taken. What the two sides say to each other waits for no room that
+/// records have taken.
 const WAITING_BYTES_MAX: usize = 512 << 10;
+const SAID_BYTES_MAX: usize = 2 * WAITING_BYTES_MAX;
 
-/// Messages of one priority that may wait: those without records are few.
+/// Messages of one priority that may wait, and of records: the others are few.
+const SAID_MAX: usize = 2 * WAITING_MAX;
 const WAITING_MAX: usize = 1_024;
 
 /// A group takes no further message once it has so many bytes, or, if it is urgent, what there is room for.
@@ -75,8 +78,13 @@ struct Lane {
 }
 
 impl Lane {
-    fn has_room(&self) -> bool {
-        self.waiting_bytes < WAITING_BYTES_MAX && self.waiting.len() < WAITING_MAX
+    /// Whether a message may wait, if records may wait up to so many bytes.
+    fn has_room(&self, message: &Message, most: usize) -> bool {
+        let (bytes, count) = match message.records() {
+            Some(_) => (most, WAITING_MAX),
+            None => (SAID_BYTES_MAX, SAID_MAX),
+        };
+        self.waiting_bytes < bytes && self.waiting.len() < count
     }
 
     fn wait(&mut self, number: u64, message: Message) {
@@ -275,10 +283,14 @@ impl Outbox {
             let changed = self.changed.notified();
             {
                 let mut state = locked(&self.state);
+                // What the two sides say to each other comes behind what is urgent and waits.
+                let most = match lane {
+                    Priority::Urgent => state.line.window(),
+                    _ => u64::MAX,
+                };
+                let most = usize::try_from(most).unwrap_or(usize::MAX).min(WAITING_BYTES_MAX);
                 let lane = &mut state.lanes[lane.rank()];
-                if lane.has_room()
-                    && let Some(message) = message.take()
-                {
+                if let Some(message) = message.take_if(|of| lane.has_room(of, most)) {
                     let number = lane.next;
                     lane.next += 1;
                     lane.wait(number, message);

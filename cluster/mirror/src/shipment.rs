@@ -22,7 +22,6 @@ use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{LINK_OFFSET_MAX, Priority};
 use fulmar_types::{Event, Offset, Plant, Probe};
 use fulmar_wire::batch::{BatchHeader, Compression};
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why nothing more of a partition goes, and who has to decide.

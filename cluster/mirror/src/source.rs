@@ -59,9 +59,9 @@ pub(crate) struct SentMarks {
 }
 
 /// More than the room of all priorities holds of the smallest batches, and what the other side says some time later.
-const SENT_MAX: usize = 1 << 19;
+const SENT_MAX: usize = 1 << 20;
 
-const _: () = assert!(SENT_MAX > 2 * (2 * ROOM_BYTES_MAX as usize) / 61);
+const _: () = assert!(SENT_MAX > 2 * 2 * crate::target::ROOM_BYTES_MAX as usize / 61);
 
 impl SentMarks {
     /// Something is sent. `false` if the other side does not say what it has.

@@ -56,7 +56,7 @@ pub(crate) const GAP_BYTES: u32 = 256;
 const PROPOSED_MAX: usize = 64;
 
 /// Batches of one partition after which it is said what is here in any case.
-const UNSAID_MAX: usize = 256;
+const UNSAID_MAX: usize = 64;
 
 /// How long a batch may wait for its place in the log.
 pub(crate) const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);

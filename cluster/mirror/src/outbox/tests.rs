@@ -5,6 +5,7 @@ use crate::flow::{PATIENCE_MIN, SAY_GOT_BYTES, WINDOW_BYTES_MIN};
 use crate::line::LINE_BYTES_MIN;
 use crate::message::{Mark, Part};
 use bytes::Bytes;
+use fulmar_host::time::Duration;
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 
 fn batch(offset: u64, bytes: usize) -> Message {
@@ -122,6 +123,23 @@ fn all_connections_together_take_no_more_than_goes_through_the_line() {
         assert!(has_room(2, Priority::Normal));
         outbox.wrote(2, 2 * part, Written::Part(Priority::Normal));
         assert!(!has_room(3, Priority::Normal));
+    });
+}
+
+#[test]
+fn what_is_said_does_not_wait_for_the_room_of_records() {
+    on_paused_clock(async {
+        let outbox = Outbox::default();
+        let mut waiting = 0;
+        let soon = Duration::from_millis(1);
+        while time::timeout(soon, outbox.push(Priority::Urgent, batch(0, 1_000))).await.is_ok() {
+            waiting += 1_000;
+        }
+        assert!(waiting <= LINE_BYTES_MIN, "{waiting}: as much as a slow line takes");
+        for bytes in 0..1_000 {
+            let said = outbox.push(Priority::Urgent, Message::Room(Priority::Bulk, bytes));
+            time::timeout(soon, said).await.expect("it waits for nothing");
+        }
     });
 }
 
