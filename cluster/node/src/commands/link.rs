@@ -34,7 +34,7 @@ enum Command {
     /// Name the links of a site.
     List(Of),
     /// Show what becomes of the links of a site: whether they are up, what has arrived, what is behind.
-    Status(Of),
+    Status(Asked),
     /// Show which records will never come over a link, and why.
     Gaps(Named),
     /// Show what a link is.
@@ -51,6 +51,15 @@ enum Command {
 
 #[derive(Clone, Debug, Args)]
 struct Of {
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Asked {
+    /// Of which link; of all, if it is left out.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
     #[command(flatten)]
     reaching: Reaching,
 }
@@ -161,7 +170,9 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
                 .await
         }
         Command::List(of) => list(&of.reaching.reached(CLIENT).await?).await,
-        Command::Status(of) => status(&of.reaching.reached(CLIENT).await?).await,
+        Command::Status(of) => {
+            status(&of.reaching.reached(CLIENT).await?, of.name.as_deref()).await
+        }
         Command::Gaps(of) => gaps(of).await,
         Command::Describe(of) => {
             let link = link(&of.reaching.reached(CLIENT).await?, &of.name).await?;
@@ -241,9 +252,13 @@ pub async fn history(kind: &str, asked: History) -> Result<ExitCode, Stop> {
 }
 
 /// Ends with 1 if a link is down, or does not copy something that it should.
-async fn status(cluster: &Cluster) -> Result<ExitCode, Stop> {
+async fn status(cluster: &Cluster, of: Option<&str>) -> Result<ExitCode, Stop> {
     let mut code = ExitCode::Ok;
-    let links = links(cluster).await?;
+    let mut links = links(cluster).await?;
+    if let Some(name) = of {
+        let link = links.remove(name).ok_or_else(|| no_link(name))?;
+        links = [(name.to_owned(), link)].into();
+    }
     if links.is_empty() {
         say("no links");
     }
@@ -288,6 +303,9 @@ async fn change(cluster: &Cluster, change: Change) -> Result<ExitCode, Stop> {
 }
 
 async fn link(cluster: &Cluster, name: &str) -> Result<LaidDown<LinkDefinition>, Stop> {
-    let none = || Stop::usage(format!("there is no link {name}; `fulmar link list` names them."));
-    links(cluster).await?.remove(name).ok_or_else(none)
+    links(cluster).await?.remove(name).ok_or_else(|| no_link(name))
+}
+
+fn no_link(name: &str) -> Stop {
+    Stop::usage(format!("there is no link {name}; `fulmar link list` names them."))
 }

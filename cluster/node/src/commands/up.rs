@@ -157,9 +157,18 @@ fn ended_message(
         }
         _ => "No node of this command is left.",
     };
+    let ports = match status.code() == Some(i32::from(ExitCode::Bind.code())) {
+        true => {
+            format!(
+                " Its ports are in {}; a new site, in another --dir, gets others with --base-port.",
+                config.display()
+            )
+        }
+        false => String::new(),
+    };
     let log = if log.is_empty() { String::new() } else { format!("  It last said:\n{log}") };
     format!(
-        "node {id} {how}. {site} It is not started again by itself: see to the cause, then run \
+        "node {id} {how}.{ports} {site} It is not started again by itself: see to the cause, then run \
          `fulmar node --config {} --id {id}` beside this, or stop with Ctrl-C and run `fulmar up` \
          again.\n{log}",
         config.display()

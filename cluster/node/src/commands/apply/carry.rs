@@ -7,7 +7,7 @@ use super::plan::{Change, Known, Links, Rules};
 use fulmar_client::admin::AlterTopicError;
 use fulmar_client::{Cluster, Definitions};
 use fulmar_host::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 /// How long a question or a change may take.
@@ -25,6 +25,13 @@ pub async fn links(cluster: &Cluster) -> Result<Links, Stop> {
 /// The rules of a site, by topic.
 pub async fn rules(cluster: &Cluster) -> Result<Rules, Stop> {
     cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))
+}
+
+/// The names of all topics of a site.
+pub async fn topics(cluster: &Cluster) -> Result<BTreeSet<String>, Stop> {
+    let metadata = cluster.refresh_all(TIMEOUT).await;
+    let metadata = metadata.map_err(|error| unknown("topics", error))?;
+    Ok(metadata.topics.into_keys().collect())
 }
 
 /// What a site is, and how it has these topics.

@@ -82,6 +82,10 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     if changes.is_empty() {
         return Ok(ExitCode::Ok);
     }
+    if !wanted.pipelines.is_empty() {
+        let topics = carry::topics(&cluster).await?;
+        plan::missing_inputs(&wanted, &topics).iter().for_each(output::remark);
+    }
     if options.dry_run {
         return Ok(ExitCode::Failed);
     }

@@ -87,6 +87,15 @@ pub enum Change {
 /// # Errors
 /// For people: what cannot be done.
 pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change>, String> {
+    for (name, link) in &wanted.links {
+        if let Some(before) = known.links.get(name).filter(|before| before.is.site != link.site) {
+            return Err(format!(
+                "the link {name} leads to the site {}, and not to {}: a link stays with its site. Give the new \
+                 one another name, or delete this one first.",
+                before.is.site, link.site
+            ));
+        }
+    }
     let mut changes = link_changes(wanted, known, prune);
     let none = RuleDefinition::default();
     let pruned = known.rules.keys().filter(|topic| prune && !wanted.rules.contains_key(*topic));
@@ -212,6 +221,20 @@ pub fn unnamed(wanted: &Wanted, known: &Known, prune: bool) -> Vec<String> {
     let links = links.map(|name| format!("link {name}"));
     let rules = rules.map(|topic| format!("rule {topic}"));
     links.chain(rules).chain(pipelines.map(|name| format!("pipeline {name}"))).collect()
+}
+
+/// What pipelines of the file read that is neither there nor in the file, for people.
+pub fn missing_inputs(wanted: &Wanted, topics: &BTreeSet<String>) -> Vec<String> {
+    let is_missing =
+        |topic: &&str| !topics.contains(*topic) && !wanted.topics.contains_key(*topic);
+    let missing = wanted.pipelines.iter().flat_map(|(name, wish)| {
+        let missing: Vec<&str> = wish.inputs().into_iter().filter(is_missing).collect();
+        missing.into_iter().map(move |topic| (name, topic)).collect::<Vec<_>>()
+    });
+    let text = |(name, topic): (&String, &str)| {
+        format!("pipeline {name} reads {topic}, and there is no such topic: it is refused until there is one")
+    };
+    missing.map(text).collect()
 }
 
 /// The links that there are once a site is as a file says.

@@ -131,13 +131,14 @@ pub struct Wish {
 }
 
 impl Wish {
-    /// A file as a pipeline.
+    /// A file as a pipeline, if its tests pass.
     pub fn read(path: &Path, (latency_ms, paused): (Option<u32>, bool)) -> Result<Self, Stop> {
         let text = file::read(path)?;
         let Some(plan) = file::planned(path, &text) else {
             let message = format!("{} is no pipeline; see above.", path.display());
             return Err(Stop::failed(message));
         };
+        file::tested(path, &plan)?;
         let settings = PipelineSettings { paused, latency_ms, ..PipelineSettings::of(text) };
         Ok(Self { settings, plan })
     }

@@ -111,6 +111,21 @@ pub fn test(files: &Files) -> Result<ExitCode, Stop> {
     Ok(if failed > 0 || is_broken { ExitCode::Failed } else { ExitCode::Ok })
 }
 
+/// Refuses a file whose tests fail.
+pub fn tested(path: &Path, plan: &Plan) -> Result<(), Stop> {
+    let verdicts = fulmar_flow::run_fixtures(plan);
+    let failed: Vec<&Verdict> = verdicts.iter().filter(|of| !of.differences.is_empty()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    failed.iter().for_each(|verdict| complain(told(path, verdict)));
+    let file = path.display();
+    Err(Stop::failed(format!(
+        "{} of the tests in {file} fail; mend it, or them: `fulmar pipeline test {file}`.",
+        failed.len()
+    )))
+}
+
 /// How a test went. Of one that failed also what became of its records, which often says why.
 fn told(path: &Path, verdict: &Verdict) -> String {
     if verdict.differences.is_empty() {

@@ -17,7 +17,8 @@ mod status;
 
 use super::Stop;
 use super::client::Reaching;
-use super::link::{History, history};
+use super::link::{History, changed, history};
+use super::output::say;
 use clap::{Args, Subcommand};
 use fulmar_client::{Cluster, LaidDown, SavepointTold};
 use fulmar_host::time::Duration;
@@ -46,6 +47,8 @@ enum Command {
     List(Of),
     /// Show what becomes of pipelines: who runs them, how far they are, what became of every record.
     Status(status::Asked),
+    /// Show what a pipeline is: its settings, and its file.
+    Describe(Named),
     /// Let a pipeline rest, once its state is in the log.
     Pause(Named),
     /// Let a pipeline go on that is paused or has failed.
@@ -98,6 +101,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Deploy(asked) => deploy::deploy(asked).await,
         Command::List(of) => status::list(&of.reaching.reached(CLIENT).await?).await,
         Command::Status(asked) => status::status(asked).await,
+        Command::Describe(of) => describe(of).await,
         Command::Pause(of) => deploy::set_paused(of, true).await,
         Command::Resume(of) => deploy::set_paused(of, false).await,
         Command::Savepoint(asked) => deploy::savepoint(asked).await,
@@ -107,6 +111,24 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         Command::Forget(of) => deploy::forget(of).await,
         Command::History(asked) => history("pipeline", asked).await,
     }
+}
+
+async fn describe(of: Named) -> Result<ExitCode, Stop> {
+    let LaidDown { changed: by, is, .. } =
+        pipeline(&of.reaching.reached(CLIENT).await?, &of.name).await?;
+    say(format!("pipeline {}", of.name));
+    let settings = [
+        ("reads", is.inputs.join(", ")),
+        ("writes", is.outputs.join(", ")),
+        ("paused", is.paused.to_string()),
+        ("latency", format!("{} ms", is.latency_ms)),
+        ("changed", changed(&by)),
+    ];
+    for (key, value) in settings {
+        say(format!("    {key:<11}  {value}"));
+    }
+    say(format!("\n{}", is.file.trim_end()));
+    Ok(ExitCode::Ok)
 }
 
 /// The pipelines of a site, by name.
