@@ -25,7 +25,9 @@ use std::collections::BTreeMap;
 type Settings = Vec<(String, String)>;
 
 fn alter_code(answer: &AlterConfigsResponse) -> ErrorCode {
-    match answer.responses.first().map(|of| of.error_code) {
+    // All that is asked for together is done, or nothing is; a node of an older build may have done a part.
+    let failed = answer.responses.iter().find(|of| !of.error_code.is_none());
+    match failed.or(answer.responses.first()).map(|of| of.error_code) {
         // Retriable for who reads, and final for who lays something down that needs the topic: whoever
         // wants to wait for the topic knows that, and the others want to hear of it.
         Some(ErrorCode::UnknownTopicOrPartition) => ErrorCode::ResourceNotFound,
@@ -236,7 +238,8 @@ impl Cluster {
         match self.ask_controller_again(&request, alter_code, deadline).await {
             Ok((answer, again)) => {
                 let code = alter_code(&answer);
-                let result = answer.responses.into_iter().next().unwrap_or_default();
+                let failed = answer.responses.into_iter().find(|of| !of.error_code.is_none());
+                let result = failed.unwrap_or_default();
                 (AlterTopicError::unless_done(code, result.error_message), again)
             }
             Err(error) => {

@@ -26,7 +26,7 @@ use crate::line::Line;
 use crate::locked;
 use crate::message::{MESSAGES_MAX, Message};
 use crate::shares::{Shares, Waits};
-use fulmar_host::time::{self, Instant};
+use fulmar_host::time::{self, Duration, Instant};
 use fulmar_types::link::Priority;
 use fulmar_types::{Plant, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,14 +34,16 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// Bytes of one priority that may wait to be taken. What the two sides say to each other waits for no room that
-/// records have taken.
+/// Bytes of one priority that may wait to be taken: of records and gaps, and of what the two sides say to each other,
+/// which waits for no room that those have taken.
 const WAITING_BYTES_MAX: usize = 512 << 10;
-const SAID_BYTES_MAX: usize = 2 * WAITING_BYTES_MAX;
 
-/// Messages of one priority that may wait, and of records: the others are few.
-const SAID_MAX: usize = 2 * WAITING_MAX;
+/// Messages of one priority that may wait, of either.
 const WAITING_MAX: usize = 1_024;
+
+/// After so long somebody who is stuck holds up the others no more than one who is stuck alone, if they have nothing on
+/// their way by which that could be seen.
+const ALONE_AFTER: Duration = Duration::from_secs(4);
 
 /// A group takes no further message once it has so many bytes, or, if it is urgent, what there is room for.
 const GROUP_BYTES: usize = 64 << 10;
@@ -74,21 +76,30 @@ pub(crate) struct Impossible;
 struct Lane {
     next: u64,
     waiting: BTreeMap<u64, Message>,
-    waiting_bytes: usize,
+    /// How many of them are records and gaps, and how many others; and their bytes.
+    counts: [usize; 2],
+    bytes: [usize; 2],
+}
+
+/// Which of the two a message is.
+const fn class(message: &Message) -> usize {
+    match message {
+        Message::Batch(..) | Message::Gap { .. } => 0,
+        _ => 1,
+    }
 }
 
 impl Lane {
     /// Whether a message may wait, if records may wait up to so many bytes.
     fn has_room(&self, message: &Message, most: usize) -> bool {
-        let (bytes, count) = match message.records() {
-            Some(_) => (most, WAITING_MAX),
-            None => (SAID_BYTES_MAX, SAID_MAX),
-        };
-        self.waiting_bytes < bytes && self.waiting.len() < count
+        let class = class(message);
+        let most = if class == 0 { most } else { WAITING_BYTES_MAX };
+        self.bytes[class] < most && self.counts[class] < WAITING_MAX
     }
 
     fn wait(&mut self, number: u64, message: Message) {
-        self.waiting_bytes += message.held_bytes();
+        self.counts[class(&message)] += 1;
+        self.bytes[class(&message)] += message.held_bytes();
         self.waiting.insert(number, message);
     }
 
@@ -108,10 +119,11 @@ impl Lane {
             }
             let Some(message) = self.waiting.remove(&next) else { break };
             bytes += message.held_bytes();
+            self.counts[class(&message)] -= 1;
+            self.bytes[class(&message)] -= message.held_bytes();
             messages.push(message);
             next += 1;
         }
-        self.waiting_bytes -= bytes;
         Some(Group { lane, number, messages, passes: false })
     }
 }
@@ -179,7 +191,8 @@ impl State {
         let is_alone = |by: u8, flow: &Flow| {
             let others = self.flows.iter().filter(|(number, _)| **number != by);
             let others = others.filter_map(|(_, flow)| flow.came_through()).max();
-            flow.stuck_at().is_some_and(|at| at <= now && others.is_some_and(|came| came >= at))
+            let since = flow.stuck_at().filter(|at| *at <= now);
+            since.is_some_and(|at| others.is_some_and(|came| came >= at) || now >= at + ALONE_AFTER)
         };
         let (mut moving, mut stuck) = (0, 0);
         for (number, flow) in &self.flows {
@@ -214,18 +227,17 @@ impl State {
         carriers.any(|(number, _)| *number == by)
     }
 
-    /// When a connection that has nothing to write is to look again.
-    fn looks_at(&self, by: u8) -> Option<Instant> {
-        let now = time::now();
+    /// When a connection that has nothing to write, as of now, is to look again.
+    fn looks_at(&self, by: u8, now: Instant) -> Option<Instant> {
         let others = self.flows.iter().filter(|(number, _)| **number != by);
-        let stuck = others.filter_map(|(_, flow)| flow.stuck_at()).filter(|at| *at > now);
+        let stuck = others.filter_map(|(_, flow)| flow.stuck_at());
+        let stuck = stuck.flat_map(|at| [at, at + ALONE_AFTER]).filter(|at| *at > now);
         let tells = self.flows.get(&by).and_then(Flow::tells_at);
         stuck.chain(tells).min()
     }
 
     /// What a connection is to write next: while it writes a frame in parts, before the next of them.
-    fn next(&mut self, by: u8) -> Option<Job> {
-        let now = time::now();
+    fn next(&mut self, by: u8, now: Instant) -> Option<Job> {
         let flow = self.flows.get(&by)?;
         if self.is_leaving && flow.writes.is_none() && !flow.writes_urgent {
             return Some(Job::Leave);
@@ -346,23 +358,27 @@ impl Outbox {
     /// What a connection is to write now, if anything. While what it was told to write last is not
     /// written to its end, that is nothing that would have to wait for the same.
     pub(crate) fn try_next(&self, by: u8) -> Option<Job> {
-        let job = locked(&self.state).next(by);
-        if job.is_some() {
-            // There is room again.
-            self.changed.notify_waiters();
-        }
-        job
+        self.next_or_when(by).ok()
+    }
+
+    /// The same, or when to look again.
+    fn next_or_when(&self, by: u8) -> Result<Job, Option<Instant>> {
+        let (mut state, now) = (locked(&self.state), time::now());
+        let Some(job) = state.next(by, now) else { return Err(state.looks_at(by, now)) };
+        drop(state);
+        // There is room again.
+        self.changed.notify_waiters();
+        Ok(job)
     }
 
     /// What a connection is to write next.
     pub(crate) async fn next(&self, by: u8) -> Job {
         loop {
             let changed = self.changed.notified();
-            if let Some(job) = self.try_next(by) {
-                return job;
+            match self.next_or_when(by) {
+                Ok(job) => return job,
+                Err(looks_at) => wait(changed, looks_at).await,
             }
-            let looks_at = locked(&self.state).looks_at(by);
-            wait(changed, looks_at).await;
         }
     }
 
@@ -371,16 +387,22 @@ impl Outbox {
         locked(&self.state).line.piece_bytes()
     }
 
+    /// Whether more of a priority may be on its way over a connection.
+    pub(crate) fn has_room(&self, by: u8, lane: Priority) -> bool {
+        let state = locked(&self.state);
+        !state.flows.contains_key(&by) || state.room(by, lane, time::now()) > 0
+    }
+
     /// Waits until more of a priority may be on its way over a connection.
     pub(crate) async fn room(&self, by: u8, lane: Priority) {
         loop {
             let changed = self.changed.notified();
             let looks_at = {
-                let state = locked(&self.state);
-                if !state.flows.contains_key(&by) || state.room(by, lane, time::now()) > 0 {
+                let (state, now) = (locked(&self.state), time::now());
+                if !state.flows.contains_key(&by) || state.room(by, lane, now) > 0 {
                     return;
                 }
-                state.looks_at(by)
+                state.looks_at(by, now)
             };
             wait(changed, looks_at).await;
         }

@@ -56,6 +56,8 @@ const READS_MAX: usize = 8;
 pub(crate) struct SentMarks {
     by_part: BTreeMap<Part, VecDeque<Mark>>,
     count: usize,
+    /// What nothing more is sent of: whatever is said of it is passed over.
+    given_up: BTreeSet<Part>,
 }
 
 /// More than the room of all priorities holds of the smallest batches, and what the other side says some time later.
@@ -66,19 +68,33 @@ const _: () = assert!(SENT_MAX > 2 * 2 * crate::target::ROOM_BYTES_MAX as usize 
 impl SentMarks {
     /// Something is sent. `false` if the other side does not say what it has.
     pub(crate) fn sent(&mut self, part: Part, behind: Mark) -> bool {
+        if self.given_up.contains(&part) {
+            return true;
+        }
         self.by_part.entry(part).or_default().push_back(behind);
         self.count += 1;
         self.count <= SENT_MAX
     }
 
-    /// The other side has everything before a place. `false` if that is behind nothing that was sent.
-    fn has(&mut self, part: Part, mark: Mark) -> bool {
-        let Some(sent) = self.by_part.get_mut(&part) else { return false };
+    /// The other side has everything before a place. `None` if that is behind nothing that was sent, else whether it
+    /// is to be noted.
+    fn has(&mut self, part: Part, mark: Mark) -> Option<bool> {
+        if self.given_up.contains(&part) {
+            return Some(false);
+        }
+        let sent = self.by_part.get_mut(&part)?;
         while sent.front().is_some_and(|first| first.offset < mark.offset) {
             sent.pop_front();
             self.count -= 1;
         }
-        sent.front() == Some(&mark)
+        (sent.front() == Some(&mark)).then_some(true)
+    }
+
+    /// Nothing more of a partition is sent.
+    fn give_up(&mut self, part: Part) {
+        let sent = self.by_part.remove(&part);
+        self.count -= sent.map_or(0, |sent| sent.len());
+        self.given_up.insert(part);
     }
 
     /// The last place that the other side is known to have, or the first that it is not.
@@ -173,6 +189,7 @@ impl Source {
     pub(crate) fn stuck(&mut self, part: Part) -> bool {
         let is_shipped = self.shipping.contains_key(&part);
         if is_shipped && locked(&self.stuck).insert(part) {
+            locked(&self.sent).give_up(part);
             if let Some(unsaid) = self.parts.may_say() {
                 let link = &self.parts.link.name;
                 tracing::warn!(?part, link, unsaid, "the other site cannot take a batch");
@@ -195,12 +212,12 @@ impl Source {
     /// The other side has everything before a place. `false` if this side has not sent that: what is
     /// noted of the other side is what this side knows to be so.
     pub(crate) fn has(&mut self, part: Part, mark: Mark) -> bool {
-        let is_sent = locked(&self.sent).has(part, mark);
-        if is_sent {
+        let said = locked(&self.sent).has(part, mark);
+        if said == Some(true) {
             locked(&self.progress).insert(part, mark);
             self.parts.said(part, mark.offset);
         }
-        is_sent
+        said.is_some()
     }
 }
 
@@ -386,16 +403,18 @@ mod tests {
                 assert!(sent.sent(part((next % 2) as u32), mark(next)), "{next}");
             }
             // He has all but the last of both.
-            assert!(sent.has(part(0), mark(next - next % 2)));
-            assert!(sent.has(part(1), mark(next - 1 + next % 2)));
+            assert_eq!(sent.has(part(0), mark(next - next % 2)), Some(true));
+            assert_eq!(sent.has(part(1), mark(next - 1 + next % 2)), Some(true));
             assert_eq!(sent.count, 2);
         }
-        assert!(!sent.has(part(0), mark(next + 2)), "that was not sent");
-        assert!(!sent.has(part(2), mark(1)));
+        sent.give_up(part(1));
+        assert_eq!((sent.count, sent.has(part(1), mark(next))), (1, Some(false)));
+        assert_eq!(sent.has(part(0), mark(next + 2)), None, "that was not sent");
+        assert_eq!(sent.has(part(2), mark(1)), None);
         while sent.count < SENT_MAX {
             next += 1;
             sent.sent(part(0), mark(next));
         }
-        assert!(!sent.sent(part(1), mark(next + 1)));
+        assert!(!sent.sent(part(2), mark(next + 1)));
     }
 }

@@ -176,10 +176,12 @@ async fn write(
     let mut cut = frame::parts(&bytes, lane, piece_bytes).peekable();
     while let Some(part) = cut.next() {
         loop {
+            settle(parts, (stripe, lane), writer).await.map_err(|why| (why, 0))?;
             // What is not urgent may wait for seconds under the cap, behind others of its kind.
             let job = tokio::select! {
                 biased;
                 job = parts.outbox.next(stripe), if !is_whole => job,
+                () = time::sleep(ALIVE_EVERY) => Job::Got,
                 passes = async {
                     parts.outbox.room(stripe, lane).await;
                     may_pass(parts, lane, &topics, part.len()).await
@@ -222,9 +224,11 @@ async fn write_urgent(
     let mut at = 0;
     while let Some(part) = cut.next() {
         loop {
+            settle(parts, (stripe, lane), writer).await.map_err(|why| (why, at))?;
             let job = tokio::select! {
                 biased;
                 job = parts.outbox.next(stripe) => job,
+                () = time::sleep(ALIVE_EVERY) => Job::Got,
                 passes = async {
                     parts.outbox.room(stripe, lane).await;
                     may_pass(parts, lane, &topics, part.len()).await
@@ -266,6 +270,18 @@ async fn write_whole(
     put(parts, (stripe, what), writer, bytes).await.map_err(|why| (why, 1))?;
     parts.wrote(frame, bytes.len());
     Ok(())
+}
+
+/// Before a part waits for what is on its way: that is to be on its way, and not in a buffer of this process.
+async fn settle(
+    parts: &Parts,
+    (stripe, lane): (u8, Priority),
+    writer: &mut WriteHalf,
+) -> Result<(), Ended> {
+    if parts.outbox.has_room(stripe, lane) {
+        return Ok(());
+    }
+    writer.flush().await.map_err(|_| Ended::Lost)
 }
 
 /// Waits until a piece that tells something of these topics may be sent under the cap.

@@ -18,6 +18,7 @@ use super::outcome::Refusal;
 use super::state::State;
 use super::table::{Element, Table};
 use fulmar_host::planted;
+use fulmar_store::entry::{LinkOperation, Operation, PipelineOperation};
 use fulmar_types::Plant;
 use fulmar_types::link::LINK_TEXT_BYTES_MAX;
 use std::fmt;
@@ -199,13 +200,30 @@ impl State {
         }
     }
 
+    /// Whether what an operation changes is still what it was when somebody was told its number. To be asked of all
+    /// operations of a unit before the first is carried out: among many changes the last of some may be forgotten.
+    pub(super) fn check_unchanged(&self, operation: &Operation) -> Result<(), Refusal> {
+        let (expected, of) = match operation {
+            Operation::Link(LinkOperation::SetLink { name, expected, .. }) => {
+                (*expected, (ChangeOf::Link, name))
+            }
+            Operation::Link(LinkOperation::SetRule { topic, expected, .. }) => {
+                (*expected, (ChangeOf::Rule, topic))
+            }
+            Operation::Pipeline(PipelineOperation::Set { name, expected, .. }) => {
+                (*expected, (ChangeOf::Pipeline, name))
+            }
+            Operation::Pipeline(PipelineOperation::SetSavepoint { name, expected, .. }) => {
+                (*expected, (ChangeOf::Savepoint, name))
+            }
+            _ => return Ok(()),
+        };
+        self.check_expected(expected, (of.0, of.1))
+    }
+
     /// Whether something is still what it was when somebody was told its number, and was so all the time: what
     /// comes late is refused for ever. `None` stands for whatever there is; 0 for what never was.
-    pub(super) fn check_expected(
-        &self,
-        expected: Option<u64>,
-        of: (ChangeOf, &str),
-    ) -> Result<(), Refusal> {
+    fn check_expected(&self, expected: Option<u64>, of: (ChangeOf, &str)) -> Result<(), Refusal> {
         let Some(expected) = expected else { return Ok(()) };
         let is_so = match self.number_of_known(of) {
             Some(number) => number == expected,

@@ -57,10 +57,9 @@ impl State {
     pub(super) fn change_pipeline(
         &mut self,
         step: &mut Step,
-        (name, expected, who): (String, Option<u64>, String),
+        (name, who): (String, String),
         change: PipelineChange,
     ) -> Result<OperationResult, Refusal> {
-        self.check_expected(expected, (ChangeOf::Pipeline, &name))?;
         let number = match change {
             PipelineChange::Set(new) => self.set_pipeline(step, (name, who), new)?,
             PipelineChange::Remove { savepoints } => {

@@ -173,12 +173,10 @@ impl State {
         operation: LinkOperation,
     ) -> Result<OperationResult, Refusal> {
         match operation {
-            LinkOperation::SetLink { name, expected, who, definition } => {
-                self.check_expected(expected, (ChangeOf::Link, &name))?;
+            LinkOperation::SetLink { name, who, definition, .. } => {
                 self.set_link(step, (name, who), definition)
             }
-            LinkOperation::SetRule { topic, expected, who, definition, secret } => {
-                self.check_expected(expected, (ChangeOf::Rule, &topic))?;
+            LinkOperation::SetRule { topic, who, definition, secret, .. } => {
                 self.set_rule(step, (topic, who), (definition, secret))
             }
             LinkOperation::CreateMirror(new) => self.create_mirror(new),

@@ -160,8 +160,8 @@ impl State {
             self.pipeline_turns += 1;
         }
         match operation {
-            PipelineOperation::Set { name, expected, who, change } => {
-                self.change_pipeline(step, (name, expected, who), *change)
+            PipelineOperation::Set { name, who, change, .. } => {
+                self.change_pipeline(step, (name, who), *change)
             }
             PipelineOperation::Claim { pipeline, expected, node } => {
                 self.claim(step, pipeline, expected, node)
@@ -194,8 +194,8 @@ impl State {
                 }
                 Ok(OperationResult::DeltaWanted { epoch })
             }
-            PipelineOperation::SetSavepoint { name, expected, who, pipeline } => {
-                self.set_savepoint(step, (name, expected, who), pipeline)
+            PipelineOperation::SetSavepoint { name, who, pipeline, .. } => {
+                self.set_savepoint(step, (name, who), pipeline)
             }
             PipelineOperation::Retry { pipeline, who, topic } => {
                 self.retry(step, (pipeline, who), topic)
@@ -546,10 +546,9 @@ impl State {
     fn set_savepoint(
         &mut self,
         step: &mut Step,
-        (name, expected, who): (String, Option<u64>, String),
+        (name, who): (String, String),
         pipeline: Option<String>,
     ) -> Result<OperationResult, Refusal> {
-        self.check_expected(expected, (ChangeOf::Savepoint, &name))?;
         let known = self.savepoints.get(&name);
         let settings =
             |savepoint: &Savepoint| Settings::from([("of".to_owned(), savepoint.pipeline.clone())]);

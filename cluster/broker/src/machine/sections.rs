@@ -188,7 +188,7 @@ sections! {
     // With counts and times.
     GAPS = 12, version 2, gaps: Table<Gap>;
     PEERS = 13, version 1, peers: Table<PeerProgress>;
-    CHANGES = 14, version 1, changes: Table<Change>;
+    CHANGES = 14, version 2, changes: Table<Change>;
     PIPELINES = 15, version 1, pipelines: Table<Pipeline>;
     RUNS = 16, version 1, runs: Table<Run>;
     FACTS = 17, version 1, facts: Table<Facts>;

@@ -173,8 +173,11 @@ impl State {
         let undoable = unit.operation_count() > 1 || unit.precondition_count() > 0;
         if !undoable {
             let hash = cfg!(debug_assertions).then(|| self.hash());
-            let result = unit.operations().map(|op| self.apply_operation(step, op)).next();
-            return match result.expect("a unit has an operation") {
+            let operation = unit.operations().next().expect("a unit has an operation");
+            let result = self
+                .check_unchanged(&operation)
+                .and_then(|()| self.apply_operation(step, operation));
+            return match result {
                 Ok(result) => UnitResult::Done(vec![result]),
                 Err(refusal) => {
                     assert!(hash.is_none_or(|h| h == self.hash()), "a refusal leaves no trace");
@@ -222,6 +225,7 @@ impl State {
                 }
             }
         }
+        unit.operations().try_for_each(|operation| self.check_unchanged(&operation))?;
         unit.operations().map(|operation| self.apply_operation(step, operation)).collect()
     }
 

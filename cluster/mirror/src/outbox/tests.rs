@@ -5,7 +5,6 @@ use crate::flow::{PATIENCE_MIN, SAY_GOT_BYTES, WINDOW_BYTES_MIN};
 use crate::line::LINE_BYTES_MIN;
 use crate::message::{Mark, Part};
 use bytes::Bytes;
-use fulmar_host::time::Duration;
 use fulmar_types::{Offset, PartitionIndex, TopicId, Uuid};
 
 fn batch(offset: u64, bytes: usize) -> Message {

@@ -27,6 +27,16 @@ impl Makings {
         told(cluster, made, |_| false).await.map(Self)
     }
 
+    /// What is made of what.
+    #[cfg(test)]
+    pub fn of_these(all: &[(&str, &[&str])]) -> Self {
+        let made = |(topic, of): &(&str, &[&str])| {
+            let of = of.iter().map(|of| (*of).to_owned()).collect();
+            ((*topic).to_owned(), MadeOf { of, has_more: false })
+        };
+        Self(all.iter().map(made).collect())
+    }
+
     /// The same once these pipelines run as well.
     pub fn with<'a>(&self, wishes: impl Iterator<Item = &'a Wish>) -> Self {
         let mut with = self.clone();

@@ -152,6 +152,22 @@ fn links_and_rules_of_one_request_change_together_or_none_does() {
 }
 
 #[test]
+fn more_rules_come_at_once_than_changes_are_remembered() {
+    run(async {
+        let fixture = Fixture::new();
+        let names: Vec<String> = (0..600).map(|number| format!("topic-{number}")).collect();
+        let number: Settings<'_> = &[("regions", "eu"), ("number", "0")];
+        let wanted: Vec<_> = names.iter().map(|name| ((RESOURCE_RULE, &**name), number)).collect();
+        let answers = replace_all(&fixture, &wanted).await;
+        assert!(answers.iter().all(|answer| *answer == NONE), "{:?}", answers[0]);
+        let changes = settings(&told(&fixture, RESOURCE_CHANGES, &[""]).await);
+        assert_eq!(changes.len(), 512);
+        let again = replace_all(&fixture, &wanted[..1]).await;
+        assert_eq!(again[0].0, ErrorCode::InvalidRequest, "that is no state that it is in");
+    });
+}
+
+#[test]
 fn a_link_is_set_told_and_removed() {
     run(async {
         let fixture = Fixture::new();

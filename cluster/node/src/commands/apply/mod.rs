@@ -8,7 +8,8 @@
 //! | [`carry`] | asking the site, and changing it |
 //!
 //! Invariants: what the file does not name stays, unless `--prune` was given, and then only links and
-//! rules go, never topics; a change takes effect only on what was shown; links and rules change together.
+//! rules go, never topics; a change takes effect only on what was shown; links and rules change together, and in
+//! that place among the others in which nothing goes on the way that goes neither before nor afterwards.
 
 pub mod carry;
 pub mod file;
@@ -64,17 +65,19 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
         ));
     }
     let changes = plan::changes(&wanted, &known, options.prune).map_err(Stop::usage)?;
+    let makings = Makings::of_site(&cluster).await?;
+    let makings_after = makings.with(wanted.pipelines.values());
+    let rules_after = plan::rules_after(&wanted, &known.rules, options.prune);
+    let rules_before = plain(&known.rules);
+    let (before, after) = ((&makings, &rules_before), (&makings_after, &rules_after));
+    let changes = plan::ordered(changes, before, after).map_err(Stop::usage)?;
     let others = plan::unnamed(&wanted, &known, options.prune);
     say(render(&changes, &others).trim_end());
     let history = super::rule::history_of(&cluster).await?;
     for topic in wanted.rules.keys().filter(|topic| !known.rules.contains_key(*topic)) {
         super::rule::taken_back(&history, topic).iter().for_each(say);
     }
-    let makings = Makings::of_site(&cluster).await?;
-    let makings_after = makings.with(wanted.pipelines.values());
-    let rules_after = plan::rules_after(&wanted, &known.rules, options.prune);
-    let before = (&makings, &plain(&known.rules));
-    goes_as_well(before, (&makings_after, &rules_after)).iter().for_each(say);
+    goes_as_well(before, after).iter().for_each(say);
     let links = plan::links_after(&wanted, &known, options.prune);
     for (topic, regions) in plan::rules_to_look_at(&wanted, &known, options.prune) {
         warn_of_regions((topic, &regions), links.iter().copied());

@@ -1,6 +1,6 @@
 //! What a site lacks to be what a file says.
 
-use super::super::makings::plain;
+use super::super::makings::{Going, goes_as_well, plain};
 use super::super::pipeline::deploy::written_by;
 use super::file::{Topic, Wanted};
 use fulmar_client::{LaidDown, PipelineSettings};
@@ -80,9 +80,8 @@ pub enum Change {
     },
 }
 
-/// What is to be done: links and rules first, which change together; then topics, then pipelines. So whatever
-/// becomes of it on the way, nothing goes that neither what was nor what is to be lets go, and what a pipeline
-/// makes for the first time goes by the new rules.
+/// What is to be done: links and rules, which change together, then topics, then pipelines; [`ordered`] says whether the
+/// links and rules come first or last.
 ///
 /// # Errors
 /// For people: what cannot be done.
@@ -98,8 +97,9 @@ pub fn changes(wanted: &Wanted, known: &Known, prune: bool) -> Result<Vec<Change
     }
     let mut changes = link_changes(wanted, known, prune);
     let none = RuleDefinition::default();
+    // What goes makes room for what comes.
     let pruned = known.rules.keys().filter(|topic| prune && !wanted.rules.contains_key(*topic));
-    for (topic, after) in wanted.rules.iter().chain(pruned.map(|topic| (topic, &none))) {
+    for (topic, after) in pruned.map(|topic| (topic, &none)).chain(&wanted.rules) {
         changes.extend(rule_change(topic, known.rules.get(topic), after));
     }
     for (name, topic) in &wanted.topics {
@@ -133,10 +133,8 @@ fn link_changes(wanted: &Wanted, known: &Known, prune: bool) -> Vec<Change> {
         let (name, before) = (name.clone(), Some(Box::new(link.clone())));
         Change::Link { name, before, after: None }
     };
-    // A site has one link: the one that another name takes the place of goes first.
-    let (replaced, gone): (Vec<_>, Vec<_>) =
-        gone.partition(|(_, link)| wanted.links.values().any(|of| of.site == link.is.site));
-    changes.extend(replaced.into_iter().map(removed));
+    // A site has one link, and only so many: those that others take the place of go first.
+    changes.extend(gone.map(removed));
     for (name, definition) in &wanted.links {
         let before = known.links.get(name);
         if before.is_none_or(|link| link.is != *definition) {
@@ -144,8 +142,35 @@ fn link_changes(wanted: &Wanted, known: &Known, prune: bool) -> Vec<Change> {
             changes.push(Change::Link { name, before, after: Some(definition.clone()) });
         }
     }
-    changes.extend(gone.into_iter().map(removed));
     changes
+}
+
+/// The changes in an order in which at no time more goes than before or afterwards, whatever becomes of it on the way.
+/// What pipelines make goes by the rules of what it is made of, as far as it has none of its own: as `before` and
+/// `after` say, what pipelines have made and by which rules.
+///
+/// # Errors
+/// For people: in no order.
+pub fn ordered(
+    mut changes: Vec<Change>,
+    before: Going<'_>,
+    after: Going<'_>,
+) -> Result<Vec<Change>, String> {
+    if goes_as_well(after, (before.0, after.1)).is_empty() {
+        return Ok(changes);
+    }
+    let on_the_way = goes_as_well(before, (after.0, before.1));
+    if on_the_way.is_empty() {
+        let definitions = changes.iter().filter(|change| change.is_definition()).count();
+        changes.rotate_left(definitions);
+        return Ok(changes);
+    }
+    Err(format!(
+        "the rules and the pipelines of the file cannot change in any order without letting go on the way what goes \
+         neither now nor afterwards. Take back the rules of what the pipelines read and write first, then apply the \
+         file.\n{}",
+        on_the_way.join("\n")
+    ))
 }
 
 /// What the other pipelines write that there are once a site is as a file says.
@@ -225,14 +250,15 @@ pub fn unnamed(wanted: &Wanted, known: &Known, prune: bool) -> Vec<String> {
 
 /// What pipelines of the file read that is neither there nor in the file, for people.
 pub fn missing_inputs(wanted: &Wanted, topics: &BTreeSet<String>) -> Vec<String> {
-    let is_missing =
-        |topic: &&str| !topics.contains(*topic) && !wanted.topics.contains_key(*topic);
+    let is_missing = |topic: &&str| !topics.contains(*topic) && !wanted.topics.contains_key(*topic);
     let missing = wanted.pipelines.iter().flat_map(|(name, wish)| {
         let missing: Vec<&str> = wish.inputs().into_iter().filter(is_missing).collect();
         missing.into_iter().map(move |topic| (name, topic)).collect::<Vec<_>>()
     });
     let text = |(name, topic): (&String, &str)| {
-        format!("pipeline {name} reads {topic}, and there is no such topic: it is refused until there is one")
+        format!(
+            "pipeline {name} reads {topic}, and there is no such topic: it is refused until there is one"
+        )
     };
     missing.map(text).collect()
 }

@@ -112,7 +112,7 @@ pub fn test(files: &Files) -> Result<ExitCode, Stop> {
 }
 
 /// Refuses a file whose tests fail.
-pub fn tested(path: &Path, plan: &Plan) -> Result<(), Stop> {
+pub fn tested(path: &Path, plan: &Arc<Plan>) -> Result<(), Stop> {
     let verdicts = fulmar_flow::run_fixtures(plan);
     let failed: Vec<&Verdict> = verdicts.iter().filter(|of| !of.differences.is_empty()).collect();
     if failed.is_empty() {

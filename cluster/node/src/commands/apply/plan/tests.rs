@@ -1,6 +1,7 @@
 //! From what is there to what a file says, in which steps.
 
 use super::*;
+use crate::commands::makings::Makings;
 use proptest::prelude::*;
 
 fn link(dial: &[&str]) -> LinkDefinition {
@@ -94,7 +95,7 @@ fn a_link_that_gets_another_name_goes_before_it_comes() {
         changes.into_iter().map(name).collect()
     };
     let is = |name: &str, there| (name.to_owned(), there);
-    assert_eq!(names(true), [is("old", false), is("new", true), is("other", false)]);
+    assert_eq!(names(true), [is("old", false), is("other", false), is("new", true)]);
     assert_eq!(names(false), [is("new", true)]);
 }
 
@@ -186,6 +187,42 @@ proptest! {
             prop_assert_eq!((&links, &rules), (&wanted.links, &wanted.rules));
         }
     }
+}
+
+/// Topics, with others that they are made of, or with regions that they may go to.
+type With<'a> = &'a [(&'a str, &'a [&'a str])];
+
+/// What is done first, if something may be done at all: rules or pipelines.
+fn first(before: (With<'_>, With<'_>), after: (With<'_>, With<'_>)) -> Option<&'static str> {
+    let rules = |all: With<'_>| -> BTreeMap<String, RuleDefinition> {
+        all.iter().map(|(topic, to)| ((*topic).to_owned(), regions(to))).collect()
+    };
+    let [makings, makings_after] = [before.0, after.0].map(Makings::of_these);
+    let (rules, rules_after) = (rules(before.1), rules(after.1));
+    let name = |name: &str| name.to_owned();
+    let rule =
+        Change::Rule { topic: name("a"), before: regions(&[]), number: 0, after: regions(&["eu"]) };
+    let (settings, lines) = (PipelineSettings::of(""), Vec::new());
+    let pipeline = Change::Pipeline { name: name("p"), before: None, settings, lines };
+    let changes = vec![rule, pipeline];
+    let done = ordered(changes, (&makings, &rules), (&makings_after, &rules_after)).ok()?;
+    Some(if done[0].is_definition() { "rules" } else { "pipelines" })
+}
+
+#[test]
+fn nothing_goes_on_the_way_that_goes_neither_before_nor_afterwards() {
+    // A second pipeline makes `out` of what stays as well, and what it is made of now may go.
+    let one: With<'_> = &[("out", &["a"])];
+    let both: With<'_> = &[("out", &["a", "b"])];
+    assert_eq!(first((one, &[]), (both, &[("a", &["eu"])])), Some("pipelines"));
+    // A new pipeline, and its output gets a rule of its own with it.
+    let own: With<'_> = &[("a", &["eu"]), ("out", &["us"])];
+    assert_eq!(first((&[], &[("a", &["eu"])]), (one, own)), Some("rules"));
+    assert_eq!(first((one, &[]), (one, &[("a", &["eu"])])), Some("rules"), "as far as it is said");
+    // Both at once: `out` is made of more, and `new` gets a rule of its own.
+    let more: With<'_> = &[("out", &["a", "b"]), ("new", &["c"])];
+    let rules: With<'_> = &[("a", &["eu"]), ("c", &["eu"]), ("new", &["us"])];
+    assert_eq!(first((one, &[("c", &["eu"])]), (more, rules)), None);
 }
 
 type AnySite = (BTreeMap<String, LinkDefinition>, BTreeMap<String, RuleDefinition>);
