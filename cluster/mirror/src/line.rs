@@ -10,8 +10,9 @@
 //! carried by           three connections, and one more for each 64 KiB of that
 //! ```
 //!
-//! That grows as fast as the line lets it, doubling with each round trip. What a connection holds back until a packet
-//! has come again comes through at once then, so less than some seconds are no measure.
+//! That grows as fast as the line lets it: who has begun only now is judged by what came through since. What a
+//! connection holds back until a packet has come again comes through at once then, so less than some seconds are no
+//! measure otherwise.
 //!
 //! Invariant: it is never less than [`LINE_BYTES_MIN`], so something is always on its way by which it can grow.
 
@@ -27,9 +28,12 @@ pub(crate) const LINE_BYTES_MIN: u64 = 64 << 10;
 
 const LINE_BYTES_MAX: u64 = WINDOW_BYTES_MAX * LINK_CONNECTIONS_MAX as u64;
 
-/// As much may be on its way as came through in this time: more than a round trip, far less than a silence after which
+/// As much may be on its way as comes through in this time: more than a round trip, far less than a silence after which
 /// a connection is given up.
 const LOOKED_BACK: Duration = Duration::from_secs(4);
+
+/// Who has begun only now is judged by what came through since then, but not by less than this.
+const MEASURED_MIN: Duration = Duration::from_secs(1);
 
 /// How exactly it is known when something came through.
 const STEP: Duration = Duration::from_millis(250);
@@ -86,6 +90,10 @@ impl Line {
         if planted(Plant::LineUnmeasured) {
             return LINE_BYTES_MAX;
         }
-        self.moved.clamp(LINE_BYTES_MIN, LINE_BYTES_MAX)
+        let age = self.steps.front().map_or(LOOKED_BACK, |(from, _)| time::now() - *from);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let as_long = ms(age.clamp(MEASURED_MIN, LOOKED_BACK));
+        let would_have = self.moved.saturating_mul(ms(LOOKED_BACK)) / as_long;
+        would_have.clamp(LINE_BYTES_MIN, LINE_BYTES_MAX)
     }
 }
