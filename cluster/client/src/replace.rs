@@ -137,8 +137,12 @@ impl Definitions {
         self.add((RESOURCE_RULE, topic), expected, rule.settings())
     }
 
-    fn add(&mut self, of: (i8, &str), expected: Option<u64>, settings: Settings) -> &mut Self {
-        let ((resource_type, name), settings) = (of, settings);
+    fn add(
+        &mut self,
+        (resource_type, name): (i8, &str),
+        expected: Option<u64>,
+        settings: Settings,
+    ) -> &mut Self {
         self.0.push(Wanted { resource_type, name: name.to_owned(), expected, settings });
         self
     }

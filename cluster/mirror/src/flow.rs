@@ -28,8 +28,8 @@ pub(crate) const WINDOW_BYTES_MAX: u64 = 4 << 20;
 /// What is urgent may be on its way, whatever the speed, if nothing else is.
 pub(crate) const URGENT_BYTES_MIN: u64 = 16 << 10;
 
-/// How long the speed of a connection, or of a line, is measured.
-pub(crate) const MEASURED: Duration = Duration::from_secs(1);
+/// How long the speed of a connection is measured.
+const MEASURED: Duration = Duration::from_secs(1);
 
 /// It is said what has come once it is so many bytes.
 pub(crate) const SAY_GOT_BYTES: u64 = 8 << 10;
@@ -43,12 +43,6 @@ pub(crate) const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const PATIENCE_MAX: Duration = Duration::from_secs(4);
 
 const _: () = assert!(PATIENCE_MIN.as_millis() >= 2 * SAY_OTHER_AFTER.as_millis());
-
-/// How many bytes a second are so many in a time.
-pub(crate) fn per_second(bytes: u64, time: Duration) -> u64 {
-    let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    bytes.saturating_mul(1_000) / ms
-}
 
 /// What is written to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,14 +226,15 @@ impl Flow {
         }
         let (since, before) = self.measured;
         let (elapsed, moved) = (now - since, self.confirmed - before);
-        let a_second = if elapsed >= MEASURED {
+        let two_seconds = if elapsed >= MEASURED {
+            let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
             self.measured = (now, self.confirmed);
             (self.window, self.urgent_window) = (0, 0);
-            per_second(moved, elapsed)
+            moved.saturating_mul(2_000) / ms
         } else {
-            moved
+            moved.saturating_mul(2)
         };
-        let bounded = |least: u64| a_second.saturating_mul(2).clamp(least, WINDOW_BYTES_MAX);
+        let bounded = |least: u64| two_seconds.clamp(least, WINDOW_BYTES_MAX);
         self.window = self.window.max(bounded(WINDOW_BYTES_MIN));
         self.urgent_window = self.urgent_window.max(bounded(URGENT_BYTES_MIN));
         Ok(new)

@@ -215,6 +215,11 @@ impl State {
         }
     }
 
+    /// Whether there is room for more. A connection that is lost waits for none.
+    fn has_room(&self, by: u8, lane: Priority, now: Instant) -> bool {
+        !self.flows.contains_key(&by) || self.room(by, lane, now) > 0
+    }
+
     /// Whether a connection is among those that carry what is not urgent: as many as the line has use for, of those
     /// that are not stuck.
     fn carries(&self, by: u8, now: Instant) -> bool {
@@ -389,8 +394,7 @@ impl Outbox {
 
     /// Whether more of a priority may be on its way over a connection.
     pub(crate) fn has_room(&self, by: u8, lane: Priority) -> bool {
-        let state = locked(&self.state);
-        !state.flows.contains_key(&by) || state.room(by, lane, time::now()) > 0
+        locked(&self.state).has_room(by, lane, time::now())
     }
 
     /// Waits until more of a priority may be on its way over a connection.
@@ -399,7 +403,7 @@ impl Outbox {
             let changed = self.changed.notified();
             let looks_at = {
                 let (state, now) = (locked(&self.state), time::now());
-                if !state.flows.contains_key(&by) || state.room(by, lane, now) > 0 {
+                if state.has_room(by, lane, now) {
                     return;
                 }
                 state.looks_at(by, now)

@@ -158,9 +158,8 @@ async fn all(
         once.clone()?;
         definition(broker, wish, of)
     });
-    let operations: Vec<_> = operations.collect();
     let defined = match handed_over {
-        None => define(broker, operations, validate_only, deadline).await,
+        None => define(broker, operations.collect(), validate_only, deadline).await,
         Some(unanswered) => Err(unanswered.into()),
     };
     let mut responses = Vec::new();

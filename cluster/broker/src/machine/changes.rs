@@ -3,8 +3,9 @@
 //! Invariants: a change is noted by the entry that makes it, in its order; who made it is what the node
 //! knew that took the request, and when is the time of the entry; the number of changes that are kept, and
 //! the length of each, are bounded. Each change has a number of its own, later ones greater ones, also where one
-//! entry makes several; what was changed has it until the next change. What somebody expects to find is true once: a number that was refused is
-//! refused for ever, also where something has been removed and is there as little as before it was made.
+//! entry makes several; what was changed has it until the next change. What somebody expects to find is true once:
+//! a number that was refused is refused for ever, also where something has been removed and is there as little as
+//! before it was made.
 //!
 //! ```text
 //! set, as of 7   on its way: asked twice, done once ---------------------------- refused: 9 is behind 7

@@ -2,12 +2,11 @@
 
 use super::super::Stop;
 use super::super::pipeline::deploy;
-use super::file::Topic;
+use super::file::{Topic, Wanted};
 use super::plan::{Change, Known, Links, Rules};
-use fulmar_client::admin::AlterTopicError;
 use fulmar_client::{Cluster, Definitions};
 use fulmar_host::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// How long a question or a change may take.
@@ -27,28 +26,22 @@ pub async fn rules(cluster: &Cluster) -> Result<Rules, Stop> {
     cluster.rules(TIMEOUT).await.map_err(|error| unknown("rules", error))
 }
 
-/// The names of all topics of a site.
-pub async fn topics(cluster: &Cluster) -> Result<BTreeSet<String>, Stop> {
-    let metadata = cluster.refresh_all(TIMEOUT).await;
-    let metadata = metadata.map_err(|error| unknown("topics", error))?;
-    Ok(metadata.topics.into_keys().collect())
-}
-
-/// What a site is, and how it has these topics.
-pub async fn known(cluster: &Cluster, topics: &BTreeMap<String, Topic>) -> Result<Known, Stop> {
+/// What a site is, as far as what is wanted of it may differ from that.
+pub async fn known(cluster: &Cluster, wanted: &Wanted) -> Result<Known, Stop> {
     let (links, rules) = (links(cluster).await?, rules(cluster).await?);
     let mut known = Known { links, rules, ..Known::default() };
-    if topics.is_empty() {
+    if wanted.topics.is_empty() && wanted.pipelines.is_empty() {
         return Ok(known);
     }
     let metadata = cluster.refresh_all(TIMEOUT).await;
     let metadata = metadata.map_err(|error| unknown("topics", error))?;
-    for name in topics.keys() {
+    for name in wanted.topics.keys() {
         let Some(of) = metadata.topics.get(name) else { continue };
         let settings = topic_settings(cluster, name).await?;
         let partitions = u32::try_from(of.partitions.len()).unwrap_or(u32::MAX);
         known.topics.insert(name.clone(), Topic { partitions, settings });
     }
+    known.names = metadata.topics.into_keys().collect();
     Ok(known)
 }
 
@@ -90,7 +83,7 @@ async fn alter_topic(
     if is.is_ok_and(|is| changed.iter().all(|(key, (_, after))| is.get(key) == Some(after))) {
         return Ok(());
     }
-    Err(Stop::failed(format!("topic {name}: {}.", text_of(error))))
+    Err(deploy::refused(&format!("topic {name}"), &error))
 }
 
 /// Changes links and rules together.
@@ -111,7 +104,7 @@ async fn define(cluster: &Cluster, changes: &[Change]) -> Result<(), Stop> {
     let Err(error) = cluster.lay_down(&definitions, TIMEOUT).await else { return Ok(()) };
     let now = match (links(cluster).await, rules(cluster).await) {
         (Ok(links), Ok(rules)) => Known { links, rules, ..Known::default() },
-        _ => return Err(Stop::failed(format!("{}: {}.", named(changes), text_of(error)))),
+        _ => return Err(deploy::refused(&named(changes), &error)),
     };
     // An attempt without an answer may have done it.
     if changes.iter().all(|change| is_made(change, &now)) {
@@ -119,7 +112,7 @@ async fn define(cluster: &Cluster, changes: &[Change]) -> Result<(), Stop> {
     }
     let moved: Vec<&Change> = changes.iter().filter(|change| has_moved(change, &now)).collect();
     let of = if moved.is_empty() { named(changes) } else { named(moved) };
-    Err(Stop::failed(format!("{of}: {}.", text_of(error))))
+    Err(deploy::refused(&of, &error))
 }
 
 /// The links and rules that are changed, for people.
@@ -155,13 +148,6 @@ fn has_moved(change: &Change, now: &Known) -> bool {
             now.rules.get(topic).map_or(0, |rule| rule.number) != *number
         }
         _ => false,
-    }
-}
-
-fn text_of(error: AlterTopicError) -> String {
-    match error {
-        AlterTopicError::Refused { message: Some(message), .. } => message,
-        error => error.to_string(),
     }
 }
 

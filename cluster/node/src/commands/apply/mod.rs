@@ -57,7 +57,7 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     let wanted = file::read(&options.file)?;
     let cluster = options.reaching.reached("fulmar-apply").await?;
-    let mut known = carry::known(&cluster, &wanted.topics).await?;
+    let mut known = carry::known(&cluster, &wanted).await?;
     known.pipelines = super::pipeline::pipelines(&cluster).await?;
     if options.prune && wanted.links.is_empty() && wanted.rules.is_empty() {
         return Err(Stop::usage(
@@ -85,10 +85,7 @@ pub async fn run(options: Options) -> Result<ExitCode, Stop> {
     if changes.is_empty() {
         return Ok(ExitCode::Ok);
     }
-    if !wanted.pipelines.is_empty() {
-        let topics = carry::topics(&cluster).await?;
-        plan::missing_inputs(&wanted, &topics).iter().for_each(output::remark);
-    }
+    plan::missing_inputs(&wanted, &known).iter().for_each(output::remark);
     if options.dry_run {
         return Ok(ExitCode::Failed);
     }

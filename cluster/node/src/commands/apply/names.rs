@@ -7,7 +7,7 @@
 
 use super::super::Stop;
 use fulmar_broker::handlers::check_on_any_site;
-use fulmar_broker::machine::topics::is_valid_name;
+use fulmar_broker::machine::topics::{TOPIC_NAME_BYTES_MAX, is_valid_name};
 use fulmar_types::config::is_site_name;
 use fulmar_types::limits::PARTITIONS_PER_TOPIC_MAX;
 use fulmar_types::link::{EVERY_TOPIC, LINK_TEXT_BYTES_MAX, LinkDefinition};
@@ -15,12 +15,9 @@ use fulmar_types::pipeline::{PIPELINE_NAME_BYTES_MAX, internal_topic, is_interna
 use fulmar_types::rule::RuleDefinition;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The longest name of a topic or a link.
-const NAME_BYTES_MAX: usize = 249;
-
 /// Refuses what is no name of a topic or a link.
 fn check_name(what: &str, name: &str) -> Result<(), Stop> {
-    check_name_within(what, name, NAME_BYTES_MAX)
+    check_name_within(what, name, TOPIC_NAME_BYTES_MAX)
 }
 
 /// The same where names are shorter.

@@ -26,6 +26,8 @@ pub struct Known {
     pub rules: Rules,
     /// Its topics, as far as somebody wants to know.
     pub topics: BTreeMap<String, Topic>,
+    /// The names of all its topics, if somebody wants to know of topics or pipelines.
+    pub names: BTreeSet<String>,
     /// Its pipelines, by name.
     pub pipelines: BTreeMap<String, LaidDown<PipelineDefinition>>,
 }
@@ -249,8 +251,9 @@ pub fn unnamed(wanted: &Wanted, known: &Known, prune: bool) -> Vec<String> {
 }
 
 /// What pipelines of the file read that is neither there nor in the file, for people.
-pub fn missing_inputs(wanted: &Wanted, topics: &BTreeSet<String>) -> Vec<String> {
-    let is_missing = |topic: &&str| !topics.contains(*topic) && !wanted.topics.contains_key(*topic);
+pub fn missing_inputs(wanted: &Wanted, known: &Known) -> Vec<String> {
+    let is_missing =
+        |topic: &&str| !known.names.contains(*topic) && !wanted.topics.contains_key(*topic);
     let missing = wanted.pipelines.iter().flat_map(|(name, wish)| {
         let missing: Vec<&str> = wish.inputs().into_iter().filter(is_missing).collect();
         missing.into_iter().map(move |topic| (name, topic)).collect::<Vec<_>>()

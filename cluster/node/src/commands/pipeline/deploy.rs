@@ -105,7 +105,8 @@ fn settings(is: &PipelineDefinition) -> PipelineSettings {
     }
 }
 
-pub(super) fn refused(what: &str, error: &AlterTopicError) -> Stop {
+/// Why a site has not done something.
+pub fn refused(what: &str, error: &AlterTopicError) -> Stop {
     let text = match error {
         AlterTopicError::Refused { message: Some(message), .. } => message.clone(),
         error => error.to_string(),
