@@ -16,6 +16,7 @@
 
 mod check;
 mod eval;
+mod like;
 mod pattern;
 mod plan;
 mod problem;

@@ -202,6 +202,23 @@ fn a_row_that_becomes_too_much_in_its_windows_is_a_bad_one() {
     assert_eq!(come_out(file, &texts), Ok((2_000, 1)));
 }
 
+/// What is written in one of its windows is longer than a batch may be: nothing comes of the others either.
+#[test]
+fn a_row_of_which_one_copy_is_too_long_is_a_bad_one() {
+    for first in ["00", "01", "59"] {
+        let file = format!(
+            "CREATE STREAM s (k VARCHAR, at TIMESTAMP(3) METADATA FROM 'timestamp') FROM TOPIC t
+             WATERMARK at ON ERROR DROP LATE DROP;
+             INSERT INTO TOPIC o SELECT window_start AS w, CASE
+                 WHEN EXTRACT(SECOND FROM window_start) = {first} THEN CONCAT(k, k, k, k, k, k, k, k) ELSE 'x' END AS a
+             FROM HOP(s, INTERVAL '1' SECOND, INTERVAL '3' SECOND);"
+        );
+        let texts = ["x".repeat(200_000), "y".to_owned()];
+        let expected = if first == "01" { (6, 0) } else { (3, 1) };
+        assert_eq!(come_out(&file, &texts), Ok(expected), "{first}");
+    }
+}
+
 /// All groups of a window come out in one epoch.
 #[test]
 fn a_window_whose_groups_become_too_much_stops_the_pipeline() {
@@ -313,6 +330,39 @@ fn numbers_are_compared_and_folded_without_loss() {
              '{{\"ws\":\"1970-01-01T00:00:01.000Z\",\"window_end\":\"1970-01-01T00:00:02.000Z\"}}';",
         zeros = "0".repeat(37)
     ));
+}
+
+#[test]
+fn a_mean_fits_where_its_sum_does_not() {
+    let mean = |of: &str, count: usize, expected: &str| {
+        let inputs = format!("INPUT t '{{\"d\":{of},\"at\":1}}' ").repeat(count);
+        passes(&format!(
+            "CREATE STREAM s (d DECIMAL(38, 18), at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR FAIL LATE DROP;
+             INSERT INTO TOPIC o SELECT AVG(d) AS mean FROM TUMBLE(s, INTERVAL '1' SECOND) GROUP BY window_start, window_end;
+             TEST 'one' {inputs} EXPECT o '{{\"mean\":{expected}}}';"
+        ));
+    };
+    let most = "99999999999999999999.999999999999999999";
+    for count in [1, 2, 3, 7] {
+        mean(most, count, most);
+        mean(&format!("-{most}"), count, &format!("-{most}"));
+    }
+}
+
+/// Both sides of a join have columns of one name, and whoever looks for why a pair is bad has to see both.
+#[test]
+fn a_bad_pair_tells_its_two_sides_apart() {
+    passes(
+        "CREATE STREAM r (k VARCHAR, v BIGINT, at TIMESTAMP(3)) FROM TOPIC t WATERMARK at ON ERROR DEAD LETTER bad LATE DROP;
+         CREATE STREAM x (k VARCHAR, v BIGINT, n BIGINT, at TIMESTAMP(3)) FROM TOPIC u WATERMARK at ON ERROR DROP LATE DROP;
+         INSERT INTO TOPIC o SELECT l.v, q.n AS m FROM TUMBLE(r, INTERVAL '1' SECOND) l
+           JOIN TUMBLE(x, INTERVAL '1' SECOND) q ON l.window_start = q.window_start AND l.window_end = q.window_end
+             AND l.k = q.k AND 10 / q.v > 1;
+         TEST 'one'
+           INPUT t '{\"k\":\"a\",\"v\":5,\"at\":1}'
+           INPUT u '{\"k\":\"a\",\"v\":0,\"n\":7,\"at\":2}'
+           EXPECT bad REASON 'by zero' '{\"l.k\":\"a\",\"l.v\":5,\"l.at\":\"1970-01-01T00:00:00.001Z\",\"l.window_start\":\"1970-01-01T00:00:00.000Z\",\"l.window_end\":\"1970-01-01T00:00:01.000Z\",\"q.k\":\"a\",\"q.v\":0,\"n\":7,\"q.at\":\"1970-01-01T00:00:00.002Z\",\"q.window_start\":\"1970-01-01T00:00:00.000Z\",\"q.window_end\":\"1970-01-01T00:00:01.000Z\"}';",
+    );
 }
 
 /// What is on the left of `AND` keeps rows away from what is on its right, also where the one asks for windows and the

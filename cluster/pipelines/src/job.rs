@@ -102,7 +102,12 @@ impl Input {
     }
 
     fn is(&self, range: &InputRange) -> bool {
-        (self.topic, self.partition) == (range.topic, range.partition)
+        self.number() == (range.topic, range.partition)
+    }
+
+    /// By which it is found: there is one input of each partition.
+    fn number(&self) -> (TopicId, PartitionIndex) {
+        (self.topic, self.partition)
     }
 
     /// What there is to read: from where, and up to where.
@@ -196,6 +201,8 @@ pub struct Job {
     plan: Arc<Plan>,
     pub engine: Engine,
     pub inputs: Vec<Input>,
+    /// Where each of them is among them: there may be thousands, and an epoch may read all.
+    places: BTreeMap<(TopicId, PartitionIndex), usize>,
     /// As they were when it was taken over, for its epochs.
     letters: Vec<Input>,
     /// Up to where the epochs since then have read dead letters: the state of this node may lag behind.
@@ -251,6 +258,7 @@ impl Job {
             plan,
             engine,
             inputs: found.inputs.clone(),
+            places: (0..).zip(&found.inputs).map(|(at, input)| (input.number(), at)).collect(),
             letters: found.letters.clone(),
             retried: BTreeMap::new(),
             had_letters: false,
@@ -302,6 +310,11 @@ impl Job {
         Ok(())
     }
 
+    /// Where the input is that a range is of, if it is none of dead letters.
+    fn place_of(&self, range: &InputRange) -> Option<usize> {
+        self.places.get(&(range.topic, range.partition)).copied()
+    }
+
     /// Runs an epoch again that is in the log.
     ///
     /// # Errors
@@ -309,8 +322,8 @@ impl Job {
     pub async fn replay(&mut self, epoch: &LoggedEpoch) -> Result<Produced, End> {
         let mut ranges: Vec<(Input, InputRange)> = Vec::new();
         for range in &epoch.ranges {
-            let mut known = self.inputs.iter().chain(&self.letters);
-            let input = known.find(|input| input.is(range)).cloned();
+            let letters = || self.letters.iter().find(|input| input.is(range));
+            let input = self.place_of(range).map(|at| &self.inputs[at]).or_else(letters).cloned();
             let foreign = || End::Halted("a logged epoch reads something else".into());
             ranges.push((input.ok_or_else(foreign)?, *range));
         }
@@ -336,8 +349,8 @@ impl Job {
     /// Tells the engine what an epoch says that it leaves unread.
     pub fn leave(&mut self, ranges: &[InputRange]) {
         for range in ranges.iter().filter(|range| range.has_more) {
-            if let Some(input) = self.inputs.iter().find(|input| input.is(range)) {
-                self.engine.leave(&input.name, range.partition.0);
+            if let Some(at) = self.place_of(range) {
+                self.engine.leave(&self.inputs[at].name, range.partition.0);
             }
         }
     }
@@ -528,8 +541,8 @@ impl Job {
             false => Vec::new(),
         };
         for range in ranges {
-            if let Some(input) = self.inputs.iter_mut().find(|input| input.is(range)) {
-                input.next = range.to;
+            if let Some(at) = self.place_of(range) {
+                self.inputs[at].next = range.to;
             } else {
                 let input = known.iter().find(|(input, _)| input.is(range));
                 self.retried.extend(input.map(|(input, _)| (input.stream, range.to)));

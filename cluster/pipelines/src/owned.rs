@@ -87,7 +87,8 @@ async fn own(context: Arc<Context>, name: String, fence: u64, is_of_earlier_life
         }
         End::Settled => claim(None),
         End::Halted(mut reason) => {
-            tracing::warn!(pipeline = name, reason, "a pipeline cannot go on");
+            // Not why: it may quote a record, and logs go where records do not.
+            tracing::warn!(pipeline = name, "a pipeline cannot go on, and its status says why");
             shorten(&mut reason);
             PipelineOperation::Halt { pipeline: name.clone(), fence, reason }
         }

@@ -438,6 +438,7 @@ impl Owner {
         let mut units = 0;
         loop {
             let Next::Send(unit) = outgoing.next(unit_bytes_max) else { break };
+            let was_decided = outgoing.is_decided();
             let answer = self.job.context.propose(unit).await;
             let mut verdict = outgoing.answer(&answer);
             if verdict == Verdict::Look {
@@ -446,6 +447,9 @@ impl Owner {
                     self.job.context.broker.site().read(|state| {
                         outgoing.look(state.run(&self.job.name), self.job.context.node)
                     });
+                if !was_decided && outgoing.is_decided() {
+                    self.job.context.host.probe(Probe::EpochFoundLogged);
+                }
             }
             match verdict {
                 Verdict::Go => units += u32::from(matches!(answer, Answer::Done { .. })),

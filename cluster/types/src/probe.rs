@@ -105,6 +105,8 @@ probes! {
     EpochMadeAgain = "epoch made again",
     /// An owner of a pipeline that is none any more was refused a commit.
     StaleCommitRefused = "stale commit refused",
+    /// An owner of a pipeline did not hear whether an epoch was logged, and found it in the log.
+    EpochFoundLogged = "epoch found logged",
     /// The outputs of an epoch that one owner had logged were appended by the next.
     EpochCompletedByAnother = "epoch completed by another owner",
     /// The outputs of an epoch did not fit the entry that logged it.

@@ -41,13 +41,18 @@ pub fn cast(value: Value, of: Type) -> Result<Value, String> {
     done.ok_or_else(|| refuse(&value))
 }
 
-/// The first characters of a text, for messages.
+/// The first characters of a text, for messages. What a terminal would take as a command is escaped.
 pub fn shorten(text: &str) -> String {
     const CHARS_MAX: usize = 40;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
+    let mut chars = text.chars();
+    let mut out = String::new();
+    for c in chars.by_ref().take(CHARS_MAX) {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
     }
+    out + if chars.next().is_some() { "..." } else { "" }
 }
 
 fn decimal(number: Decimal, of: Type) -> Option<Value> {

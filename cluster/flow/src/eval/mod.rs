@@ -88,10 +88,10 @@ pub fn eval(expr: &Expr, row: &[Value]) -> Result<Value, Failure> {
             Value::Boolean(both_null || compare(&left, &right).is_some_and(Ordering::is_eq))
         }
         Kind::In(inner, list) => is_in(&eval(inner, row)?, list, row)?,
-        Kind::Like(inner, pattern) => match eval(inner, row)? {
-            Value::Varchar(text) => Value::Boolean(
-                pattern.is_in(&text).map_err(|reason| Failure::new(expr.at, reason))?,
-            ),
+        Kind::Like(inner, like) => match eval(inner, row)? {
+            Value::Varchar(text) => {
+                Value::Boolean(like.fits(&text).map_err(|reason| Failure::new(expr.at, reason))?)
+            }
             _ => Value::Null,
         },
         Kind::Case(whens, otherwise) => {

@@ -9,6 +9,7 @@ use super::numbers::{arithmetic, cast};
 use super::patterns;
 use super::written::{begin, data_type, interval, literal};
 use super::{Aggregate, Column, Role};
+use crate::like::Like;
 use crate::problem::{Position, Problem};
 use crate::sql::cursor::position;
 use crate::value::{Type, Value, time};
@@ -402,19 +403,10 @@ impl<'a> Binder<'a> {
         let Kind::Literal(Value::Varchar(text)) = &pattern.kind else {
             return Err(Problem::expected(pattern.at, pattern.of, "a pattern, in quotes"));
         };
-        let mut regex = String::from("(?s)^");
-        for c in text.chars() {
-            match c {
-                '%' => regex.push_str(".*"),
-                '_' => regex.push('.'),
-                c => regex.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
-            }
-        }
-        regex.push('$');
-        let compiled = patterns::compile(&regex)
+        let like = Like::new(text, patterns::compile)
             .map_err(|why| Problem::new(pattern.at, format!("a pattern cannot be used: {why}")))?;
         let at = expr.at;
-        Ok(negate_if(negated, boolean(Kind::Like(Box::new(expr), compiled), at)))
+        Ok(negate_if(negated, boolean(Kind::Like(Box::new(expr), like), at)))
     }
 
     fn case(

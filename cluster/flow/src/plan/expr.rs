@@ -1,6 +1,7 @@
 //! Expressions with types, as they are computed.
 
 use super::functions::Function;
+use crate::like::Like;
 use crate::pattern::Pattern;
 use crate::problem::Position;
 use crate::value::{Type, Value};
@@ -67,7 +68,7 @@ pub enum Kind {
     /// `IN`
     In(Box<Expr>, Vec<Expr>),
     /// `LIKE`
-    Like(Box<Expr>, Pattern),
+    Like(Box<Expr>, Like),
     /// Conditions with results, and the result if none holds.
     Case(Vec<(Expr, Expr)>, Box<Expr>),
     /// What is looked at once, what it may be equal to (each of the type in which the two are compared) with
@@ -124,7 +125,7 @@ impl Expr {
 
     /// Whether it has a pattern, apart from its parts.
     pub fn has_pattern(&self) -> bool {
-        matches!(self.kind, Kind::Like(..) | Kind::Call(_, _, Some(_)))
+        matches!(self.kind, Kind::Like(_, Like::Pattern(_)) | Kind::Call(_, _, Some(_)))
     }
 
     /// Whether there may be a row for which it has no value.
@@ -133,7 +134,7 @@ impl Expr {
             Kind::Arithmetic(..) | Kind::Negate(_) | Kind::Shift(..) | Kind::Call(..) => true,
             Kind::Cast(_, is_try) => !is_try,
             // A text may be too long for the pattern.
-            Kind::Like(..) => true,
+            Kind::Like(_, like) => matches!(like, Like::Pattern(_)),
             // Their values may be cast where they meet.
             Kind::CaseOf(..) | Kind::Between(..) => true,
             _ => false,

@@ -26,6 +26,7 @@ mod effort;
 pub mod expr;
 pub mod from;
 pub mod functions;
+mod join;
 mod numbers;
 pub mod order;
 mod patterns;

@@ -220,6 +220,14 @@ fn bound_keys(keys: &[Parsed], scope: &Scope) -> Result<Vec<Expr>, Problem> {
     let mut bound = Vec::new();
     for key in keys {
         let key = Binder::new(scope).bind(key)?;
+        if matches!(key.kind, Kind::Literal(_)) {
+            let expected = "a column, or an expression over columns; a number names no column here";
+            return Err(Problem::expected(
+                key.at,
+                "a group by something that is always the same",
+                expected,
+            ));
+        }
         if !key.of.is_ordered() {
             return Err(Problem::expected(key.at, key.of, "a type that can be compared"));
         }
@@ -277,7 +285,10 @@ fn session_keys(mut keys: Vec<Expr>, (start, end): (usize, usize), is_session: b
 /// Whether there is an aggregate function anywhere in the columns or in `HAVING`.
 fn asks_for_groups(select: &Select) -> bool {
     let is_aggregate = |parsed: &Parsed| match parsed {
-        Parsed::Function(called) => fold(&called.name.to_string()).is_some(),
+        // What stands with OVER is refused for that.
+        Parsed::Function(called) => {
+            called.over.is_none() && fold(&called.name.to_string()).is_some()
+        }
         _ => false,
     };
     // An aggregate deeper in an expression is refused when it is read.

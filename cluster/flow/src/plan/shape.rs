@@ -224,7 +224,7 @@ fn write_expr(expr: &Expr, out: &mut String) {
         Kind::Is(_, wanted) => write!(out, "is {wanted}"),
         Kind::Same(..) => write!(out, "same"),
         Kind::In(..) => write!(out, "in"),
-        Kind::Like(_, pattern) => write!(out, "like {:?}", pattern.as_str()),
+        Kind::Like(_, like) => write!(out, "like {:?}", like.as_regex()),
         Kind::Case(..) => write!(out, "case"),
         Kind::CaseOf(..) => write!(out, "case of"),
         Kind::Between(..) => write!(out, "between"),

@@ -6,9 +6,10 @@
 //!
 //! Invariant: a row goes into all of its windows, or into none and to where bad rows go.
 
-use super::context::{Context, object};
+use super::context::Context;
 use super::engine::Behind;
 use super::record::Row;
+use super::steps;
 use crate::eval::{Failure, eval};
 use crate::pattern;
 use crate::plan::expr::Expr;
@@ -27,11 +28,13 @@ pub struct Way<'a> {
     nodes: Vec<(&'a Node, usize, usize)>,
     /// Whether anything on it may have no value, or copies are written at its end.
     may_fail: bool,
+    /// What a record may come to that is written, in bytes.
+    record_bytes_max: usize,
 }
 
 impl<'a> Way<'a> {
     /// From a node on, which assigns windows.
-    pub fn of(plan: &'a Plan, behind: &Behind, from: usize) -> Self {
+    pub fn of(plan: &'a Plan, behind: &Behind, from: usize, record_bytes_max: usize) -> Self {
         let mut nodes = Vec::new();
         let mut next = behind.consumers[from];
         while let Some((at, side)) = next {
@@ -47,7 +50,7 @@ impl<'a> Way<'a> {
             matches!(node.operator, Operator::Assign(_) | Operator::Sink { .. })
                 || exprs(&node.operator, *side).iter().any(|expr| expr.may_fail())
         });
-        Self { at: plan.nodes[from].at, nodes, may_fail }
+        Self { at: plan.nodes[from].at, nodes, may_fail, record_bytes_max }
     }
 
     /// Whether a copy comes to the end, or is left out; or why it cannot be computed. What is written counts, with what
@@ -76,9 +79,11 @@ impl<'a> Way<'a> {
                     }
                     return Ok(());
                 }
-                Operator::Sink { .. } => {
+                Operator::Sink { topic, key } => {
                     let row = Row { values, time, origin: None };
-                    *bytes = bytes.saturating_add(object(&node.columns, &row).len());
+                    let to = (&topic.as_str().into(), *key);
+                    let (_, len) = steps::written(node, to, &row, self.record_bytes_max)?;
+                    *bytes = bytes.saturating_add(len);
                     if *bytes > COPIES_BYTES_MAX {
                         let most = COPIES_BYTES_MAX >> 20;
                         let reason = format!("in all of its windows it takes more than {most} MiB");

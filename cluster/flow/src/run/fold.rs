@@ -30,6 +30,29 @@ impl Wide {
         self.high += other.high + i64::from(carry);
     }
 
+    /// Divided by a number that is not zero, towards zero, with what is left over; `None` if 128 bits do not hold
+    /// the quotient. A sum that they do not hold may have a mean that they do.
+    fn divided(self, by: u64) -> Option<(i128, i128)> {
+        let is_below = self.high < 0;
+        let (high, low) = (self.high as u64, self.low as u128);
+        let (high, low) = match is_below {
+            true => ((!high).wrapping_add(u64::from(low == 0)), low.wrapping_neg()),
+            false => (high, low),
+        };
+        let by = u128::from(by);
+        // In steps of 64 bits, the highest first.
+        let step = |rest: u128, digit: u64| {
+            let of = (rest << 64) | u128::from(digit);
+            (of / by, of % by)
+        };
+        let (top, rest) = step(0, high);
+        let (middle, rest) = step(rest, (low >> 64) as u64);
+        let (bottom, rest) = step(rest, low as u64);
+        let quotient = (top == 0).then_some((middle << 64) | bottom)?;
+        let (quotient, rest) = (i128::try_from(quotient).ok()?, i128::try_from(rest).ok()?);
+        Some(if is_below { (-quotient, -rest) } else { (quotient, rest) })
+    }
+
     /// The number, if 128 bits hold it.
     fn get(self) -> Option<i128> {
         (self == Self::of(self.low)).then_some(self.low)
@@ -133,11 +156,10 @@ impl Folded {
             Self::Count(count) => Value::Bigint(i64::try_from(*count).map_err(|_| overflow())?),
             Self::Exact(0, _) | Self::Doubles(0, _) | Self::Timed(None) => Value::Null,
             Self::Exact(count, sum) => {
-                let mantissa = sum.get().ok_or_else(overflow)?;
                 let number = match (aggregate.fold, aggregate.of) {
-                    (Fold::Avg, Type::Decimal(_, of)) => mean(mantissa, *count, of - scale)
+                    (Fold::Avg, Type::Decimal(_, of)) => mean(*sum, *count, of - scale)
                         .map(|mantissa| Decimal { mantissa, scale: of }),
-                    _ => Some(Decimal { mantissa, scale }),
+                    _ => sum.get().map(|mantissa| Decimal { mantissa, scale }),
                 };
                 let number = number.filter(|n| n.fits(crate::value::decimal::PRECISION_MAX));
                 Value::Decimal(number.ok_or_else(overflow)?)
@@ -155,11 +177,10 @@ impl Folded {
 }
 
 /// With so many digits more; the whole part is divided first, so that it does not overflow.
-fn mean(sum: i128, count: u64, digits: u8) -> Option<i128> {
-    let count = i128::from(count);
+fn mean(sum: Wide, count: u64, digits: u8) -> Option<i128> {
     let power = 10i128.checked_pow(digits.into())?;
-    let (whole, rest) = (sum / count, sum % count);
-    let behind = rounded_quotient(rest.checked_mul(power)?, count)?;
+    let (whole, rest) = sum.divided(count)?;
+    let behind = rounded_quotient(rest.checked_mul(power)?, count.into())?;
     whole.checked_mul(power)?.checked_add(behind)
 }
 
@@ -223,10 +244,40 @@ impl Codec for Folded {
     fn weight(&self) -> usize {
         match self {
             Self::Count(_) | Self::Exact(..) => 40,
-            // Two short lists; sums of numbers of one size stay within a few steps.
-            Self::Doubles(..) => 120,
+            Self::Doubles(_, sum) => 80 + sum.weight(),
             Self::Best(value) => 40 + value.weight(),
             Self::Timed(known) => 40 + known.weight(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn wide_numbers_are_divided_towards_zero(
+            numbers in prop::collection::vec(any::<i128>(), 1..6),
+            by in 1u64..,
+        ) {
+            let mut sum = Wide::default();
+            numbers.iter().for_each(|number| sum.add(Wide::of(*number)));
+            if let Some((quotient, rest)) = sum.divided(by) {
+                prop_assert!(rest.unsigned_abs() < by.into());
+                prop_assert!(rest == 0 || (rest < 0) == (sum.high < 0));
+                // Back again, by adding what it is made of.
+                let (high, low) = (quotient >> 64, quotient & i128::from(u64::MAX));
+                let mut again = Wide::of(rest);
+                let product = low as u128 * u128::from(by);
+                again.add(Wide { high: 0, low: product as i128 });
+                let product = high * i128::from(by);
+                again.add(Wide { high: (product >> 64) as i64, low: product << 64 });
+                prop_assert_eq!(again, sum);
+            } else {
+                prop_assert!(sum.get().is_none_or(|sum| sum == i128::MIN), "128 bits hold it");
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ impl Groups {
         Self {
             grouping: grouping.clone(),
             windows: Kept::default(),
-            sessions: Kept::default(),
+            sessions: Kept::indexed(),
             due: BTreeSet::new(),
         }
     }

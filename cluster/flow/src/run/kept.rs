@@ -87,11 +87,20 @@ pub struct Kept<K, V> {
     entries: BTreeMap<K, V>,
     changed: BTreeSet<K>,
     weight: usize,
+    /// How often a key is in memory.
+    times: usize,
 }
 
 impl<K: Ord, V> Default for Kept<K, V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), changed: BTreeSet::new(), weight: 0 }
+        Self { entries: BTreeMap::new(), changed: BTreeSet::new(), weight: 0, times: 1 }
+    }
+}
+
+impl<K: Ord, V> Kept<K, V> {
+    /// Entries whose keys are also in an index beside them, which weighs something too.
+    pub fn indexed() -> Self {
+        Self { times: 2, ..Self::default() }
     }
 }
 
@@ -149,23 +158,27 @@ impl<K: Codec + Ord + Clone, V: Codec> Kept<K, V> {
     /// Removes the first entry.
     pub fn pop_first(&mut self) -> Option<(K, V)> {
         let (key, value) = self.entries.pop_first()?;
-        self.weight -= ENTRY_WEIGHT + key.weight() + value.weight();
+        self.weight -= self.key_weight(&key) + value.weight();
         self.note(&key);
         Some((key, value))
     }
 
     fn put(&mut self, key: K, value: V) -> Option<V> {
-        let weight = key.weight();
-        self.weight += ENTRY_WEIGHT + weight + value.weight();
+        let weight = self.key_weight(&key);
+        self.weight += weight + value.weight();
         let before = self.entries.insert(key, value)?;
-        self.weight -= ENTRY_WEIGHT + weight + before.weight();
+        self.weight -= weight + before.weight();
         Some(before)
     }
 
     fn take(&mut self, key: &K) -> Option<V> {
         let removed = self.entries.remove(key)?;
-        self.weight -= ENTRY_WEIGHT + key.weight() + removed.weight();
+        self.weight -= self.key_weight(key) + removed.weight();
         Some(removed)
+    }
+
+    fn key_weight(&self, key: &K) -> usize {
+        (ENTRY_WEIGHT + key.weight()) * self.times
     }
 }
 

@@ -14,7 +14,7 @@ use crate::eval::{Failure, eval};
 use crate::pattern;
 use crate::plan::expr::Expr;
 use crate::plan::order::ReaderName;
-use crate::plan::{Operator, Plan};
+use crate::plan::{Node, Operator, Plan};
 use crate::value::Value;
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Engine {
         let plan = Arc::clone(&self.plan);
         let node = &plan.nodes[at];
         let way = match node.operator {
-            Operator::Assign(_) => Some(Way::of(&plan, &self.behind, at)),
+            Operator::Assign(_) => Some(Way::of(&plan, &self.behind, at, self.record_bytes_max)),
             _ => None,
         };
         let mut context = self.context(epoch, (at, 0));
@@ -70,20 +70,13 @@ impl Engine {
         let mut context = self.context(epoch, (at, 0));
         let (mut sink, mut put_out) = (Vec::with_capacity(rows.len()), 0);
         for row in rows {
-            let key = key.map(|index| &row.values[index]).filter(|value| !value.is_null());
-            let written = Written {
-                topic: Arc::clone(&topic),
-                timestamp: row.time,
-                key: key.map(|value| value.to_string().into()),
-                headers: Vec::new(),
-                value: Some(object(&node.columns, &row)),
+            let (written, bytes) = match written(node, (&topic, *key), &row, most) {
+                Ok(written) => written,
+                Err(failure) => {
+                    context.fail(&row, &failure);
+                    continue;
+                }
             };
-            let bytes = output::bytes_of(&written);
-            if bytes > most {
-                let reason = format!("a record of {bytes} bytes, and a batch takes {most}");
-                context.fail(&row, &Failure::new(node.at, reason));
-                continue;
-            }
             sink.push(written);
             put_out += bytes;
             context.put(bytes);
@@ -97,6 +90,32 @@ impl Engine {
         self.bytes_written = self.bytes_written.wrapping_add(put_out);
         self.epochs[epoch].sinks.entry(at).or_default().append(&mut sink);
     }
+}
+
+/// A row as a record, and about its length.
+///
+/// # Errors
+/// If no batch takes it.
+pub(super) fn written(
+    node: &Node,
+    (topic, key): (&Arc<str>, Option<usize>),
+    row: &Row,
+    most: usize,
+) -> Result<(Written, usize), Failure> {
+    let key = key.map(|index| &row.values[index]).filter(|value| !value.is_null());
+    let written = Written {
+        topic: Arc::clone(topic),
+        timestamp: row.time,
+        key: key.map(|value| value.to_string().into()),
+        headers: Vec::new(),
+        value: Some(object(&node.columns, row)),
+    };
+    let bytes = output::bytes_of(&written);
+    if bytes > most {
+        let reason = format!("a record of {bytes} bytes, and a batch takes {most}");
+        return Err(Failure::new(node.at, reason));
+    }
+    Ok((written, bytes))
 }
 
 fn context<'a>(

@@ -66,7 +66,7 @@ impl TableJoin {
             joining: joining.clone(),
             width,
             waiting: Kept::default(),
-            versions: Kept::default(),
+            versions: Kept::indexed(),
             followed: BTreeSet::new(),
         }
     }

@@ -46,6 +46,11 @@ impl Dialect for Fulmar {
     fn is_delimited_identifier_start(&self, c: char) -> bool {
         c == '"'
     }
+
+    /// So that it can be refused by name.
+    fn supports_filter_during_aggregation(&self) -> bool {
+        true
+    }
 }
 
 /// What is in a file.

@@ -44,6 +44,9 @@ impl Ord for Double {
 /// Bits of one step of a sum.
 const STEP_BITS: u32 = 32;
 
+/// About what a step takes in a tree, in bytes.
+const STEP_WEIGHT: usize = 20;
+
 /// Steps by their place, each one counts 2^(32 * place - 1074); all are within 1 to 2^32 - 1.
 type Steps = BTreeMap<u32, u32>;
 
@@ -182,6 +185,13 @@ impl ExactSum {
             -rounded(difference(&self.below, &self.above))
         };
         Double::new(number)
+    }
+
+    /// About what it takes in memory, in bytes: numbers of one size stay within a few steps, numbers of all sizes
+    /// have up to 66 of them on each side.
+    pub fn weight(&self) -> usize {
+        // Leaves of a tree are half full at least.
+        40 + STEP_WEIGHT * (self.above.len() + self.below.len())
     }
 
     /// Its steps, for storing: first those above zero, then those below.

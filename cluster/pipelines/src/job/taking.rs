@@ -16,7 +16,7 @@ use fulmar_flow::Horizon;
 use fulmar_host::planted;
 use fulmar_store::entry::InputRange;
 use fulmar_types::{Offset, Plant, Probe};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Of each partition with records an epoch takes about so many bytes at least.
 const SHARE_BYTES_MIN: usize = 4 << 10;
@@ -92,9 +92,14 @@ impl Job {
             return;
         }
         let silent = self.engine.silent(age_ms);
+        // There may be thousands of either.
+        let taken = ranges.iter().enumerate();
+        let taken: BTreeMap<_, _> =
+            taken.map(|(at, (_, range))| ((range.topic, range.partition), at)).collect();
         for (input, _, end) in ready {
             let Input { topic, partition, next, .. } = input;
-            if let Some((_, range)) = ranges.iter_mut().find(|(_, range)| input.is(range)) {
+            if let Some(at) = taken.get(&input.number()) {
+                let (_, range) = &mut ranges[*at];
                 range.has_more = range.to < end;
             } else if silent.contains(&(&*input.name, partition.0)) {
                 let range = InputRange { topic, partition, from: next, to: next, has_more: true };

@@ -7,11 +7,15 @@ use super::{CLIENT, TIMEOUT, letters, pipelines, savepoints};
 use clap::Args;
 use fulmar_client::{Cluster, PipelineStatus};
 use fulmar_flow::{Fates, Letters, Plan, RETRIED};
+use fulmar_host::time::Duration;
 use fulmar_pipelines::facts::{Facts, Waiting};
 use fulmar_types::ExitCode;
 use fulmar_types::pipeline::PipelineDefinition;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+
+/// For how long after an epoch its rate is that of now.
+const RATE_HOLDS: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Args)]
 pub struct Asked {
@@ -108,7 +112,11 @@ fn render(name: &str, is: &PipelineDefinition, status: &PipelineStatus) -> Strin
         line(format!("  missed       {}, gone before they were read", count(missed, "record")));
     }
     let Some(facts) = facts else { return text };
-    line(format!("  rate         {} a second", count(facts.records_per_s, "record")));
+    // It is of the last epoch, and where nothing comes there is no next one.
+    let runs = status.owner.is_some() && !is.paused && status.failed.is_none();
+    let is_of_now = runs && status.epoch_ago < RATE_HOLDS;
+    let rate = if is_of_now { facts.records_per_s } else { 0 };
+    line(format!("  rate         {} a second", count(rate, "record")));
     line(format!("  state        about {} bytes", grouped(facts.state_bytes)));
     let to_go = letters::to_go(status);
     if to_go > 0 || facts.letters != Letters::default() {
