@@ -133,7 +133,8 @@ impl fmt::Display for LineUse {
 /// What was at stake where a rule withholds something, and what crossed that may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canaries {
-    /// Tokens in acknowledged records that a rule withholds, each searched for in every byte that crossed.
+    /// Tokens that a rule withheld on the way, each searched for in every byte that crossed: of records that are at the
+    /// copy in the form of the rule, or that it has a marker of as withheld.
     pub withheld: u64,
     /// Tokens of fields that may go, found in what crossed.
     pub markers: u64,

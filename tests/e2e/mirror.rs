@@ -242,6 +242,11 @@ fn what_is_written_at_one_site_is_read_at_the_other_whoever_dies() {
     pin(&north, &strangers);
     said(&north, "certificate-of-another-authority");
     said(&south, "certificate-of-another-authority");
+    status_says(
+        &north,
+        "says that it is of this site, is refused: certificate-of-another-authority",
+    );
+    status_says(&south, "the other site refuses this one: certificate-of-another-authority");
     let mut writer = Kcat::start(&north.bootstrap(), &["-P", "-t", "readings", "-p", "0"]);
     writer.feed(b"not for strangers\n");
     writer.finish(Duration::from_secs(60));

@@ -188,6 +188,7 @@ pub(crate) async fn answer(
                 if !matches!(reason, Refusal::NotLeader | Refusal::NoSession) {
                     let (address, site) = (peer.address, hello.site.clone());
                     let reason = reason.name();
+                    context.refused(&site, address, reason);
                     context.host.report(Event::SiteRefused { address, site, reason });
                 }
                 let told = told_of(reason, || context.host.links.judge(&peer, &[]));
@@ -249,8 +250,7 @@ async fn judge(context: &Context, hello: &Hello, peer: &PeerIdentity) -> Result<
     if hello.to != context.settings.site {
         return Err(Refusal::OtherSite);
     }
-    let of_site = |link: &&Link| link.definition.site == hello.site;
-    let known = || context.broker.site().read(|state| state.links().find(of_site).cloned());
+    let known = || context.broker.site().read(|state| state.link_to(&hello.site).cloned());
     let admitted = |link: &Link| match fulmar_host::planted(Plant::TakeAnybody) {
         true => Ok(()),
         false => judged(context, link, peer, Some(hello.node)),

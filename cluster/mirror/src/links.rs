@@ -323,6 +323,19 @@ impl Context {
         });
     }
 
+    /// Notes at a link that carries nothing that somebody was refused who says that he is of its site: whoever looks
+    /// for why it is down looks there. Of one that carries nothing is to be said: anybody may say so.
+    pub(crate) fn refused(&self, site: &str, address: SocketAddr, reason: &'static str) {
+        let link = self.broker.site().read(|state| state.link_to(site).cloned());
+        let carries = |link: &Link| self.sessions().contains_key(&link.name);
+        let leads = self.broker.group().leadership().is_me;
+        // What is to be done about one that was put back has been said already.
+        if let Some(link) = link.filter(|link| leads && reason != PUT_BACK && !carries(link)) {
+            let who = format!("{address}, which says that it is of this site,");
+            self.trouble(&link.name, reason, format!("{who} is refused: {reason}"));
+        }
+    }
+
     fn ended(&self, name: &str, number: u64, why: &'static str) {
         let mut sessions = self.sessions();
         let is_it = |session: &&Session| session.number == number;

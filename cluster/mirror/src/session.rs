@@ -451,28 +451,17 @@ async fn stands(parts: &Parts) -> Ended {
     let mut proved = time::now();
     let changes = parts.context.broker.site().border_changes();
     let mut changed = Box::pin(changes.clone().notified_owned());
+    let mut looked_at = None;
     loop {
-        let deposed = parts.context.broker.group().wait_leadership_change(seen);
-        tokio::select! {
-            biased;
-            _ = deposed => return Ended::Deposed,
-            // Before whoever changed it hears that it is so.
-            () = &mut changed => changed = Box::pin(changes.clone().notified_owned()),
-            () = time::sleep(LOOK_EVERY) => {}
-        }
         if !seen.is_me {
             return Ended::Deposed;
         }
-        if proved.elapsed() >= PROVE_EVERY && !fulmar_host::planted(Plant::LinkWithoutLease) {
-            if !parts.context.leads().await {
-                return Ended::Deposed;
-            }
-            proved = time::now();
-        }
-        let (is_same, stands) =
-            parts.context.broker.site().read(|state| {
-                (parts.definition(state).is_some(), parts.border.stands(parts, state))
-            });
+        let looked = parts.context.broker.site().read(|state| {
+            let now = state.border_hashes();
+            let is_new = looked_at.replace(now) != Some(now);
+            is_new.then(|| (parts.definition(state).is_some(), parts.border.stands(parts, state)))
+        });
+        let (is_same, stands) = looked.unwrap_or((true, true));
         if !is_same {
             if parts.is_paused() {
                 // The other side is to know why; if it cannot be told, it hears it when it dials.
@@ -488,6 +477,33 @@ async fn stands(parts: &Parts) -> Ended {
                 parts.context.host.probe(Probe::RuleChangedInFlight);
             }
             return Ended::Withheld;
+        }
+        let mut is_changed = false;
+        let is_due = proved.elapsed() >= PROVE_EVERY;
+        if is_due && !fulmar_host::planted(Plant::LinkWithoutLease) {
+            // It may take a while, and what has changed meanwhile is looked at before.
+            tokio::select! {
+                biased;
+                () = &mut changed => is_changed = true,
+                leads = parts.context.leads() => match leads {
+                    true => proved = time::now(),
+                    false => return Ended::Deposed,
+                },
+            }
+        }
+        if !is_changed {
+            let deposed = parts.context.broker.group().wait_leadership_change(seen);
+            tokio::select! {
+                biased;
+                _ = deposed => return Ended::Deposed,
+                // Before whoever changed it hears that it is so.
+                () = &mut changed => is_changed = true,
+                () = time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        if is_changed {
+            changed = Box::pin(changes.clone().notified_owned());
+            looked_at = None;
         }
     }
 }

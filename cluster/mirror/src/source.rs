@@ -244,10 +244,14 @@ async fn offer(parts: Parts, lanes: Lanes) {
     if !bond::give(&parts).await {
         return;
     }
-    let mut told = None;
+    let (mut told, mut seen) = (None, None);
     loop {
-        let (now, has_more) = parts.context.broker.site().read(|state| offers(state, &parts));
-        if told.as_ref() != Some(&now) {
+        let looked = parts.context.broker.site().read(|state| {
+            let now = state.border_hashes();
+            let is_new = seen.replace(now) != Some(now);
+            is_new.then(|| offers(state, &parts))
+        });
+        if let Some((now, has_more)) = looked.filter(|(now, _)| told.as_ref() != Some(now)) {
             if has_more && let Some(unsaid) = parts.may_say() {
                 let (link, topics) = (&parts.link.name, now.len());
                 tracing::warn!(

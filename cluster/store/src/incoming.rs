@@ -183,11 +183,11 @@ impl Inner {
             return Err(IncomingError::NotBegun(base));
         };
         let verified = async {
-            file.sync().await?;
-            verify(file, &incoming.info, &identity).await
+            file.sync().await.map_err(DiskError::with("write", &path))?;
+            verify(file, &incoming.info, &identity).await.map_err(DiskError::with("read", &path))
         };
         match verified.await {
-            Err(error) => Err(self.stop(base, DiskError::with("write", &path)(error)).await),
+            Err(error) => Err(self.stop(base, error).await),
             Ok(Err(what)) => {
                 // It begins anew, perhaps from another peer, or is not offered any more.
                 self.forget(&[base]).await?;

@@ -266,6 +266,10 @@ plants! {
     BondNotLogged = "bond-not-logged",
     /// Take two histories for one where they have parted and what could be compared is gone.
     PartedForgotten = "parted-forgotten",
+    /// Hash what a rule withholds without the key of the site.
+    HashUnkeyed = "hash-unkeyed",
+    /// Make one of the two oldest markers of a partition that has too many, whatever their reasons.
+    MarkersMergedBlindly = "markers-merged-blindly",
 }
 
 impl Plant {

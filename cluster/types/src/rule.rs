@@ -422,6 +422,24 @@ impl RuleDefinition {
         self.fields.iter().map(field).collect::<Vec<_>>().join(",")
     }
 
+    /// The definition that somebody lays down with these settings. Who names single headers has to say what becomes of
+    /// all others: what reads like a list of what may go is not to let go what nobody thought of.
+    ///
+    /// # Errors
+    /// For people, as [`Self::from_settings`].
+    pub fn laid_down<'a>(
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, String> {
+        let rule = Self::from_settings(settings)?;
+        if rule.headers.is_empty() || rule.headers.contains_key(EVERY_OTHER) {
+            return Ok(rule);
+        }
+        Err(format!(
+            "`{HEADERS}` names single headers, and has to say what becomes of all others: {EVERY_OTHER}=drop, or \
+             {EVERY_OTHER}=pass"
+        ))
+    }
+
     /// The definition with these settings; without any there is no rule.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ pub struct NodeLog {
     /// The last of them, unless it was cut off.
     covered: Option<LogPosition>,
     terms: BTreeMap<LogIndex, Term>,
+    /// Something was heard of it, other than that the node could not start.
+    is_heard: bool,
 }
 
 impl NodeLog {
@@ -77,8 +79,9 @@ pub struct NodeLogs(BTreeMap<SiteNode, NodeLog>);
 impl NodeLogs {
     /// Takes note of an event, and returns the log of its node.
     pub fn follow(&mut self, seen: &Observation<'_>) -> &NodeLog {
-        let is_new = !self.0.contains_key(&seen.at);
         let log = self.0.entry(seen.at).or_default();
+        let is_new = !log.is_heard;
+        log.is_heard |= !matches!(seen.event, Event::Fatal { .. });
         log.follow(seen.event);
         if let Event::Recovered { last: Some(last), .. } = seen.event
             && is_new

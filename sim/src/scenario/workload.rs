@@ -399,6 +399,9 @@ kinds! {
         rate = "rate": Span<Rate>;
         /// Records in one batch.
         batch_records = "batch_records": Span<Count>, or Span::fixed(Count::of(4));
+        /// How many bytes of the topic are kept at least. Its policy is to keep the oldest; the copy keeps all. All are
+        /// kept if left out.
+        retention_bytes = "retention_bytes": Option<Span<HumanSize>>, or None;
         /// When the rule withholds one more field.
         stricter_after = "stricter_after": Span<HumanDuration>;
         /// Whether a pipeline reads the topic too, and writes some outputs that have no rule, and one that

@@ -30,6 +30,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// How a token begins that must not cross.
 pub(super) const CANARY: &str = "CANARY-";
 
+/// The same where only digits can stand. Nothing that is random has them by chance.
+pub(super) const DIGITS: &str = "404004000404";
+
 /// How one begins that may.
 pub(super) const MARKER: &str = "MARKER-";
 
@@ -182,7 +185,7 @@ impl Ear for Eavesdropper {
         let mut at = heard.lines.remove(&line).unwrap_or_default();
         at.tail.extend_from_slice(bytes);
         heard.look(&at.tail, "as it is");
-        let keep = (CANARY.len() + TOKEN_DIGITS).min(at.tail.len());
+        let keep = (DIGITS.len() + TOKEN_DIGITS).min(at.tail.len());
         at.tail.drain(..at.tail.len() - keep);
         at.rest.extend_from_slice(bytes);
         at.left_ns = left_ns;
@@ -290,7 +293,7 @@ impl Heard {
         if !self.what.tokens {
             return;
         }
-        for token in tokens(bytes, CANARY) {
+        for token in [CANARY, DIGITS].into_iter().flat_map(|kind| tokens(bytes, kind)) {
             self.canaries.entry(token).or_insert(place);
         }
         self.markers.extend(tokens(bytes, MARKER));
@@ -373,6 +376,15 @@ mod tests {
             ear.over();
             assert!(ear.canary().is_some(), "what is undone has it");
         }
+    }
+
+    #[test]
+    fn what_rounding_hides_is_found_across_writes() {
+        let ear = Eavesdropper::new(For { tokens: true, departures: false });
+        let number = format!("7.1{DIGITS}123456789012");
+        number.as_bytes().chunks(1).for_each(|bytes| ear.hears(3, bytes, 7));
+        let (token, _) = ear.canary().expect("it crossed");
+        assert_eq!(token, number[3..]);
     }
 
     #[test]

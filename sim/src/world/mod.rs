@@ -14,7 +14,7 @@
 //! | [`workload`] | clients, over real Kafka bytes |
 //! | `reading` | clients that read, and the reader of whole logs |
 //! | `mirroring`, `marking`, `rules`, `stranger` | links between sites, what is missing, and who has no business there |
-//! | `secrets`, `piped`, `eavesdrop`, `torn` | records of which not everything may leave, and who listens whether it does |
+//! | `secrets`, `ruled`, `hashes`, `losses`, `piped`, `eavesdrop`, `torn` | records of which not everything may leave, and who listens whether it does |
 //! | `line` | caps, and what is urgent |
 //! | `lines` | how much of a line between two sites is used |
 //! | `forks` | copies whose origin was put back to an older copy of itself |
@@ -39,9 +39,11 @@ pub mod ending;
 mod fates;
 mod foreign;
 mod forks;
+mod hashes;
 mod limits;
 mod line;
 mod lines;
+mod losses;
 mod marking;
 mod mirroring;
 mod naming;
@@ -54,6 +56,7 @@ mod pipelines;
 mod reading;
 mod resuming;
 mod retrying;
+mod ruled;
 mod rules;
 mod secrets;
 pub mod series;

@@ -83,7 +83,7 @@ impl Workloads {
         Self {
             mirrors,
             welcomed: Welcomed::default(),
-            secrecy: Secrecy::new(&stage.drawn.workloads, ear.clone()),
+            secrecy: Secrecy::new(&stage.drawn.workloads, ear.clone(), stage.drawn.stream_seed),
             ear,
             pipelines: Pipelines::new(&stage.drawn.workloads, stage.drawn.stream_seed),
             stage,

@@ -10,7 +10,7 @@ use crate::limits::LINK_STATUS_VALUES_MAX;
 use crate::machine::changes::{Change, ChangeOf, Changed};
 use crate::machine::state::State;
 use fulmar_host::random;
-use fulmar_store::entry::LinkOperation;
+use fulmar_store::entry::{LinkOperation, RuleSecret};
 use fulmar_types::link::{CHANGED_BY, CHANGED_MS, LinkDefinition, NUMBER};
 use fulmar_types::rule::RuleDefinition;
 use fulmar_wire::{RESOURCE_LINK, RESOURCE_PIPELINE, RESOURCE_RULE, RESOURCE_SAVEPOINT};
@@ -53,11 +53,12 @@ pub(super) fn operation(
         };
         return Ok(LinkOperation::SetLink { name, expected, who, definition });
     }
-    let definition = RuleDefinition::from_settings(given)?;
+    let definition = RuleDefinition::laid_down(given)?;
     let (first, second) = (random::random_16(), random::random_16());
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(&first);
     secret[16..].copy_from_slice(&second);
+    let secret = RuleSecret(secret);
     Ok(LinkOperation::SetRule { topic: name, expected, who, definition, secret })
 }
 

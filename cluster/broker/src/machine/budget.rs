@@ -344,7 +344,6 @@ impl State {
         let aged = leaving.aged.min(leaving.start);
         let parts =
             [(from, aged, GapReason::Expired), (from.max(aged), leaving.start, GapReason::Budget)];
-        let most = gaps_max(self.topics.partition_count());
         let mut count = 0;
         for (from, to, reason) in parts.into_iter().filter(|(from, to, _)| from < to) {
             let spanned = Missing { count: 0, ..self.missing(stream, (from, to), reason) };
@@ -353,9 +352,10 @@ impl State {
                 let missing = self.missing(stream, (first, end), reason);
                 let (tag, age_ms) = (self.chain_at(stream, end), step.age_ms());
                 count += missing.count;
-                self.gaps.note(Gap { stream, first, end, missing, tag, age_ms }, most);
+                self.gaps.add(Gap { stream, first, end, missing, tag, age_ms });
             }
         }
+        self.gaps.bound(stream, gaps_max(self.topics.partition_count()));
         count
     }
 

@@ -9,10 +9,11 @@
 
 use super::codec::{CodecError, Reader, Writer};
 use super::table::{Element, Table};
+use fulmar_host::planted;
 use fulmar_store::StreamId;
 use fulmar_store::entry::Tag;
-use fulmar_types::Offset;
 use fulmar_types::gap::{GapReason, Missing};
+use fulmar_types::{Offset, Plant};
 
 /// Markers of one partition, at most.
 pub const GAPS_PER_PARTITION_MAX: usize = 64;
@@ -23,8 +24,8 @@ const GAPS_PER_PARTITION_MIN: usize = 8;
 /// Markers of a site, about, at some hundred bytes each.
 const GAPS_PER_SITE: usize = 65_536;
 
-/// Markers that a partition of a site with so many of them may have. Beyond that the two oldest become
-/// one, which spans what lies between them.
+/// Markers that a partition of a site with so many of them may have. Beyond that two neighbours become
+/// one, which spans what lies between them: see [`Table::bound`].
 pub fn gaps_max(partitions: usize) -> usize {
     (GAPS_PER_SITE / partitions.max(1)).clamp(GAPS_PER_PARTITION_MIN, GAPS_PER_PARTITION_MAX)
 }
@@ -60,6 +61,18 @@ impl Gap {
             missing: self.missing.with(&later.missing),
             age_ms: self.age_ms.max(later.age_ms),
             ..*later
+        }
+    }
+
+    /// How much is lost where this one and its later neighbour become one. What a rule withholds is still where it
+    /// came from, and may come again and again, so it is not to cost the reason and the place of what is lost for
+    /// good: as long as less than half of the markers are losses, two withheld ones are neighbours.
+    fn loss_with(&self, later: &Self) -> u8 {
+        match (self.missing.reason, later.missing.reason) {
+            _ if planted(Plant::MarkersMergedBlindly) => 0,
+            (GapReason::Withheld, GapReason::Withheld) => 0,
+            (one, other) if one == other => 1,
+            _ => 2,
         }
     }
 
@@ -136,9 +149,8 @@ impl Table<Gap> {
     }
 
     /// Notes a marker that overlaps no other. It becomes one with its neighbours if it goes on where
-    /// they end, or the other way round, for the same reason; as long as there are more than `most`,
-    /// the two oldest become one.
-    pub fn note(&mut self, gap: Gap, most: usize) {
+    /// they end, or the other way round, for the same reason. [`Self::bound`] has to follow.
+    pub fn add(&mut self, gap: Gap) {
         assert!(gap.missing.fits(gap.first, gap.end), "a marker counts what it spans: {gap:?}");
         let (stream, mut gap) = (gap.stream, gap);
         let earlier = self.range((stream, Offset(0))..=(stream, gap.first)).next_back().copied();
@@ -155,12 +167,25 @@ impl Table<Gap> {
             }
         }
         self.put(gap);
+    }
+
+    /// As long as a partition has more markers than `most`, two neighbours become one: the oldest of which both are
+    /// withheld, or else of which both have one reason, or else the oldest. It spans what lies between them, so
+    /// what was found to be [unmarked](Self::unmarked) before may not be any more.
+    pub fn bound(&mut self, stream: StreamId, most: usize) {
         while self.of_stream(stream).count() > most.max(1) {
-            let oldest: Vec<Gap> = self.of_stream(stream).take(2).copied().collect();
-            let (first, second) = (oldest[0], oldest[1]);
+            let pairs = self.of_stream(stream).zip(self.of_stream(stream).skip(1));
+            let pair = pairs.min_by_key(|(one, other)| one.loss_with(other));
+            let (first, second) = pair.map(|(one, other)| (*one, *other)).expect("there are two");
             self.remove(&second.key());
             self.put(first.with(&second));
         }
+    }
+
+    /// Notes a marker that overlaps no other, within the bound.
+    pub fn note(&mut self, gap: Gap, most: usize) {
+        self.add(gap);
+        self.bound(gap.stream, most);
     }
 
     /// Records of a range go that some site lacks: those that markers span without counting them, since
@@ -248,6 +273,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_withheld_costs_no_reason_of_what_is_lost() {
+        let mut gaps = Table::default();
+        let lost = [(40, 44, GapReason::Budget), (90, 95, GapReason::Expired)];
+        for at in (0..400).step_by(2) {
+            let is_of = |(first, end, _): &(u64, u64, GapReason)| (*first..*end).contains(&at);
+            match lost.into_iter().find(is_of) {
+                Some((first, end, reason)) if first == at => gaps.note(gap(first, end, reason), 8),
+                Some(_) => {}
+                None => gaps.note(gap(at, at + 1, GapReason::Withheld), 8),
+            }
+        }
+        assert_eq!(gaps.len(), 8);
+        for (first, end, reason) in lost {
+            let found = gaps.at(STREAM, Offset(first)).expect("a marker");
+            assert_eq!((found.first.0, found.end.0, found.missing.reason), (first, end, reason));
+            assert_eq!(found.missing.count, end - first);
+        }
+    }
+
+    #[test]
     fn what_a_marker_spans_is_counted_when_it_goes() {
         let mut gaps = Table::default();
         for (first, end) in [(0, 2), (10, 12), (20, 22)] {
@@ -289,9 +334,10 @@ mod tests {
             let mut counted = 0;
             for (from, len, reason) in parts {
                 for (first, end) in gaps.unmarked(STREAM, Offset(from), Offset(from + len)) {
-                    gaps.note(gap(first.0, end.0, GapReason::ALL[reason]), most);
+                    gaps.add(gap(first.0, end.0, GapReason::ALL[reason]));
                     counted += end.0 - first.0;
                 }
+                gaps.bound(STREAM, most);
                 let all: Vec<Gap> = gaps.of_stream(STREAM).copied().collect();
                 prop_assert!(all.len() <= most);
                 prop_assert!(all.windows(2).all(|pair| pair[0].end <= pair[1].first));

@@ -146,7 +146,7 @@ impl Element for Rule {
         out.text(&self.topic);
         out.u64(self.number);
         self.changed.encode(out);
-        out.raw(&self.secret);
+        out.raw(&self.secret.0);
         put_texts(out, &rule.regions);
         out.u8(rule.key.number());
         out.count(rule.headers.len());
@@ -165,7 +165,7 @@ impl Element for Rule {
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         let (topic, number) = (input.text()?, input.u64()?);
-        let (changed, secret) = (Changed::decode(input)?, input.array()?);
+        let (changed, secret) = (Changed::decode(input)?, RuleSecret(input.array()?));
         let regions = texts(input, RULE_REGIONS_MAX)?;
         let key = passage(input)?;
         let headers = input.count(5)?;

@@ -64,7 +64,7 @@ impl Element for Meta {
         out.u64(self.age_ms);
         out.u8(u8::from(self.rule_secret.is_some()));
         if let Some(secret) = &self.rule_secret {
-            out.raw(secret);
+            out.raw(&secret.0);
         }
     }
 
@@ -78,7 +78,7 @@ impl Element for Meta {
             age_ms: input.u64()?,
             rule_secret: match input.u8()? {
                 0 => None,
-                1 => Some(input.array()?),
+                1 => Some(RuleSecret(input.array()?)),
                 _ => return Err(CodecError::Tag),
             },
         })

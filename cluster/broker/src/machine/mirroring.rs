@@ -49,6 +49,11 @@ impl State {
         self.links.get(&name.to_owned())
     }
 
+    /// The link to a site: there is one at most.
+    pub fn link_to(&self, site: &str) -> Option<&Link> {
+        self.links().find(|link| link.definition.site == site)
+    }
+
     /// The rules, by topic.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter()
@@ -123,6 +128,19 @@ impl State {
             return None;
         }
         self.rule_to(&topic.name, &link.definition.region)
+    }
+
+    /// Hashes of all that says which topics may go where, and what is said of them to another site: as long as they
+    /// are the same, whoever has looked need not look again. There may be thousands of topics, and of each link
+    /// somebody asks several times a second.
+    pub fn border_hashes(&self) -> [u128; 5] {
+        [
+            self.topics.hash(),
+            self.mirrors.hash(),
+            self.makings.hash(),
+            self.links.hash(),
+            self.rules.hash(),
+        ]
     }
 
     /// Why the peer of a link does not take a topic, as far as it has said so.

@@ -4,20 +4,31 @@
 //! Names are compared without their escapes, and a name that is there twice is treated twice.
 //!
 //! Invariants: what stands where a path goes on, and is neither object nor array nor null, does not go;
-//! nor does what an action cannot be applied to.
+//! nor does what an action cannot be applied to. What a value takes is bounded by its length in time, and in memory by
+//! a number of parts, whatever is in it: an object or array that a path leads into is read as a whole, and then again
+//! for each of those inside it that are entered.
 //!
 //! Never: keep what was not understood.
 
 use super::number::rounded;
 use super::{Node, Pace, Pseudonyms};
 use fulmar_types::rule::FieldAction;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 use std::pin::Pin;
 
 /// Arrays and objects inside one another that are entered, at most.
 const DEPTH_MAX: usize = 64;
+
+/// How often a value may be read in all: each byte of it, for each array and object around it that is entered.
+const READINGS_MAX: usize = 8;
+
+/// Bytes that may be read beyond that, so that what is short may lie deep.
+const READ_BYTES_FREE: usize = 256;
+
+/// Members and elements of a value that are looked at, at most.
+const PARTS_MAX: usize = 1 << 17;
 
 /// What an element costs beside its bytes, in bytes.
 const ELEMENT_WORK: usize = 32;
@@ -28,28 +39,68 @@ const OUT_BYTES_MAX: usize = 4 << 20;
 /// What goes in place of a masked value.
 const MASK: &str = "\"***\"";
 
-/// The members of an object, all of them, in their order.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+/// Reads a text.
+fn read<'a, S: DeserializeSeed<'a>>(seed: S, text: &'a str) -> Option<S::Value> {
+    seed.deserialize(&mut serde_json::Deserializer::from_str(text)).ok()
+}
 
-impl<'a> Deserialize<'a> for Members<'a> {
-    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'a> Visitor<'a> for Visit {
-            type Value = Members<'a>;
+/// The members of an object, all of them, in their order; an error, if there are more.
+struct Members(usize);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+impl<'a> DeserializeSeed<'a> for Members {
+    type Value = Vec<(String, &'a RawValue)>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Members {
+    type Value = Vec<(String, &'a RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            if members.len() >= self.0 {
+                return Err(A::Error::custom("too many members"));
             }
-
-            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Members<'a>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
+            members.push(member);
         }
-        deserializer.deserialize_map(Visit)
+        Ok(members)
+    }
+}
+
+/// The elements of an array, likewise.
+struct Elements(usize);
+
+impl<'a> DeserializeSeed<'a> for Elements {
+    type Value = Vec<&'a RawValue>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Elements {
+    type Value = Vec<&'a RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = list.next_element()? {
+            if elements.len() >= self.0 {
+                return Err(A::Error::custom("too many elements"));
+            }
+            elements.push(element);
+        }
+        Ok(elements)
     }
 }
 
@@ -60,8 +111,14 @@ pub(super) async fn rewrite(
     pace: &mut Pace,
 ) -> Option<String> {
     let value: &RawValue = serde_json::from_slice(value).ok()?;
-    let mut rewriting =
-        Rewriting { pseudonyms, pace, out: String::with_capacity(value.get().len()) };
+    let len = value.get().len();
+    let mut rewriting = Rewriting {
+        pseudonyms,
+        pace,
+        out: String::with_capacity(len),
+        bytes_left: len * READINGS_MAX + READ_BYTES_FREE,
+        parts_left: PARTS_MAX,
+    };
     let goes = rewriting.value(value, Fate::Paths(&[root]), 0).await?;
     goes.then_some(rewriting.out)
 }
@@ -82,6 +139,10 @@ struct Rewriting<'a> {
     pseudonyms: &'a Pseudonyms,
     pace: &'a mut Pace,
     out: String,
+    /// Bytes that may be read still.
+    bytes_left: usize,
+    /// Members and elements that may be looked at still.
+    parts_left: usize,
 }
 
 impl Rewriting<'_> {
@@ -114,6 +175,14 @@ impl Rewriting<'_> {
         }
     }
 
+    /// An object or an array is to be read: how many parts it may have. `None` if too much was read already.
+    async fn enters(&mut self, value: &RawValue) -> Option<usize> {
+        let len = value.get().len();
+        self.bytes_left = self.bytes_left.checked_sub(len)?;
+        self.pace.worked(len).await;
+        Some(self.parts_left)
+    }
+
     /// `None` if there is too much already.
     fn fits(&self) -> Option<()> {
         (self.out.len() <= OUT_BYTES_MAX).then_some(())
@@ -127,8 +196,8 @@ impl Rewriting<'_> {
         depth: usize,
     ) -> Inside<'s> {
         Box::pin(async move {
-            self.pace.worked(value.get().len()).await;
-            let Members(members) = serde_json::from_str(value.get()).ok()?;
+            let members = read(Members(self.enters(value).await?), value.get())?;
+            self.parts_left -= members.len();
             self.out.push('{');
             let begun = self.out.len();
             for (name, member) in members {
@@ -163,8 +232,8 @@ impl Rewriting<'_> {
     fn array<'s>(&'s mut self, value: &'s RawValue, fate: Fate<'s>, depth: usize) -> Inside<'s> {
         debug_assert!(depth < DEPTH_MAX, "its caller has looked");
         Box::pin(async move {
-            self.pace.worked(value.get().len()).await;
-            let elements: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+            let elements = read(Elements(self.enters(value).await?), value.get())?;
+            self.parts_left -= elements.len();
             self.out.push('[');
             for (at, element) in elements.into_iter().enumerate() {
                 self.pace.worked(ELEMENT_WORK).await;

@@ -67,7 +67,10 @@ pub(crate) struct Pseudonyms(RuleSecret);
 impl Pseudonyms {
     /// What goes in place of a value: 128 bits in hexadecimal digits.
     pub(crate) fn of(&self, value: &[u8]) -> String {
-        let hash = blake3::keyed_hash(&self.0, value);
+        let hash = match fulmar_host::planted(Plant::HashUnkeyed) {
+            true => blake3::hash(value),
+            false => blake3::keyed_hash(&self.0.0, value),
+        };
         let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 15)]);
         hash.as_bytes()[..16].iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
     }

@@ -19,6 +19,7 @@ use fulmar_client::fetch::Fetch;
 use fulmar_client::{Cluster, LaidDown, OffsetAt, ReadRecord, Target, TopicPartition};
 use fulmar_host::time::Duration;
 use fulmar_mirror::policy::{Pace, Policy};
+use fulmar_store::entry::RuleSecret;
 use fulmar_types::link::LinkDefinition;
 use fulmar_types::pipeline::is_internal;
 use fulmar_types::rule::{FieldAction, RuleDefinition, Segment};
@@ -32,7 +33,7 @@ use std::path::PathBuf;
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The key of the hashes that are shown.
-const SHOWN: [u8; 32] = [0; 32];
+const SHOWN: RuleSecret = RuleSecret([0; 32]);
 
 /// What the rules of a site let go, and in which form.
 #[derive(Clone, Debug, Args)]

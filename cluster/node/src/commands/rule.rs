@@ -95,7 +95,7 @@ impl Set {
             (FIELDS, (!fields.is_empty()).then_some(fields)),
         ];
         let given = settings.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-        let rule = RuleDefinition::from_settings(given);
+        let rule = RuleDefinition::laid_down(given);
         Ok(sorted(&rule.map_err(|error| Stop::usage(format!("{error}.")))?))
     }
 }

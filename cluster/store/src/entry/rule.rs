@@ -15,9 +15,18 @@ use crate::reader::Reader;
 use bytes::{BufMut, BytesMut};
 use fulmar_types::rule::{FieldAction, FieldPath, Passage, RuleDefinition};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The key of keyed hashes in place of values: of a site, and of nobody else.
-pub type RuleSecret = [u8; 32];
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RuleSecret(pub [u8; 32]);
+
+/// Whoever has it can find out by trying what was hashed, so nobody is shown it by mistake.
+impl fmt::Debug for RuleSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RuleSecret(..)")
+    }
+}
 
 const HEADER_BYTES: usize = 1;
 const FIELD_BYTES: usize = 1 + 4;
@@ -44,7 +53,7 @@ pub(super) fn fits_rule(rule: &RuleDefinition) -> bool {
 }
 
 pub(super) fn put_rule(out: &mut BytesMut, rule: &RuleDefinition, secret: &RuleSecret) {
-    out.put_slice(secret);
+    out.put_slice(&secret.0);
     put_texts(out, &rule.regions);
     out.put_u8(rule.key.number());
     put_count(out, rule.headers.len());
@@ -63,7 +72,7 @@ pub(super) fn put_rule(out: &mut BytesMut, rule: &RuleDefinition, secret: &RuleS
 
 /// Reads what [`put_rule`] writes, and nothing that it would write otherwise.
 pub(super) fn read_rule(reader: &mut Reader<'_>) -> Option<(RuleDefinition, RuleSecret)> {
-    let secret = reader.array()?;
+    let secret = RuleSecret(reader.array()?);
     let regions = read_texts(reader)?;
     let key = Passage::from_number(reader.u8()?)?;
     let mut headers = BTreeMap::new();

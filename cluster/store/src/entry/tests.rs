@@ -142,7 +142,7 @@ fn any_link_operation() -> impl Strategy<Value = LinkOperation> {
                 expected,
                 who,
                 definition,
-                secret
+                secret: RuleSecret(secret)
             }
         ),
         ((any_topic(), any_topic(), any::<u32>()), texts(), vec((".{0,5}", ".{0,5}"), 0..3))

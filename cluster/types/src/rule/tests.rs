@@ -37,6 +37,17 @@ fn a_rule_reads_back() {
 }
 
 #[test]
+fn who_names_single_headers_has_to_name_the_others() {
+    let laid_down =
+        |headers: &str| RuleDefinition::laid_down([(REGIONS, "eu"), (HEADERS, headers)]);
+    for whole in ["pass", "drop", "trace=pass,*=drop", "trace=drop,*=pass", "*=hash"] {
+        laid_down(whole).expect(whole);
+    }
+    let said = laid_down("trace=pass").expect_err("the others would pass");
+    assert!(said.contains("*=drop, or *=pass"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_with_a_rule_is_named() {
     let with =
         |name, value| read(&[(REGIONS, "eu"), (KEY, "pass"), (HEADERS, "pass"), (name, value)]);

@@ -2,7 +2,7 @@
 
 use super::mirrors::{create_mirror, peer_has, place, rule, set_link};
 use super::*;
-use fulmar_store::entry::{LinkOperation, NewMirror};
+use fulmar_store::entry::{LinkOperation, NewMirror, RuleSecret};
 use fulmar_types::link::{CopyLimits, Decline, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
 
@@ -20,7 +20,7 @@ fn link_to(site: &str) -> Operation {
 
 fn rule_of(topic: &str, secret: u8) -> Operation {
     let definition = RuleDefinition::verbatim(["eu".to_owned()]);
-    let (topic, who, secret) = (topic.to_owned(), "dave".to_owned(), [secret; 32]);
+    let (topic, who, secret) = (topic.to_owned(), "dave".to_owned(), RuleSecret([secret; 32]));
     Operation::Link(LinkOperation::SetRule { topic, expected: None, who, definition, secret })
 }
 
@@ -218,14 +218,14 @@ fn the_key_of_hashes_lives_as_long_as_the_site() {
     let secret = |site: &Site| site.state.rule("t").expect("there").secret;
     site.one(rule_of("t", 1)).expect("set");
     site.one(rule_of("t", 2)).expect("set");
-    assert_eq!(secret(&site), [1; 32]);
+    assert_eq!(secret(&site), RuleSecret([1; 32]));
     let none = RuleDefinition::default();
-    let (topic, who, secret_3) = ("t".to_owned(), "dave".to_owned(), [3; 32]);
+    let (topic, who, secret_3) = ("t".to_owned(), "dave".to_owned(), RuleSecret([3; 32]));
     let expected = None;
     let removed =
         LinkOperation::SetRule { topic, expected, who, definition: none, secret: secret_3 };
     site.one(Operation::Link(removed)).expect("removed");
     site.state = State::restore(&site.state.snapshot()).expect("restores");
     site.one(rule_of("t", 4)).expect("set");
-    assert_eq!(secret(&site), [1; 32], "the last rule has not taken it along");
+    assert_eq!(secret(&site), RuleSecret([1; 32]), "the last rule has not taken it along");
 }

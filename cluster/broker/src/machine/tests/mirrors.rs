@@ -4,7 +4,7 @@ use super::*;
 use crate::link_figures::{GapPlace, gaps_behind};
 use crate::machine::changes::{CHANGES_MAX, Change, ChangeOf};
 use crate::machine::mirroring::NO_TAG;
-use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror};
+use fulmar_store::entry::{LinkOperation, MirrorPlace, NewMirror, RuleSecret};
 use fulmar_types::gap::{GapReason, Missing};
 use fulmar_types::link::{LINK_OFFSET_MAX, LinkDefinition};
 use fulmar_types::rule::RuleDefinition;
@@ -31,7 +31,7 @@ pub(super) fn set_link(paused: Option<bool>) -> Operation {
 
 pub(super) fn rule(n: u8, regions: &[&str]) -> Operation {
     let definition = RuleDefinition::verbatim(regions.iter().map(|region| (*region).to_owned()));
-    let (topic, who, secret) = (format!("topic-{n}"), "dave".to_owned(), [n; 32]);
+    let (topic, who, secret) = (format!("topic-{n}"), "dave".to_owned(), RuleSecret([n; 32]));
     Operation::Link(LinkOperation::SetRule { topic, expected: None, who, definition, secret })
 }
 
@@ -124,7 +124,7 @@ fn a_change_of_what_nobody_has_seen_is_refused() {
         let definition =
             RuleDefinition::verbatim(regions.iter().map(|region| (*region).to_owned()));
         let (topic, expected, who) = (topic.clone(), Some(expected), String::new());
-        let secret = [1; 32];
+        let secret = RuleSecret([1; 32]);
         Operation::Link(LinkOperation::SetRule { topic, expected, who, definition, secret })
     };
     let first = number(&mut site, rule(0, &["eu"]));
@@ -137,7 +137,7 @@ fn what_was_asked_for_and_removed_does_not_come_back_late() {
     let mut site = Site::new();
     let rule = |expected, regions: &[&str]| {
         let regions = regions.iter().map(|region| (*region).to_owned());
-        let (definition, secret) = (RuleDefinition::verbatim(regions), [1; 32]);
+        let (definition, secret) = (RuleDefinition::verbatim(regions), RuleSecret([1; 32]));
         let (topic, expected, who) = ("t".to_owned(), Some(expected), String::new());
         Operation::Link(LinkOperation::SetRule { topic, expected, who, definition, secret })
     };

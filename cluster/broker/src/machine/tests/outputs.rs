@@ -28,7 +28,7 @@ fn outputs_go_where_all_that_they_are_made_of_may_go_as_it_is() {
         expected: None,
         who: "dave".to_owned(),
         definition: withholding.expect("a rule"),
-        secret: [0; 32],
+        secret: fulmar_store::entry::RuleSecret([0; 32]),
     };
     site.one(Operation::Link(rule)).expect("set");
     assert_eq!(goes(&site, 4), (false, false), "what a rule withholds may be in it");

@@ -146,7 +146,7 @@ impl WrittenRule {
             (FIELDS, (!self.fields.is_empty()).then(|| listed(self.fields))),
         ];
         let given = settings.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-        RuleDefinition::from_settings(given).map(|rule| sorted(&rule))
+        RuleDefinition::laid_down(given).map(|rule| sorted(&rule))
     }
 }
 

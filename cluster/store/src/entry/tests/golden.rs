@@ -145,7 +145,7 @@ pub(super) fn link_operations() -> Vec<LinkOperation> {
                 ("fields", "a.*=round:-2"),
             ])
             .expect("it is a rule"),
-            secret: [7; 32],
+            secret: RuleSecret([7; 32]),
         },
         LinkOperation::CreateMirror(NewMirror {
             topic: TOPIC,
